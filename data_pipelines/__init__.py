@@ -1,0 +1,1 @@
+"""From video files and annotations on disk to a `clipbert_jax.batch.Batch`."""

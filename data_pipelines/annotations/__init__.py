@@ -1,0 +1,1 @@
+"""Annotation files in, records out: one file per public dataset, the record types in `records.py`."""

@@ -1,0 +1,1 @@
+"""The `clipbert` command and the experiments that it runs."""
