@@ -1,0 +1,51 @@
+"""Prediction: one video and some texts in, the probability that each text matches, and which clip said so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from clipbert_jax.evaluation import MatchTask, Scorer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextMatch:
+    """How well one text matches one video."""
+
+    text: str
+    probability: float
+    """Probability of a match after the clips are pooled."""
+    clip_probabilities: tuple[float, ...]
+    """What each clip says when it is asked alone."""
+    best_clip: int
+    """The clip with the highest probability, from 0."""
+
+
+def match_texts(
+    scorer: Scorer,
+    task: MatchTask,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    texts: list[str],
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+) -> list[TextMatch]:
+    """Score `texts` against one video's clips, in the order given."""
+    scores = scorer.score_texts(frames[None], text_ids, text_mask, texts_per_call=64)
+    pooled = _probability(task, scores)[0]
+    by_clip = _probability(task, scores[0][:, None])
+    return [
+        TextMatch(
+            text=text,
+            probability=float(pooled[n]),
+            clip_probabilities=tuple(float(p) for p in by_clip[:, n]),
+            best_clip=int(by_clip[:, n].argmax()),
+        )
+        for n, text in enumerate(texts)
+    ]
+
+
+def _probability(task: MatchTask, scores: Float[np.ndarray, "b k n a"]) -> Float[np.ndarray, "b n"]:
+    return np.asarray(jax.nn.sigmoid(task.match_logit(scores)))

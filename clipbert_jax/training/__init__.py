@@ -1,0 +1,1 @@
+"""Training: optimizer, one jitted step over a device mesh, the loop, checkpoints, logs."""

@@ -1,0 +1,180 @@
+"""The training loop: restore, then batch -> step -> log -> save, to the last step.
+
+It reads from top to bottom in the order of execution. Data come as an iterator of host batches; files
+go to the run directory (see `checkpoint.py` and `metrics_writer.py` for what is in it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from clipbert_jax.training.checkpoint import Checkpointer
+from clipbert_jax.training.metrics_writer import MetricsWriter
+from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedules
+from clipbert_jax.training.prefetch import BatchIterator, Prefetcher
+from clipbert_jax.training.sharding import make_mesh, put_batch
+from clipbert_jax.training.step import Metrics, Task, TrainState, make_train_state, make_train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, in what portions, and what is kept."""
+
+    num_steps: int = 1000
+    """Optimizer updates."""
+    batch_size: int = 16
+    """Videos in one update, over all devices and accumulation steps."""
+    num_accumulation_steps: int = 1
+    """Parts that a batch is processed in, to save memory; the gradient is their mean."""
+    seed: int = 0
+    """Of initial parameters, data order, clip sampling and dropout."""
+    log_every_steps: int = 10
+    save_every_steps: int = 500
+    num_kept_checkpoints: int = 2
+
+
+def train(
+    model: nnx.Module,
+    task: Task,
+    *,
+    config: TrainConfig,
+    optimizer_config: OptimizerConfig,
+    make_batches: Callable[[int], BatchIterator],
+    workdir: Path,
+    mesh: Mesh | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainState:
+    """Train to the last step; continue from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+      model: freshly initialised, or with imported weights.
+      task: gives the losses.
+      config: steps, batch size, seed, cadence.
+      optimizer_config: learning rates and the rest.
+      make_batches: step -> this process's batches from that step on.
+      workdir: the run directory.
+      mesh: devices; all of them by default.
+      log: receives progress lines (only on process 0).
+    """
+    mesh = mesh or make_mesh()
+    optimizer = make_optimizer(optimizer_config, num_steps=config.num_steps)
+    skeleton, state = make_train_state(model, optimizer, mesh)
+    train_step = make_train_step(
+        skeleton,
+        task,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        num_accumulation_steps=config.num_accumulation_steps,
+    )
+
+    checkpointer = Checkpointer(workdir, num_kept=config.num_kept_checkpoints)
+    if checkpointer.latest_step is not None:
+        state, data_state = checkpointer.restore(state, mesh)
+        log(f"continuing from step {int(state.step)} of {config.num_steps} in {workdir}")
+        first_step = data_state["next_step"]
+    else:
+        first_step = 0
+    if first_step >= config.num_steps:
+        log(f"{workdir} has all {config.num_steps} steps; nothing to do")
+        checkpointer.close()
+        return state
+
+    batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
+    reporter = _Reporter(config, optimizer_config, workdir, first_step, log)
+    try:
+        for step in range(first_step + 1, config.num_steps + 1):
+            batch = next(batches)
+            state, metrics = train_step(state, batch)
+            reporter.after_step(step, metrics, batches.wait_seconds)
+            if step % config.save_every_steps == 0 or step == config.num_steps:
+                checkpointer.save(state, batches.state)
+    finally:
+        batches.close()
+        reporter.close()
+        checkpointer.close()
+    return state
+
+
+class _Reporter:
+    """Turns metrics into progress lines and records; reads the device only every few steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        optimizer_config: OptimizerConfig,
+        workdir: Path,
+        first_step: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._schedules = make_schedules(optimizer_config, config.num_steps)
+        self._is_main = jax.process_index() == 0
+        self._writer = MetricsWriter(workdir, first_step=first_step) if self._is_main else None
+        self._log = log
+        self._pending: list[Metrics] = []
+        self._start = self._last_time = time.perf_counter()
+        self._first_step = first_step
+        self._last_wait = 0.0
+        self._after_compile: tuple[int, float] | None = None
+
+    def after_step(self, step: int, metrics: Metrics, wait_seconds: float) -> None:
+        """Collect one step; log when it is time. Waiting here for the step before keeps one in flight."""
+        self._pending.append(metrics)
+        if len(self._pending) > 1:
+            jax.block_until_ready(self._pending[-2])
+        is_first = step == self._first_step + 1
+        if not (is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps):
+            return
+        host = jax.device_get(self._pending)
+        self._pending = []
+        now = time.perf_counter()
+        interval, waited = now - self._last_time, wait_seconds - self._last_wait
+        self._last_time, self._last_wait = now, wait_seconds
+        if self._after_compile is None:
+            self._after_compile = (step, now)
+        if self._writer is None:
+            return
+        record = {
+            "step": step,
+            "loss": float(sum(m["loss"] for m in host) / len(host)),
+            "grad_norm": float(host[-1]["grad_norm"]),
+            **{
+                f"{group}_learning_rate": float(rate(step - 1)) for group, rate in self._schedules.items()
+            },
+            "step_seconds": interval / len(host),
+            "videos_per_second": len(host) * self._config.batch_size / interval,
+            "input_wait_share": waited / interval,
+        }
+        self._writer.write(record)
+        self._log(self._line(record, is_first=is_first))
+
+    def _line(self, record: dict[str, Any], *, is_first: bool) -> str:
+        step, total = record["step"], self._config.num_steps
+        line = f"step {step:>{len(str(total))}}/{total}  loss {record['loss']:.4f}"
+        if is_first:
+            return f"{line}  (compiled in {record['step_seconds']:.0f} s)"
+        return (
+            f"{line}  {record['videos_per_second']:.1f} videos/s  "
+            f"input wait {record['input_wait_share']:.0%}  {self._time_left(step)} left"
+        )
+
+    def _time_left(self, step: int) -> str:
+        """Extrapolate from the steps after the first, which compiled."""
+        assert self._after_compile is not None
+        compiled_step, compiled_time = self._after_compile
+        rate = (self._last_time - compiled_time) / max(step - compiled_step, 1)
+        seconds = round(rate * (self._config.num_steps - step))
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,59 @@
+"""Training metrics on disk: JSON lines to read by program, TensorBoard files to look at."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsWriter:
+    """Append one record per logged step to `metrics.jsonl` and `tensorboard/`.
+
+    On a resumed run the records after `first_step` are dropped first: those steps will be run again,
+    and a step must not appear twice.
+    """
+
+    def __init__(self, workdir: Path, *, first_step: int) -> None:
+        from tensorboardX import SummaryWriter  # slow to import; needed by process 0 of a training run only
+
+        self.path = workdir / "metrics.jsonl"
+        kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write one record; it holds `step` and numbers."""
+        self._file.write(json.dumps(_finite(record)) + "\n")
+        self._file.flush()
+        for name, value in record.items():
+            if name != "step":
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Return the records of a run; a last line cut off by a kill is left out."""
+    path = workdir / "metrics.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinities, which JSON does not have, by their names."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }

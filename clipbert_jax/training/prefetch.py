@@ -1,0 +1,78 @@
+"""Batches on the devices before the step asks for them, and the time the step waited for input."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from clipbert_jax.batch import Batch
+
+
+class BatchIterator(Protocol):
+    """An endless iterator over host batches whose position can be read and stored as JSON."""
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the position of the batch that `__next__` returns next."""
+        ...
+
+    def close(self) -> None:
+        """Stop workers and free memory."""
+        ...
+
+
+class Prefetcher(Iterator[Batch]):
+    """Runs a batch iterator and the transfer to the devices in a thread, some batches ahead.
+
+    Attributes:
+      wait_seconds: time that `__next__` has waited; 0 when input keeps up.
+      state: position after the last batch returned: what a checkpoint must hold.
+    """
+
+    def __init__(self, batches: BatchIterator, put: Callable[[Batch], Batch], *, num_ahead: int = 2) -> None:
+        self.wait_seconds = 0.0
+        self.state = batches.get_state()
+        self._batches = batches
+        self._put = put
+        self._queue: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(num_ahead)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        item = self._queue.get()
+        self.wait_seconds += time.perf_counter() - start
+        if isinstance(item, BaseException):
+            raise item
+        batch, self.state = item
+        return batch
+
+    def close(self) -> None:
+        """Stop the thread, then the iterator."""
+        self._is_closed.set()
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(timeout=0.05)
+        self._batches.close()
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _produce(self) -> None:
+        try:
+            while not self._is_closed.is_set():
+                batch = self._put(next(self._batches))
+                self._queue.put((batch, self._batches.get_state()))
+        except BaseException as error:  # handed to the consumer, which raises it
+            self._queue.put(error)

@@ -1,0 +1,72 @@
+"""A run directory belongs to one config: it is claimed once, and a run with another config is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clipbert_jax.errors import UserError
+
+
+def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
+    """Write the resolved config of a new run, or check that an existing run has the same.
+
+    Args:
+      workdir: the run directory; created if needed.
+      config: the resolved config as JSON values.
+      free: dotted fields that may differ when a run goes on, because they change no result.
+
+    Raises:
+      UserError: the directory holds a run with another config (lists every field that differs), or files
+        that are no run.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        saved = read_config(workdir)
+        differences = [
+            f"{name}: {old!r} there, {new!r} now"
+            for name, old, new in _differences(saved, config)
+            if name not in free
+        ]
+        if differences:
+            raise UserError(
+                f"{workdir} holds a run with another config ({'; '.join(differences)}): "
+                f"choose another --workdir, or the same settings to continue that run."
+            )
+        return
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir.")
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """Return the resolved config of a run.
+
+    Raises:
+      UserError: the directory holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir} holds no run (no config.json): give the --workdir of `clipbert train`.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it, or train again.") from error
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, old value, new value) for every leaf that differs."""
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            yield from _differences(left, right, f"{name}.")
+        elif left != right:
+            yield name, left, right
