@@ -1,0 +1,184 @@
+"""ClipBERT, from the pixels of a few short clips and some texts to a score for every pair.
+
+Read this first. The corridor inside the model:
+
+    frames [b k t h w 3] -> pixel encoder -> visual embedding -> visual tokens [b k v d] --+
+    text_ids [b n l]     -> text encoder  -> text embeddings  [b n l d] ------------------+--> fusion
+    fusion [b*k*n, l+v, d] -> pooler, head -> scores [b k n a]        (consensus over k comes after)
+
+Each clip meets each text alone, so clips fold into the batch. Encoding a video and scoring texts against
+it are two methods: retrieval encodes every video once and scores it against many texts.
+Paper: Lei et al., "Less is More: ClipBERT for Video-and-Language Learning via Sparse Sampling", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.models.fusion import CrossModalFusion
+from clipbert_jax.models.heads import HeadConfig, make_head
+from clipbert_jax.models.layers import subkey
+from clipbert_jax.models.pixel_encoder import PixelEncoder
+from clipbert_jax.models.text_encoder import TextEncoder
+from clipbert_jax.models.visual_embedding import VisualEmbedding
+
+# Which part of the dropout key belongs to which part of the model.
+_VISUAL_KEY, _TEXT_KEY, _FUSION_KEY, _HEAD_KEY = range(4)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipBertOutput:
+    """What the model says about every (video, clip, text).
+
+    Attributes:
+      scores: the head's outputs, in at least float32.
+      token_scores: logits over the vocabulary at every text token; None unless the head pretrains.
+      pooled: summary of the clip and the text together, the head's input.
+      attention: if asked for, one [b k n heads s s] per layer: softmax over the last axis, before dropout.
+      hidden_states: if asked for, one [b k n s d] per layer and the last output; s is text, then visual.
+    """
+
+    scores: Float[Array, "b k n a"]
+    token_scores: Float[Array, "b k n l vocab"] | None
+    pooled: Float[Array, "b k n d"]
+    attention: tuple[Float[Array, "b k n heads s s"], ...] | None = None
+    hidden_states: tuple[Float[Array, "b k n s d"], ...] | None = None
+
+
+class ClipBert(nnx.Module):
+    """The whole model. `rngs` only draws the first weights; the module keeps no random state.
+
+    All randomness of a call comes from `dropout_key`; without one the call is deterministic.
+    `nnx.split(model, nnx.Param, ...)` gives the trainable parameters, all other variables are frozen.
+    """
+
+    def __init__(
+        self,
+        config: ClipBertConfig,
+        head: HeadConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+    ):
+        if config.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+            raise ValueError("compute_dtype float64 needs JAX's 64-bit mode: set JAX_ENABLE_X64=1.")
+        self.config = config
+        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype)
+        self.visual_embedding = VisualEmbedding(config, rngs=rngs, param_dtype=param_dtype)
+        self.text_encoder = TextEncoder(config, rngs=rngs, param_dtype=param_dtype)
+        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype)
+        self.head = make_head(head, config, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(
+        self,
+        frames: Real[Array, "b k t h w 3"],
+        text_ids: Int[Array, "b n l"],
+        text_mask: Bool[Array, "b n l"],
+        *,
+        dropout_key: jax.Array | None = None,
+        sampled_tokens: Int[Array, " r"] | None = None,
+        return_attention: bool = False,
+        return_hidden_states: bool = False,
+    ) -> ClipBertOutput:
+        """Score every text against every clip of its video; arguments as in the two methods below."""
+        visual_tokens = self.encode_video(frames, dropout_key=dropout_key, sampled_tokens=sampled_tokens)
+        return self.score_texts(
+            visual_tokens,
+            text_ids,
+            text_mask,
+            dropout_key=dropout_key,
+            return_attention=return_attention,
+            return_hidden_states=return_hidden_states,
+        )
+
+    def encode_video(
+        self,
+        frames: Real[Array, "b k t h w 3"],
+        *,
+        dropout_key: jax.Array | None = None,
+        sampled_tokens: Int[Array, " r"] | None = None,
+    ) -> Float[Array, "b k v d"]:
+        """Turn each clip into visual tokens, independent of any text.
+
+        Args:
+          frames: RGB, 0-255, uint8 (or already interpolated floats), zeros where padded.
+          dropout_key: None for no dropout.
+          sampled_tokens: keep only these visual tokens (`draw_token_sample`), as in pretraining.
+        """
+        return self.visual_embedding(
+            self.pixel_encoder(frames),
+            dropout_key=subkey(dropout_key, _VISUAL_KEY),
+            sampled_tokens=sampled_tokens,
+        )
+
+    def score_texts(
+        self,
+        visual_tokens: Float[Array, "b k v d"],
+        text_ids: Int[Array, "b n l"],
+        text_mask: Bool[Array, "b n l"],
+        *,
+        dropout_key: jax.Array | None = None,
+        return_attention: bool = False,
+        return_hidden_states: bool = False,
+    ) -> ClipBertOutput:
+        """Score the texts of each video against its encoded clips.
+
+        Args:
+          visual_tokens: from `encode_video`.
+          text_ids: n texts for each video.
+          text_mask: True at real tokens; the others change nothing.
+          dropout_key: None for no dropout.
+          return_attention: also return the attention of every layer.
+          return_hidden_states: also return the input of every layer and the last output.
+        """
+        text = self.text_encoder(text_ids, dropout_key=subkey(dropout_key, _TEXT_KEY))
+        tokens, mask = _pair(text, text_mask, visual_tokens)
+        pairs = tokens.shape[:3]  # b k n
+        hidden_states, attention = self.fusion(
+            tokens.reshape(-1, *tokens.shape[3:]),
+            mask.reshape(-1, mask.shape[-1]),
+            dropout_key=subkey(dropout_key, _FUSION_KEY),
+        )
+        pooled = self.fusion.pool(hidden_states[-1])
+        hidden_states, attention, pooled = jax.tree.map(
+            lambda x: x.reshape(*pairs, *x.shape[1:]), (hidden_states, attention, pooled)
+        )
+        scores, token_scores = self.head(
+            pooled,
+            hidden_states[-1][..., : text_ids.shape[-1], :],
+            self.text_encoder.word_embeddings.embedding[...],
+            dropout_key=subkey(dropout_key, _HEAD_KEY),
+        )
+        return ClipBertOutput(
+            scores=scores,
+            token_scores=token_scores,
+            pooled=pooled,
+            attention=attention if return_attention else None,
+            hidden_states=hidden_states if return_hidden_states else None,
+        )
+
+
+def _pair(
+    text: Float[Array, "b n l d"], text_mask: Bool[Array, "b n l"], visual_tokens: Float[Array, "b k v d"]
+) -> tuple[Float[Array, "b k n s d"], Bool[Array, "b k n s"]]:
+    """Put every text before every clip of its video; visual tokens are all real, padding included."""
+    b, k, v, d = visual_tokens.shape
+    n, l = text.shape[1:3]
+    tokens = jnp.concatenate(
+        [
+            jnp.broadcast_to(text[:, None], (b, k, n, l, d)),
+            jnp.broadcast_to(visual_tokens[:, :, None], (b, k, n, v, d)),
+        ],
+        axis=-2,
+    )
+    mask = jnp.concatenate(
+        [jnp.broadcast_to(text_mask[:, None], (b, k, n, l)), jnp.ones((b, k, n, v), bool)], axis=-1
+    )
+    return tokens, mask

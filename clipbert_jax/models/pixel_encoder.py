@@ -1,0 +1,196 @@
+"""Pixel encoder: raw frames -> a grid of features in the fusion's width.
+
+First stage of the model, trained end to end with the rest. A ResNet of the grid-features kind
+(detectron2 R-50: stride in the 1x1 convolution, no dilation, frozen batch norms) and a projection.
+Follows `src/modeling/grid_feat.py` and section 3 of the paper. What comes out goes to
+`visual_embedding.py`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Real
+
+from clipbert_jax.config import ClipBertConfig, PixelEncoderConfig
+from clipbert_jax.models.layers import Frozen
+
+_NORM_EPS = 1e-5
+# Blocks start close to their shortcut, so that a network of any depth trains from nothing.
+_LAST_NORM_SCALE = 0.2
+
+
+def grid_size(config: PixelEncoderConfig, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of the grid that frames of this size give."""
+    # The stem halves twice and every stage after res2 once, all rounding up; the last pool rounds down.
+    total_stride = 2 ** (1 + len(config.stage_blocks))
+    return -(-height // total_stride) // 2, -(-width // total_stride) // 2
+
+
+def _convolve(
+    x: Float[Array, "m h w i"], kernel: Float[Array, "kh kw i o"], stride: int = 1
+) -> Float[Array, "m h2 w2 o"]:
+    """Convolve with zero padding of half the kernel on each side, as PyTorch does (SAME differs)."""
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(
+        x, kernel.astype(x.dtype), (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _max_pool(x: Float[Array, "m h w c"], size: int, padding: int) -> Float[Array, "m h2 w2 c"]:
+    """Take the maximum of size x size windows, two apart."""
+    pads = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), pads)
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch norm with fixed statistics: one multiplier and one shift per channel."""
+
+    def __init__(
+        self, features: int, *, is_trainable: bool, initial_scale: float, param_dtype: jax.typing.DTypeLike
+    ):
+        variable = nnx.Param if is_trainable else Frozen
+        self.scale = variable(jnp.full(features, initial_scale, param_dtype))
+        self.bias = variable(jnp.zeros(features, param_dtype))
+        self.mean = Frozen(jnp.zeros(features, param_dtype))
+        self.variance = Frozen(jnp.ones(features, param_dtype))
+
+    def multiplier_and_shift(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Return the affine map that the norm is."""
+        multiplier = self.scale[...] * jax.lax.rsqrt(self.variance[...] + _NORM_EPS)
+        return multiplier, self.bias[...] - self.mean[...] * multiplier
+
+
+class NormedConv(nnx.Module):
+    """Convolution without bias, with its frozen batch norm folded into the kernel as it is applied.
+
+    Folding is exact, also for the gradient of the kernel, and leaves a convolution with a bias, which
+    compilers fuse; a scale per channel after a convolution they do not.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        size: int,
+        stride: int = 1,
+        is_frozen: bool,
+        is_norm_trainable: bool,
+        norm_scale: float = 1.0,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike,
+    ):
+        self.stride = stride
+        kernel = jax.nn.initializers.he_normal()(
+            rngs.params(), (size, size, in_features, out_features), param_dtype
+        )
+        self.kernel = Frozen(kernel) if is_frozen else nnx.Param(kernel)
+        self.norm = FrozenBatchNorm(
+            out_features,
+            is_trainable=is_norm_trainable and not is_frozen,
+            initial_scale=norm_scale,
+            param_dtype=param_dtype,
+        )
+
+    def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
+        multiplier, shift = self.norm.multiplier_and_shift()
+        return _convolve(x, self.kernel[...] * multiplier, self.stride) + shift.astype(x.dtype)
+
+
+class Bottleneck(nnx.Module):
+    """1x1 (with the stride), 3x3, 1x1, added to the shortcut."""
+
+    def __init__(self, in_features: int, out_features: int, *, stride: int, is_first: bool, **shared):
+        width = out_features // 4
+        self.conv1 = NormedConv(in_features, width, size=1, stride=stride, **shared)
+        self.conv2 = NormedConv(width, width, size=3, **shared)
+        self.conv3 = NormedConv(width, out_features, size=1, norm_scale=_LAST_NORM_SCALE, **shared)
+        self.shortcut = (
+            NormedConv(in_features, out_features, size=1, stride=stride, **shared) if is_first else None
+        )
+
+    def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        x = jax.nn.relu(self.conv1(x))
+        x = jax.nn.relu(self.conv2(x))
+        return jax.nn.relu(self.conv3(x) + shortcut)
+
+
+class GridEncoder(nnx.Module):
+    """3x3 convolution to the fusion's width, 2x2 max pool (dropping an odd last row or column), ReLU."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike
+    ):
+        kernel_init = jax.nn.initializers.he_normal()
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, in_features, out_features), param_dtype))
+
+    def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m gh gw d"]:
+        return jax.nn.relu(_max_pool(_convolve(x, self.kernel[...]), size=2, padding=0))
+
+
+class PixelEncoder(nnx.Module):
+    """ResNet stages and the grid encoder: frames [m h w 3] to grid [m gh gw d]."""
+
+    def __init__(
+        self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike = jnp.float32
+    ):
+        self.config = config.pixel_encoder
+        self.compute_dtype = config.compute_dtype
+        shared = {
+            "is_norm_trainable": self.config.is_norm_trainable,
+            "rngs": rngs,
+            "param_dtype": param_dtype,
+        }
+        is_frozen = self.config.num_frozen_stages > 0
+        self.stem = NormedConv(3, self.config.stem_width, size=7, stride=2, is_frozen=is_frozen, **shared)
+        self.stages = nnx.Dict()
+        in_features, out_features = self.config.stem_width, self.config.stage_width
+        for stage, num_blocks in enumerate(self.config.stage_blocks):
+            self.stages[f"res{stage + 2}"] = nnx.List(
+                Bottleneck(
+                    in_features if block == 0 else out_features,
+                    out_features,
+                    stride=2 if block == 0 and stage > 0 else 1,
+                    is_first=block == 0,
+                    is_frozen=self.config.num_frozen_stages > stage + 1,
+                    **shared,
+                )
+                for block in range(num_blocks)
+            )
+            in_features, out_features = out_features, 2 * out_features
+        self.grid_encoder = GridEncoder(
+            in_features, config.fusion.hidden_size, rngs=rngs, param_dtype=param_dtype
+        )
+
+    def __call__(self, frames: Real[Array, "*m h w 3"]) -> Float[Array, "*m gh gw d"]:
+        """Encode frames: RGB, 0-255, normally uint8."""
+        grid = self.features(frames.reshape(-1, *frames.shape[-3:]))["grid"]
+        return grid.reshape(*frames.shape[:-3], *grid.shape[1:])
+
+    def features(self, frames: Real[Array, "m h w 3"]) -> dict[str, Float[Array, "m _ _ _"]]:
+        """Return what every stage puts out: `stem`, `res2`, ..., and the `grid`."""
+        if 0 in grid_size(self.config, *frames.shape[1:3]):
+            smallest = 2 ** (1 + len(self.config.stage_blocks)) + 1
+            raise ValueError(
+                f"Frames of {frames.shape[1]}x{frames.shape[2]} pixels leave no grid cell: "
+                f"give at least {smallest} pixels on each side."
+            )
+        x = jax.nn.relu(self.stem(self.normalise(frames)))
+        outputs = {"stem": _max_pool(x, size=3, padding=1)}
+        x = outputs["stem"]
+        for name, blocks in self.stages.items():
+            for block in blocks:
+                x = block(x)
+            outputs[name] = x
+        outputs["grid"] = self.grid_encoder(x)
+        return outputs
+
+    def normalise(self, frames: Real[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
+        """Subtract the mean, divide, and turn RGB into the BGR that the released weights expect."""
+        dtype = jnp.promote_types(self.compute_dtype, jnp.float32)
+        mean = jnp.asarray(self.config.pixel_mean, dtype)
+        std = jnp.asarray(self.config.pixel_std, dtype)
+        return ((frames.astype(dtype) - mean) / std)[..., ::-1].astype(self.compute_dtype)

@@ -1,0 +1,66 @@
+"""Text-video retrieval: does this text describe this video?
+
+Each video comes with texts that match it (label 1) and texts of other videos that do not (label 0).
+After the model and the consensus, before the train step. Paper section 4; the original's
+`ClipBertForVideoTextRetrieval` and `src/tasks/run_video_retrieval.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.tasks.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """Learns to tell matching from mismatching texts, and ranks by it."""
+
+    loss: Literal["ce", "rank"] = "ce"
+    """`ce`: 2-way cross-entropy of every text; `rank`: every matching text of a video should beat every
+    mismatching one by the margin."""
+    consensus: Consensus = "mean"
+    """How the scores of the clips become one."""
+    margin: float = 0.2
+    """For `rank`: wanted lead between the sigmoids."""
+    num_negatives: int = 1
+    """Mismatching texts that the loader draws for each matching one."""
+
+    @property
+    def head(self) -> ClassifierHeadConfig:
+        """The head that this task needs."""
+        return ClassifierHeadConfig(num_outputs=2 if self.loss == "ce" else 1)
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
+        """Return unreduced losses and their weights; the loss is sum(losses * weights) / sum(weights).
+
+        `ce` gives one per text [b n]; `rank` one per pair of texts of a video [b n n], whose weight is 1
+        where the first matches and the second does not. Weights are 0 at missing texts and videos.
+        """
+        logits = pool_clips(output.scores, self.consensus)
+        is_real = jnp.asarray(batch.text_valid) & jnp.asarray(batch.example_mask)[:, None]
+        labels = jnp.asarray(batch.labels)
+        if self.loss == "ce":
+            return cross_entropy(logits, labels), is_real.astype(logits.dtype)
+        chance = jax.nn.sigmoid(logits[..., 0])
+        losses = jax.nn.relu(self.margin + chance[:, None, :] - chance[:, :, None])
+        is_positive, is_negative = is_real & (labels == 1), is_real & (labels == 0)
+        weights = is_positive[:, :, None] & is_negative[:, None, :]
+        return losses, weights.astype(logits.dtype)
+
+    def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return what texts and videos are ranked by: its sigmoid is the original's score.
+
+        A logit rather than a probability, because probabilities saturate into ties.
+        """
+        logits = pool_clips(scores, self.consensus)
+        return logits[..., 1] - logits[..., 0] if self.loss == "ce" else logits[..., 0]

@@ -1,0 +1,67 @@
+"""Weights as a flat `name -> array` dict: what checkpoints hold and what the converters make.
+
+Names are the module's attribute path, `fusion/layers/0/query/kernel`. Checkpoints that know only names
+and arrays outlive the internals of Flax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Shaped
+
+from clipbert_jax.models.layers import Frozen
+
+
+class WeightsMismatchError(ValueError):
+    """Weights and model do not fit; names every missing, unused, mis-shaped and contradictory entry."""
+
+
+def flat_parameters(model: nnx.Module) -> dict[str, Shaped[Array, "*dims"]]:
+    """Return every weight of the model, trained or frozen, in the order of their names."""
+    return {name: variable.get_value() for name, variable in _variables(model).items()}
+
+
+def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[Array, "*dims"]]) -> None:
+    """Set every weight of the model, keeping the model's data types.
+
+    Also fills a model made under `nnx.eval_shape`, which saves drawing weights only to replace them.
+
+    Raises:
+      WeightsMismatchError: unless names and shapes are exactly the model's.
+    """
+    variables = _variables(model)
+    check_names_and_shapes(
+        {name: variable.shape for name, variable in variables.items()},
+        {name: jnp.shape(array) for name, array in flat.items()},
+    )
+    for name, variable in variables.items():
+        variable.set_value(jnp.asarray(flat[name], variable.dtype))
+
+
+def check_names_and_shapes(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    *,
+    other_problems: Iterable[str] = (),
+) -> None:
+    """Raise one error that lists all differences; `other_problems` are lines to list with them."""
+    problems = [f"missing: {name} {expected[name]}" for name in expected if name not in found]
+    problems += [f"unused: {name} {found[name]}" for name in found if name not in expected]
+    problems += [
+        f"wrong shape: {name} is {found[name]}, the model has {expected[name]}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    problems += other_problems
+    if problems:
+        raise WeightsMismatchError(
+            f"{len(problems)} problems between the weights and the model:\n  " + "\n  ".join(problems)
+        )
+
+
+def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
+    state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, Frozen)))
+    return dict(sorted(("/".join(map(str, path)), variable) for path, variable in state))
