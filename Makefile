@@ -1,0 +1,80 @@
+# Every target sets up what it needs. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Both may be set: `make test PYTHON=python3.13 VENV=.venv-3.13`.
+PYTHON ?= $(shell tools/find-python)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+SOURCES := clipbert_jax data_pipelines experiments benchmarks tests
+BENCH_OPTIONS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## Make .venv with the pinned packages (every target does this by itself)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)"  # tools/find-python has said what is wrong
+	@tools/make-venv "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/report.html
+	@$(BIN)/python -m experiments.demo
+
+.PHONY: test
+test: $(READY) ## Run the tests, but not the slow ones
+	@echo "==> Tests (without the slow ones)"
+	@$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-all
+test-all: $(READY) ## Run all tests
+	@echo "==> All tests"
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Check style and formatting (ruff)
+	@echo "==> Lint"
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check --quiet $(SOURCES)
+
+.PHONY: typecheck
+typecheck: $(READY) ## Check the types (pyright)
+	@echo "==> Types"
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+.PHONY: format
+format: $(READY) ## Rewrite the sources in the one format
+	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
+	@$(BIN)/ruff format $(SOURCES)
+
+.PHONY: check
+check: lint typecheck test ## Everything that CI checks
+
+.PHONY: bench
+bench: $(READY) ## Time train step and inference here: make bench BENCH_OPTIONS="--model tiny"
+	@$(BIN)/python -m benchmarks.bench $(BENCH_OPTIONS)
+
+# On a GPU machine the interpreter that already has JAX is the one to measure; nothing is installed then.
+.PHONY: bench-gpu
+bench-gpu: ## Time the full-size model on a GPU, with the JAX that is there
+	@if $(PYTHON) -c "import jax, flax, optax" 2>/dev/null; then python="$(PYTHON)"; \
+	else $(MAKE) $(READY); python=$(BIN)/python; fi; \
+	"$$python" -m benchmarks.bench --preset gpu $(BENCH_OPTIONS)
+
+.PHONY: lock
+lock: ## Rewrite constraints.txt with today's versions, for all Pythons at once
+	@tools/lock "$(PYTHON)"
+
+.PHONY: clean
+clean: ## Remove the environment, caches and the demo's data and results
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info data/demo runs/demo
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Timings of the compiled train step and of inference, on whatever device is there."""

@@ -1,0 +1,29 @@
+"""Set up JAX before any test imports it: the CPU as 8 devices, one private compilation cache per run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Sharded code runs on 8 devices in every test; one-device code uses the first.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
+# Nothing in a test may reach for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run, its workers and the commands that its tests start one compilation cache.
+
+    The cache holds machine code, so it is never shared with other runs or users, and is deleted at the end.
+    """
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist: it has inherited the directory
+    directory = tempfile.mkdtemp(prefix="clipbert-tests-")
+    os.environ[_CACHE] = directory
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
