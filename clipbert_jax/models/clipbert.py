@@ -18,6 +18,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from clipbert_jax.config import ClipBertConfig
@@ -78,12 +79,12 @@ class ClipBert(nnx.Module):
 
     def __call__(
         self,
-        frames: Real[Array, "b k t h w 3"],
-        text_ids: Int[Array, "b n l"],
-        text_mask: Bool[Array, "b n l"],
+        frames: Real[ArrayLike, "b k t h w 3"],
+        text_ids: Int[ArrayLike, "b n l"],
+        text_mask: Bool[ArrayLike, "b n l"],
         *,
         dropout_key: jax.Array | None = None,
-        sampled_tokens: Int[Array, " r"] | None = None,
+        sampled_tokens: Int[ArrayLike, " r"] | None = None,
         return_attention: bool = False,
         return_hidden_states: bool = False,
     ) -> ClipBertOutput:
@@ -100,10 +101,10 @@ class ClipBert(nnx.Module):
 
     def encode_video(
         self,
-        frames: Real[Array, "b k t h w 3"],
+        frames: Real[ArrayLike, "b k t h w 3"],
         *,
         dropout_key: jax.Array | None = None,
-        sampled_tokens: Int[Array, " r"] | None = None,
+        sampled_tokens: Int[ArrayLike, " r"] | None = None,
     ) -> Float[Array, "b k v d"]:
         """Turn each clip into visual tokens, independent of any text.
 
@@ -113,16 +114,16 @@ class ClipBert(nnx.Module):
           sampled_tokens: keep only these visual tokens (`draw_token_sample`), as in pretraining.
         """
         return self.visual_embedding(
-            self.pixel_encoder(frames),
+            self.pixel_encoder(jnp.asarray(frames)),
             dropout_key=subkey(dropout_key, _VISUAL_KEY),
-            sampled_tokens=sampled_tokens,
+            sampled_tokens=None if sampled_tokens is None else jnp.asarray(sampled_tokens),
         )
 
     def score_texts(
         self,
         visual_tokens: Float[Array, "b k v d"],
-        text_ids: Int[Array, "b n l"],
-        text_mask: Bool[Array, "b n l"],
+        text_ids: Int[ArrayLike, "b n l"],
+        text_mask: Bool[ArrayLike, "b n l"],
         *,
         dropout_key: jax.Array | None = None,
         return_attention: bool = False,
@@ -138,6 +139,7 @@ class ClipBert(nnx.Module):
           return_attention: also return the attention of every layer.
           return_hidden_states: also return the input of every layer and the last output.
         """
+        text_ids, text_mask = jnp.asarray(text_ids), jnp.asarray(text_mask)
         text = self.text_encoder(text_ids, dropout_key=subkey(dropout_key, _TEXT_KEY))
         tokens, mask = _pair(text, text_mask, visual_tokens)
         pairs = tokens.shape[:3]  # b k n
@@ -170,15 +172,15 @@ def _pair(
 ) -> tuple[Float[Array, "b k n s d"], Bool[Array, "b k n s"]]:
     """Put every text before every clip of its video; visual tokens are all real, padding included."""
     b, k, v, d = visual_tokens.shape
-    n, l = text.shape[1:3]
+    n, length = text.shape[1:3]
     tokens = jnp.concatenate(
         [
-            jnp.broadcast_to(text[:, None], (b, k, n, l, d)),
+            jnp.broadcast_to(text[:, None], (b, k, n, length, d)),
             jnp.broadcast_to(visual_tokens[:, :, None], (b, k, n, v, d)),
         ],
         axis=-2,
     )
     mask = jnp.concatenate(
-        [jnp.broadcast_to(text_mask[:, None], (b, k, n, l)), jnp.ones((b, k, n, v), bool)], axis=-1
+        [jnp.broadcast_to(text_mask[:, None], (b, k, n, length)), jnp.ones((b, k, n, v), bool)], axis=-1
     )
     return tokens, mask

@@ -41,6 +41,7 @@ class FusionLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"], *, dropout_key: jax.Array | None = None
     ) -> tuple[Float[Array, "m s d"], Attention]:
+        """Return the next hidden states and the attention before dropout."""
         rate = self.config.dropout_rate
         attention = self._attention(x, mask)
         weights = dropout(attention, self.config.attention_dropout_rate, subkey(dropout_key, 0))

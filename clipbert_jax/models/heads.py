@@ -79,6 +79,7 @@ class PretrainingHead(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Scores, TokenScores | None]:
+        """Return matching scores and MLM logits; no dropout here, as in BERT."""
         x = jax.nn.gelu(self.transform(text_states), approximate=False)
         x = self.transform_layer_norm(x)
         # Logits over the vocabulary leave the matrix product in full precision.
@@ -117,6 +118,7 @@ class ClassifierHead(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Scores, TokenScores | None]:
+        """Return the scores; the text states are not used."""
         x = jax.nn.relu(self.hidden(dropout(pooled, self.dropout_rate, dropout_key)))
         return at_least_float32(self.output(x)), None
 
@@ -148,6 +150,7 @@ class RegressionHead(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Scores, TokenScores | None]:
+        """Return the numbers; a dropout key means training."""
         x = jax.nn.elu(self.regression_hidden(pooled))
         is_training = dropout_key is not None
         x = self.regression_norm(x, use_batch_statistics=is_training and self.use_batch_statistics)

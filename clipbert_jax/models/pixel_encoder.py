@@ -95,6 +95,7 @@ class NormedConv(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
+        """Convolve and normalise."""
         multiplier, shift = self.norm.multiplier_and_shift()
         return _convolve(x, self.kernel[...] * multiplier, self.stride) + shift.astype(x.dtype)
 
@@ -112,6 +113,7 @@ class Bottleneck(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
+        """Halve the resolution if it has a stride, refine the features."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         x = jax.nn.relu(self.conv1(x))
         x = jax.nn.relu(self.conv2(x))
@@ -128,6 +130,7 @@ class GridEncoder(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, in_features, out_features), param_dtype))
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m gh gw d"]:
+        """Return the features of each grid cell, in the fusion's width."""
         return jax.nn.relu(_max_pool(_convolve(x, self.kernel[...]), size=2, padding=0))
 
 

@@ -31,6 +31,7 @@ class TextEncoder(nnx.Module):
     def __call__(
         self, text_ids: Int[Array, "b n l"], *, dropout_key: jax.Array | None = None
     ) -> Float[Array, "b n l d"]:
+        """Embed the texts; padding tokens too, the fusion masks them."""
         length, max_length = text_ids.shape[-1], self.config.max_text_length
         if length > max_length:
             raise ValueError(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
 from clipbert_jax.models.layers import Frozen
@@ -24,7 +25,12 @@ def flat_parameters(model: nnx.Module) -> dict[str, Shaped[Array, "*dims"]]:
     return {name: variable.get_value() for name, variable in _variables(model).items()}
 
 
-def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[Array, "*dims"]]) -> None:
+def parameter_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight; also of a model made under `nnx.eval_shape`."""
+    return {name: variable.shape for name, variable in _variables(model).items()}
+
+
+def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[ArrayLike, "*dims"]]) -> None:
     """Set every weight of the model, keeping the model's data types.
 
     Also fills a model made under `nnx.eval_shape`, which saves drawing weights only to replace them.
@@ -32,12 +38,8 @@ def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[Array, "*d
     Raises:
       WeightsMismatchError: unless names and shapes are exactly the model's.
     """
-    variables = _variables(model)
-    check_names_and_shapes(
-        {name: variable.shape for name, variable in variables.items()},
-        {name: jnp.shape(array) for name, array in flat.items()},
-    )
-    for name, variable in variables.items():
+    check_names_and_shapes(parameter_shapes(model), {name: jnp.shape(array) for name, array in flat.items()})
+    for name, variable in _variables(model).items():
         variable.set_value(jnp.asarray(flat[name], variable.dtype))
 
 

@@ -1,0 +1,209 @@
+"""The original's parameter names and ours, both ways, strictly.
+
+A checkpoint of the original is a `name -> array` dict (491 names common to all tasks, plus the head's).
+Readers of its file formats make that dict; `from_original` turns it into ours, `to_original` back.
+Every name must be claimed by exactly one line of the table: nothing is dropped or left as it was
+drawn in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Shaped
+
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, parameter_shapes
+
+Flat = dict[str, Shaped[np.ndarray, "*dims"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One line of the table: `{word}` in both names stands for the same part of the name."""
+
+    original: str
+    ours: str
+    layout: Literal["same", "dense", "convolution"] = "same"
+    """`dense`: (out, in) to (in, out); `convolution`: OIHW to HWIO."""
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        """Return the original's array in our layout."""
+        axes = {"same": None, "dense": (1, 0), "convolution": (2, 3, 1, 0)}[self.layout]
+        return array if axes is None or array.ndim != len(axes) else array.transpose(axes)
+
+    def to_original(self, array: np.ndarray) -> np.ndarray:
+        """Return our array in the original's layout."""
+        axes = {"same": None, "dense": (1, 0), "convolution": (3, 2, 0, 1)}[self.layout]
+        return array if axes is None else array.transpose(axes)
+
+
+def _kernel(original: str, ours: str, layout: Literal["dense", "convolution"]) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/kernel", layout)
+
+
+def _dense(original: str, ours: str) -> Iterator[Rule]:
+    yield from _kernel(original, ours, "dense")
+    yield Rule(f"{original}.bias", f"{ours}/bias")
+
+
+def _embedding(original: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/embedding")
+
+
+def _layer_norm(original: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/scale")
+    yield Rule(f"{original}.bias", f"{ours}/bias")
+
+
+def _batch_norm(original: str, ours: str) -> Iterator[Rule]:
+    yield from _layer_norm(original, ours)
+    yield Rule(f"{original}.running_mean", f"{ours}/mean")
+    yield Rule(f"{original}.running_var", f"{ours}/variance")
+
+
+def _table() -> Iterator[Rule]:
+    resnet, ours = "cnn.feature.backbone", "pixel_encoder"
+    yield from _kernel(f"{resnet}.stem.conv1", f"{ours}/stem", "convolution")
+    yield from _batch_norm(f"{resnet}.stem.conv1.norm", f"{ours}/stem/norm")
+    block = resnet + ".res{stage}.{block}.{layer}", ours + "/stages/res{stage}/{block}/{layer}"
+    yield from _kernel(*block, "convolution")
+    yield from _batch_norm(f"{block[0]}.norm", f"{block[1]}/norm")
+    yield from _kernel("cnn.grid_encoder.0", f"{ours}/grid_encoder", "convolution")
+
+    text, ours = "transformer.bert.embeddings", "text_encoder"
+    yield from _embedding(f"{text}.word_embeddings", f"{ours}/word_embeddings")
+    yield from _embedding(f"{text}.position_embeddings", f"{ours}/position_embeddings")
+    yield from _embedding(f"{text}.token_type_embeddings", f"{ours}/token_type_embeddings")
+    yield from _layer_norm(f"{text}.LayerNorm", f"{ours}/layer_norm")
+
+    visual, ours = "transformer.bert.visual_embeddings", "visual_embedding"
+    yield from _embedding(f"{visual}.row_position_embeddings", f"{ours}/row_embeddings")
+    yield from _embedding(f"{visual}.col_position_embeddings", f"{ours}/column_embeddings")
+    yield from _embedding(f"{visual}.token_type_embeddings", f"{ours}/token_type_embeddings")
+    yield from _layer_norm(f"{visual}.LayerNorm", f"{ours}/layer_norm")
+
+    layer, ours = "transformer.bert.encoder.layer.{layer}", "fusion/layers/{layer}"
+    for part in ("query", "key", "value"):
+        yield from _dense(f"{layer}.attention.self.{part}", f"{ours}/{part}")
+    yield from _dense(f"{layer}.attention.output.dense", f"{ours}/attention_output")
+    yield from _layer_norm(f"{layer}.attention.output.LayerNorm", f"{ours}/attention_layer_norm")
+    yield from _dense(f"{layer}.intermediate.dense", f"{ours}/intermediate")
+    yield from _dense(f"{layer}.output.dense", f"{ours}/output")
+    yield from _layer_norm(f"{layer}.output.LayerNorm", f"{ours}/output_layer_norm")
+    yield from _dense("transformer.bert.pooler.dense", "fusion/pooler")
+
+    yield from _dense("transformer.cls.predictions.transform.dense", "head/transform")
+    yield from _layer_norm("transformer.cls.predictions.transform.LayerNorm", "head/transform_layer_norm")
+    yield Rule("transformer.cls.predictions.bias", "head/decoder_bias")
+    yield from _dense("transformer.cls.seq_relationship", "head/matching")
+    yield from _dense("transformer.classifier.0", "head/hidden")
+    yield from _dense("transformer.classifier.2", "head/output")
+    yield from _dense("transformer.regressor.0", "head/regression_hidden")
+    yield from _batch_norm("transformer.regressor.2", "head/regression_norm")
+    yield from _dense("transformer.regressor.4", "head/regression_output")
+
+
+TABLE: tuple[Rule, ...] = tuple(_table())
+
+ALIASES: Mapping[str, str] = {
+    "transformer.cls.predictions.decoder.weight": "transformer.bert.embeddings.word_embeddings.weight",
+    "transformer.cls.predictions.decoder.bias": "transformer.cls.predictions.bias",
+}
+"""Original names that hold the same array as another one; a file may omit them but not contradict it."""
+
+IGNORED: tuple[str, ...] = (
+    # The detector that the grid features were pretrained with: no output depends on it.
+    r"cnn\.feature\.(proposal_generator|roi_heads)\..*",
+    # A table that the original makes and never reads.
+    r"transformer\.bert\.visual_embeddings\.position_embeddings\.weight",
+    # Constants and counters that some versions save.
+    r"(cnn\.feature\.)?pixel_(mean|std)",
+    r".*\.(num_batches_tracked|position_ids)",
+)
+"""Patterns of original names that have no counterpart here."""
+
+
+def to_our_name(name: str) -> tuple[str, Rule] | None:
+    """Return our name and the rule for an original name; None if no rule claims it."""
+    return _rename(name, lambda rule: (rule.original, rule.ours))
+
+
+def to_original_name(name: str) -> tuple[str, Rule] | None:
+    """Return the original's name and the rule for our name; None if no rule claims it."""
+    return _rename(name, lambda rule: (rule.ours, rule.original))
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether an original name has no counterpart here by rule."""
+    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
+
+
+def from_original(state: Mapping[str, np.ndarray], model: nnx.Module) -> Flat:
+    """Turn an original checkpoint into our flat weights for this model.
+
+    Args:
+      state: the original's names and arrays.
+      model: says which weights there must be; its own values are not read (`nnx.eval_shape` is enough).
+
+    Raises:
+      WeightsMismatchError: one error with every missing, unused, mis-shaped or contradictory name.
+    """
+    flat, problems = {}, []
+    for name, array in state.items():
+        if name in ALIASES:
+            problems += _contradiction(state, name)
+        elif (renamed := to_our_name(name)) is not None:
+            flat[renamed[0]] = renamed[1].to_ours(np.asarray(array))
+        elif not is_ignored(name):
+            problems.append(f"unused: {name} {np.shape(array)}")
+    check_names_and_shapes(
+        {_both_names(name): shape for name, shape in parameter_shapes(model).items()},
+        {_both_names(name): array.shape for name, array in flat.items()},
+        other_problems=problems,
+    )
+    return flat
+
+
+def to_original(flat: Mapping[str, np.ndarray]) -> Flat:
+    """Turn our flat weights into an original checkpoint, without the names that are ignored by rule.
+
+    Raises:
+      WeightsMismatchError: with every name that is none of a ClipBERT.
+    """
+    renamed = {name: to_original_name(name) for name in flat}
+    if unclaimed := [name for name, target in renamed.items() if target is None]:
+        raise WeightsMismatchError(f"No original name belongs to {', '.join(unclaimed)}.")
+    state = {target: rule.to_original(np.asarray(flat[name])) for name, (target, rule) in renamed.items()}
+    if "transformer.cls.predictions.bias" in state:
+        state |= {alias: state[source] for alias, source in ALIASES.items()}
+    return state
+
+
+def _rename(name: str, pick: Callable[[Rule], tuple[str, str]]) -> tuple[str, Rule] | None:
+    for rule in TABLE:
+        source, target = pick(rule)
+        if (match := re.fullmatch(_regex(source), name)) is not None:
+            return target.format_map(match.groupdict()), rule
+    return None
+
+
+def _regex(template: str) -> str:
+    return re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template))
+
+
+def _contradiction(state: Mapping[str, np.ndarray], alias: str) -> list[str]:
+    source = ALIASES[alias]
+    if source in state and np.array_equal(state[alias], state[source]):
+        return []
+    return [f"contradictory: {alias} should hold the same array as {source}"]
+
+
+def _both_names(name: str) -> str:
+    """Return our name with the original's, which is what the reader of an error looks for."""
+    renamed = to_original_name(name)
+    return name if renamed is None else f"{name} (original: {renamed[0]})"
