@@ -1,0 +1,191 @@
+"""The embedded corpus: small generated videos with texts, to try, test and teach everything without a download.
+
+Levels say what a text must be told apart by: `easy` ten objects, `medium` colour and shape, `hard` colour, shape
+and a state that shows in a single frame. Order in time and direction of motion are never asked for, because
+ClipBERT averages over frames and pools over clips.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.store import SPLITS, records_path, write_records
+from data_pipelines.corpus.embedded_video import COLOURS, OBJECTS, STATES, Event, VideoPlan, make_video
+from data_pipelines.corpus.ingest import new_data_dir, write_summary
+from data_pipelines.tokenizer import build_vocab, write_vocab
+
+Level = Literal["easy", "medium", "hard"]
+
+NUM_EVENTS = 3
+NUM_OPTIONS = 5
+_TEMPLATES = ("{} , {} and {}", "look : {} , {} and {}", "{} , {} , and also {}")
+
+
+def prepare_embedded(
+    data_dir: str | Path,
+    *,
+    level: Level = "easy",
+    num_train: int = 800,
+    num_validation: int = 64,
+    num_test: int = 100,
+    seed: int = 0,
+    num_workers: int = 2,
+    overwrite: bool = False,
+) -> Path:
+    """Make a data directory with generated videos, captions and questions; the same bytes for the same options.
+
+    Test and validation videos have one caption each, all different as sets of events; train videos one or two.
+
+    Args:
+      data_dir: where; must not exist unless `overwrite`.
+      level: what texts are told apart by.
+      num_train: videos.
+      num_validation: videos.
+      num_test: videos.
+      seed: of everything.
+      num_workers: processes; 0 works in this one. The result does not depend on it.
+      overwrite: replace an older data directory.
+
+    Raises:
+      UserError: the directory exists; more videos asked for than there are different captions.
+    """
+    from data_pipelines.corpus.builder import Video, write_videos  # noqa: PLC0415, keeps workers light
+
+    counts = dict(zip(SPLITS, (num_train, num_validation, num_test), strict=True))
+    _check_counts(level, counts)
+    plans = {split: _plan_split(split, level, count, seed) for split, count in counts.items()}
+    with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
+        all_plans = [plan for split in SPLITS for plan in plans[split]]
+        made = zip(all_plans, _make_videos(all_plans, num_workers), strict=True)
+        videos = (Video(video_id=plan.video_id, data=data, index=index) for plan, (data, index) in made)
+        write_videos(new_dir, videos)
+        texts = []
+        for split in SPLITS:
+            texts += _write_annotations(new_dir, split, level, plans[split])
+        write_vocab(new_dir / "vocab.txt", build_vocab(texts))
+        write_summary(new_dir, source="embedded", level=level, seed=seed, num_videos=counts, unreadable=[])
+    return Path(data_dir)
+
+
+def all_events(level: Level) -> list[Event]:
+    """Return everything that can happen at a level."""
+    if level == "easy":
+        return [Event(shape=shape) for shape in OBJECTS]
+    shapes = [shape for shape in OBJECTS if shape not in ("sun", "moon", "leaf")]  # odd in other colours
+    if level == "medium":
+        return [Event(shape=s, colour=c) for s, c in itertools.product(shapes, COLOURS)]
+    return [Event(shape=s, colour=c, state=x) for s, c, x in itertools.product(shapes, COLOURS, STATES)]
+
+
+def event_text(event: Event) -> str:
+    """Return "a red ball glows", as far as the level says it."""
+    return " ".join(filter(None, ("a", event.colour, event.shape, event.state)))
+
+
+def _check_counts(level: str, counts: dict[str, int]) -> None:
+    if level not in ("easy", "medium", "hard"):
+        raise UserError(f"level must be easy, medium or hard, not {level!r}")
+    for split, count in counts.items():
+        if count < 1:
+            raise UserError(f"num_{split} must be at least 1, not {count}")
+        if split != "train" and level == "easy" and count > 120:  # 10 objects, 3 at a time
+            raise UserError(
+                f"num_{split}={count} is more than the 120 different captions of level easy; "
+                "ask for fewer, or for level medium or hard"
+            )
+
+
+def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPlan]:
+    """Choose the events of every video; no set of events twice, except in train."""
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    events = all_events(level)
+    plans: list[VideoPlan] = []
+    seen: set[frozenset[Event]] = set()
+    while len(plans) < count:
+        chosen = tuple(events[i] for i in rng.choice(len(events), NUM_EVENTS, replace=False))
+        names = {(event.shape, event.colour) for event in chosen}  # one object does one thing
+        if len(names) < NUM_EVENTS or (split != "train" and frozenset(chosen) in seen):
+            continue
+        seen.add(frozenset(chosen))
+        plans.append(VideoPlan(video_id=f"{split}_{len(plans):05d}", seed=seed, events=chosen))
+    return plans
+
+
+def _make_videos(plans: list[VideoPlan], num_workers: int) -> Iterator[tuple[bytes, object]]:
+    if num_workers < 2:
+        yield from map(make_video, plans)
+        return
+    spawn = multiprocessing.get_context("spawn")  # forking is unsafe once JAX runs
+    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+        yield from pool.map(make_video, plans, chunksize=8)
+
+
+def _write_annotations(new_dir: Path, split: str, level: Level, plans: list[VideoPlan]) -> list[str]:
+    """Write all records of a split and return their texts."""
+    rng = np.random.default_rng([plans[0].seed, 10 + SPLITS.index(split)])
+    captions = [caption for plan in plans for caption in _captions(plan, split, rng)]
+    choices = [_multiple_choice(plan, level, rng) for plan in plans]
+    questions = [_open_question(plan, level, rng) for plan in plans]
+    for kind, records in ((Caption, captions), (MultipleChoice, choices), (OpenQuestion, questions)):
+        write_records(records_path(new_dir, kind, split), records)
+    texts = [caption.text for caption in captions] + [event_text(event) for event in all_events(level)]
+    texts += [text for q in (*choices, *questions) for text in dataclasses.astuple(q)[2:3]]
+    return texts
+
+
+def _captions(plan: VideoPlan, split: str, rng: np.random.Generator) -> list[Caption]:
+    """Return one caption, or for some train videos two; the order of objects in it means nothing."""
+    num_captions = int(rng.integers(1, 3)) if split == "train" else 1
+    templates = rng.choice(_TEMPLATES, num_captions, replace=False)
+    orders = [rng.permutation(NUM_EVENTS) for _ in templates]
+    return [
+        Caption(
+            id=f"{plan.video_id}_{number}",
+            video_id=plan.video_id,
+            text=str(template).format(*(event_text(plan.events[i]) for i in order)),
+        )
+        for number, (template, order) in enumerate(zip(templates, orders, strict=True))
+    ]
+
+
+def _multiple_choice(plan: VideoPlan, level: Level, rng: np.random.Generator) -> MultipleChoice:
+    others = [event for event in all_events(level) if event not in plan.events]
+    options = [others[i] for i in rng.choice(len(others), NUM_OPTIONS - 1, replace=False)]
+    answer_index = int(rng.integers(NUM_OPTIONS))
+    options.insert(answer_index, plan.events[rng.integers(NUM_EVENTS)])
+    return MultipleChoice(
+        id=f"{plan.video_id}_choice",
+        video_id=plan.video_id,
+        question="what happens ?" if level == "hard" else "which object appears ?",
+        options=tuple(event_text(event) for event in options),
+        answer_index=answer_index,
+    )
+
+
+def _open_question(plan: VideoPlan, level: Level, rng: np.random.Generator) -> OpenQuestion:
+    asked, *rest = (plan.events[i] for i in rng.permutation(NUM_EVENTS))
+    names = [
+        event_text(dataclasses.replace(event, state=None)).removeprefix("a ") for event in (asked, *rest)
+    ]
+    if level == "hard":
+        question, answer, question_type = f"what does the {names[0]} do ?", asked.state, "state"
+    else:
+        question = f"which object appears besides the {names[1]} and the {names[2]} ?"
+        answer, question_type = names[0], "object"
+    return OpenQuestion(
+        id=f"{plan.video_id}_open",
+        video_id=plan.video_id,
+        question=question,
+        answer=answer or "",
+        question_type=question_type,
+    )

@@ -1,0 +1,56 @@
+"""Builds a data directory: all of it, or nothing.
+
+Everything is written to a temporary sibling directory that is renamed at the end, so that a failure leaves no
+half-written data behind, and an older data directory stays as it was until the new one is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clipbert_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def new_data_dir(data_dir: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty directory that becomes `data_dir` when the block ends without an exception.
+
+    Raises:
+      UserError: `data_dir` exists, and `overwrite` is not set or it is no data directory.
+    """
+    data_dir = Path(data_dir)
+    if data_dir.exists() and not overwrite:
+        raise UserError(
+            f"{data_dir} already exists; choose another data directory, or pass overwrite to replace it"
+        )
+    if data_dir.exists() and not (data_dir / "prepare.json").is_file():
+        raise UserError(
+            f"{data_dir} is no data directory (no prepare.json); it is not overwritten, remove it yourself"
+        )
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{data_dir.name}.", dir=data_dir.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        yield temporary
+        if data_dir.exists():
+            shutil.rmtree(data_dir)
+        temporary.rename(data_dir)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_summary(data_dir: Path, **facts: Any) -> None:
+    """Write prepare.json: the facts, and the versions of what encodes, decodes and stores."""
+    packages = ("av", "opencv-python-headless", "tensorflow-datasets", "array_record")
+    facts["versions"] = {name: importlib.metadata.version(name) for name in packages}
+    (data_dir / "prepare.json").write_text(
+        json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

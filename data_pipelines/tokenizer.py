@@ -1,0 +1,113 @@
+"""Stage 5 of the corridor: texts become token ids, as BERT's WordPiece makes them.
+
+Uses the small `tokenizers` package alone, so that worker processes start quickly; ids equal those of
+`transformers.BertTokenizerFast`. Before: annotations; after: batching in `loader`.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from jaxtyping import Bool, Int
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from clipbert_jax.errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class Tokenizer:
+    """Turns texts into ids; the id of a token is its line in vocab.txt."""
+
+    def __init__(self, tokens: Sequence[str], *, is_lower_case: bool):
+        self.tokens = tuple(tokens)
+        vocab = {token: index for index, token in enumerate(self.tokens)}
+        self._model = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+        self._model.normalizer = normalizers.BertNormalizer(lowercase=is_lower_case)
+        self._model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        ends = ("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"])
+        self._model.post_processor = processors.BertProcessing(*ends)
+        self._model.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocab])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return len(self.tokens)
+
+    def encode(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
+        """Return ids `[CLS] ... [SEP]` padded with 0 to `max_length`, and True at real tokens.
+
+        Longer texts lose their end; [SEP] stays.
+        """
+        ids = np.zeros((len(texts), max_length), np.int32)
+        mask = np.zeros((len(texts), max_length), bool)
+        for row, text in enumerate(texts):
+            tokens = self._model.encode(text).ids
+            if len(tokens) > max_length:
+                tokens = tokens[: max_length - 1] + tokens[-1:]
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = True
+        return ids, mask
+
+    def split(self, text: str) -> list[str]:
+        """Return the tokens of a text, [CLS] and [SEP] included: labels for attention maps."""
+        return self._model.encode(text).tokens
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Read a WordPiece vocabulary.
+
+    Args:
+      path: a vocab.txt, or a Hugging Face tokenizer folder that has one. Letters become lower case unless
+        tokenizer_config.json says otherwise; without that file, unless the vocabulary has upper-case words.
+
+    Raises:
+      UserError: no such file; no WordPiece vocabulary.
+    """
+    path = Path(path)
+    vocab_path = path / "vocab.txt" if path.is_dir() else path
+    if not vocab_path.is_file():
+        raise UserError(f"no vocabulary at {vocab_path}; give a vocab.txt or a folder that contains one")
+    tokens = vocab_path.read_text(encoding="utf-8").split("\n")
+    tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens[-1] == "" else tokens)]
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+    if missing:
+        raise UserError(
+            f"{vocab_path} is no BERT vocabulary: it lacks {', '.join(missing)}; one token per line"
+        )
+    if tokens[0] != "[PAD]":
+        raise UserError(f"{vocab_path} must have [PAD] on its first line, because padding has id 0")
+    config_path = vocab_path.parent / "tokenizer_config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    has_upper_case = any(token != token.lower() for token in tokens if not token.startswith("["))
+    return Tokenizer(tokens, is_lower_case=config.get("do_lower_case", not has_upper_case))
+
+
+def build_vocab(texts: Iterable[str], *, max_size: int = 30_000) -> list[str]:
+    """Return a WordPiece vocabulary that can spell every given text, and any English one.
+
+    Special tokens, then single characters (alone and as `##` continuations), then whole words, the most
+    frequent first. No merges are learnt: deterministic, and enough for the few words of a small corpus.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = collections.Counter(
+        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    )
+    characters = sorted({c for word in counts for c in word} | set(_LETTERS_AND_DIGITS))
+    pieces = [*SPECIAL_TOKENS, *characters]
+    pieces += [f"##{c}" for c in characters if c.isalnum()]
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    return [*pieces, *words[: max(0, max_size - len(pieces))]]
+
+
+def write_vocab(path: Path, tokens: Iterable[str]) -> None:
+    """Write vocab.txt, one token per line."""
+    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")

@@ -1,0 +1,66 @@
+"""Stage 4 of the corridor: frames of any size become squares of the model's size.
+
+As the original: bilinear without antialiasing until the longer side is `size`, then zeros at the bottom or the right.
+The mean is subtracted later, on the device, from padding too. Before: `decode`; after: batching in `loader`.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from clipbert_jax.errors import UserError
+
+MAX_ASPECT_RATIO = 5.0
+"""Longer over shorter side; like the original, anything longer is refused."""
+
+cv2.setNumThreads(1)  # parallelism is by video; OpenCV's own threads only get in the way
+
+
+def resized_hw(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the size of the picture inside its padded square; the shorter side is truncated, not rounded.
+
+    Raises:
+      UserError: a side would have no pixel left.
+    """
+    if height >= width:
+        resized = size, int(size * (width / height))
+    else:
+        resized = int(size * (height / width)), size
+    if 0 in resized:
+        raise UserError(
+            f"frames of {width}x{height} pixels vanish at size {size}; use a larger size or crop them"
+        )
+    return resized
+
+
+def check_aspect_ratio(height: int, width: int) -> None:
+    """Refuse pictures that are too long.
+
+    Raises:
+      UserError: the longer side is more than `MAX_ASPECT_RATIO` times the shorter one.
+    """
+    ratio = max(height, width) / min(height, width)
+    if ratio > MAX_ASPECT_RATIO:
+        raise UserError(
+            f"frames of {width}x{height} pixels have an aspect ratio of {ratio:.1f}, more than "
+            f"{MAX_ASPECT_RATIO:g}; crop or pad the video"
+        )
+
+
+def resize_and_pad(frames: UInt8[np.ndarray, "m h w 3"], size: int) -> UInt8[np.ndarray, "m s s 3"]:
+    """Return frames whose longer side is `size`, with zeros at the bottom or the right.
+
+    Raises:
+      UserError: too long, or too small for a pixel to be left.
+    """
+    num_frames, height, width, _ = frames.shape
+    check_aspect_ratio(height, width)
+    new_height, new_width = resized_hw(height, width, size)
+    padded = np.zeros((num_frames, size, size, 3), np.uint8)
+    for frame, out in zip(frames, padded, strict=True):
+        out[:new_height, :new_width] = cv2.resize(
+            frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR
+        )
+    return padded
