@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, parameter_shapes
@@ -143,7 +144,7 @@ def is_ignored(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in IGNORED)
 
 
-def from_original(state: Mapping[str, np.ndarray], model: nnx.Module) -> Flat:
+def from_original(state: Mapping[str, ArrayLike], model: nnx.Module) -> Flat:
     """Turn an original checkpoint into our flat weights for this model.
 
     Args:
@@ -169,7 +170,7 @@ def from_original(state: Mapping[str, np.ndarray], model: nnx.Module) -> Flat:
     return flat
 
 
-def to_original(flat: Mapping[str, np.ndarray]) -> Flat:
+def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
     """Turn our flat weights into an original checkpoint, without the names that are ignored by rule.
 
     Raises:
@@ -196,7 +197,7 @@ def _regex(template: str) -> str:
     return re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template))
 
 
-def _contradiction(state: Mapping[str, np.ndarray], alias: str) -> list[str]:
+def _contradiction(state: Mapping[str, ArrayLike], alias: str) -> list[str]:
     source = ALIASES[alias]
     if source in state and np.array_equal(state[alias], state[source]):
         return []
