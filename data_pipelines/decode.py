@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ _UNKNOWN_PTS = -(2**63)
 """`first_pts` of a video whose packets cannot be found by time: it is decoded from its start."""
 
 
-class UnreadableVideo(UserError):
+class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the code
     """A video file that cannot be decoded, with the reason."""
 
     def __init__(self, path: str | Path, reason: str):
@@ -55,8 +56,8 @@ class FrameIndex:
 def probe(video: bytes | Path, *, name: str | None = None) -> tuple[bytes, FrameIndex]:
     """Decode a whole video and return its bytes and its index.
 
-    Random access is tried out on every second frame against the full decode; a file where it gives other pixels
-    (missing or disordered time stamps, open groups of pictures) is marked to be decoded from its start.
+    Random access is tried out on every second frame against the full decode; a file where it gives other
+    pixels (missing or disordered time stamps, open groups of pictures) is always decoded from its start.
 
     Args:
       video: the file, or its bytes.
@@ -161,7 +162,7 @@ def _decode_everything(data: bytes) -> tuple[FrameIndex, list[int]]:
 
 def _frame_times(pts: list[int | None], stream: av.VideoStream) -> tuple[Float[np.ndarray, " f"], int]:
     """Return seconds after the first frame, and the first time stamp if all are there and rise."""
-    if None not in pts and stream.time_base and all(a < b for a, b in zip(pts, pts[1:], strict=False)):
+    if None not in pts and stream.time_base and all(a < b for a, b in itertools.pairwise(pts)):
         ticks = np.asarray(pts, np.int64)
         return (ticks - ticks[0]) * float(stream.time_base), int(ticks[0])
     rate = float(stream.average_rate or stream.base_rate or 25)

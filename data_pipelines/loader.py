@@ -1,7 +1,7 @@
 """Stage 6, the end of the corridor's host side: Grain puts the stages together and yields batches.
 
-Data order, clips and negatives are functions of (seed, epoch, example) alone. So the same batches come out for any
-number of workers, and training resumes at a step by starting there. After: `clipbert_jax.training`.
+Data order, clips and negatives are functions of (seed, epoch, example) alone. So the same batches come out
+for any number of workers, and training resumes at a step by starting there. After: `clipbert_jax.training`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.corpus.builder import Corpus, open_corpus
+from data_pipelines.corpus.builder import Corpus, Video, open_corpus
 from data_pipelines.decode import UnreadableVideo, read_frames
 from data_pipelines.sampling import Sampling, clip_starts, shown_frames
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
@@ -150,36 +150,38 @@ def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
     raise NotImplementedError(f"no loader for task {type(task).__name__}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _VideoReader:
-    """Reads the sampled clips of one video; the same in training and evaluation."""
+def sample_video(
+    video: Video,
+    config: DataConfig,
+    *,
+    num_clips: int,
+    sampling: Sampling,
+    rng: np.random.Generator | None = None,
+) -> tuple[UInt8[np.ndarray, "k t s s 3"], Float[np.ndarray, "k t"]]:
+    """Return the resized frames of a video's clips and when each is shown (seconds after the first frame).
 
-    corpus: Corpus
-    config: DataConfig
+    The one way from a video to pixels, in training, evaluation and prediction.
 
-    def __call__(
-        self, video_id: str, *, num_clips: int, sampling: Sampling, rng: np.random.Generator | None = None
-    ) -> tuple[UInt8[np.ndarray, "k t s s 3"], Float[np.ndarray, "k t"]]:
-        """Return resized frames and their times; errors name the video."""
-        video = self.corpus.read(video_id)
-        starts = clip_starts(
-            video.index.duration,
-            num_clips=num_clips,
-            clip_seconds=self.config.num_frames / self.config.fps,
-            sampling=sampling,
-            rng=rng,
-        )
-        shown, times = shown_frames(
-            video.index.frame_times, starts, num_frames=self.config.num_frames, fps=self.config.fps
-        )
-        wanted, places = np.unique(shown, return_inverse=True)
-        try:
-            frames = resize_and_pad(read_frames(video.data, wanted, video.index), self.config.size)
-        except UnreadableVideo as error:
-            raise UnreadableVideo(f"{video_id} of {self.corpus.data_dir}", error.reason) from error
-        except UserError as error:
-            raise UserError(f"video {video_id} of {self.corpus.data_dir}: {error}") from error
-        return frames[places.reshape(shown.shape)], times
+    Raises:
+      UnreadableVideo: a wanted frame does not decode.
+      UserError: frames of a shape that cannot be resized.
+    """
+    starts = clip_starts(
+        video.index.duration,
+        num_clips=num_clips,
+        clip_seconds=config.num_frames / config.fps,
+        sampling=sampling,
+        rng=rng,
+    )
+    shown, times = shown_frames(video.index.frame_times, starts, num_frames=config.num_frames, fps=config.fps)
+    wanted, places = np.unique(shown, return_inverse=True)
+    try:
+        frames = resize_and_pad(read_frames(video.data, wanted, video.index), config.size)
+    except UnreadableVideo as error:
+        raise UnreadableVideo(video.video_id, error.reason) from error
+    except UserError as error:
+        raise UserError(f"video {video.video_id}: {error}") from error
+    return frames[places.reshape(shown.shape)], times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,8 @@ class _MakeExample:
     """Turns a position in the endless stream of training examples into arrays."""
 
     examples: TaskExamples
-    read: _VideoReader
+    corpus: Corpus
+    config: DataConfig
     tokenizer: Tokenizer
     seed: int
 
@@ -195,10 +198,9 @@ class _MakeExample:
         epoch, place = divmod(int(position), len(self.examples))
         index = int(_epoch_order(self.seed, epoch, len(self.examples))[place])
         rng = np.random.default_rng([self.seed, epoch, index, _EXAMPLE])
-        config = self.read.config
-        frames, _ = self.read(
-            self.examples.video_id(index), num_clips=config.num_clips, sampling="random", rng=rng
-        )
+        config = self.config
+        video = self.corpus.read(self.examples.video_id(index))
+        frames, _ = sample_video(video, config, num_clips=config.num_clips, sampling="random", rng=rng)
         texts, labels = self.examples.texts_and_labels(index, rng)
         text_ids, text_mask = self.tokenizer.encode(texts, config.max_text_length)
         return {
@@ -222,6 +224,7 @@ class TrainBatches(Iterator[Batch]):
     def __init__(self, batches: grain.MapDataset, config: DataConfig, *, start_step: int):
         self._batches = batches
         self._config = config
+        self._iterator: Any = None
         self.set_state({"next_step": start_step})
 
     def __next__(self) -> Batch:
@@ -241,8 +244,9 @@ class TrainBatches(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop the workers."""
-        if hasattr(self, "_iterator"):
+        if self._iterator is not None:
             self._iterator.close()
+            self._iterator = None  # lets go of batches in shared memory
 
 
 def train_batches(
@@ -280,7 +284,7 @@ def train_batches(
     corpus = open_corpus(config.data_dir)
     examples = make_examples(task, config.data_dir, split)
     _check_examples(examples, corpus, split)
-    make_example = _MakeExample(examples, _VideoReader(corpus, config), config.load_tokenizer(), seed)
+    make_example = _MakeExample(examples, corpus, config, config.load_tokenizer(), seed)
     share = batch_size // process_count
     endless = grain.MapDataset.range(sys.maxsize // batch_size * batch_size)
     batches = endless.map(make_example).batch(share)[process_index::process_count]
@@ -293,8 +297,8 @@ def _check_examples(examples: TaskExamples, corpus: Corpus, split: str) -> None:
     missing = sorted({v for v in map(examples.video_id, range(len(examples))) if v not in corpus})
     if missing:
         raise UserError(
-            f"{len(missing)} videos of the {split} records, {missing[0]!r} first, are not in {corpus.data_dir}; "
-            "prepare it again"
+            f"{len(missing)} videos of the {split} records, {missing[0]!r} first, are not in "
+            f"{corpus.data_dir}; prepare it again"
         )
 
 
@@ -303,13 +307,14 @@ class _MakeVideoBatch:
     """Turns the number of an evaluation batch into arrays; rows beyond the last video stay zero."""
 
     video_ids: tuple[str, ...]
-    read: _VideoReader
+    corpus: Corpus
+    config: DataConfig
     batch_size: int
     num_clips: int
     sampling: Sampling
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
-        config = self.read.config
+        config = self.config
         shape = (self.batch_size, self.num_clips, config.num_frames)
         frames = np.zeros((*shape, config.size, config.size, 3), np.uint8)
         clip_times = np.zeros(shape)
@@ -317,8 +322,8 @@ class _MakeVideoBatch:
         for row, video_id in enumerate(video_ids):
             # Random clips of evaluation depend on the video alone, not on its place in a batch.
             rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
-            frames[row], clip_times[row] = self.read(
-                video_id, num_clips=self.num_clips, sampling=self.sampling, rng=rng
+            frames[row], clip_times[row] = sample_video(
+                self.corpus.read(video_id), config, num_clips=self.num_clips, sampling=self.sampling, rng=rng
             )
         example_mask = np.arange(self.batch_size) < len(video_ids)
         return {"frames": frames, "example_mask": example_mask, "clip_times": clip_times}
@@ -349,8 +354,8 @@ def video_batches(
       UserError: no such data directory or video.
       UnreadableVideo: a video does not decode; nothing is put in its place.
     """
-    read = _VideoReader(open_corpus(config.data_dir), config)
-    make_batch = _MakeVideoBatch(tuple(video_ids), read, batch_size, num_clips, sampling)
+    corpus = open_corpus(config.data_dir)
+    make_batch = _MakeVideoBatch(tuple(video_ids), corpus, config, batch_size, num_clips, sampling)
     num_batches = -(-len(video_ids) // batch_size)
     if not num_batches:
         return
@@ -373,6 +378,9 @@ def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterat
         workers = grain.MultiprocessingOptions(
             num_workers=config.num_workers, per_worker_buffer_size=config.num_prefetch
         )
+        # Shared memory pays for large batches only, and is left behind for a moment when workers are stopped.
+        large = grain.experimental.DatasetOptions(min_shm_size=2**22)
+        batches = grain.experimental.WithOptionsIterDataset(batches, large)
         batches = batches.mp_prefetch(workers, worker_init_fn=_end_with_parent)
     return iter(batches)
 

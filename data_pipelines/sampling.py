@@ -30,11 +30,14 @@ def clip_starts(
     """Return when each clip starts, in seconds after the first frame.
 
     random: uniform over [0, duration - clip_seconds], each clip for itself, so clips may overlap (the
-    original's training). uniform: clip i of N is centred at duration * (i + 1/2) / N, moved inside the video; unlike
-    the original's, these clips see its end too. All clips of a video shorter than a clip start at 0.
+    original's training). uniform: clip i of N is centred at duration * (i + 1/2) / N, moved inside the video;
+    unlike the original's, these clips see its end too. All clips of a video shorter than a clip start at 0.
 
     Args:
-      duration: seconds.
+      duration: seconds from the first frame to the end of the last.
+      num_clips: how many starts.
+      clip_seconds: num_frames / fps.
+      sampling: random or uniform.
       rng: needed by `random` only.
     """
     last_start = max(0.0, duration - clip_seconds)

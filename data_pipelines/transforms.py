@@ -1,7 +1,8 @@
 """Stage 4 of the corridor: frames of any size become squares of the model's size.
 
-As the original: bilinear without antialiasing until the longer side is `size`, then zeros at the bottom or the right.
-The mean is subtracted later, on the device, from padding too. Before: `decode`; after: batching in `loader`.
+As the original: bilinear without antialiasing until the longer side is `size`, then zeros at the bottom or
+the right. The mean is subtracted later, on the device, from padding too. Before: `decode`; after: batching in
+`loader`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Stage 1 of the corridor: the corpus, a TFDS dataset in which each video is stored once.
 
-Written by `ingest`, read at random by video id. Files are ArrayRecord; TensorFlow is not needed. A data directory:
+Written by the prepare functions, read at random by video id. Files are ArrayRecord; TensorFlow is not
+needed. A data directory:
 
     videos/                     the dataset: original bytes + frame index of every video
     video_ids.json              ids in the order of the dataset

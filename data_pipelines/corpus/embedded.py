@@ -1,8 +1,8 @@
-"""The embedded corpus: small generated videos with texts, to try, test and teach everything without a download.
+"""The embedded corpus: small generated videos with texts, to try and test everything without a download.
 
-Levels say what a text must be told apart by: `easy` ten objects, `medium` colour and shape, `hard` colour, shape
-and a state that shows in a single frame. Order in time and direction of motion are never asked for, because
-ClipBERT averages over frames and pools over clips.
+Levels say what tells texts apart: `easy` ten objects, `medium` colour and shape, `hard` colour, shape and a
+state that shows in a single frame. Order in time and direction are never asked for, because ClipBERT
+averages over frames and pools over clips.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def prepare_embedded(
     num_workers: int = 2,
     overwrite: bool = False,
 ) -> Path:
-    """Make a data directory with generated videos, captions and questions; the same bytes for the same options.
+    """Make a data directory of generated videos, captions and questions; same options, same bytes.
 
-    Test and validation videos have one caption each, all different as sets of events; train videos one or two.
+    Test and validation videos have one caption each, all different as sets of events; train videos have one
+    or two. With level easy every set of objects of the test split also occurs in train, in other videos.
 
     Args:
       data_dir: where; must not exist unless `overwrite`.
@@ -59,7 +60,7 @@ def prepare_embedded(
     Raises:
       UserError: the directory exists; more videos asked for than there are different captions.
     """
-    from data_pipelines.corpus.builder import Video, write_videos  # noqa: PLC0415, keeps workers light
+    from data_pipelines.corpus.builder import Video, write_videos  # late: keeps worker processes light
 
     counts = dict(zip(SPLITS, (num_train, num_validation, num_test), strict=True))
     _check_counts(level, counts)

@@ -1,4 +1,4 @@
-"""Draws and encodes the videos of the embedded corpus: real H.264 files, the same bytes wherever they are made.
+"""Draws and encodes the videos of the embedded corpus: real H.264 files, the same bytes on every run.
 
 Every video shows three events one after the other, with pauses, on a muted background that says nothing about
 them. An event is an object that moves; what a text may say about it can be seen in any single frame of it.
