@@ -39,6 +39,7 @@ class FusionConfig:
     num_heads: int = 12
     intermediate_size: int = 3072
     vocab_size: int = 30522
+    """Rows of the word table; 0 takes the size of the data's vocabulary when training starts."""
     max_text_length: int = 512
     """Rows of the text position table."""
     max_grid_rows: int = 100
@@ -62,14 +63,14 @@ class ClipBertConfig:
     """Arithmetic of the network; parameters and losses stay float32 (float64 if this is)."""
 
     @classmethod
-    def base(cls, **changes: object) -> ClipBertConfig:
-        """Return the original: ResNet-50 grid features and BERT-base."""
-        return dataclasses.replace(cls(), **changes)  # type: ignore[arg-type]
+    def base(cls) -> ClipBertConfig:
+        """Return the original: ResNet-50 grid features and BERT-base, for 448 or 768 pixels."""
+        return cls()
 
     @classmethod
-    def tiny(cls, **changes: object) -> ClipBertConfig:
+    def tiny(cls, *, vocab_size: int = 256) -> ClipBertConfig:
         """Return a model of the same parts that trains from nothing on a laptop at 48 pixels."""
-        tiny = cls(
+        return cls(
             pixel_encoder=PixelEncoderConfig(
                 stem_width=16,
                 stage_blocks=(1, 1),
@@ -83,13 +84,14 @@ class ClipBertConfig:
                 num_layers=2,
                 num_heads=4,
                 intermediate_size=256,
-                vocab_size=256,
+                vocab_size=vocab_size,
                 max_text_length=64,
                 max_grid_rows=24,
                 max_grid_columns=24,
                 dropout_rate=0.0,
                 attention_dropout_rate=0.0,
-                initializer_range=0.1,  # BERT's 0.02 suits 768 channels; 64 learn several times slower with it
+                # Narrow layers need larger weights: with BERT's 0.02 the loss stays on its first plateau
+                # for 1,000 steps and more, with 0.2 it leaves it after 100.
+                initializer_range=0.2,
             ),
         )
-        return dataclasses.replace(tiny, **changes)  # type: ignore[arg-type]

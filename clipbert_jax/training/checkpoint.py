@@ -22,6 +22,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.training.sharding import replicated
 from clipbert_jax.training.step import TrainState
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
 
 SCHEMA_VERSION = 1
 """Version of the flat names and of the items; raised when a reader of old files needs to know."""
@@ -131,15 +132,13 @@ def _check_schema(progress: dict[str, Any], directory: Path) -> None:
 
 
 def _check_names(arrays: Parameters, expected: Parameters, path: Path) -> None:
-    missing = sorted(expected.keys() - arrays.keys())
-    unused = sorted(arrays.keys() - expected.keys())
-    shapes = [
-        f"{name} {tuple(arrays[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & arrays.keys())
-        if tuple(arrays[name].shape) != tuple(expected[name].shape)
-    ]
-    if missing or unused or shapes:
-        raise UserError(
-            f"The checkpoint {path} does not fit the model: missing {missing}, unused {unused}, "
-            f"other shapes {shapes}. Use the config that it was trained with."
+    try:
+        check_names_and_shapes(
+            {name: tuple(array.shape) for name, array in expected.items()},
+            {name: tuple(array.shape) for name, array in arrays.items()},
         )
+    except WeightsMismatchError as error:
+        raise UserError(
+            f"The checkpoint {path} does not fit the model of its config; use the config it was trained with. "
+            f"{error}"
+        ) from error

@@ -55,7 +55,7 @@ def parameter_group(name: str) -> str:
 
 def is_decayed(name: str) -> bool:
     """Return whether weight decay applies: to all but biases and the scales of norms."""
-    return name.rsplit("/", 1)[-1] not in ("bias", "scale")
+    return not name.endswith(("bias", "scale"))
 
 
 def make_schedules(config: OptimizerConfig, num_steps: int) -> dict[str, optax.Schedule]:

@@ -1,0 +1,30 @@
+"""Text-to-video retrieval on your own folder of videos, from nothing, with the small model.
+
+Command:   clipbert prepare folder --videos DIR --annotations captions.csv --data-dir data/mine
+           clipbert train folder/retrieval --data-dir data/mine --workdir runs/mine
+           clipbert evaluate runs/mine --num-clips 8
+Hardware:  a laptop for some dozens of videos.
+Expect:    a handful of videos is learned by heart (R@1 100 % on the videos trained on).
+"""
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.optimizer import OptimizerConfig
+from data_pipelines.loader import DataConfig
+from experiments.experiment import Experiment
+
+
+def experiment() -> Experiment:
+    """Return the experiment."""
+    return Experiment(
+        model=ClipBertConfig.tiny(vocab_size=0),
+        task=Retrieval(num_negatives=3),
+        data=DataConfig(data_dir="data/folder", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32),
+        optimizer=OptimizerConfig(
+            transformer_learning_rate=1e-3,
+            pixel_encoder_learning_rate=1e-3,
+            max_grad_norm=1.0,
+        ),
+        train=TrainConfig(num_steps=200, batch_size=4, log_every_steps=10, save_every_steps=100),
+    )

@@ -1,0 +1,61 @@
+"""`clipbert predict`: one video file and some texts -> probabilities, and which clip says so."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.prediction import match_texts
+from data_pipelines.corpus.builder import Video
+from data_pipelines.decode import probe
+from data_pipelines.loader import sample_video
+from experiments.progress import say
+from experiments.runs import load_run
+
+
+def predict(
+    run_dir: Path,
+    video: Path,
+    texts: Sequence[str],
+    *,
+    num_clips: int = 8,
+    step: int | None = None,
+    json: bool = False,
+) -> None:
+    """Print how probably each text describes the video, most probable first.
+
+    Raises:
+      UserError: no such run or video, a video that cannot be decoded, an empty text.
+    """
+    if num_clips < 1:
+        raise UserError(f"--num-clips takes a number from 1 on, not {num_clips}")
+    if not texts or not all(text.strip() for text in texts):
+        raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
+    if not video.is_file():
+        raise UserError(f"no video {video}: give the path of a video file")
+    data, index = probe(video)
+    run = load_run(run_dir, step=step)
+    frames, times = sample_video(
+        Video(video_id=str(video), data=data, index=index),
+        run.experiment.data,
+        num_clips=num_clips,
+        sampling="uniform",
+    )
+    ids, mask = run.encode_texts(texts)
+    matches = match_texts(run.scorer, run.experiment.task, frames, list(texts), ids, mask)
+    matches = sorted(matches, key=lambda match: -match.probability)
+    spans = [(float(clip[0]), float(clip[-1])) for clip in times]
+    if json:
+        answer = [{**vars(match), "best_clip_seconds": spans[match.best_clip]} for match in matches]
+        print(json_format.dumps({"video": str(video), "clip_seconds": spans, "texts": answer}, indent=2))
+        return
+    say(f"{video}: {num_clips} clip(s), {run.experiment.task.consensus} over clips")
+    for match in matches:
+        start, end = spans[match.best_clip]
+        when = f"{start:.1f} s" if start == end else f"{start:.1f}-{end:.1f} s"
+        say(
+            f"{match.probability:7.1%}  {match.text}   "
+            f"(clip {match.best_clip + 1} at {when} says {match.clip_probabilities[match.best_clip]:.1%})"
+        )

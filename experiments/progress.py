@@ -1,0 +1,53 @@
+"""Progress lines of long work: rate and time left, from process 0 only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import jax
+
+
+def say(message: str) -> None:
+    """Print a line, on process 0 only."""
+    if jax.process_index() == 0:
+        print(message, flush=True)
+
+
+class Progress:
+    """Says every few seconds how much of something is done; the first update starts the clock.
+
+    The first portion holds the compilation, so it does not count in the rate.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        total: int,
+        unit: str,
+        log: Callable[[str], None] = say,
+        seconds_between: float = 5.0,
+    ) -> None:
+        self._what, self._total, self._unit, self._log = what, total, unit, log
+        self._seconds_between = seconds_between
+        self._begin = time.perf_counter()
+        self._first: tuple[int, float] | None = None
+        self._last_line = self._begin
+
+    def update(self, done: int) -> None:
+        """Note that `done` of the total are done; log if it is time or if this is the end."""
+        now = time.perf_counter()
+        self._first = self._first or (done, now)
+        if done < self._total and now - self._last_line < self._seconds_between:
+            return
+        self._last_line = now
+        if done >= self._total:
+            self._log(f"{self._what}: {done} {self._unit} in {now - self._begin:.1f} s")
+            return
+        first_done, first_time = self._first
+        line = f"{self._what}: {done}/{self._total} {self._unit}"
+        if done > first_done:
+            rate = (done - first_done) / (now - first_time)
+            line += f"  {rate:.1f} {self._unit}/s  {(self._total - done) / rate:.0f} s left"
+        self._log(line)

@@ -1,0 +1,144 @@
+"""Run directories: train an experiment in one, load what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Int
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.evaluation import Scorer
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.training.checkpoint import load_parameters
+from clipbert_jax.training.loop import train
+from clipbert_jax.training.run_directory import claim, read_config
+from data_pipelines.loader import train_batches
+from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from experiments.experiment import FREE_FIELDS, Experiment, from_json, to_json
+from experiments.progress import say
+
+
+def train_run(experiment: Experiment, workdir: Path) -> None:
+    """Train an experiment in `workdir`, or continue the run that is there.
+
+    Raises:
+      UserError: bad data or options, or the directory holds a run with another config. Nothing has been
+        written then.
+    """
+    experiment = resolve(experiment)
+    check_batch_size(experiment)
+    config = experiment.train
+    make_batches = functools.partial(
+        train_batches,
+        experiment.data,
+        experiment.task,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    make_batches(start_step=0).close()  # bad annotations are reported before the directory is claimed
+    claim(workdir, to_json(experiment), free=FREE_FIELDS)
+    shutil.copyfile(vocabulary_path(experiment), workdir / "vocab.txt")
+    say(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
+    train(
+        make_model(experiment),
+        experiment.task,
+        config=config,
+        optimizer_config=experiment.optimizer,
+        make_batches=lambda step: make_batches(start_step=step),
+        workdir=workdir,
+        log=say,
+    )
+
+
+def make_model(experiment: Experiment) -> ClipBert:
+    """Return the experiment's model, freshly initialised from its seed."""
+    return ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """Fill in what the data decide: a `vocab_size` of 0 becomes that of the vocabulary.
+
+    Raises:
+      UserError: no vocabulary there, or the model has too few word embeddings or positions for the data.
+    """
+    path, fusion, data = vocabulary_path(experiment), experiment.model.fusion, experiment.data
+    num_tokens = load_tokenizer(path).vocab_size
+    if fusion.vocab_size == 0:
+        fusion = dataclasses.replace(fusion, vocab_size=num_tokens)
+    if num_tokens > fusion.vocab_size:
+        raise UserError(
+            f"The vocabulary {path} has {num_tokens} tokens and the model {fusion.vocab_size}: set "
+            f"--model.fusion.vocab-size to {num_tokens}, or to 0 for as many as there are."
+        )
+    if data.max_text_length > fusion.max_text_length:
+        raise UserError(
+            f"--data.max-text-length is {data.max_text_length} and the model has {fusion.max_text_length} text "
+            f"positions: raise --model.fusion.max-text-length or shorten the texts."
+        )
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, fusion=fusion))
+
+
+def check_batch_size(experiment: Experiment) -> None:
+    """Refuse a batch that does not divide over accumulation steps and devices.
+
+    Raises:
+      UserError: it does not.
+    """
+    config = experiment.train
+    portion = config.num_accumulation_steps * jax.device_count()
+    if config.batch_size % portion:
+        raise UserError(
+            f"--train.batch-size {config.batch_size} does not divide into {config.num_accumulation_steps} "
+            f"accumulation step(s) on {jax.device_count()} device(s): use a multiple of {portion}."
+        )
+
+
+def vocabulary_path(experiment: Experiment) -> Path:
+    """Return the vocabulary that the experiment's texts go through."""
+    return Path(experiment.data.vocab or Path(experiment.data.data_dir) / "vocab.txt")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained model with all that is needed to use it."""
+
+    workdir: Path
+    experiment: Experiment
+    step: int
+    """The checkpoint's step."""
+    scorer: Scorer
+    tokenizer: Tokenizer
+
+    def encode_texts(
+        self, texts: Sequence[str]
+    ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
+        """Return ids and mask [n l] of texts."""
+        return self.tokenizer.encode(list(texts), self.experiment.data.max_text_length)
+
+
+def load_run(workdir: Path, *, step: int | None = None) -> Run:
+    """Load the newest checkpoint of a run (or that of `step`).
+
+    Raises:
+      UserError: no run there, no such checkpoint, or one that does not fit its config.
+    """
+    experiment = from_json(read_config(workdir), workdir / "config.json")
+    skeleton, *arrays = split_model(nnx.eval_shape(lambda: make_model(experiment)))
+    parameters, step = load_parameters(workdir, {**arrays[0], **arrays[1]}, step=step)
+    return Run(
+        workdir=workdir,
+        experiment=experiment,
+        step=step,
+        scorer=Scorer(skeleton, parameters),
+        tokenizer=load_tokenizer(workdir / "vocab.txt"),
+    )
