@@ -68,7 +68,7 @@ class ClipBert(nnx.Module):
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
     ):
-        if config.compute_dtype == "float64" and not jax.config.jax_enable_x64:
+        if jax.dtypes.canonicalize_dtype(config.compute_dtype) != jnp.dtype(config.compute_dtype):
             raise ValueError("compute_dtype float64 needs JAX's 64-bit mode: set JAX_ENABLE_X64=1.")
         self.config = config
         self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype)

@@ -176,10 +176,14 @@ def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
     Raises:
       WeightsMismatchError: with every name that is none of a ClipBERT.
     """
-    renamed = {name: to_original_name(name) for name in flat}
-    if unclaimed := [name for name, target in renamed.items() if target is None]:
+    state, unclaimed = {}, []
+    for name, array in flat.items():
+        if (renamed := to_original_name(name)) is None:
+            unclaimed.append(name)
+        else:
+            state[renamed[0]] = renamed[1].to_original(np.asarray(array))
+    if unclaimed:
         raise WeightsMismatchError(f"No original name belongs to {', '.join(unclaimed)}.")
-    state = {target: rule.to_original(np.asarray(flat[name])) for name, (target, rule) in renamed.items()}
     if "transformer.cls.predictions.bias" in state:
         state |= {alias: state[source] for alias, source in ALIASES.items()}
     return state

@@ -120,7 +120,7 @@ def test_bfloat16_is_close_to_float32(inputs):
     for name in ("scores", "token_scores"):
         exact, rounded = (getattr(outputs[dtype], name) for dtype in ("float32", "bfloat16"))
         error = np.sqrt(np.mean((exact - rounded) ** 2) / np.mean(exact**2))
-        assert 1e-5 < error < 3e-2, name
+        assert 1e-5 < error < 5e-2, name
 
 
 def test_float64_without_64_bit_mode_is_refused():

@@ -29,8 +29,6 @@ from tests.goldens import golden
 HEADS = {
     "pretrain": (PretrainingHeadConfig(), 500),
     "seqcls": (ClassifierHeadConfig(num_outputs=3129), 495),
-    "mc": (ClassifierHeadConfig(num_outputs=1), 495),
-    "retrieval": (ClassifierHeadConfig(num_outputs=2), 495),
     "regression": (RegressionHeadConfig(), 500),
 }
 
