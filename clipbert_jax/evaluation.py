@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from clipbert_jax.models.skeleton import Parameters, Skeleton
 
 
+@runtime_checkable
 class MatchTask(Protocol):
     """A task whose scores say how well a text matches a video."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from clipbert_jax.errors import UserError
 from data_pipelines.corpus.embedded import Level, prepare_embedded
 from data_pipelines.corpus.folder import prepare_folder
 from experiments.configs import EXPERIMENTS
-from experiments.experiment import Experiment
 from experiments.progress import say
 
 ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
@@ -191,6 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"clipbert: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
-from cattrs.errors import BaseValidationError
 from cattrs import transform_error
+from cattrs.errors import BaseValidationError
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -20,13 +20,14 @@ from clipbert_jax.models.skeleton import split_model
 from clipbert_jax.training.checkpoint import load_parameters
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.run_directory import claim, read_config
+from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.loader import train_batches
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from experiments.experiment import FREE_FIELDS, Experiment, from_json, to_json
 from experiments.progress import say
 
 
-def train_run(experiment: Experiment, workdir: Path) -> None:
+def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], None] = say) -> None:
     """Train an experiment in `workdir`, or continue the run that is there.
 
     Raises:
@@ -48,7 +49,7 @@ def train_run(experiment: Experiment, workdir: Path) -> None:
     make_batches(start_step=0).close()  # bad annotations are reported before the directory is claimed
     claim(workdir, to_json(experiment), free=FREE_FIELDS)
     shutil.copyfile(vocabulary_path(experiment), workdir / "vocab.txt")
-    say(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
+    log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
     train(
         make_model(experiment),
         experiment.task,
@@ -56,7 +57,7 @@ def train_run(experiment: Experiment, workdir: Path) -> None:
         optimizer_config=experiment.optimizer,
         make_batches=lambda step: make_batches(start_step=step),
         workdir=workdir,
-        log=say,
+        log=log,
     )
 
 
@@ -69,8 +70,9 @@ def resolve(experiment: Experiment) -> Experiment:
     """Fill in what the data decide: a `vocab_size` of 0 becomes that of the vocabulary.
 
     Raises:
-      UserError: no vocabulary there, or the model has too few word embeddings or positions for the data.
+      UserError: no data or vocabulary, or the model has too few word embeddings or positions for them.
     """
+    open_corpus(experiment.data.data_dir)
     path, fusion, data = vocabulary_path(experiment), experiment.model.fusion, experiment.data
     num_tokens = load_tokenizer(path).vocab_size
     if fusion.vocab_size == 0:
@@ -82,7 +84,7 @@ def resolve(experiment: Experiment) -> Experiment:
         )
     if data.max_text_length > fusion.max_text_length:
         raise UserError(
-            f"--data.max-text-length is {data.max_text_length} and the model has {fusion.max_text_length} text "
+            f"--data.max-text-length is {data.max_text_length}, the model has {fusion.max_text_length} text "
             f"positions: raise --model.fusion.max-text-length or shorten the texts."
         )
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, fusion=fusion))
@@ -119,9 +121,7 @@ class Run:
     scorer: Scorer
     tokenizer: Tokenizer
 
-    def encode_texts(
-        self, texts: Sequence[str]
-    ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
+    def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
         """Return ids and mask [n l] of texts."""
         return self.tokenizer.encode(list(texts), self.experiment.data.max_text_length)
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-Parameters = dict[str, jax.Array]
-"""Arrays by flat name, such as `fusion/layers/0/attention/query/kernel`."""
+Parameters = dict[str, Any]
+"""Arrays by flat name, such as `fusion/layers/0/query/kernel`; Any, for JAX also puts shapes in their place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Skeleton:
     treedef: jax.tree_util.PyTreeDef
     names: tuple[str, ...]
 
-    def merge(self, arrays: Mapping[str, jax.Array]) -> Any:
+    def merge(self, arrays: Mapping[str, Any]) -> Any:
         """Return the model that holds `arrays`; works on tracers inside `jax.jit`."""
         state = jax.tree_util.tree_unflatten(self.treedef, [arrays[name] for name in self.names])
         return nnx.merge(self.graphdef, state, copy=True)

@@ -64,9 +64,7 @@ class Checkpointer:
         sharding = replicated(mesh)
 
         def target(tree: Any) -> Any:
-            return jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-            )
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
         restored = self._manager.restore(
             step,
@@ -94,7 +92,9 @@ class Checkpointer:
         self._manager.close()
 
 
-def load_parameters(workdir: Path, expected: Parameters, *, step: int | None = None) -> tuple[Parameters, int]:
+def load_parameters(
+    workdir: Path, expected: Parameters, *, step: int | None = None
+) -> tuple[Parameters, int]:
     """Return the flat parameters of a run's checkpoint and its step (the newest by default).
 
     Args:
@@ -139,6 +139,6 @@ def _check_names(arrays: Parameters, expected: Parameters, path: Path) -> None:
         )
     except WeightsMismatchError as error:
         raise UserError(
-            f"The checkpoint {path} does not fit the model of its config; use the config it was trained with. "
-            f"{error}"
+            f"The checkpoint {path} does not fit the model of its config.json, which must be the one it was "
+            f"trained with: {error}"
         ) from error

@@ -6,11 +6,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.batch import Batch
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """An endless iterator over host batches whose position can be read and stored as JSON."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from clipbert_jax.training.sharding import replicated
 Metrics = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a task must offer to be trained: unreduced losses, and weights that are 0 for padding."""
 
@@ -39,8 +40,8 @@ class TrainState:
 
     params: Parameters
     frozen: Parameters
-    opt_state: optax.OptState
-    step: jax.Array
+    opt_state: Any
+    step: Any
     """Number of updates done."""
 
 
@@ -91,15 +92,18 @@ def make_train_step(
             (total, weight), grads = grad_of_sum(params, frozen, batch, key)
             return total, weight, grads
 
-        def body(carry: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            index, micro_batch = part
+        leaves, structure = jax.tree.flatten(batch)
+
+        def body(carry: Any, part: tuple[jax.Array, list[jax.Array]]) -> tuple[Any, None]:
+            index, part_leaves = part
             part_key = jax.random.fold_in(key, index)
-            (total, weight), grads = grad_of_sum(params, frozen, micro_batch, part_key)
+            part_batch = jax.tree.unflatten(structure, part_leaves)
+            (total, weight), grads = grad_of_sum(params, frozen, part_batch, part_key)
             return jax.tree.map(jnp.add, carry, (total, weight, grads)), None
 
         zero = jnp.zeros((), jnp.float32)
         start = (zero, zero, jax.tree.map(jnp.zeros_like, params))
-        parts = (jnp.arange(num_accumulation_steps), _split(batch, num_accumulation_steps))
+        parts = (jnp.arange(num_accumulation_steps), [_fold(x, num_accumulation_steps) for x in leaves])
         carry, _ = jax.lax.scan(body, start, parts)
         return carry
 
@@ -111,7 +115,7 @@ def make_train_step(
         grads = jax.tree.map(lambda grad: grad * scale, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": total * scale, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": total * scale, "grad_norm": optax.tree.norm(grads)}
         next_state = TrainState(
             params=params,  # type: ignore[arg-type]
             frozen=state.frozen,
@@ -123,18 +127,14 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def _split(batch: Batch, num_parts: int) -> Batch:
+def _fold(x: jax.Array, num_parts: int) -> jax.Array:
     """Fold `[b ...]` into `[num_parts b/num_parts ...]`, each part taking every num_parts-th video.
 
     Interleaved, because a device holds consecutive videos and every part must use every device.
     """
-
-    def fold(x: jax.Array) -> jax.Array:
-        if x.shape[0] % num_parts:
-            raise ValueError(
-                f"A batch of {x.shape[0]} videos does not divide into {num_parts} parts: set "
-                f"train.batch_size to a multiple of train.num_accumulation_steps."
-            )
-        return x.reshape(x.shape[0] // num_parts, num_parts, *x.shape[1:]).swapaxes(0, 1)
-
-    return jax.tree.map(fold, batch)
+    if x.shape[0] % num_parts:
+        raise ValueError(
+            f"A batch of {x.shape[0]} videos does not divide into {num_parts} parts: set "
+            f"train.batch_size to a multiple of train.num_accumulation_steps."
+        )
+    return x.reshape(x.shape[0] // num_parts, num_parts, *x.shape[1:]).swapaxes(0, 1)

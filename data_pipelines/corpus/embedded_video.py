@@ -80,7 +80,7 @@ def make_video(plan: VideoPlan) -> tuple[bytes, FrameIndex]:
     frames = np.repeat(_background(rng, width, height)[None], num_frames, axis=0)
     for number, event in enumerate(plan.events):
         slot = num_frames / len(plan.events)
-        length = slot * rng.uniform(0.6, 0.85)
+        length = slot * rng.uniform(0.75, 0.92)
         start = number * slot + rng.uniform(0.0, slot - length)
         _draw_event(frames[round(start) : round(start + length)], event, rng)
     is_long_gop = rng.random() < _LONG_GOP_SHARE
@@ -89,7 +89,7 @@ def make_video(plan: VideoPlan) -> tuple[bytes, FrameIndex]:
 
 def _background(rng: np.random.Generator, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
     """Return soft greyish spots."""
-    spots = rng.integers(85, 150, (3, 4, 1)) + rng.integers(-12, 13, (3, 4, 3))
+    spots = rng.integers(85, 150) + rng.integers(-15, 16, (3, 4, 1)) + rng.integers(-8, 9, (3, 4, 3))
     return cv2.resize(spots.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
@@ -97,7 +97,7 @@ def _draw_event(frames: UInt8[np.ndarray, "f h w 3"], event: Event, rng: np.rand
     """Paint the moving object into the frames of its event."""
     num_frames, height, width, _ = frames.shape
     sprite = _sprite(event)
-    side = rng.uniform(0.35, 0.45) * min(width, height)
+    side = rng.uniform(0.48, 0.6) * min(width, height)
     motion = _MOTIONS[rng.integers(len(_MOTIONS))]
     room = np.array([width, height]) - 1.25 * side  # centres keep spinning and pulsing objects inside
     start, end = (0.625 * side + rng.uniform(0.0, 1.0, (2, 2)) * room).tolist()

@@ -20,7 +20,9 @@ def experiment() -> Experiment:
     return Experiment(
         model=ClipBertConfig.tiny(),
         task=Retrieval(num_negatives=5),
-        data=DataConfig(data_dir="data/demo", num_clips=4, num_frames=1, fps=2.0, size=48, max_text_length=12),
+        data=DataConfig(
+            data_dir="data/demo", num_clips=4, num_frames=1, fps=2.0, size=48, max_text_length=12
+        ),
         optimizer=OptimizerConfig(
             transformer_learning_rate=1e-3,
             pixel_encoder_learning_rate=1e-3,

@@ -20,7 +20,9 @@ def experiment() -> Experiment:
     return Experiment(
         model=ClipBertConfig.tiny(vocab_size=0),
         task=Retrieval(num_negatives=3),
-        data=DataConfig(data_dir="data/folder", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32),
+        data=DataConfig(
+            data_dir="data/folder", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32
+        ),
         optimizer=OptimizerConfig(
             transformer_learning_rate=1e-3,
             pixel_encoder_learning_rate=1e-3,

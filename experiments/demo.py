@@ -1,0 +1,107 @@
+"""`make demo`: from nothing to a trained and evaluated ClipBERT and a page to look at, on a laptop.
+
+Does what `clipbert prepare`, `train` and `evaluate` do and writes `report.html`. What an earlier run has
+finished is kept, so an interrupted demo goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.prediction import match_texts
+from clipbert_jax.training.metrics_writer import read_metrics
+from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.embedded import prepare_embedded
+from data_pipelines.loader import sample_video
+from experiments.configs import demo_retrieval
+from experiments.evaluate import Scores, evaluate
+from experiments.experiment import Experiment
+from experiments.progress import say
+from experiments.report import Query, RankedVideo, write_report
+from experiments.runs import Run, load_run, train_run
+
+NUM_CLIPS = (1, 2, 4, 8)
+NUM_QUERIES = 6
+NUM_RANKED = 3
+DISPLAY_SIZE = 160
+
+
+def demo(experiment: Experiment, workdir: Path) -> None:
+    """Prepare the data if there are none, train, evaluate with 1, 2, 4 and 8 clips, write the report."""
+    start = time.perf_counter()
+    data_dir = Path(experiment.data.data_dir)
+    if data_dir.exists():
+        say(f"==> 1/4 Videos: those in {data_dir}")
+    else:
+        say(f"==> 1/4 Videos: generating H.264 files in {data_dir}")
+        prepare_embedded(data_dir)
+    say(f"==> 2/4 Training ({experiment.train.num_steps} steps of {experiment.train.batch_size} videos)")
+    train_run(experiment, workdir)
+    say("==> 3/4 Evaluation: every test caption against every test video")
+    scores = evaluate(workdir, num_clips=NUM_CLIPS, num_workers=0)
+    say("==> 4/4 Report")
+    run = load_run(workdir)
+    write_report(
+        workdir / "report.html",
+        title="ClipBERT learns to find videos by text",
+        command="make demo",
+        history=read_metrics(workdir),
+        results=json.loads((workdir / "results.json").read_text()),
+        queries=list(example_queries(run, scores[NUM_CLIPS[-1]], num_clips=NUM_CLIPS[-1])),
+    )
+    say(f"done in {time.perf_counter() - start:.0f} s; look at")
+    say(f"  {workdir / 'results.json'}")
+    say(f"  {workdir / 'report.html'}")
+
+
+def example_queries(run: Run, scores: Scores, *, num_clips: int) -> Iterator[Query]:
+    """Yield evenly chosen captions with the videos that rank highest for them."""
+    num_captions = len(scores.captions)
+    for row in np.unique(np.linspace(0, num_captions - 1, NUM_QUERIES, dtype=int)):
+        caption = scores.captions[row]
+        best = np.argsort(-scores.logits[:, row], kind="stable")[:NUM_RANKED]
+        ranking = [
+            ranked_video(
+                run,
+                scores.video_ids[index],
+                caption.text,
+                is_correct=scores.video_ids[index] == caption.video_id,
+                num_clips=num_clips,
+            )
+            for index in best
+        ]
+        yield Query(text=caption.text, expected_video_id=caption.video_id, ranking=ranking)
+
+
+def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> RankedVideo:
+    """Score one text against one video again, to show what each clip says, with frames to look at."""
+    data = run.experiment.data
+    video = open_corpus(data.data_dir).read(video_id)
+    frames, _ = sample_video(video, data, num_clips=num_clips, sampling="uniform")
+    (match,) = match_texts(run.scorer, run.experiment.task, frames, [text], *run.encode_texts([text]))
+    shown, _ = sample_video(
+        video, dataclasses.replace(data, size=DISPLAY_SIZE), num_clips=num_clips, sampling="uniform"
+    )
+    return RankedVideo(
+        video_id=video_id,
+        probability=match.probability,
+        is_correct=is_correct,
+        frames=[clip[0] for clip in shown],
+        clip_scores=match.clip_probabilities,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        demo(demo_retrieval.experiment(), Path("runs/demo"))
+    except UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(2)

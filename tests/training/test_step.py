@@ -1,0 +1,103 @@
+"""The train step: the same on any number of devices, in any number of parts, from any start."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from clipbert_jax.training.sharding import make_mesh, put_batch
+from clipbert_jax.training.step import make_train_state, make_train_step
+
+from .conftest import TASK, make_batch, small_config
+
+OPTIMIZER = OptimizerConfig(transformer_learning_rate=1e-2, pixel_encoder_learning_rate=1e-2)
+
+
+def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_steps=1):
+    """Train on the batches; return the metrics of each step and the last state."""
+    mesh = make_mesh(jax.devices()[:num_devices])
+    model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
+    optimizer = make_optimizer(OPTIMIZER, num_steps=len(batches) + 1)
+    skeleton, state = make_train_state(model, optimizer, mesh)
+    start = jax.device_get(state)
+    step = make_train_step(
+        skeleton, TASK, optimizer, mesh, seed=seed, num_accumulation_steps=num_accumulation_steps
+    )
+    history = []
+    for batch in batches:
+        state, metrics = step(state, put_batch(batch, mesh))
+        history.append(jax.device_get(metrics))
+    assert step._cache_size() == 1, "one compilation for all steps"
+    return history, start, jax.device_get(state)
+
+
+def losses(history):
+    return [float(metrics["loss"]) for metrics in history]
+
+
+def test_eight_devices_train_as_one(batches):
+    one, _, state_of_one = run(batches, dropout_rate=0.1)
+    eight, _, state_of_eight = run(batches, dropout_rate=0.1, num_devices=8)
+    np.testing.assert_allclose(losses(eight), losses(one), rtol=1e-5)
+    assert len(set(losses(one))) == 3
+    for name, value in state_of_one.params.items():
+        np.testing.assert_allclose(state_of_eight.params[name], value, atol=2e-4, err_msg=name)
+
+
+def test_accumulation_changes_memory_and_not_results(batches):
+    whole, _, _ = run(batches)
+    parts, _, _ = run(batches, num_accumulation_steps=4)
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-5)
+    np.testing.assert_allclose([m["grad_norm"] for m in parts], [m["grad_norm"] for m in whole], rtol=1e-4)
+
+
+def test_accumulation_on_several_devices(batches):
+    whole, _, _ = run(batches)
+    parts, _, _ = run(batches, num_accumulation_steps=2, num_devices=4)
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-5)
+
+
+def test_missing_texts_and_videos_do_not_count():
+    batch = make_batch(0)
+    valid = np.array(batch.text_valid)
+    valid[:, 2] = False
+    mask = np.arange(8) < 6
+    padded = dataclasses.replace(batch, text_valid=valid, example_mask=mask)
+    scribbled = dataclasses.replace(
+        padded,
+        frames=np.where(mask[:, None, None, None, None, None], batch.frames, 255),
+        labels=np.where(valid, batch.labels, 1),
+    )
+    first, _, _ = run([padded], num_accumulation_steps=2)
+    second, _, _ = run([scribbled])
+    assert losses(first) == pytest.approx(losses(second), rel=1e-5)
+
+
+def test_frozen_arrays_stay_and_all_others_move(batches):
+    _, start, end = run(batches)
+    assert any(name.startswith("pixel_encoder/stem/kernel") for name in start.frozen)
+    for name, value in start.frozen.items():
+        np.testing.assert_array_equal(end.frozen[name], value, err_msg=name)
+    # Unused positions and words have no gradient; each array as a whole must have changed. Keys of
+    # attention have a bias that softmax cancels.
+    still = [name for name, value in start.params.items() if np.array_equal(end.params[name], value)]
+    assert [name for name in still if not name.endswith("key/bias")] == []
+    assert int(end.step) == 3
+
+
+def test_dropout_depends_on_seed_and_step_alone():
+    batches = [make_batch(0)] * 2
+    first, _, _ = run(batches, dropout_rate=0.5)
+    again, _, _ = run(batches, dropout_rate=0.5)
+    other, _, _ = run(batches, dropout_rate=0.5, seed=1)
+    assert losses(first) == losses(again)
+    assert losses(first)[0] != losses(other)[0]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="multiple of 8"):
+        put_batch(make_batch(0, num_videos=6), make_mesh(jax.devices()[:8]))
