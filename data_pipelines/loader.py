@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -82,6 +82,7 @@ class VideoBatch:
     clip_times: Float[np.ndarray, "b k t"]
 
 
+@runtime_checkable
 class TaskExamples(Protocol):
     """What a task adds to the frames of a video."""
 

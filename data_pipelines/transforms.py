@@ -61,7 +61,14 @@ def resize_and_pad(frames: UInt8[np.ndarray, "m h w 3"], size: int) -> UInt8[np.
     new_height, new_width = resized_hw(height, width, size)
     padded = np.zeros((num_frames, size, size, 3), np.uint8)
     for frame, out in zip(frames, padded, strict=True):
-        out[:new_height, :new_width] = cv2.resize(
-            frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR
-        )
+        out[:new_height, :new_width] = _resize(frame, new_height, new_width)
     return padded
+
+
+def _resize(frame: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "oh ow 3"]:
+    """Interpolate in 16 bits and round once.
+
+    OpenCV's own 8-bit path is off by up to 0.75 of a grey level, and slower.
+    """
+    fine = cv2.resize(frame.astype(np.uint16) << 8, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.convertScaleAbs(fine, alpha=1 / 256)

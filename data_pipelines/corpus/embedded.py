@@ -94,8 +94,6 @@ def event_text(event: Event) -> str:
 
 
 def _check_counts(level: str, counts: dict[str, int]) -> None:
-    if level not in ("easy", "medium", "hard"):
-        raise UserError(f"level must be easy, medium or hard, not {level!r}")
     for split, count in counts.items():
         if count < 1:
             raise UserError(f"num_{split} must be at least 1, not {count}")

@@ -24,26 +24,12 @@ from data_pipelines.decode import FrameIndex, UnreadableVideo, probe
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 from data_pipelines.transforms import check_aspect_ratio
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".apng",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".webp",
-        ".wmv",
-    ]
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".apng", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
+    ".webm", ".webp", ".wmv",
+})
+# fmt: on
 """Files that are taken for videos even if no caption names them."""
 
 SMALLEST_SPLIT_CORPUS = 50
@@ -103,9 +89,9 @@ def prepare_folder(
 ) -> FolderReport:
     """Check every video, store the readable ones and their captions, and say what was left out.
 
-    Without a `split` column 80 % of the videos are train, 10 % validation and 10 % test, by a hash of seed and
+    Without a `split` column 80 % of the videos are train, 10 % validation, 10 % test, by a hash of seed and
     file name, so that adding videos moves no other; but with fewer than `SMALLEST_SPLIT_CORPUS` videos every
-    split holds all of them, which is what trying out a handful of videos needs.
+    split holds all of them, which is what a trial with a handful of videos needs.
 
     Args:
       videos_dir: searched with its subfolders.

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.records import Caption
+from data_pipelines.annotations.store import read_records, records_path
+from data_pipelines.corpus import embedded
+from data_pipelines.corpus.builder import Video, open_corpus, write_videos
+from data_pipelines.corpus.embedded import prepare_embedded
+from data_pipelines.corpus.ingest import new_data_dir
+from data_pipelines.decode import FrameIndex, probe
+
+TINY = {"num_train": 1, "num_validation": 1, "num_test": 1, "num_workers": 0}
+
+
+def test_videos_come_back_as_they_were_stored(tmp_path):
+    index = FrameIndex(
+        frame_times=np.arange(2000) / 90000 + np.pi * 1000,  # beyond float32
+        key_frames=np.array([0, 250, 1999]),
+        first_pts=-(2**63),
+        width=7,
+        height=5,
+        rotation=270,
+        duration=1 / 3,
+    )
+    ids = [f"folder/ü {i}.mp4" for i in range(30)]
+    write_videos(tmp_path, (Video(video_id=i, data=i.encode() + b"\0\xff\n", index=index) for i in ids))
+    corpus = pickle.loads(pickle.dumps(open_corpus(tmp_path)))  # as it goes to worker processes
+    assert list(corpus.ids) == ids
+    for video_id in reversed(ids):
+        video = corpus.read(video_id)
+        assert video.video_id == video_id
+        assert video.data == video_id.encode() + b"\0\xff\n"
+        for name in ("frame_times", "key_frames"):
+            np.testing.assert_array_equal(getattr(video.index, name), getattr(index, name))
+        for name in ("first_pts", "width", "height", "rotation", "duration"):
+            assert getattr(video.index, name) == getattr(index, name)
+
+
+def test_the_stored_index_is_that_of_the_stored_bytes(data_dir):
+    video = open_corpus(data_dir).read("test_00003")
+    _, index = probe(video.data)
+    np.testing.assert_array_equal(video.index.frame_times, index.frame_times)
+    np.testing.assert_array_equal(video.index.key_frames, index.key_frames)
+
+
+def test_missing_data_are_named_with_the_remedy(data_dir, tmp_path):
+    with pytest.raises(UserError, match=r"no data directory .*nowhere; make one with `clipbert prepare`"):
+        open_corpus(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is no prepared data directory"):
+        open_corpus(tmp_path)
+    with pytest.raises(UserError, match="no video 'nobody' in"):
+        open_corpus(data_dir).read("nobody")
+    with pytest.raises(UserError, match=r"no captions for split 'training': .*training.jsonl does not exist"):
+        read_records(data_dir, Caption, "training")
+
+
+@pytest.mark.parametrize(
+    "line", ["not json", "[1]", '{"id": "1", "video_id": "v"}', '{"id": "1", "txt": "v"}']
+)
+def test_bad_records_are_named_with_their_line(line, tmp_path):
+    path = records_path(tmp_path, Caption, "train")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"id": "0", "video_id": "v", "text": "t"}\n\n' + line + "\n")
+    with pytest.raises(UserError, match=r"train.jsonl line 3 is no Caption record"):
+        read_records(tmp_path, Caption, "train")
+
+
+def test_a_failure_leaves_nothing_behind_and_the_older_data_as_they_were(tmp_path, monkeypatch):
+    target = prepare_embedded(tmp_path / "data", **TINY)
+    before = (target / "prepare.json").read_bytes()
+
+    def fail(*args):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(embedded, "write_vocab", fail)  # after the videos are written
+    with pytest.raises(RuntimeError, match="disk full"):
+        prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
+    with pytest.raises(RuntimeError, match="disk full"):
+        prepare_embedded(tmp_path / "new", **TINY)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert (target / "prepare.json").read_bytes() == before
+
+
+def test_existing_data_are_replaced_only_on_request(tmp_path):
+    target = prepare_embedded(tmp_path / "data", **TINY)
+    with pytest.raises(
+        UserError, match=r"data already exists; choose another data directory, or pass overwrite"
+    ):
+        prepare_embedded(target, **TINY)
+    prepare_embedded(target, overwrite=True, seed=5, **TINY)
+    assert '"seed": 5' in (target / "prepare.json").read_text()
+    (tmp_path / "thesis").mkdir()
+    with (
+        pytest.raises(UserError, match="it is not overwritten"),
+        new_data_dir(tmp_path / "thesis", overwrite=True),
+    ):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "thesis"]
+
+
+def test_tensorflow_is_not_imported(data_dir):
+    code = (
+        "import sys; from data_pipelines.corpus.builder import open_corpus;"
+        f"open_corpus({str(data_dir)!r}).read('test_00000');"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

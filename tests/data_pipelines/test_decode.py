@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import wave
+
+import av
+import numpy as np
+import pytest
+
+from data_pipelines import decode
+from data_pipelines.decode import UnreadableVideo, probe, read_frames
+
+X264 = {
+    "no_b_frames": {"options": {"preset": "ultrafast"}, "gop": 12},
+    "b_frames": {"options": {"preset": "medium", "bf": "3"}, "gop": 12},
+    "b_pyramid_long_gop": {"options": {"preset": "medium", "bf": "4", "b-pyramid": "normal"}, "gop": 250},
+    "open_gop": {"options": {"preset": "medium", "bf": "3", "x264-params": "open-gop=1"}, "gop": 10},
+    "matroska": {"options": {"preset": "medium", "bf": "2"}, "format": "matroska"},
+    "mpeg_ts_start_offset": {"options": {"bf": "2"}, "format": "mpegts", "first_pts": 50},
+    "mpeg4": {"codec": "mpeg4", "options": {}},
+    "avi_without_pts": {"codec": "mpeg4", "options": {"bf": "2"}, "format": "avi"},
+    "vp9": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}, "format": "webm"},
+}
+
+
+def decode_all(data: bytes) -> np.ndarray:
+    with av.open(io.BytesIO(data)) as container:
+        container.streams.video[0].thread_count = 1
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("kind", X264)
+def test_wanted_frames_equal_those_of_a_full_decode(kind, encode_video):
+    data, index = probe(encode_video(**X264[kind]))
+    reference = decode_all(data)
+    assert len(index.frame_times) == len(reference)
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 17):
+        wanted = rng.integers(0, len(reference), count)  # any order, repeats
+        np.testing.assert_array_equal(read_frames(data, wanted, index), reference[wanted])
+
+
+def test_random_access_decodes_only_what_it_needs(encode_video, monkeypatch):
+    data, index = probe(encode_video(num_frames=60, gop=12, options={"preset": "ultrafast"}))
+    assert index.key_frames.tolist() == [0, 12, 24, 36, 48]
+    decoded = []
+    keep = decode._keep
+    monkeypatch.setattr(
+        decode, "_keep", lambda frames, of: (decoded.extend(f.pts for f in frames), keep(frames, of))[1]
+    )
+    read_frames(data, np.array([38, 13]), index)
+    assert len(decoded) == 2 + 3  # 12, 13 and 36, 37, 38
+
+
+def test_frame_times_are_seconds_after_the_first_frame(encode_video):
+    shown_at = [0, 1, 2, 5, 6, 10, 11, 20, 21, 30]  # tenths of a second: variable frame rate
+    data = encode_video(num_frames=10, pts=shown_at, first_pts=7, format="matroska")
+    _, index = probe(data)
+    np.testing.assert_allclose(index.frame_times, np.array(shown_at) / 10, atol=1.1e-3)  # mkv counts in ms
+    assert index.duration == pytest.approx(3.1, abs=0.02)
+    assert (index.width, index.height, index.rotation) == (64, 48, 0)
+
+
+def test_a_file_whose_seeking_is_broken_is_read_from_its_start(encode_video, monkeypatch):
+    original = decode._read_from_key_frames
+    # As a file whose key frames do not start a decode cleanly: another frame comes out.
+    monkeypatch.setattr(
+        decode,
+        "_read_from_key_frames",
+        lambda c, wanted, index: ((p - p % 12, f) for p, f in original(c, wanted, index)),
+    )
+    data, index = probe(encode_video())
+    assert index.first_pts == decode._UNKNOWN_PTS
+    np.testing.assert_array_equal(read_frames(data, np.array([17, 3]), index), decode_all(data)[[17, 3]])
+
+
+def test_an_index_of_other_bytes_is_refused(encode_video):
+    _, index = probe(encode_video(num_frames=40))
+    other = encode_video(num_frames=10)
+    with pytest.raises(UnreadableVideo, match=r"frames \[30\] of its index cannot be decoded"):
+        read_frames(other, np.array([30, 3]), index)
+
+
+def make_wav() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(b"\0\0" * 8000)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"these are words, not pictures\n" * 50, "not a video"),
+        (make_wav(), "no video stream"),
+    ],
+)
+def test_what_is_no_video_is_named_with_the_reason(content, reason, tmp_path):
+    path = tmp_path / "holiday.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableVideo, match=reason) as error:
+        probe(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_files_are_refused(encode_video, tmp_path):
+    data = encode_video(num_frames=60)
+    with pytest.raises(UnreadableVideo, match="truncated"):
+        probe(data[: len(data) // 2])  # its table of contents was at the end
+    path = tmp_path / "faststart.mp4"
+    with (
+        av.open(io.BytesIO(data)) as source,
+        av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    whole = path.read_bytes()
+    assert len(probe(whole)[1].frame_times) == 60
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(whole[: places[30]])  # between two frames
+    with pytest.raises(UnreadableVideo, match="only 30 of 60 frames can be decoded; the file is truncated"):
+        probe(path)
+    path.write_bytes(whole[: places[30] + 3])  # within a frame
+    with pytest.raises(UnreadableVideo, match="damaged, truncated"):
+        probe(path)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.store import SPLITS, read_records
+from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.embedded import all_events, event_text, prepare_embedded
+from data_pipelines.corpus.embedded_video import OBJECTS, Event, VideoPlan, make_video
+from data_pipelines.decode import read_frames
+from data_pipelines.tokenizer import load_tokenizer
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def events_of(text: str) -> frozenset[str]:
+    """Read a caption as a set of events: templates and order say nothing."""
+    return frozenset(part.strip() for part in re.split(r",|\band\b|\balso\b|look :", text) if part.strip())
+
+
+def test_bytes_depend_on_the_seed_alone(data_dir, tmp_path):
+    sizes = {"num_train": 10, "num_validation": 5, "num_test": 12}
+    again = prepare_embedded(tmp_path / "workers", num_workers=2, **sizes)
+    assert files_below(again) == files_below(data_dir)
+    other = prepare_embedded(tmp_path / "seed", num_workers=0, seed=1, **sizes)
+    assert open_corpus(other).read("test_00000").data != open_corpus(data_dir).read("test_00000").data
+
+
+def test_captions_name_what_the_video_shows(data_dir):
+    """Find the objects by colour in decoded pixels, independently of how they were drawn."""
+    corpus = open_corpus(data_dir)
+    for caption in read_records(data_dir, Caption, "test"):
+        video = corpus.read(caption.video_id)
+        frames = read_frames(video.data, np.arange(0, len(video.index.frame_times), 3), video.index)
+        pixels = frames.reshape(-1, 3).astype(int)
+        shown = {
+            name
+            for name, rgb in OBJECTS.items()
+            if (np.abs(pixels - rgb).max(-1) < 28).sum() > 8 * len(frames)
+        }
+        assert {f"a {name}" for name in shown} == events_of(caption.text), caption
+
+
+def test_every_third_of_a_video_shows_one_event():
+    events = tuple(Event(shape=name) for name in ("ball", "leaf", "box"))
+    for number in range(4):
+        data, index = make_video(VideoPlan(video_id=f"v{number}", seed=0, events=events))
+        frames = read_frames(data, np.arange(len(index.frame_times)), index).astype(int)
+        third = index.frame_times / index.duration * 3
+        for place, event in enumerate(events):
+            rgb = OBJECTS[event.shape]
+            is_shown = (np.abs(frames - rgb).max(-1) < 28).sum((1, 2)) > 8
+            assert 0.5 / 3 <= is_shown.mean() <= 0.95 / 3
+            assert ((third[is_shown] > place - 0.1) & (third[is_shown] < place + 1.1)).all()
+
+
+def test_videos_are_of_many_kinds(data_dir):
+    corpus = open_corpus(data_dir)
+    indices = [corpus.read(video_id).index for video_id in corpus.ids]
+    assert any(i.height > i.width for i in indices)
+    assert len({(i.width, i.height) for i in indices}) > 3
+    assert len({round(1 / np.diff(i.frame_times)[0], 3) for i in indices}) > 2
+    assert all(4.0 <= i.duration <= 12.2 for i in indices)
+    num_long_gops = sum(len(i.key_frames) == 1 for i in indices)
+    assert 0 < num_long_gops < len(indices) / 2
+
+
+@pytest.mark.parametrize("level", ["easy", "medium", "hard"])
+def test_test_captions_differ_as_sets_of_events(level):
+    from data_pipelines.corpus.embedded import _captions, _plan_split
+
+    plans = _plan_split("test", level, 100, seed=3)
+    texts = [c.text for plan in plans for c in _captions(plan, "test", np.random.default_rng(0))]
+    assert len(texts) == 100
+    assert len({events_of(text) for text in texts}) == 100
+    assert all(len(events_of(text)) == 3 for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("level", "num_events", "pattern"),
+    [
+        ("easy", 10, r"a \w+"),
+        ("medium", 42, r"a \w+ \w+"),
+        ("hard", 126, r"a \w+ \w+ (glows|doubles|splits)"),
+    ],
+)
+def test_levels_say_more_and_more(level, num_events, pattern):
+    texts = {event_text(event) for event in all_events(level)}
+    assert len(texts) == num_events
+    assert all(re.fullmatch(pattern, text) for text in texts)
+
+
+@pytest.mark.parametrize("level", ["easy", "hard"])
+def test_questions_have_one_right_answer(level, tmp_path):
+    data_dir = prepare_embedded(
+        tmp_path / "data", level=level, num_train=4, num_validation=2, num_test=2, num_workers=0
+    )
+    tokenizer = load_tokenizer(data_dir / "vocab.txt")
+    assert tokenizer.vocab_size < 256
+    for split in SPLITS:
+        events = {c.video_id: events_of(c.text) for c in read_records(data_dir, Caption, split)}
+        for choice in read_records(data_dir, MultipleChoice, split):
+            is_shown = [option in events[choice.video_id] for option in choice.options]
+            assert is_shown == [i == choice.answer_index for i in range(5)]
+            assert len(set(choice.options)) == 5
+        for question in read_records(data_dir, OpenQuestion, split):
+            texts = events[question.video_id]
+            asked = set(re.findall(r"the ([\w ]+?)(?: and| \?| do \?)", question.question))
+            if level == "hard":
+                assert f"a {asked.pop()} {question.answer}" in texts
+            else:
+                assert {f"a {name}" for name in asked | {question.answer}} == texts
+            assert "[UNK]" not in tokenizer.split(question.question + " " + question.answer)
+
+
+def test_what_was_built_is_written_down(data_dir):
+    facts = json.loads((data_dir / "prepare.json").read_text())
+    assert facts["num_videos"] == {"train": 10, "validation": 5, "test": 12}
+    assert (facts["source"], facts["level"], facts["seed"]) == ("embedded", "easy", 0)
+    assert len(open_corpus(data_dir)) == 27
+
+
+def test_impossible_requests_are_refused(tmp_path):
+    with pytest.raises(UserError, match="num_test=121 is more than the 120 different captions of level easy"):
+        prepare_embedded(tmp_path / "data", num_test=121)
+    with pytest.raises(UserError, match="num_train must be at least 1, not 0"):
+        prepare_embedded(tmp_path / "data", num_train=0)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.retrieval import Retrieval
+from data_pipelines.annotations.records import Caption
+from data_pipelines.annotations.store import read_records, records_path, write_records
+from data_pipelines.corpus.builder import Video, open_corpus, write_videos
+from data_pipelines.decode import UnreadableVideo
+from data_pipelines.loader import DataConfig, RetrievalExamples, train_batches, video_batches
+from data_pipelines.tokenizer import build_vocab, write_vocab
+
+TASK = Retrieval(num_negatives=2)
+
+
+@pytest.fixture
+def config(data_dir) -> DataConfig:
+    return DataConfig(data_dir=str(data_dir), num_clips=3, num_frames=2, fps=4.0, size=32, max_text_length=18)
+
+
+def take(config: DataConfig, count: int, **options) -> list[Batch]:
+    options = {"batch_size": 4, "seed": 0, **options}
+    batches = train_batches(config, TASK, **options)
+    try:
+        # Copied, because batches of workers lie in memory that is shared with them.
+        return [_copied(next(batches)) for _ in range(count)]
+    finally:
+        batches.close()
+
+
+def _copied(batch: Batch) -> Batch:
+    return dataclasses.replace(
+        batch, **{f.name: np.array(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+    )
+
+
+def assert_equal(left: list[Batch], right: list[Batch]) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        for field in dataclasses.fields(a):
+            np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
+
+
+def texts_of(batch: Batch, config: DataConfig) -> list[list[str]]:
+    tokens = config.load_tokenizer().tokens
+    return [
+        [" ".join(tokens[i] for i in ids[mask][1:-1]) for ids, mask in zip(*row, strict=True)]
+        for row in zip(np.asarray(batch.text_ids), np.asarray(batch.text_mask), strict=True)
+    ]
+
+
+def test_batches_are_what_the_contract_says(config):
+    (batch,) = take(config, 1)
+    assert batch.frames.shape == (4, 3, 2, 32, 32, 3)
+    assert batch.frames.dtype == np.uint8
+    assert batch.text_ids.shape == batch.text_mask.shape == (4, 3, 18)
+    np.testing.assert_array_equal(batch.labels, [[1, 0, 0]] * 4)
+    assert batch.text_valid.all()
+    assert batch.example_mask.tolist() == [True] * 4
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(config, num_workers):
+    assert_equal(take(config, 5), take(dataclasses.replace(config, num_workers=num_workers), 5))
+
+
+def test_resuming_at_a_step_changes_nothing(config):
+    batches = take(config, 7)
+    assert_equal(batches[4:], take(config, 3, start_step=4))
+    iterator = train_batches(config, TASK, batch_size=4, seed=0)
+    for _ in range(4):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    assert state == {"next_step": 4}
+    iterator.close()
+    other = train_batches(dataclasses.replace(config, num_threads=1), TASK, batch_size=4, seed=0)
+    other.set_state(state)
+    assert_equal(batches[4:6], [next(other), next(other)])
+    other.set_state({"next_step": 1})
+    assert_equal(batches[1:2], [next(other)])
+    other.close()
+
+
+def test_every_example_comes_once_an_epoch_in_a_new_order(config, data_dir):
+    captions = [c.text.replace("  ", " ") for c in read_records(data_dir, Caption, "train")]
+    epochs, batch_size = 3, 5
+    assert len(captions) % batch_size  # epochs do not end with a batch
+    steps = -(-epochs * len(captions) // batch_size)
+    positives = [row[0] for b in take(config, steps, batch_size=batch_size) for row in texts_of(b, config)]
+    orders = [positives[e * len(captions) : (e + 1) * len(captions)] for e in range(epochs)]
+    for order in orders:
+        assert Counter(order) == Counter(captions)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_clips_and_order_depend_on_the_seed(config):
+    (first,), (other,) = take(config, 1), take(config, 1, seed=1)
+    assert texts_of(first, config) != texts_of(other, config)
+    assert (first.frames != other.frames).any()
+
+
+def test_clips_of_a_video_differ_between_epochs(config, data_dir):
+    count = len(read_records(data_dir, Caption, "train"))
+    first, second = take(config, 2, batch_size=count)
+    of = {row[0]: frames for row, frames in zip(texts_of(second, config), second.frames, strict=True)}
+    pairs = [(f, of[row[0]]) for row, f in zip(texts_of(first, config), first.frames, strict=True)]
+    assert sum((a != b).any() for a, b in pairs) == count
+
+
+def test_processes_share_a_batch(config):
+    alone = take(config, 3)
+    shares = [take(config, 3, process_index=p, process_count=2) for p in range(2)]
+    joined = [
+        Batch(**{
+            f.name: np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in dataclasses.fields(Batch)
+        })
+        for a, b in zip(*shares, strict=True)
+    ]  # fmt: skip
+    assert_equal(alone, joined)
+    resumed = take(config, 1, process_index=1, process_count=2, start_step=2)
+    assert_equal(shares[1][2:], resumed)
+    with pytest.raises(UserError, match="batch_size=5 must be a multiple of the 2 processes"):
+        train_batches(config, TASK, batch_size=5, seed=0, process_count=2)
+
+
+def test_negatives_are_other_texts_of_other_videos():
+    captions = [
+        Caption(id="0", video_id="a", text="a cat"),
+        Caption(id="1", video_id="a", text="my pet"),
+        Caption(id="2", video_id="b", text="a cat"),
+        Caption(id="3", video_id="b", text="a dog"),
+        Caption(id="4", video_id="c", text="a tree"),
+    ]
+    examples = RetrievalExamples(captions, 1)
+    drawn = {
+        index: {examples.texts_and_labels(index, np.random.default_rng(s))[0][1] for s in range(60)}
+        for index in range(len(captions))
+    }
+    assert drawn == {
+        0: {"a dog", "a tree"},
+        1: {"a cat", "a dog", "a tree"},
+        2: {"my pet", "a tree"},
+        3: {"a cat", "my pet", "a tree"},
+        4: {"a cat", "my pet", "a dog"},
+    }
+    with pytest.raises(UserError, match="no negative for caption '0'"):
+        RetrievalExamples(captions[:2], 1).texts_and_labels(0, np.random.default_rng(0))
+
+
+def test_evaluation_sees_each_video_once_and_fills_the_last_batch(config, data_dir):
+    ids = [c.video_id for c in read_records(data_dir, Caption, "test")][:7]
+    batches = list(video_batches(config, ids, batch_size=3, num_clips=4))
+    assert [b.video_ids for b in batches] == [tuple(ids[:3]), tuple(ids[3:6]), (ids[6],)]
+    assert [b.example_mask.tolist() for b in batches] == [[True] * 3, [True] * 3, [True, False, False]]
+    assert all(b.frames.shape == (3, 4, 2, 32, 32, 3) for b in batches)
+    assert not batches[2].frames[1:].any()
+    alone = list(video_batches(config, ids, batch_size=1, num_clips=4))
+    for row, video_id in enumerate(ids):
+        batch = batches[row // 3]
+        np.testing.assert_array_equal(batch.frames[row % 3], alone[row].frames[0])
+        times = batch.clip_times[row % 3]
+        duration = open_corpus(data_dir).read(video_id).index.duration
+        middles = duration * (np.arange(4) + 0.5) / 4
+        np.testing.assert_allclose(times.mean(1), middles, atol=0.3)  # frames are up to 1/8 s old
+        assert ((times >= 0) & (times < duration)).all()
+
+
+def test_evaluation_can_sample_at_random_reproducibly(config):
+    one = [
+        b.frames
+        for b in video_batches(
+            config, ["test_00000", "test_00001"], batch_size=2, num_clips=2, sampling="random"
+        )
+    ]
+    two = [
+        b.frames
+        for b in video_batches(
+            config, ["test_00001", "test_00000"], batch_size=2, num_clips=2, sampling="random"
+        )
+    ]
+    np.testing.assert_array_equal(one[0], two[0][::-1])
+
+
+@pytest.fixture
+def damaged_dir(data_dir, tmp_path) -> Path:
+    """A corpus whose second video has lost its bytes after it was prepared."""
+    corpus = open_corpus(data_dir)
+    good, bad = (corpus.read(video_id) for video_id in corpus.ids[:2])
+    write_videos(tmp_path, [good, Video(video_id="bad", data=bad.data[:900], index=bad.index)])
+    captions = [Caption(id=i, video_id=i, text=i) for i in (good.video_id, "bad")]
+    write_records(records_path(tmp_path, Caption, "train"), captions)
+    write_vocab(tmp_path / "vocab.txt", build_vocab(c.text for c in captions))
+    return tmp_path
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_video_that_does_not_decode_is_named_and_never_replaced(config, damaged_dir, num_workers):
+    config = dataclasses.replace(config, data_dir=str(damaged_dir), num_workers=num_workers)
+    with pytest.raises(UnreadableVideo, match="cannot read the video bad of"):
+        list(video_batches(config, open_corpus(damaged_dir).ids, batch_size=1, num_clips=2))
+    with pytest.raises(UnreadableVideo, match="cannot read the video bad of"):
+        take(config, 2, batch_size=2)
+
+
+def test_missing_data_are_explained(config, damaged_dir, tmp_path):
+    with pytest.raises(UserError, match="no data directory"):
+        take(dataclasses.replace(config, data_dir=str(tmp_path / "nowhere")), 1)
+    with pytest.raises(UserError, match="no vocabulary at"):
+        take(dataclasses.replace(config, vocab=str(tmp_path / "nowhere")), 1)
+    with pytest.raises(UserError, match="no video 'nobody'"):
+        list(video_batches(config, ["nobody"], batch_size=1, num_clips=1))
+    records = records_path(damaged_dir, Caption, "train")
+    write_records(records, [Caption(id="0", video_id="gone", text="x")])
+    config = dataclasses.replace(config, data_dir=str(damaged_dir))
+    with pytest.raises(UserError, match="1 videos of the train records, 'gone' first, are not in"):
+        take(config, 1)
+    write_records(records, [])
+    with pytest.raises(UserError, match="has no train examples"):
+        take(config, 1)
+
+
+def test_workers_die_with_a_killed_parent(data_dir):
+    script = textwrap.dedent(f"""
+        import multiprocessing, time
+        from clipbert_jax.tasks.retrieval import Retrieval
+        from data_pipelines.loader import DataConfig, train_batches
+        if __name__ == "__main__":
+            config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers=2)
+            batches = train_batches(config, Retrieval(), batch_size=2, seed=0)
+            next(batches), next(batches)
+            print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+            time.sleep(60)
+    """)
+    path = Path(data_dir).parent / "parent.py"
+    path.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, env=environment) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(_is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.1)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
