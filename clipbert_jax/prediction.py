@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
@@ -48,4 +49,4 @@ def match_texts(
 
 
 def _probability(task: MatchTask, scores: Float[np.ndarray, "b k n a"]) -> Float[np.ndarray, "b n"]:
-    return np.asarray(jax.nn.sigmoid(task.match_logit(scores)))
+    return np.asarray(jax.nn.sigmoid(task.match_logit(jnp.asarray(scores))))

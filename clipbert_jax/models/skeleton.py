@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 
 Parameters = dict[str, Any]
-"""Arrays by flat name, such as `fusion/layers/0/query/kernel`; Any, for JAX also puts shapes in their place."""
+"""Arrays by flat name, such as `fusion/layers/0/query/kernel`; JAX also puts shapes in their place."""
 
 
 @dataclasses.dataclass(frozen=True)

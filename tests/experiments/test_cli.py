@@ -1,0 +1,196 @@
+"""The commands end to end on a small corpus, and what they say to a user's mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.embedded import prepare_embedded
+from experiments.cli import main
+
+SMALL = (
+    "--data.size 32 --data.num-clips 2 --train.batch-size 8 --train.num-steps 2 --model.fusion.num-layers 1 "
+    "--train.log-every-steps 1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "demo"
+    return prepare_embedded(path, num_train=8, num_validation=2, num_test=6, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def run_dir(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "a"
+    main(["train", "demo/retrieval", "--data-dir", str(data_dir), "--workdir", str(path), *SMALL])
+    return path
+
+
+@pytest.fixture
+def video(data_dir, tmp_path):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(open_corpus(data_dir).read("test_00000").data)
+    return path
+
+
+def fails(arguments, capsys):
+    """Run a command that must fail; return what it says to the user."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    text = said.err + said.out
+    assert "Traceback" not in text
+    return text
+
+
+def test_training_writes_a_run(run_dir, data_dir):
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["data"]["data_dir"] == str(data_dir)
+    assert config["train"]["num_steps"] == 2
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert {"loss", "grad_norm", "videos_per_second", "input_wait_share"} <= records[0].keys()
+    assert (run_dir / "checkpoints" / "2").is_dir()
+    assert (run_dir / "vocab.txt").read_text() == (data_dir / "vocab.txt").read_text()
+
+
+def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, capsys):
+    main(["evaluate", str(run_dir), "--num-clips", "1", "3", "--out", str(tmp_path), "--batch-size", "4"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    for direction in ("text_to_video", "video_to_text"):
+        assert results[direction].keys() == {"1", "3"}
+        assert results[direction]["3"].keys() >= {"r1", "r5", "r10", "median_rank", "mean_rank"}
+    run = results["run"]
+    assert (run["split"], run["num_videos"], run["num_captions"]) == ("test", 6, 6)
+    for factor in (
+        "num_frames",
+        "size",
+        "fps",
+        "consensus",
+        "seed",
+        "versions",
+        "command",
+        "checkpoint_step",
+    ):
+        assert factor in run
+    scores = np.load(tmp_path / "scores-test-3-clips.npz")
+    assert scores["match_logits"].shape == (6, 6)
+    assert (
+        scores["video_ids"][scores["video_of_caption"]][0] == str(scores["caption_ids"][0]).rsplit("_", 1)[0]
+    )
+    assert "text to video" in capsys.readouterr().out
+
+    one = tmp_path / "one"
+    main(["evaluate", str(run_dir), "--num-clips", "3", "--out", str(one), "--batch-size", "1"])
+    np.testing.assert_allclose(
+        np.load(one / "scores-test-3-clips.npz")["match_logits"], scores["match_logits"], rtol=1e-4, atol=1e-5
+    )
+    assert (
+        json.loads((one / "results.json").read_text())["text_to_video"]["3"] == results["text_to_video"]["3"]
+    )
+
+
+def test_prediction_names_the_clip(run_dir, video, capsys):
+    texts = ["a ball , a sun and a moon", "a star"]
+    main(["predict", str(run_dir), str(video), "--num-clips", "4", "--json", "--texts", *texts])
+    said = json.loads(capsys.readouterr().out)
+    assert [text["text"] for text in said["texts"]] != []
+    assert sorted(text["text"] for text in said["texts"]) == sorted(texts)
+    for text in said["texts"]:
+        assert 0 <= text["probability"] <= 1
+        assert len(text["clip_probabilities"]) == 4
+        assert text["best_clip_seconds"] == said["clip_seconds"][text["best_clip"]]
+    main(["predict", str(run_dir), str(video), "--texts", *texts])
+    assert f"{said['texts'][0]['text']}" in capsys.readouterr().out
+
+
+def test_a_misspelt_field_is_refused_with_a_suggestion(tmp_path, capsys):
+    arguments = ["train", "demo/retrieval", "--workdir", tmp_path / "x", "--train.num-step", "3"]
+    assert "--train.num-steps" in fails(arguments, capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
+    said = fails(["train", "demo/retreival", "--workdir", tmp_path / "x"], capsys)
+    assert "did you mean demo/retrieval?" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--data-dir", "nowhere"], "no data directory nowhere"),
+        (["--train.batch-size", "12"], "--train.batch-size 12 does not divide"),
+        (["--model.fusion.vocab-size", "10"], "--model.fusion.vocab-size"),
+        (["--data.max-text-length", "100"], "--data.max-text-length is 100"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(
+    options, expected, data_dir, tmp_path, capsys
+):
+    arguments = ["train", "demo/retrieval", "--workdir", tmp_path / "x", "--data-dir", data_dir, *options]
+    assert expected in fails(arguments, capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_directory_of_another_config_is_refused(run_dir, data_dir, capsys):
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", run_dir, *SMALL]
+    said = fails([*arguments, "--train.seed", "7", "--model.fusion.num-layers", "2"], capsys)
+    assert "train.seed: 0 there, 7 now" in said
+    assert "model.fusion.num_layers: 1 there, 2 now" in said
+
+
+def test_a_checkpoint_that_does_not_fit_its_config_is_refused(run_dir, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["fusion"]["num_layers"] = 2
+    (other / "config.json").write_text(json.dumps(config))
+    said = fails(["evaluate", other], capsys)
+    assert "does not fit" in said
+    assert "missing: fusion/layers/1/" in said
+    assert not (other / "results.json").exists()
+
+
+def test_bad_videos_are_refused_by_name(run_dir, tmp_path, capsys):
+    text = tmp_path / "notes.mp4"
+    text.write_text("this is a text")
+    assert "notes.mp4" in fails(["predict", run_dir, text, "--texts", "a ball"], capsys)
+    missing = fails(["predict", run_dir, tmp_path / "missing.mp4", "--texts", "a ball"], capsys)
+    assert "missing.mp4" in missing
+
+
+def test_bad_runs_splits_and_counts_are_refused(run_dir, video, tmp_path, capsys):
+    assert "holds no run" in fails(["evaluate", tmp_path], capsys)
+    assert "no checkpoint of step 7" in fails(["evaluate", run_dir, "--step", "7"], capsys)
+    assert "--num-clips" in fails(["evaluate", run_dir, "--num-clips", "0"], capsys)
+    assert "--texts" in fails(["predict", run_dir, video, "--texts", " "], capsys)
+    assert not list(Path(run_dir).glob("scores-*"))
+
+
+def test_prepare_refuses_bad_folders(tmp_path, capsys):
+    captions = tmp_path / "captions.csv"
+    captions.write_text("video,caption\na.mp4,hello\n")
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+
+    def prepare(videos):
+        return ["prepare", "folder", "--videos", videos, "--annotations", captions, "--data-dir", out]
+
+    assert "no_such" in fails(prepare(tmp_path / "no_such"), capsys)
+    assert "empty" in fails(prepare(tmp_path / "empty"), capsys)
+    (tmp_path / "empty" / "a.mp4").write_text("not a video")
+    assert "a.mp4" in fails(prepare(tmp_path / "empty"), capsys)
+    captions.write_text("file,text\na.mp4,hello\n")
+    assert "captions.csv lacks video and caption" in fails(prepare(tmp_path / "empty"), capsys)
+    assert not out.exists()
+
+
+def test_prepare_demo_does_not_overwrite(data_dir, capsys):
+    said = fails(["prepare", "demo", "--data-dir", data_dir], capsys)
+    assert str(data_dir) in said
+    assert "overwrite" in said
