@@ -29,9 +29,12 @@ class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the cod
     """A video file that cannot be decoded, with the reason."""
 
     def __init__(self, path: str | Path, reason: str):
-        super().__init__(f"cannot read the video {path}: {reason}")
+        super().__init__(str(path), reason)  # arguments as given, so that it can come out of a worker
         self.path = str(path)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read the video {self.path}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

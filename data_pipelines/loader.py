@@ -372,6 +372,7 @@ def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterat
     """Start reading a dataset of batches: in threads of this process, or in worker processes."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that no absl app has parsed here
+    grain.config.update("py_traceback_filtering", "off")  # it would append a paragraph to every message
     num_threads = 1 if config.num_workers else config.num_threads
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=config.num_prefetch)
     batches = dataset.to_iter_dataset(options)
@@ -379,9 +380,6 @@ def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterat
         workers = grain.MultiprocessingOptions(
             num_workers=config.num_workers, per_worker_buffer_size=config.num_prefetch
         )
-        # Shared memory pays for large batches only, and is left behind for a moment when workers are stopped.
-        large = grain.experimental.DatasetOptions(min_shm_size=2**22)
-        batches = grain.experimental.WithOptionsIterDataset(batches, large)
         batches = batches.mp_prefetch(workers, worker_init_fn=_end_with_parent)
     return iter(batches)
 

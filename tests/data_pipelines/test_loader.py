@@ -97,7 +97,7 @@ def test_resuming_at_a_step_changes_nothing(config):
 
 def test_every_example_comes_once_an_epoch_in_a_new_order(config, data_dir):
     captions = [c.text.replace("  ", " ") for c in read_records(data_dir, Caption, "train")]
-    epochs, batch_size = 3, 5
+    epochs, batch_size = 3, 4
     assert len(captions) % batch_size  # epochs do not end with a batch
     steps = -(-epochs * len(captions) // batch_size)
     positives = [row[0] for b in take(config, steps, batch_size=batch_size) for row in texts_of(b, config)]
@@ -124,12 +124,11 @@ def test_clips_of_a_video_differ_between_epochs(config, data_dir):
 def test_processes_share_a_batch(config):
     alone = take(config, 3)
     shares = [take(config, 3, process_index=p, process_count=2) for p in range(2)]
+    names = [field.name for field in dataclasses.fields(Batch)]
     joined = [
-        Batch(**{
-            f.name: np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in dataclasses.fields(Batch)
-        })
-        for a, b in zip(*shares, strict=True)
-    ]  # fmt: skip
+        Batch(**{name: np.concatenate([getattr(share, name) for share in pair]) for name in names})
+        for pair in zip(*shares, strict=True)
+    ]
     assert_equal(alone, joined)
     resumed = take(config, 1, process_index=1, process_count=2, start_step=2)
     assert_equal(shares[1][2:], resumed)
@@ -210,9 +209,10 @@ def damaged_dir(data_dir, tmp_path) -> Path:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_video_that_does_not_decode_is_named_and_never_replaced(config, damaged_dir, num_workers):
     config = dataclasses.replace(config, data_dir=str(damaged_dir), num_workers=num_workers)
-    with pytest.raises(UnreadableVideo, match="cannot read the video bad of"):
+    message = r"^cannot read the video bad: [^\n]*$"  # as it is, with nothing added by workers
+    with pytest.raises(UnreadableVideo, match=message):
         list(video_batches(config, open_corpus(damaged_dir).ids, batch_size=1, num_clips=2))
-    with pytest.raises(UnreadableVideo, match="cannot read the video bad of"):
+    with pytest.raises(UnreadableVideo, match=message):
         take(config, 2, batch_size=2)
 
 
