@@ -21,6 +21,7 @@ from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.loader import sample_video
+from data_pipelines.transforms import resized_hw
 from experiments.configs import demo_retrieval
 from experiments.evaluate import Scores, evaluate
 from experiments.experiment import Experiment
@@ -90,11 +91,12 @@ def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_cl
     shown, _ = sample_video(
         video, dataclasses.replace(data, size=DISPLAY_SIZE), num_clips=num_clips, sampling="uniform"
     )
+    height, width = resized_hw(video.index.height, video.index.width, DISPLAY_SIZE)
     return RankedVideo(
         video_id=video_id,
         probability=match.probability,
         is_correct=is_correct,
-        frames=[clip[0] for clip in shown],
+        frames=[clip[0, :height, :width] for clip in shown],  # without the padding
         clip_scores=match.clip_probabilities,
     )
 

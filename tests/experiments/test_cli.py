@@ -11,7 +11,7 @@ from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
 from experiments.cli import main
 
-SMALL = (
+SMALL = (  # noqa: SIM905, reads better than a list
     "--data.size 32 --data.num-clips 2 --train.batch-size 8 --train.num-steps 2 --model.fusion.num-layers 1 "
     "--train.log-every-steps 1"
 ).split()
