@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-from jaxtyping import Bool, Int, UInt8
-from jaxtyping import Shaped as AnyArray
+import numpy as np
+from jaxtyping import Bool, Int, Shaped, UInt8
 
-Array = jax.typing.ArrayLike
+Array = jax.Array | np.ndarray
 
 
 @jax.tree_util.register_dataclass
@@ -36,5 +36,5 @@ class Batch:
     text_ids: Int[Array, "b n l"]
     text_mask: Bool[Array, "b n l"]
     text_valid: Bool[Array, "b n"]
-    labels: AnyArray[Array, "b ..."]
+    labels: Shaped[Array, "b ..."]
     example_mask: Bool[Array, " b"]

@@ -74,17 +74,17 @@ class Checkpointer:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        _check_schema(restored.progress, self.directory)
-        arrays = restored.parameters
+        _check_schema(restored["progress"], self.directory)
+        arrays = restored["parameters"]
         return (
             dataclasses.replace(
                 state,
                 params={name: arrays[name] for name in state.params},
                 frozen={name: arrays[name] for name in state.frozen},
-                opt_state=restored.optimizer,
-                step=jax.device_put(jax.numpy.int32(restored.progress["step"]), sharding),
+                opt_state=restored["optimizer"],
+                step=jax.device_put(jax.numpy.int32(restored["progress"]["step"]), sharding),
             ),
-            restored.progress["data"],
+            restored["progress"]["data"],
         )
 
     def close(self) -> None:
@@ -117,9 +117,9 @@ def load_parameters(
             raise UserError(f"{directory} holds no checkpoint of step {step}; it has {steps}.")
         handlers = ocp.args.Composite(parameters=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
         restored = manager.restore(step, args=handlers)
-    _check_schema(restored.progress, directory)
-    _check_names(restored.parameters, expected, directory / str(step))
-    return {name: restored.parameters[name] for name in expected}, step
+    _check_schema(restored["progress"], directory)
+    _check_names(restored["parameters"], expected, directory / str(step))
+    return {name: restored["parameters"][name] for name in expected}, step
 
 
 def _check_schema(progress: dict[str, Any], directory: Path) -> None:

@@ -7,7 +7,7 @@ learning rates, no weight decay for biases and norms); differences are in `docs/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
     def groups(params: Mapping[str, object]) -> dict[str, str]:
         return {name: parameter_group(name) for name in params}
 
-    rates = {
+    rates: dict[Hashable, optax.GradientTransformation] = {
         group: optax.scale_by_learning_rate(schedule)
         for group, schedule in make_schedules(config, num_steps).items()
     }
