@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
@@ -96,7 +97,7 @@ def read_frames(
     wanted, places = np.unique(frame_indices, return_inverse=True)
     to_rgb = _RgbConverter(index.rotation)
     try:
-        with av.open(io.BytesIO(video), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(video), "r", metadata_errors="ignore") as container:
             if index.first_pts == _UNKNOWN_PTS:
                 found = _read_from_start(container, wanted)
             else:
@@ -131,7 +132,7 @@ def _decode_everything(data: bytes) -> tuple[FrameIndex, list[int]]:
     key_frames: list[int] = []
     checksums: list[int] = []
     to_rgb = None
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
         stream = _video_stream(container)
         for frame in container.decode(stream):
             if to_rgb is None:
@@ -141,7 +142,7 @@ def _decode_everything(data: bytes) -> tuple[FrameIndex, list[int]]:
             if frame.key_frame:
                 key_frames.append(len(pts))
             pts.append(frame.pts)
-            checksums.append(zlib.crc32(np.ascontiguousarray(pixels)))
+            checksums.append(zlib.crc32(pixels.tobytes()))
         if not pts:
             raise ValueError("no frame of its video stream can be decoded")
         num_declared = stream.frames
@@ -165,8 +166,9 @@ def _decode_everything(data: bytes) -> tuple[FrameIndex, list[int]]:
 
 def _frame_times(pts: list[int | None], stream: av.VideoStream) -> tuple[Float[np.ndarray, " f"], int]:
     """Return seconds after the first frame, and the first time stamp if all are there and rise."""
-    if None not in pts and stream.time_base and all(a < b for a, b in itertools.pairwise(pts)):
-        ticks = np.asarray(pts, np.int64)
+    known = [tick for tick in pts if tick is not None]
+    if len(known) == len(pts) and stream.time_base and all(a < b for a, b in itertools.pairwise(known)):
+        ticks = np.asarray(known, np.int64)
         return (ticks - ticks[0]) * float(stream.time_base), int(ticks[0])
     rate = float(stream.average_rate or stream.base_rate or 25)
     return np.arange(len(pts)) / rate, _UNKNOWN_PTS
@@ -181,12 +183,12 @@ def _with_tested_seeking(data: bytes, index: FrameIndex, checksums: list[int]) -
             frames = read_frames(data, portion, index)
         except UnreadableVideo:
             frames = []
-        if [zlib.crc32(np.ascontiguousarray(f)) for f in frames] != [checksums[i] for i in portion]:
+        if [zlib.crc32(f.tobytes()) for f in frames] != [checksums[i] for i in portion]:
             return dataclasses.replace(index, first_pts=_UNKNOWN_PTS, key_frames=np.zeros(1, np.int64))
     return index
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+def _video_stream(container: InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise ValueError("it has no video stream")
     stream = container.streams.video[0]
@@ -195,7 +197,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def _read_from_start(
-    container: av.container.InputContainer, wanted: Int[np.ndarray, " u"]
+    container: InputContainer, wanted: Int[np.ndarray, " u"]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield the wanted frames by counting."""
     remaining = set(wanted.tolist())
@@ -208,11 +210,12 @@ def _read_from_start(
 
 
 def _read_from_key_frames(
-    container: av.container.InputContainer, wanted: Int[np.ndarray, " u"], index: FrameIndex
+    container: InputContainer, wanted: Int[np.ndarray, " u"], index: FrameIndex
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield the wanted frames, decoding for each group of pictures only what comes before its last one."""
     stream = _video_stream(container)
     codec = stream.codec_context
+    assert stream.time_base is not None  # or `_frame_times` had found no first_pts
     ticks = index.first_pts + np.rint(index.frame_times[wanted] / float(stream.time_base)).astype(np.int64)
     position_of = dict(zip(ticks.tolist(), wanted.tolist(), strict=True))
     packets = [packet for packet in container.demux(stream) if packet.size]
@@ -249,6 +252,6 @@ def _keep(frames: list[av.VideoFrame], position_of: dict[int, int]) -> Iterator[
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, av.FFmpegError):
+    if isinstance(error, av.FFmpegError) and error.strerror:
         return f"{error.strerror[0].lower()}{error.strerror[1:]} (damaged, truncated, or not a video)"
     return str(error)

@@ -46,8 +46,9 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
         if not line:
             continue
         try:
-            fields = json.loads(line)
-            records.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}))
+            fields: dict[str, Any] = json.loads(line)
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            records.append(kind(**values))
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} line {number} is no {kind.__name__} record: {error}") from error
     return records

@@ -117,7 +117,7 @@ class Corpus:
             )
         if self._source is None:  # opened where it is used: in the worker process
             builder = tfds.builder_from_directory(self.data_dir / "videos" / "video_corpus" / FORMAT_VERSION)
-            self._source = builder.as_data_source(split=_SPLIT)
+            self._source = builder.as_data_source(split=_SPLIT)  # pyright: ignore[reportCallIssue]
         record = self._source[self._row_of[video_id]]
         fields = {field.name: record[field.name] for field in dataclasses.fields(FrameIndex)}
         fields["duration"] = float(fields["duration"])

@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQues
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.corpus.embedded_video import COLOURS, OBJECTS, STATES, Event, VideoPlan, make_video
 from data_pipelines.corpus.ingest import new_data_dir, write_summary
+from data_pipelines.decode import FrameIndex
 from data_pipelines.tokenizer import build_vocab, write_vocab
 
 Level = Literal["easy", "medium", "hard"]
@@ -62,9 +63,9 @@ def prepare_embedded(
     """
     from data_pipelines.corpus.builder import Video, write_videos  # late: keeps worker processes light
 
-    counts = dict(zip(SPLITS, (num_train, num_validation, num_test), strict=True))
+    counts = {"train": num_train, "validation": num_validation, "test": num_test}
     _check_counts(level, counts)
-    plans = {split: _plan_split(split, level, count, seed) for split, count in counts.items()}
+    plans = {split: _plan_split(split, level, counts[split], seed) for split in SPLITS}
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         all_plans = [plan for split in SPLITS for plan in plans[split]]
         made = zip(all_plans, _make_videos(all_plans, num_workers), strict=True)
@@ -93,7 +94,7 @@ def event_text(event: Event) -> str:
     return " ".join(filter(None, ("a", event.colour, event.shape, event.state)))
 
 
-def _check_counts(level: str, counts: dict[str, int]) -> None:
+def _check_counts(level: str, counts: Mapping[str, int]) -> None:
     for split, count in counts.items():
         if count < 1:
             raise UserError(f"num_{split} must be at least 1, not {count}")
@@ -120,7 +121,7 @@ def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPl
     return plans
 
 
-def _make_videos(plans: list[VideoPlan], num_workers: int) -> Iterator[tuple[bytes, object]]:
+def _make_videos(plans: list[VideoPlan], num_workers: int) -> Iterator[tuple[bytes, FrameIndex]]:
     if num_workers < 2:
         yield from map(make_video, plans)
         return

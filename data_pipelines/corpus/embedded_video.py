@@ -154,7 +154,7 @@ def _sprite(event: Event) -> UInt8[np.ndarray, "s s 4"]:
             np.hstack([halves[0], gap, halves[1]]), (side, side), interpolation=cv2.INTER_NEAREST
         )
     pixels = np.empty((side, side, 4), np.uint8)
-    pixels[..., :3] = np.where(shape[..., None] > 0, np.uint8(rgb), np.uint8((255, 250, 205)))
+    pixels[..., :3] = np.where(shape[..., None] > 0, rgb, (255, 250, 205))
     pixels[..., 3] = np.maximum(shape, glow)
     small = cv2.resize(pixels, (_SPRITE_SIDE, _SPRITE_SIDE), interpolation=cv2.INTER_AREA)
     if event.state != "glows":
@@ -190,7 +190,7 @@ def _shape_mask(name: str, side: int) -> UInt8[np.ndarray, "s s"]:
         "ring": lambda: (radius < 0.95) & (radius > 0.55),
         "cross": lambda: (np.minimum(abs(x), abs(y)) < 0.27) & (np.maximum(abs(x), abs(y)) < 0.92),
     }[name]()
-    return np.uint8(inside) * np.uint8(255)
+    return np.where(inside, np.uint8(255), np.uint8(0))
 
 
 def _triangle_wave(angle: np.ndarray) -> np.ndarray:

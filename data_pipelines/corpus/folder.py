@@ -156,7 +156,10 @@ def _read_table(path: Path) -> list[_Row]:
         raise UserError(f"no annotations at {path}; give a csv or jsonl file with `video` and `caption`")
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"{path} is neither .csv nor .jsonl; those are the formats understood")
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     if path.suffix == ".csv":
         reader = csv.DictReader(text.splitlines(keepends=True))
         _check_columns(path, reader.fieldnames or ())
@@ -165,7 +168,7 @@ def _read_table(path: Path) -> list[_Row]:
         numbered = [
             (n, _parse_json(path, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()
         ]
-    rows = [_make_row(path, number, fields) for number, fields in numbered]
+    rows = [_make_row(path, number, dict(fields)) for number, fields in numbered]
     if not rows:
         raise UserError(f"{path} has no captions; add lines with `video` and `caption`")
     if len({row.split is None for row in rows}) > 1:
