@@ -5,9 +5,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# Both may be set: `make test PYTHON=python3.13 VENV=.venv-3.13`.
+# These may be set: `make test PYTHON=python3.13 VENV=.venv-3.13`.
 PYTHON ?= $(shell tools/find-python)
 VENV ?= .venv
+# Processes that test; a file's tests stay together, because they share compiled functions.
+TEST_JOBS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -33,12 +35,12 @@ demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/r
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
 	@echo "==> Tests (without the slow ones)"
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
 
 .PHONY: test-all
 test-all: $(READY) ## Run all tests
 	@echo "==> All tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 .PHONY: lint
 lint: $(READY) ## Check style and formatting (ruff)
