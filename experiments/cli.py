@@ -22,7 +22,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.corpus.embedded import Level, prepare_embedded
 from data_pipelines.corpus.folder import prepare_folder
 from experiments.configs import EXPERIMENTS
-from experiments.progress import say
+from experiments.progress import Progress, say
 
 ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
     {name: make() for name, make in EXPERIMENTS.items()},
@@ -52,8 +52,8 @@ class PrepareDemo:
         """Prepare and say what there is."""
         num_videos = self.num_train + self.num_validation + self.num_test
         say(f"generating {num_videos} videos (level {self.level}) in {self.data_dir}")
-        prepare_embedded(**vars(self))
-        say(f"done: {self.data_dir}")
+        progress = Progress("generated", total=num_videos, unit="videos")
+        prepare_embedded(**vars(self), on_progress=progress.update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,15 +68,23 @@ class PrepareFolder:
     """Where the corpus goes; must not exist yet."""
     vocab: Path | None = None
     """A vocab.txt or tokenizer folder; by default a vocabulary is made from the captions."""
+    num_workers: int = 2
+    """Processes that check the videos."""
     overwrite: bool = False
     """Replace an older data directory."""
 
     def run(self) -> None:
         """Prepare and print the report."""
         report = prepare_folder(
-            self.videos, self.annotations, self.data_dir, vocab=self.vocab, overwrite=self.overwrite
+            self.videos,
+            self.annotations,
+            self.data_dir,
+            vocab=self.vocab,
+            num_workers=self.num_workers,
+            overwrite=self.overwrite,
+            on_progress=Progress("checked", total=None, unit="videos").update,
         )
-        say(str(report))
+        say(f"{self.data_dir}: {report}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"clipbert: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("clipbert: interrupted; the same command continues a training run", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

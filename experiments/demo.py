@@ -19,9 +19,9 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.loader import sample_video
 from data_pipelines.transforms import resized_hw
+from experiments.cli import PrepareDemo
 from experiments.configs import demo_retrieval
 from experiments.evaluate import Scores, evaluate
 from experiments.experiment import Experiment
@@ -42,8 +42,8 @@ def demo(experiment: Experiment, workdir: Path) -> None:
     if data_dir.exists():
         say(f"==> 1/4 Videos: those in {data_dir}")
     else:
-        say(f"==> 1/4 Videos: generating H.264 files in {data_dir}")
-        prepare_embedded(data_dir)
+        say("==> 1/4 Videos")
+        PrepareDemo(data_dir=data_dir).run()
     say(f"==> 2/4 Training ({experiment.train.num_steps} steps of {experiment.train.batch_size} videos)")
     train_run(experiment, workdir)
     say("==> 3/4 Evaluation: every test caption against every test video")

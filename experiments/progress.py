@@ -15,16 +15,16 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """Says every few seconds how much of something is done; the first update starts the clock.
+    """Says every few seconds how much of something is done, and of a known total how long it still takes.
 
-    The first portion holds the compilation, so it does not count in the rate.
+    The first portion holds start-up or compilation, so it does not count in the rate.
     """
 
     def __init__(
         self,
         what: str,
         *,
-        total: int,
+        total: int | None,
         unit: str,
         log: Callable[[str], None] = say,
         seconds_between: float = 5.0,
@@ -39,15 +39,18 @@ class Progress:
         """Note that `done` of the total are done; log if it is time or if this is the end."""
         now = time.perf_counter()
         self._first = self._first or (done, now)
-        if done < self._total and now - self._last_line < self._seconds_between:
+        is_end = self._total is not None and done >= self._total
+        if not is_end and now - self._last_line < self._seconds_between:
             return
         self._last_line = now
-        if done >= self._total:
+        if is_end:
             self._log(f"{self._what}: {done} {self._unit} in {now - self._begin:.1f} s")
             return
         first_done, first_time = self._first
-        line = f"{self._what}: {done}/{self._total} {self._unit}"
+        line = f"{self._what}: {done}{'' if self._total is None else f'/{self._total}'} {self._unit}"
         if done > first_done:
             rate = (done - first_done) / (now - first_time)
-            line += f"  {rate:.1f} {self._unit}/s  {(self._total - done) / rate:.0f} s left"
+            line += f"  {rate:.1f} {self._unit}/s"
+            if self._total is not None:
+                line += f"  {(self._total - done) / rate:.0f} s left"
         self._log(line)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Int
@@ -34,8 +35,10 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
       UserError: bad data or options, or the directory holds a run with another config. Nothing has been
         written then.
     """
+    check_numbers(experiment)
     experiment = resolve(experiment)
     check_batch_size(experiment)
+    check_model(experiment)
     config = experiment.train
     make_batches = functools.partial(
         train_batches,
@@ -88,6 +91,60 @@ def resolve(experiment: Experiment) -> Experiment:
             f"positions: raise --model.fusion.max-text-length or shorten the texts."
         )
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, fusion=fusion))
+
+
+AT_LEAST_ONE = {
+    "data": ("num_clips", "num_frames", "size", "max_text_length", "num_prefetch", "num_threads"),
+    "train": (
+        "num_steps",
+        "batch_size",
+        "num_accumulation_steps",
+        "log_every_steps",
+        "save_every_steps",
+        "num_kept_checkpoints",
+    ),
+}
+
+
+def check_numbers(experiment: Experiment) -> None:
+    """Refuse counts below 1 and a frame rate that is not positive.
+
+    Raises:
+      UserError: there is one.
+    """
+    for group, names in AT_LEAST_ONE.items():
+        for name in names:
+            value = getattr(getattr(experiment, group), name)
+            if value < 1:
+                raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 1, not {value}")
+    if not experiment.data.fps > 0:
+        raise UserError(f"--data.fps must be above 0, not {experiment.data.fps}")
+
+
+def check_model(experiment: Experiment) -> None:
+    """Trace the model on shapes alone, so that sizes that do not fit are reported before anything is written.
+
+    Raises:
+      UserError: such as a grid larger than its position table, or a width that the heads do not divide.
+    """
+    data = experiment.data
+    frames = jax.ShapeDtypeStruct((1, 1, data.num_frames, data.size, data.size, 3), jnp.uint8)
+    text_ids = jax.ShapeDtypeStruct((1, 1, data.max_text_length), jnp.int32)
+    text_mask = jax.ShapeDtypeStruct(text_ids.shape, jnp.bool_)
+    try:
+        model = nnx.eval_shape(lambda: make_model(experiment))
+        skeleton, trainable, frozen = split_model(model)
+        jax.eval_shape(
+            lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores,
+            {**trainable, **frozen},
+            frames,
+            text_ids,
+            text_mask,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"the model cannot be built with these --model and --data options: {error}"
+        ) from error
 
 
 def check_batch_size(experiment: Experiment) -> None:

@@ -21,7 +21,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.corpus.embedded_video import COLOURS, OBJECTS, STATES, Event, VideoPlan, make_video
-from data_pipelines.corpus.ingest import new_data_dir, write_summary
+from data_pipelines.corpus.ingest import OnProgress, counted, new_data_dir, silently, write_summary
 from data_pipelines.decode import FrameIndex
 from data_pipelines.tokenizer import build_vocab, write_vocab
 
@@ -42,6 +42,7 @@ def prepare_embedded(
     seed: int = 0,
     num_workers: int = 2,
     overwrite: bool = False,
+    on_progress: OnProgress = silently,
 ) -> Path:
     """Make a data directory of generated videos, captions and questions; same options, same bytes.
 
@@ -57,6 +58,7 @@ def prepare_embedded(
       seed: of everything.
       num_workers: processes; 0 works in this one. The result does not depend on it.
       overwrite: replace an older data directory.
+      on_progress: called with the number of videos made so far.
 
     Raises:
       UserError: the directory exists; more videos asked for than there are different captions.
@@ -70,7 +72,7 @@ def prepare_embedded(
         all_plans = [plan for split in SPLITS for plan in plans[split]]
         made = zip(all_plans, _make_videos(all_plans, num_workers), strict=True)
         videos = (Video(video_id=plan.video_id, data=data, index=index) for plan, (data, index) in made)
-        write_videos(new_dir, videos)
+        write_videos(new_dir, counted(videos, on_progress))
         texts = []
         for split in SPLITS:
             texts += _write_annotations(new_dir, split, level, plans[split])

@@ -19,7 +19,7 @@ from pathlib import Path
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
-from data_pipelines.corpus.ingest import new_data_dir, write_summary
+from data_pipelines.corpus.ingest import OnProgress, counted, new_data_dir, silently, write_summary
 from data_pipelines.decode import FrameIndex, UnreadableVideo, probe
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 from data_pipelines.transforms import check_aspect_ratio
@@ -86,6 +86,7 @@ def prepare_folder(
     seed: int = 0,
     num_workers: int = 2,
     overwrite: bool = False,
+    on_progress: OnProgress = silently,
 ) -> FolderReport:
     """Check every video, store the readable ones and their captions, and say what was left out.
 
@@ -101,6 +102,7 @@ def prepare_folder(
       seed: of the split.
       num_workers: processes that check videos; 0 works in this one.
       overwrite: replace an older data directory.
+      on_progress: called with the number of videos checked so far.
 
     Raises:
       UserError: a missing or empty folder, a table that cannot be understood, nothing usable.
@@ -112,7 +114,7 @@ def prepare_folder(
     tokenizer = load_tokenizer(vocab) if vocab else None
     files = _find_videos(videos_dir, rows)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
-        indices, unreadable = _check_videos(files, num_workers)
+        indices, unreadable = _check_videos(files, num_workers, on_progress)
         if not indices:
             name, reason = next(iter(unreadable.items()))
             raise UserError(f"none of the {len(files)} videos in {videos_dir} can be read; {name}: {reason}")
@@ -244,11 +246,14 @@ def _names_in_table(rows: Sequence[_Row], files: dict[str, Path]) -> dict[str, s
     return names
 
 
-def _check_videos(files: dict[str, Path], num_workers: int) -> tuple[dict[str, FrameIndex], dict[str, str]]:
+def _check_videos(
+    files: dict[str, Path], num_workers: int, on_progress: OnProgress
+) -> tuple[dict[str, FrameIndex], dict[str, str]]:
     """Decode all videos; return the index of the readable ones and the reason for the others."""
     indices: dict[str, FrameIndex] = {}
     unreadable: dict[str, str] = {}
-    for name, result in zip(files, _probe_all(list(files.values()), num_workers), strict=True):
+    results = counted(_probe_all(list(files.values()), num_workers), on_progress)
+    for name, result in zip(files, results, strict=True):
         if isinstance(result, str):
             unreadable[name] = result
         else:

@@ -11,11 +11,26 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clipbert_jax.errors import UserError
+
+Item = TypeVar("Item")
+OnProgress = Callable[[int], None]
+"""Called with the number of videos done so far."""
+
+
+def silently(done: int) -> None:
+    """Take note of nothing: what is called where nobody wants to know how far it is."""
+
+
+def counted(items: Iterable[Item], on_progress: OnProgress) -> Iterator[Item]:
+    """Pass items on, telling after each how many there have been."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        on_progress(done)
 
 
 @contextlib.contextmanager

@@ -127,6 +127,12 @@ def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
         (["--train.batch-size", "12"], "--train.batch-size 12 does not divide"),
         (["--model.fusion.vocab-size", "10"], "--model.fusion.vocab-size"),
         (["--data.max-text-length", "100"], "--data.max-text-length is 100"),
+        (["--train.num-steps", "0"], "--train.num-steps must be at least 1"),
+        (["--data.fps", "0"], "--data.fps must be above 0"),
+        (["--data.size", "8"], "the model cannot be built"),
+        (["--data.size", "448"], "fusion.max_grid_rows"),
+        (["--model.fusion.num-heads", "7"], "7"),
+        (["--model.compute-dtype", "float64"], "JAX_ENABLE_X64"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(
