@@ -27,7 +27,7 @@ def retrieval_ranks(
 
 def rank_metrics(ranks: Int[np.ndarray, " queries"]) -> dict[str, float]:
     """Return recall at 1, 5 and 10 in percent, and median and mean rank."""
-    recalls = {f"r{k}": float((ranks <= k).mean() * 100) for k in (1, 5, 10)}
+    recalls = {f"r{k}": 100 * int((ranks <= k).sum()) / len(ranks) for k in (1, 5, 10)}
     return {**recalls, "median_rank": float(np.median(ranks)), "mean_rank": float(ranks.mean())}
 
 
