@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import grain
 import numpy as np
@@ -22,11 +22,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
-from clipbert_jax.tasks.retrieval import Retrieval
-from data_pipelines.annotations.records import Caption
-from data_pipelines.annotations.store import read_records
 from data_pipelines.corpus.builder import Corpus, Video, open_corpus
 from data_pipelines.decode import UnreadableVideo, read_frames
+from data_pipelines.examples import TaskExamples, make_examples
 from data_pipelines.sampling import Sampling, clip_starts, shown_frames
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from data_pipelines.transforms import resize_and_pad
@@ -80,75 +78,6 @@ class VideoBatch:
     frames: UInt8[np.ndarray, "b k t h w 3"]
     example_mask: Bool[np.ndarray, " b"]
     clip_times: Float[np.ndarray, "b k t"]
-
-
-@runtime_checkable
-class TaskExamples(Protocol):
-    """What a task adds to the frames of a video."""
-
-    def __len__(self) -> int:
-        """Return the number of examples of an epoch."""
-        ...
-
-    def video_id(self, index: int) -> str:
-        """Return the video of an example."""
-        ...
-
-    def texts_and_labels(self, index: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-        """Return the texts of an example (as many for all) and its labels."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrievalExamples:
-    """A caption, then captions of other videos."""
-
-    captions: Sequence[Caption]
-    num_negatives: int
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def video_id(self, index: int) -> str:
-        """Return the video of a caption."""
-        return self.captions[index].video_id
-
-    def texts_and_labels(self, index: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-        """Return the caption and `num_negatives` others, and 1 for the match, 0 for the others."""
-        positive = self.captions[index]
-        texts = [positive.text]
-        while len(texts) <= self.num_negatives:
-            texts.append(self._negative(positive, rng).text)
-        return texts, np.array([1] + [0] * self.num_negatives, np.int32)
-
-    def _negative(self, positive: Caption, rng: np.random.Generator) -> Caption:
-        """Draw a caption of another video that says something else."""
-        for index in _draws(rng, len(self.captions)):
-            other = self.captions[index]
-            if other.video_id != positive.video_id and other.text != positive.text:
-                return other
-        raise UserError(
-            f"no negative for caption {positive.id!r}: all others are of the same video or say the same; "
-            "retrieval needs captions of at least two videos that differ"
-        )
-
-
-def _draws(rng: np.random.Generator, count: int) -> Iterator[int]:
-    """Yield some random positions, then all of them, so that a search always ends."""
-    yield from rng.integers(count, size=32).tolist()
-    yield from rng.permutation(count).tolist()
-
-
-def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
-    """Return the examples of a task; a new task adds a case here.
-
-    Raises:
-      UserError: the data directory has no records of the kind the task needs.
-    """
-    match task:
-        case Retrieval():
-            return RetrievalExamples(read_records(data_dir, Caption, split), task.num_negatives)
-    raise NotImplementedError(f"no loader for task {type(task).__name__}")
 
 
 def sample_video(

@@ -21,7 +21,8 @@ from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path, write_records
 from data_pipelines.corpus.builder import Video, open_corpus, write_videos
 from data_pipelines.decode import UnreadableVideo
-from data_pipelines.loader import DataConfig, RetrievalExamples, train_batches, video_batches
+from data_pipelines.examples import RetrievalExamples
+from data_pipelines.loader import DataConfig, train_batches, video_batches
 from data_pipelines.tokenizer import build_vocab, write_vocab
 
 TASK = Retrieval(num_negatives=2)
