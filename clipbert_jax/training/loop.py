@@ -147,7 +147,10 @@ class _Reporter:
             "step": step,
             "loss": float(sum(m["loss"] for m in host) / len(host)),
             "grad_norm": float(host[-1]["grad_norm"]),
-            **{f"{group}_learning_rate": float(jax.device_get(rate(step - 1))) for group, rate in self._schedules.items()},
+            **{
+                f"{group}_learning_rate": float(jax.device_get(rate(step - 1)))
+                for group, rate in self._schedules.items()
+            },
             "step_seconds": interval / len(host),
             "videos_per_second": len(host) * self._config.batch_size / interval,
             "input_wait_share": waited / interval,
