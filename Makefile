@@ -6,7 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # These may be set: `make test PYTHON=python3.13 VENV=.venv-3.13`.
-PYTHON ?= $(shell tools/find-python)
+# Without PYTHON the first suitable one on the PATH is taken.
+PYTHON ?=
 VENV ?= .venv
 # Processes that test; a file's tests stay together, because they share compiled functions.
 TEST_JOBS ?= 2
@@ -24,8 +25,7 @@ help: ## List the targets
 setup: $(READY) ## Make .venv with the pinned packages (every target does this by itself)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@test -n "$(PYTHON)"  # tools/find-python has said what is wrong
-	@tools/make-venv "$(PYTHON)" "$(VENV)"
+	@tools/make-venv "$(VENV)" $(PYTHON)
 	@touch $@
 
 .PHONY: demo
@@ -68,13 +68,13 @@ bench: $(READY) ## Time train step and inference here: make bench BENCH_OPTIONS=
 # On a GPU machine the interpreter that already has JAX is the one to measure; nothing is installed then.
 .PHONY: bench-gpu
 bench-gpu: ## Time the full-size model on a GPU, with the JAX that is there
-	@if $(PYTHON) -c "import jax, flax, optax" 2>/dev/null; then python="$(PYTHON)"; \
-	else $(MAKE) $(READY); python=$(BIN)/python; fi; \
+	@python=$(or $(PYTHON),python3); \
+	"$$python" -c "import jax, flax, optax" 2>/dev/null || { $(MAKE) $(READY); python=$(BIN)/python; }; \
 	"$$python" -m benchmarks.bench --preset gpu $(BENCH_OPTIONS)
 
 .PHONY: lock
 lock: ## Rewrite constraints.txt with today's versions, for all Pythons at once
-	@tools/lock "$(PYTHON)"
+	@tools/lock $(PYTHON)
 
 .PHONY: clean
 clean: ## Remove the environment, caches and the demo's data and results
