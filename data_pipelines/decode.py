@@ -13,6 +13,7 @@ import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,6 +25,9 @@ from clipbert_jax.errors import UserError
 
 _UNKNOWN_PTS = -(2**63)
 """`first_pts` of a video whose packets cannot be found by time: it is decoded from its start."""
+
+_TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Options for files whose metadata are not UTF-8: PyAV 18 refuses them unless told, 19 never does."""
 
 
 class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the code
@@ -95,9 +99,10 @@ def read_frames(
       UnreadableVideo: a wanted frame does not come out; the bytes are not those of the index.
     """
     wanted, places = np.unique(frame_indices, return_inverse=True)
-    to_rgb = _RgbConverter(index.rotation)
+    displayed = index.width, index.height
+    to_rgb = _RgbConverter(displayed[::-1] if index.rotation % 180 else displayed, index.rotation)
     try:
-        with av.open(io.BytesIO(video), "r", metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(video), "r", **_TOLERANT) as container:
             if index.first_pts == _UNKNOWN_PTS:
                 found = _read_from_start(container, wanted)
             else:
@@ -112,17 +117,18 @@ def read_frames(
 
 
 class _RgbConverter:
-    """Makes RGB arrays of the first frame's size, turned as they are to be displayed."""
+    """Makes RGB arrays of one size, turned as they are to be displayed.
 
-    def __init__(self, rotation: int):
+    One size, because a stream may change its own; that of its first frame counts, whatever is asked for.
+    """
+
+    def __init__(self, stored_size: tuple[int, int], rotation: int):
         self._reformatter = VideoReformatter()
+        self._width, self._height = stored_size
         self._quarter_turns = rotation // 90
-        self._size: dict[str, int] = {}
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-        if not self._size:
-            self._size = {"width": frame.width, "height": frame.height}
-        pixels = self._reformatter.reformat(frame, format="rgb24", **self._size).to_ndarray()
+        pixels = self._reformatter.reformat(frame, self._width, self._height, "rgb24").to_ndarray()
         return np.rot90(pixels, self._quarter_turns) if self._quarter_turns else pixels
 
 
@@ -132,12 +138,12 @@ def _decode_everything(data: bytes) -> tuple[FrameIndex, list[int]]:
     key_frames: list[int] = []
     checksums: list[int] = []
     to_rgb = None
-    with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), "r", **_TOLERANT) as container:
         stream = _video_stream(container)
         for frame in container.decode(stream):
             if to_rgb is None:
                 rotation = round(frame.rotation / 90) * 90 % 360
-                to_rgb = _RgbConverter(rotation)
+                to_rgb = _RgbConverter((frame.width, frame.height), rotation)
             pixels = to_rgb(frame)
             if frame.key_frame:
                 key_frames.append(len(pts))

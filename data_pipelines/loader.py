@@ -6,11 +6,12 @@ for any number of workers, and training resumes at a step by starting there. Aft
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import functools
-import signal
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ class TrainBatches(Iterator[Batch]):
         self.set_state({"next_step": start_step})
 
     def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = _start(self._batches[self._next_step :], self._config)
         batch = Batch(**next(self._iterator))
         self._next_step += 1
         return batch
@@ -170,10 +173,9 @@ class TrainBatches(Iterator[Batch]):
         """Go to a position."""
         self.close()
         self._next_step = int(state["next_step"])
-        self._iterator = _start(self._batches[self._next_step :], self._config)
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers; asking for another batch would start them again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None  # lets go of batches in shared memory
@@ -310,11 +312,18 @@ def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterat
             num_workers=config.num_workers, per_worker_buffer_size=config.num_prefetch
         )
         batches = batches.mp_prefetch(workers, worker_init_fn=_end_with_parent)
-    return iter(batches)
+    iterator = iter(batches)
+    iterator.get_state()  # makes the iterators of all workers, or `close` would overlook some
+    iterator.start_prefetch()
+    return iterator
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Have the kernel end this worker when its parent dies, even if by SIGKILL."""
+    """Have this worker end when its parent dies, even if by SIGKILL.
+
+    The kernel's parent death signal would not do: it is sent when the thread that started the worker ends.
+    """
     del worker_index, worker_count
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -132,3 +132,20 @@ def test_truncated_files_are_refused(encode_video, tmp_path):
     path.write_bytes(whole[: places[30] + 3])  # within a frame
     with pytest.raises(UnreadableVideo, match="damaged, truncated"):
         probe(path)
+
+
+def test_frames_have_one_size_whichever_are_asked_for(encode_video):
+    small = encode_video(num_frames=12, size=(64, 48), format="mpegts", options={"bf": "0"})
+    large = encode_video(num_frames=12, size=(96, 80), format="mpegts", options={"bf": "0"}, first_pts=12)
+    data, index = probe(small + large)  # a transport stream may change its resolution
+    assert len(index.frame_times) == 24
+    assert (index.width, index.height) == (64, 48)
+    together = read_frames(data, np.array([3, 20]), index)
+    np.testing.assert_array_equal(read_frames(data, np.array([20]), index)[0], together[1])
+
+
+def test_metadata_need_not_be_utf8(encode_video):
+    data = encode_video(num_frames=3, format="matroska")
+    assert data.count(b"Lavf") > 0  # the name of the writing program
+    _, index = probe(data.replace(b"Lavf", b"L\xa8vf"))
+    assert len(index.frame_times) == 3
