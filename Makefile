@@ -69,7 +69,7 @@ bench: $(READY) ## Time train step and inference here: make bench BENCH_OPTIONS=
 .PHONY: bench-gpu
 bench-gpu: ## Time the full-size model on a GPU, with the JAX that is there
 	@python=$(or $(PYTHON),python3); \
-	"$$python" -c "import jax, flax, optax" 2>/dev/null || { $(MAKE) $(READY); python=$(BIN)/python; }; \
+	"$$python" -c "import jax, flax, optax, jaxtyping" 2>/dev/null || { $(MAKE) $(READY); python=$(BIN)/python; }; \
 	"$$python" -m benchmarks.bench --preset gpu $(BENCH_OPTIONS)
 
 .PHONY: lock

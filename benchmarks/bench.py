@@ -4,8 +4,8 @@
     python -m benchmarks.bench --preset gpu --batch-size 8
 
 The step is the one that `clipbert train` runs; the batch is synthetic, so that only the model is timed and
-neither data pipeline nor network is needed: JAX, Flax, Optax and this library are enough. One JSON file per
-call goes to `benchmarks/results/`. Times are of single steps, each waited for, after warm-up.
+neither data pipeline nor network is needed: JAX, Flax, Optax, jaxtyping and this library are enough. One JSON
+file per call goes to `benchmarks/results/`. Times are of single steps, each waited for, after warm-up.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> Path:
     """Measure every batch size, print a line for each, and return the path of the JSON file."""
     config, batch_sizes, out = _parse(sys.argv[1:] if arguments is None else arguments)
     devices = jax.devices()
+    if config == PRESETS["gpu"][0] and jax.default_backend() == "cpu":
+        sys.exit("--preset gpu times the full-size model, and JAX sees no accelerator: install jax[cuda13]")
     print(f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), JAX {jax.__version__}")
     print(" ".join(f"{key}={value}" for key, value in dataclasses.asdict(config).items()))
     measurements = []

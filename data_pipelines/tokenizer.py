@@ -27,6 +27,7 @@ class Tokenizer:
 
     def __init__(self, tokens: Sequence[str], *, is_lower_case: bool):
         self.tokens = tuple(tokens)
+        self.is_lower_case = is_lower_case
         vocab = {token: index for index, token in enumerate(self.tokens)}
         self._model = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
         self._model.normalizer = normalizers.BertNormalizer(lowercase=is_lower_case)
@@ -56,6 +57,12 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
+
+    def save(self, folder: Path) -> None:
+        """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` makes an equal tokenizer."""
+        write_vocab(folder / "vocab.txt", self.tokens)
+        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
 
     def split(self, text: str) -> list[str]:
         """Return the tokens of a text, [CLS] and [SEP] included: labels for attention maps."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -199,12 +200,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"clipbert: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("clipbert: interrupted; the same command continues a training run", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # a full disk, a directory that may not be written
+        print(f"clipbert: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("clipbert: interrupted; the same command continues a training run", file=sys.stderr)
+        sys.exit(130)
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:
@@ -218,7 +222,11 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
     if any(name in arguments for name in EXPERIMENTS):
         return
     known = ", ".join(EXPERIMENTS)
-    given = next((argument for argument in arguments[1:] if not argument.startswith("-")), None)
+    # Not an option, nor the value of one.
+    pairs = itertools.pairwise(arguments)
+    given = next(
+        (now for before, now in pairs if not now.startswith("-") and not before.startswith("-")), None
+    )
     if given is None:
         raise UserError(f"say what to train, for example `clipbert train demo/retrieval`; there are {known}")
     nearest = difflib.get_close_matches(given, EXPERIMENTS, n=1)

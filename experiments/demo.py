@@ -107,3 +107,6 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("demo: interrupted; `make demo` goes on where it stopped", file=sys.stderr)
+        sys.exit(130)

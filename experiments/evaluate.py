@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clipbert_jax.metrics import retrieval_metrics
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
 from data_pipelines.loader import DataConfig, video_batches
+from experiments.experiment import to_json
 from experiments.progress import Progress, say
 from experiments.results import environment, write_json
 from experiments.runs import Run, load_run
@@ -66,12 +68,18 @@ def evaluate(
     num_workers: int = 0,
     out: Path | None = None,
 ) -> dict[int, Scores]:
-    """Evaluate a run, print the table, and write `results.json` and `scores-<split>-<n>-clips.npz`.
+    """Evaluate a run, print the table, and write the results and `scores-<split>-<n>-clips.npz`.
+
+    Results go to `results.json` for the test split, to `results-<split>.json` for another. Numbers of clips
+    that the file already has, from an evaluation that agrees in everything else, stay in it.
 
     Raises:
       UserError: no such run, checkpoint or split; a video that is missing or cannot be decoded.
     """
     _check_positive(num_clips=num_clips, batch_size=[batch_size], texts_per_call=[texts_per_call])
+    out = out or run_dir
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a directory")
     run = load_run(run_dir, step=step)
     data = dataclasses.replace(
         run.experiment.data,
@@ -84,19 +92,19 @@ def evaluate(
         )
         for count in num_clips
     }
-    metrics = {count: table.metrics() for count, table in scores.items()}
-    out = out or run_dir
+    try:
+        metrics = {count: table.metrics() for count, table in scores.items()}
+    except ValueError as error:
+        raise UserError(f"{run_dir} cannot be evaluated: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
     for count, table in scores.items():
         table.write(out / f"scores-{split}-{count}-clips.npz")
-    results = {
-        direction: {str(count): metrics[count][direction] for count in num_clips} for direction in DIRECTIONS
-    }
     num_videos, num_captions = scores[num_clips[0]].logits.shape
     factors = {"split": split, "num_videos": num_videos, "num_captions": num_captions}
-    write_json(out / "results.json", {**results, "run": {**factors, **run_factors(run, data)}})
+    path = out / ("results.json" if split == "test" else f"results-{split}.json")
+    write_results(path, metrics, {**factors, **run_factors(run, data)})
     say(_table(metrics))
-    say(f"results: {out / 'results.json'}")
+    say(f"results: {path}")
     return scores
 
 
@@ -127,6 +135,24 @@ def score_split(
     return Scores(captions=captions, video_ids=video_ids, logits=logits)
 
 
+def write_results(path: Path, metrics: dict[int, dict[str, Any]], run: dict[str, Any]) -> None:
+    """Write {direction: {number of clips: metrics}, "run": factors}, with what fits from the old file."""
+
+    def lasting(factors: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in factors.items() if name not in ("command", "date")}
+
+    old = json.loads(path.read_text()) if path.exists() else {}
+    by_direction = {
+        direction: {str(count): both[direction] for count, both in metrics.items()}
+        for direction in DIRECTIONS
+    }
+    if lasting(old.get("run", {})) == lasting(run):
+        for direction, by_count in by_direction.items():
+            merged = {**old[direction], **by_count}
+            by_direction[direction] = {count: merged[count] for count in sorted(merged, key=int)}
+    write_json(path, {**by_direction, "run": run})
+
+
 def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
     """Return everything else that the numbers depend on, for the result file."""
     experiment = run.experiment
@@ -140,7 +166,7 @@ def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
         "size": data.size,
         "consensus": experiment.task.consensus,
         "seed": experiment.train.seed,
-        "compute_dtype": experiment.model.compute_dtype,
+        "config": to_json(experiment),
         **environment(),
     }
 

@@ -30,10 +30,14 @@ class Experiment:
 
 
 # These change how a run is watched, fed or stored, but no number in it: they may differ when it goes on.
+# (Paths may: what the files there hold is compared by `runs.data_sha256`.)
 FREE_FIELDS = frozenset(
     {
         "data.data_dir",
+        "data.vocab",
         "data.num_workers",
+        "data.num_threads",
+        "data.num_prefetch",
         "train.log_every_steps",
         "train.save_every_steps",
         "train.num_kept_checkpoints",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 PACKAGES = ("clipbert_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "av", "numpy")
 
@@ -23,7 +22,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "device": f"{jax.device_count()} x {device.platform} ({device.device_kind})",
-        "command": shlex.join(["clipbert", *sys.argv[1:]]),
+        "command": command_line(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -35,21 +34,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def write_scores(
-    path: Path,
-    *,
-    logits: np.ndarray,
-    video_ids: tuple[str, ...],
-    caption_ids: tuple[str, ...],
-    texts: tuple[str, ...],
-    video_of_text: np.ndarray,
-) -> None:
-    """Write a score matrix [videos, texts] with the names of its rows and columns (NumPy .npz)."""
-    np.savez_compressed(
-        path,
-        match_logits=logits,
-        video_ids=np.array(video_ids),
-        caption_ids=np.array(caption_ids),
-        texts=np.array(texts),
-        video_of_text=video_of_text,
-    )
+def command_line() -> str:
+    """Return how this process was started, as one would type it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
+    return shlex.join([*program, *sys.argv[1:]])

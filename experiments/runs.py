@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,15 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Scorer
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import split_model
-from clipbert_jax.training.checkpoint import load_parameters
+from clipbert_jax.training.checkpoint import SavedCheckpoint
 from clipbert_jax.training.loop import train
-from clipbert_jax.training.run_directory import claim, read_config
+from clipbert_jax.training.run_directory import claim, list_differences, read_config
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.loader import train_batches
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
@@ -50,8 +51,12 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
         process_count=jax.process_count(),
     )
     make_batches(start_step=0).close()  # bad annotations are reported before the directory is claimed
-    claim(workdir, to_json(experiment), free=FREE_FIELDS)
-    shutil.copyfile(vocabulary_path(experiment), workdir / "vocab.txt")
+    resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
+    if jax.process_index() == 0:
+        claim(workdir, resolved_config, free=FREE_FIELDS)
+        experiment.data.load_tokenizer().save(workdir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run directory is claimed")
     log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
     train(
         make_model(experiment),
@@ -60,8 +65,23 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
         optimizer_config=experiment.optimizer,
         make_batches=lambda step: make_batches(start_step=step),
         workdir=workdir,
+        resolved_config=resolved_config,
         log=log,
     )
+
+
+DATA_SHA256 = "data_sha256"
+"""Field of config.json beside the experiment's own: what the data were, wherever they are."""
+
+
+def data_sha256(experiment: Experiment) -> str:
+    """Return a fingerprint of what training reads: names of videos, train records, vocabulary."""
+    data_dir = Path(experiment.data.data_dir)
+    tokenizer = experiment.data.load_tokenizer()
+    digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
+    for path in [data_dir / "video_ids.json", *sorted(data_dir.glob("annotations/*/train.jsonl"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def make_model(experiment: Experiment) -> ClipBert:
@@ -107,7 +127,7 @@ AT_LEAST_ONE = {
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """Refuse counts below 1 and a frame rate that is not positive.
+    """Refuse counts, seeds and frame rates that are too small.
 
     Raises:
       UserError: there is one.
@@ -117,6 +137,10 @@ def check_numbers(experiment: Experiment) -> None:
             value = getattr(getattr(experiment, group), name)
             if value < 1:
                 raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 1, not {value}")
+    for group, name in (("data", "num_workers"), ("train", "seed")):
+        value = getattr(getattr(experiment, group), name)
+        if value < 0:
+            raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
     if not experiment.data.fps > 0:
         raise UserError(f"--data.fps must be above 0, not {experiment.data.fps}")
 
@@ -141,7 +165,7 @@ def check_model(experiment: Experiment) -> None:
             text_ids,
             text_mask,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"the model cannot be built with these --model and --data options: {error}"
         ) from error
@@ -184,18 +208,27 @@ class Run:
 
 
 def load_run(workdir: Path, *, step: int | None = None) -> Run:
-    """Load the newest checkpoint of a run (or that of `step`).
+    """Load the newest checkpoint of a run (or that of `step`), on one device.
 
     Raises:
-      UserError: no run there, no such checkpoint, or one that does not fit its config.
+      UserError: no run there, no such checkpoint, or one of another config than the run's.
     """
-    experiment = from_json(read_config(workdir), workdir / "config.json")
-    skeleton, *arrays = split_model(nnx.eval_shape(lambda: make_model(experiment)))
-    parameters, step = load_parameters(workdir, {**arrays[0], **arrays[1]}, step=step)
+    config = read_config(workdir)
+    checkpoint = SavedCheckpoint(workdir, step=step)
+    differences = list_differences(checkpoint.config, config, free=FREE_FIELDS)
+    if differences:
+        raise UserError(
+            f"{workdir / 'config.json'} is not the config that checkpoint {checkpoint.step} was trained with "
+            f"({'; '.join(differences)}): restore that file."
+        )
+    config.pop(DATA_SHA256, None)
+    experiment = from_json(config, workdir / "config.json")
+    skeleton, trainable, frozen = split_model(nnx.eval_shape(lambda: make_model(experiment)))
+    parameters = checkpoint.load_parameters({**trainable, **frozen})
     return Run(
         workdir=workdir,
         experiment=experiment,
-        step=step,
+        step=checkpoint.step,
         scorer=Scorer(skeleton, parameters),
-        tokenizer=load_tokenizer(workdir / "vocab.txt"),
+        tokenizer=load_tokenizer(workdir),
     )

@@ -1,9 +1,10 @@
 """Checkpoints: parameters, optimizer state, step, data position and the resolved config, by Orbax.
 
-A run directory holds
-
-    config.json        the resolved config of the run
-    checkpoints/STEP/  parameters (flat name -> array), optimizer, progress (JSON)
+    WORKDIR/checkpoints/STEP/
+        parameters   flat name -> array, trained and frozen
+        optimizer    the state of the optimizer
+        progress     JSON: schema version, step, position in the data
+        config       JSON: the resolved config of the run
 
 A checkpoint appears under its name only when it is complete.
 """
@@ -11,12 +12,13 @@ A checkpoint appears under its name only when it is complete.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
@@ -31,10 +33,11 @@ SCHEMA_VERSION = 1
 class Checkpointer:
     """Saves and restores the train state of one run; keeps the newest few."""
 
-    def __init__(self, workdir: Path, *, num_kept: int = 2) -> None:
+    def __init__(self, workdir: Path, *, config: Mapping[str, Any], num_kept: int = 2) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=num_kept, create=True)
         self.directory = workdir.resolve() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._config = dict(config)
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
 
     @property
     def latest_step(self) -> int | None:
@@ -44,101 +47,131 @@ class Checkpointer:
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Save asynchronously; an error of an earlier save is raised here."""
         self._manager.check_for_errors()
-        progress = {
-            "schema_version": SCHEMA_VERSION,
-            "step": int(state.step),
-            "data": data_state,
-        }
+        step = int(state.step)
         self._manager.save(
-            int(state.step),
+            step,
             args=ocp.args.Composite(
                 parameters=ocp.args.StandardSave({**state.params, **state.frozen}),
                 optimizer=ocp.args.StandardSave(state.opt_state),
-                progress=ocp.args.JsonSave(progress),
+                progress=ocp.args.JsonSave(
+                    {"schema_version": SCHEMA_VERSION, "step": step, "data": data_state}
+                ),
+                config=ocp.args.JsonSave(self._config),
             ),
         )
 
     def restore(self, state: TrainState, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
-        """Return the newest saved state, shaped and placed as `state`, and the data position."""
+        """Return the newest saved state, shaped and placed as `state`, and the data position.
+
+        Raises:
+          UserError: the checkpoint has another schema version, or other parameters than the model.
+        """
         step = self.latest_step
+        assert step is not None, "look at latest_step first"
+        arrays = {**state.params, **state.frozen}
+        progress = _read_progress(self._manager, step)
+        _check_names(self._manager, step, arrays)
         sharding = replicated(mesh)
-
-        def target(tree: Any) -> Any:
-            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                parameters=ocp.args.StandardRestore(target({**state.params, **state.frozen})),
-                optimizer=ocp.args.StandardRestore(target(state.opt_state)),
-                progress=ocp.args.JsonRestore(),
+                parameters=ocp.args.StandardRestore(_target(arrays, sharding)),
+                optimizer=ocp.args.StandardRestore(_target(state.opt_state, sharding)),
             ),
         )
-        _check_schema(restored["progress"], self.directory)
-        arrays = restored["parameters"]
-        return (
-            dataclasses.replace(
-                state,
-                params={name: arrays[name] for name in state.params},
-                frozen={name: arrays[name] for name in state.frozen},
-                opt_state=restored["optimizer"],
-                step=jax.device_put(jax.numpy.int32(restored["progress"]["step"]), sharding),
-            ),
-            restored["progress"]["data"],
+        parameters = restored["parameters"]
+        restored_state = dataclasses.replace(
+            state,
+            params={name: parameters[name] for name in state.params},
+            frozen={name: parameters[name] for name in state.frozen},
+            opt_state=restored["optimizer"],
+            step=jax.device_put(jax.numpy.int32(progress["step"]), sharding),
         )
+        return restored_state, progress["data"]
 
     def close(self) -> None:
         """Wait for the last save; its error is raised here."""
         self._manager.close()
 
 
-def load_parameters(
-    workdir: Path, expected: Parameters, *, step: int | None = None
-) -> tuple[Parameters, int]:
-    """Return the flat parameters of a run's checkpoint and its step (the newest by default).
+class SavedCheckpoint:
+    """One checkpoint of a run, to be read on any number of devices of any kind."""
 
-    Args:
-      workdir: the run directory.
-      expected: arrays or shapes that the model needs; names and shapes must agree exactly.
-      step: which checkpoint.
+    def __init__(self, workdir: Path, *, step: int | None = None) -> None:
+        """Find the checkpoint of `step`, the newest by default.
 
-    Raises:
-      UserError: no such checkpoint, or it holds other parameters than the model needs.
-    """
-    directory = workdir.resolve() / "checkpoints"
-    if not directory.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a `clipbert train` run.")
-    with ocp.CheckpointManager(directory) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
-            raise UserError(f"{directory} holds no complete checkpoint yet: train longer, then try again.")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise UserError(f"{directory} holds no checkpoint of step {step}; it has {steps}.")
-        handlers = ocp.args.Composite(parameters=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore())
-        restored = manager.restore(step, args=handlers)
-    _check_schema(restored["progress"], directory)
-    _check_names(restored["parameters"], expected, directory / str(step))
-    return {name: restored["parameters"][name] for name in expected}, step
+        Raises:
+          UserError: there is none, or another version wrote it.
+        """
+        self._directory = workdir.resolve() / "checkpoints"
+        if not self._directory.is_dir():
+            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a `clipbert train` run.")
+        with self._open() as manager:
+            steps = sorted(manager.all_steps())
+            if not steps:
+                raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first.")
+            self.step = steps[-1] if step is None else step
+            if self.step not in steps:
+                raise UserError(f"{self._directory} holds no checkpoint of step {step}; it has {steps}.")
+            _read_progress(manager, self.step)
+            config = ocp.args.Composite(config=ocp.args.JsonRestore())
+            self.config: dict[str, Any] = manager.restore(self.step, args=config)["config"]
+            """The resolved config that it was trained with."""
+
+    def load_parameters(self, expected: Parameters) -> Parameters:
+        """Return the parameters by flat name, on one device.
+
+        Args:
+          expected: arrays or shapes that the model needs; names and shapes must agree exactly.
+
+        Raises:
+          UserError: they do not.
+        """
+        with self._open() as manager:
+            _check_names(manager, self.step, expected)
+            target = _target(expected, SingleDeviceSharding(jax.local_devices()[0]))
+            restore = ocp.args.Composite(parameters=ocp.args.StandardRestore(target))
+            parameters = manager.restore(self.step, args=restore)["parameters"]
+        return {name: parameters[name] for name in expected}
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(self._directory, item_handlers=_handlers())
 
 
-def _check_schema(progress: dict[str, Any], directory: Path) -> None:
+def _handlers() -> dict[str, Any]:
+    return {
+        "parameters": ocp.StandardCheckpointHandler(),
+        "optimizer": ocp.StandardCheckpointHandler(),
+        "progress": ocp.JsonCheckpointHandler(),
+        "config": ocp.JsonCheckpointHandler(),
+    }
+
+
+def _target(tree: Any, sharding: Sharding) -> Any:
+    """Return shapes, types and places of arrays; without a place Orbax wants the devices of the save."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    progress = manager.restore(step, args=restore)["progress"]
     version = progress.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"The checkpoint in {directory} has schema version {version}, this program reads "
-            f"{SCHEMA_VERSION}: use the version of clipbert_jax that wrote it."
+            f"The checkpoint {manager.directory / str(step)} has schema version {version}, this program "
+            f"reads {SCHEMA_VERSION}: use the version of clipbert_jax that wrote it."
         )
+    return progress
 
 
-def _check_names(arrays: Parameters, expected: Parameters, path: Path) -> None:
+def _check_names(manager: ocp.CheckpointManager, step: int, expected: Parameters) -> None:
+    saved = manager.item_metadata(step)["parameters"]
     try:
         check_names_and_shapes(
             {name: tuple(array.shape) for name, array in expected.items()},
-            {name: tuple(array.shape) for name, array in arrays.items()},
+            {name: tuple(array.shape) for name, array in saved.items()},
         )
     except WeightsMismatchError as error:
         raise UserError(
-            f"The checkpoint {path} does not fit the model of its config.json, which must be the one it was "
-            f"trained with: {error}"
+            f"The checkpoint {manager.directory / str(step)} does not fit the model of its config: {error}"
         ) from error

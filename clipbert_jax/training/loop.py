@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def train(
     optimizer_config: OptimizerConfig,
     make_batches: Callable[[int], BatchIterator],
     workdir: Path,
+    resolved_config: Mapping[str, Any],
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainState:
@@ -61,6 +62,7 @@ def train(
       optimizer_config: learning rates and the rest.
       make_batches: step -> this process's batches from that step on.
       workdir: the run directory.
+      resolved_config: of the whole run, as JSON values; stored with each checkpoint.
       mesh: devices; all of them by default.
       log: receives progress lines (only on process 0).
     """
@@ -76,7 +78,7 @@ def train(
         num_accumulation_steps=config.num_accumulation_steps,
     )
 
-    checkpointer = Checkpointer(workdir, num_kept=config.num_kept_checkpoints)
+    checkpointer = Checkpointer(workdir, config=resolved_config, num_kept=config.num_kept_checkpoints)
     if checkpointer.latest_step is not None:
         state, data_state = checkpointer.restore(state, mesh)
         log(f"continuing from step {int(state.step)} of {config.num_steps} in {workdir}")

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.batch import Batch
+from clipbert_jax.errors import UserError
+
+_CLOSE_SECONDS = 10.0
+"""How long `close` waits for a batch that is being made."""
 
 
 @runtime_checkable
@@ -36,11 +40,19 @@ class Prefetcher(Iterator[Batch]):
       state: position after the last batch returned: what a checkpoint must hold.
     """
 
-    def __init__(self, batches: BatchIterator, put: Callable[[Batch], Batch], *, num_ahead: int = 2) -> None:
+    def __init__(
+        self,
+        batches: BatchIterator,
+        put: Callable[[Batch], Batch],
+        *,
+        num_ahead: int = 2,
+        timeout_seconds: float = 600.0,
+    ) -> None:
         self.wait_seconds = 0.0
         self.state = batches.get_state()
         self._batches = batches
         self._put = put
+        self._timeout_seconds = timeout_seconds
         self._queue: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(num_ahead)
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
@@ -48,7 +60,14 @@ class Prefetcher(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         start = time.perf_counter()
-        item = self._queue.get()
+        try:
+            item = self._queue.get(timeout=self._timeout_seconds)
+        except queue.Empty:
+            raise UserError(
+                f"No batch came within {self._timeout_seconds:.0f} seconds: a worker is stuck on a video, or "
+                f"the storage of the data does not answer. Check the data directory; the same command then "
+                f"continues from the newest checkpoint."
+            ) from None
         self.wait_seconds += time.perf_counter() - start
         if isinstance(item, BaseException):
             raise item
@@ -56,12 +75,14 @@ class Prefetcher(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Stop the thread, then the iterator."""
+        """Stop the thread, then the iterator; a thread that is stuck for good is left behind."""
         self._is_closed.set()
-        while self._thread.is_alive():
+        give_up = time.perf_counter() + _CLOSE_SECONDS
+        while self._thread.is_alive() and time.perf_counter() < give_up:
             self._drain()
             self._thread.join(timeout=0.05)
-        self._batches.close()
+        if not self._thread.is_alive():
+            self._batches.close()
 
     def _drain(self) -> None:
         try:

@@ -23,23 +23,18 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = fr
         that are no run.
     """
     path = workdir / "config.json"
+    temporary = path.with_suffix(".tmp")
     if path.exists():
-        saved = read_config(workdir)
-        differences = [
-            f"{name}: {old!r} there, {new!r} now"
-            for name, old, new in _differences(saved, config)
-            if name not in free
-        ]
+        differences = list_differences(read_config(workdir), config, free=free)
         if differences:
             raise UserError(
                 f"{workdir} holds a run with another config ({'; '.join(differences)}): "
-                f"choose another --workdir, or the same settings to continue that run."
+                f"choose another run directory, or the same settings to continue that run."
             )
         return
-    if workdir.is_dir() and any(workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir.")
+    if workdir.exists() and (not workdir.is_dir() or set(workdir.iterdir()) - {temporary}):
+        raise UserError(f"{workdir} holds something that is no run: choose another run directory.")
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(config, indent=2) + "\n")
     temporary.replace(path)
 
@@ -54,9 +49,25 @@ def read_config(workdir: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{workdir} holds no run (no config.json): give the --workdir of `clipbert train`.")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        config = json.loads(path.read_text())
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it, or train again.") from error
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{path} is no config, but a JSON {type(config).__name__}: restore it, or train again."
+        )
+    return config
+
+
+def list_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, free: frozenset[str] = frozenset()
+) -> list[str]:
+    """Return a phrase for every field that differs between two configs, except the `free` ones."""
+    return [
+        f"{name}: {left!r} there, {right!r} now"
+        for name, left, right in _differences(old, new)
+        if name not in free
+    ]
 
 
 def _differences(

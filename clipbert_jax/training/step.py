@@ -101,10 +101,11 @@ def make_train_step(
             (total, weight), grads = grad_of_sum(params, frozen, part_batch, part_key)
             return jax.tree.map(jnp.add, carry, (total, weight, grads)), None
 
-        zero = jnp.zeros((), jnp.float32)
-        start = (zero, zero, jax.tree.map(jnp.zeros_like, params))
         parts = (jnp.arange(num_accumulation_steps), [_fold(x, num_accumulation_steps) for x in leaves])
-        carry, _ = jax.lax.scan(body, start, parts)
+        first = jax.tree.unflatten(structure, [x[0] for x in parts[1]])
+        shapes = jax.eval_shape(lambda: grad_of_sum(params, frozen, first, key))
+        (total, weight), grads = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        carry, _ = jax.lax.scan(body, (total, weight, grads), parts)
         return carry
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -1,7 +1,10 @@
 """The commands end to end on a small corpus, and what they say to a user's mistakes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
 from experiments.cli import main
 
+ROOT = Path(__file__).parents[2]
 SMALL = (  # noqa: SIM905, reads better than a list
     "--data.size 32 --data.num-clips 2 --train.batch-size 8 --train.num-steps 2 --model.fusion.num-layers 1 "
     "--train.log-every-steps 1"
@@ -85,6 +89,11 @@ def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, ca
     )
     assert "text to video" in capsys.readouterr().out
 
+    main(["evaluate", str(run_dir), "--num-clips", "2", "--out", str(tmp_path)])
+    merged = json.loads((tmp_path / "results.json").read_text())
+    assert merged["text_to_video"].keys() == {"1", "2", "3"}
+    assert merged["video_to_text"]["3"] == results["video_to_text"]["3"]
+
     one = tmp_path / "one"
     main(["evaluate", str(run_dir), "--num-clips", "3", "--out", str(one), "--batch-size", "1"])
     np.testing.assert_allclose(
@@ -118,6 +127,8 @@ def test_a_misspelt_field_is_refused_with_a_suggestion(tmp_path, capsys):
 def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
     said = fails(["train", "demo/retreival", "--workdir", tmp_path / "x"], capsys)
     assert "did you mean demo/retrieval?" in said
+    said = fails(["train", "--workdir", tmp_path / "x", "demo/retreival"], capsys)
+    assert "did you mean demo/retrieval?" in said
 
 
 @pytest.mark.parametrize(
@@ -128,6 +139,9 @@ def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
         (["--model.fusion.vocab-size", "10"], "--model.fusion.vocab-size"),
         (["--data.max-text-length", "100"], "--data.max-text-length is 100"),
         (["--train.num-steps", "0"], "--train.num-steps must be at least 1"),
+        (["--train.seed", "-1"], "--train.seed must be at least 0"),
+        (["--data.num-workers", "-1"], "--data.num-workers must be at least 0"),
+        (["--model.fusion.num-heads", "0"], "the model cannot be built"),
         (["--data.fps", "0"], "--data.fps must be above 0"),
         (["--data.size", "8"], "the model cannot be built"),
         (["--data.size", "448"], "fusion.max_grid_rows"),
@@ -157,9 +171,44 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused(run_dir, tmp_path,
     config["model"]["fusion"]["num_layers"] = 2
     (other / "config.json").write_text(json.dumps(config))
     said = fails(["evaluate", other], capsys)
-    assert "does not fit" in said
-    assert "missing: fusion/layers/1/" in said
+    assert "is not the config that checkpoint 2 was trained with" in said
+    assert "model.fusion.num_layers: 1 there, 2 now" in said
     assert not (other / "results.json").exists()
+
+
+def test_a_run_of_eight_devices_is_used_on_one(run_dir, video):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    command = [sys.executable, "-m", "experiments.cli", "predict", str(run_dir), str(video)]
+    done = subprocess.run(
+        [*command, "--num-clips", "1", "--json", "--texts", "a ball"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["texts"][0]["text"] == "a ball"
+
+
+def test_other_data_under_the_same_settings_are_refused(run_dir, tmp_path, capsys):
+    other = prepare_embedded(
+        tmp_path / "other", num_train=8, num_validation=2, num_test=6, seed=1, num_workers=0
+    )
+    vocabulary = (run_dir / "vocab.txt").read_text()
+    said = fails(["train", "demo/retrieval", "--data-dir", other, "--workdir", run_dir, *SMALL], capsys)
+    assert "data_sha256" in said
+    assert (run_dir / "vocab.txt").read_text() == vocabulary
+
+
+def test_a_tokenizer_folder_is_taken_along(data_dir, tmp_path):
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    shutil.copy(data_dir / "vocab.txt", tokenizer)
+    (tokenizer / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run"]
+    main([str(a) for a in [*arguments, "--data.vocab", tokenizer, *SMALL, "--train.num-steps", "1"]])
+    assert json.loads((tmp_path / "run" / "tokenizer_config.json").read_text())["do_lower_case"] is False
 
 
 def test_bad_videos_are_refused_by_name(run_dir, tmp_path, capsys):

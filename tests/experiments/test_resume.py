@@ -1,4 +1,7 @@
-"""A run that is killed and goes on ends bitwise where an unbroken run ends, batches included."""
+"""A run that is killed and goes on ends bitwise where an unbroken run ends, batches included.
+
+Killed twice: before the first checkpoint, and between two, then with worker processes.
+"""
 
 import os
 import signal
@@ -24,10 +27,10 @@ def data_dir(tmp_path_factory):
     return prepare_embedded(path, num_train=10, num_validation=2, num_test=2, num_workers=0)
 
 
-def start(data_dir, folder, *, kill_after_step=0):
+def start(data_dir, folder, *, kill_after_step=0, num_workers=0):
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    arguments = [data_dir, folder / "run", folder / "batches.txt", kill_after_step]
+    arguments = [data_dir, folder / "run", folder / "batches.txt", kill_after_step, num_workers]
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, arguments)],
         env=environment,
@@ -56,11 +59,16 @@ def read_checkpoint(folder):
 @pytest.mark.filterwarnings("ignore:.*sharding.*:UserWarning")  # Orbax on restoring without a target
 def test_ten_steps_equal_five_a_kill_and_five(data_dir, tmp_path):
     unbroken = start(data_dir, tmp_path / "unbroken")
-    killed = start(data_dir, tmp_path / "killed", kill_after_step=7)
+    killed = start(data_dir, tmp_path / "killed", kill_after_step=3)
     output, _ = unbroken.communicate(timeout=300)
     assert unbroken.returncode == 0, output
     output, _ = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, output
+
+    killed = start(data_dir, tmp_path / "killed", kill_after_step=7, num_workers=2)
+    output, _ = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, output
+    assert "continuing" not in output, "the first kill came before the first checkpoint"
 
     resumed = start(data_dir, tmp_path / "killed")
     output, _ = resumed.communicate(timeout=300)

@@ -1,6 +1,6 @@
 """Train as `clipbert train` does, note what every step was fed, and die by SIGKILL if told to.
 
-python train_and_die.py DATA_DIR WORKDIR NOTES KILL_AFTER_STEP   (0: live on)
+python train_and_die.py DATA_DIR WORKDIR NOTES KILL_AFTER_STEP NUM_WORKERS   (KILL_AFTER_STEP 0: live on)
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.experiment import Experiment
 SAVE_EVERY = 5
 
 
-def experiment(data_dir: str) -> Experiment:
+def experiment(data_dir: str, num_workers: int) -> Experiment:
     """Return a short run with dropout and accumulation, so that all randomness takes part."""
     demo = demo_retrieval.experiment()
     fusion = dataclasses.replace(
@@ -31,7 +31,7 @@ def experiment(data_dir: str) -> Experiment:
     return dataclasses.replace(
         demo,
         model=dataclasses.replace(demo.model, fusion=fusion),
-        data=dataclasses.replace(demo.data, data_dir=data_dir, num_clips=2, size=32),
+        data=dataclasses.replace(demo.data, data_dir=data_dir, num_clips=2, size=32, num_workers=num_workers),
         train=TrainConfig(
             num_steps=10,
             batch_size=4,
@@ -42,7 +42,7 @@ def experiment(data_dir: str) -> Experiment:
     )
 
 
-def main(data_dir: str, workdir: str, notes: str, kill_after_step: int) -> None:
+def main(data_dir: str, workdir: str, notes: str, kill_after_step: int, num_workers: int) -> None:
     """Run it."""
 
     def note_batch(self: TrainBatches) -> object:
@@ -57,14 +57,14 @@ def main(data_dir: str, workdir: str, notes: str, kill_after_step: int) -> None:
         print(line, flush=True)
         if kill_after_step and line.startswith(f"step {kill_after_step:>2}/"):
             saved = Path(workdir) / "checkpoints" / str(SAVE_EVERY)
-            while not saved.is_dir():  # the save runs beside the training
+            while kill_after_step > SAVE_EVERY and not saved.is_dir():  # the save runs beside the training
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
 
     original_next = TrainBatches.__next__
     TrainBatches.__next__ = note_batch
-    runs.train_run(experiment(data_dir), Path(workdir), log=log)
+    runs.train_run(experiment(data_dir, num_workers), Path(workdir), log=log)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

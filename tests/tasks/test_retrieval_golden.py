@@ -96,6 +96,5 @@ def test_loss_and_gradients_equal_the_original(name):
         _check(name, "float64", loss=1e-7, norm=1e-6, value=1e-5)
 
 
-@pytest.mark.slow
 def test_float32_stays_within_tolerance():
     _check("ret_ce_lse", "float32", loss=1e-5, norm=3e-3, value=3e-2)

@@ -33,7 +33,7 @@ def test_fields_that_change_no_result_may_differ(tmp_path):
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty and holds no run"):
+    with pytest.raises(UserError, match="holds something that is no run"):
         claim(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
