@@ -3,8 +3,10 @@
 Command:   clipbert prepare demo --data-dir data/demo
            clipbert train demo/retrieval --data-dir data/demo --workdir runs/demo
            clipbert evaluate runs/demo --num-clips 1 2 4 8
+
 Hardware:  a laptop; about 4 minutes on 2 CPU cores.
-Expect:    see docs/results.md.
+
+Expect:    R@1 above 80 % with 8 clips, below 10 % with one (docs/results.md).
 """
 
 from clipbert_jax.config import ClipBertConfig
