@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import os
 import sys
@@ -161,7 +162,7 @@ class TrainBatches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = _start(self._batches[self._next_step :], self._config)
-        batch = Batch(**next(self._iterator))
+        batch = Batch(**_owned(next(self._iterator)))
         self._next_step += 1
         return batch
 
@@ -178,7 +179,7 @@ class TrainBatches(Iterator[Batch]):
         """Stop the workers; asking for another batch would start them again."""
         if self._iterator is not None:
             self._iterator.close()
-            self._iterator = None  # lets go of batches in shared memory
+            self._iterator = None
 
 
 def train_batches(
@@ -294,9 +295,10 @@ def video_batches(
     iterator = _start(grain.MapDataset.range(num_batches).map(make_batch), config)
     try:
         for number, arrays in enumerate(iterator):
-            yield VideoBatch(video_ids=make_batch.rows(number), **arrays)
+            yield VideoBatch(video_ids=make_batch.rows(number), **_owned(arrays))
     finally:
         iterator.close()
+        gc.collect()  # Grain leaves the workers' last batches in reference cycles, and so in shared memory
 
 
 def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterator:
@@ -316,6 +318,11 @@ def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterat
     iterator.get_state()  # makes the iterators of all workers, or `close` would overlook some
     iterator.start_prefetch()
     return iterator
+
+
+def _owned(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copy arrays out of the memory shared with workers, which must be given back before the program ends."""
+    return {name: np.array(array) for name, array in arrays.items()}
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:

@@ -239,7 +239,7 @@ def loader_script(data_dir: Path, body: str) -> list[str]:
     head = f"""
         import multiprocessing, time
         from clipbert_jax.tasks.retrieval import Retrieval
-        from data_pipelines.loader import DataConfig, train_batches
+        from data_pipelines.loader import DataConfig, train_batches, video_batches
         def main():
             config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers=2)
             batches = train_batches(config, Retrieval(), batch_size=2, seed=0)
@@ -258,11 +258,13 @@ def test_closing_leaves_no_shared_memory_behind(data_dir):
     command = loader_script(
         data_dir,
         """
-        next(batches)
+        kept = next(batches)
         time.sleep(1)  # until workers have nothing to do
         batches.close()
+        videos = [f"test_{n:05}" for n in range(5)]
+        kept = kept, list(video_batches(config, videos, batch_size=1, num_clips=1))
         assert not multiprocessing.active_children()
-        time.sleep(0.5)  # Grain deletes in a thread
+        time.sleep(1)  # Grain deletes in a thread
         """,
     )
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True)
@@ -278,7 +280,9 @@ def test_workers_die_with_a_killed_parent(data_dir):
         time.sleep(60)
         """,
     )
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as parent:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    ) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(workers) == 2
         parent.send_signal(signal.SIGKILL)
