@@ -99,8 +99,8 @@ def read_frames(
       UnreadableVideo: a wanted frame does not come out; the bytes are not those of the index.
     """
     wanted, places = np.unique(frame_indices, return_inverse=True)
-    displayed = index.width, index.height
-    to_rgb = _RgbConverter(displayed[::-1] if index.rotation % 180 else displayed, index.rotation)
+    width, height = index.width, index.height
+    to_rgb = _RgbConverter((height, width) if index.rotation % 180 else (width, height), index.rotation)
     try:
         with av.open(io.BytesIO(video), "r", **_TOLERANT) as container:
             if index.first_pts == _UNKNOWN_PTS:

@@ -6,6 +6,7 @@ a case in `make_examples`.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,10 +39,27 @@ class TaskExamples(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalExamples:
-    """A caption, then captions of other videos."""
+    """A caption, then captions of other videos.
+
+    Raises:
+      UserError: a caption has no possible negative, or no negatives are wanted.
+    """
 
     captions: Sequence[Caption]
     num_negatives: int
+
+    def __post_init__(self) -> None:
+        if self.num_negatives < 1:
+            raise UserError(f"--task.num-negatives must be at least 1, not {self.num_negatives}")
+        of_video = collections.Counter(caption.video_id for caption in self.captions)
+        of_text = collections.Counter(caption.text for caption in self.captions)
+        of_both = collections.Counter((caption.video_id, caption.text) for caption in self.captions)
+        for c in self.captions:
+            if of_video[c.video_id] + of_text[c.text] - of_both[c.video_id, c.text] == len(self.captions):
+                raise UserError(
+                    f"no negative for caption {c.id!r}: all others are of the same video or say the same; "
+                    "retrieval needs captions of at least two videos that differ"
+                )
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -60,14 +78,8 @@ class RetrievalExamples:
 
     def _negative(self, positive: Caption, rng: np.random.Generator) -> Caption:
         """Draw a caption of another video that says something else."""
-        for index in _draws(rng, len(self.captions)):
-            other = self.captions[index]
-            if other.video_id != positive.video_id and other.text != positive.text:
-                return other
-        raise UserError(
-            f"no negative for caption {positive.id!r}: all others are of the same video or say the same; "
-            "retrieval needs captions of at least two videos that differ"
-        )
+        others = (self.captions[index] for index in _draws(rng, len(self.captions)))
+        return next(c for c in others if c.video_id != positive.video_id and c.text != positive.text)
 
 
 def _draws(rng: np.random.Generator, count: int) -> Iterator[int]:
@@ -80,7 +92,7 @@ def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
     """Return the examples of a task; a new task adds a case here.
 
     Raises:
-      UserError: the data directory has no records of the kind the task needs.
+      UserError: the data directory has no records of the kind the task needs, or they do not do for it.
     """
     match task:
         case Retrieval():

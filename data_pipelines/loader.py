@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,9 @@ def train_batches(
       UnreadableVideo: while iterating, a video does not decode.
     """
     if batch_size % process_count:
-        raise UserError(f"batch_size={batch_size} must be a multiple of the {process_count} processes")
+        raise UserError(
+            f"--train.batch-size {batch_size} must be a multiple of the {process_count} processes"
+        )
     corpus = open_corpus(config.data_dir)
     examples = make_examples(task, config.data_dir, split)
     _check_examples(examples, corpus, split)
@@ -226,12 +228,16 @@ def train_batches(
 
 def _check_examples(examples: TaskExamples, corpus: Corpus, split: str) -> None:
     if not len(examples):
-        raise UserError(f"{corpus.data_dir} has no {split} examples for this task; prepare some")
-    missing = sorted({v for v in map(examples.video_id, range(len(examples))) if v not in corpus})
+        raise UserError(f"{corpus.data_dir} has no {split} examples for this task; prepare it with some")
+    _check_videos(map(examples.video_id, range(len(examples))), corpus, f"of the {split} records")
+
+
+def _check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
+    missing = sorted({video_id for video_id in video_ids if video_id not in corpus})
     if missing:
         raise UserError(
-            f"{len(missing)} videos of the {split} records, {missing[0]!r} first, are not in "
-            f"{corpus.data_dir}; prepare it again"
+            f"{len(missing)} videos {which}, {missing[0]!r} first, are not in {corpus.data_dir}; "
+            "prepare it again"
         )
 
 
@@ -284,10 +290,14 @@ def video_batches(
       sampling: `uniform` covers the whole video.
 
     Raises:
-      UserError: no such data directory or video.
+      UserError: no such data directory or video; a video twice.
       UnreadableVideo: a video does not decode; nothing is put in its place.
     """
     corpus = open_corpus(config.data_dir)
+    _check_videos(video_ids, corpus, "asked for")
+    if len(set(video_ids)) < len(video_ids):
+        twice = next(video_id for video_id in video_ids if video_ids.count(video_id) > 1)
+        raise UserError(f"video {twice!r} is asked for twice; name every video once")
     make_batch = _MakeVideoBatch(tuple(video_ids), corpus, config, batch_size, num_clips, sampling)
     num_batches = -(-len(video_ids) // batch_size)
     if not num_batches:

@@ -31,7 +31,7 @@ def resized_hw(height: int, width: int, size: int) -> tuple[int, int]:
         resized = int(size * (height / width)), size
     if 0 in resized:
         raise UserError(
-            f"frames of {width}x{height} pixels vanish at size {size}; use a larger size or crop them"
+            f"frames of {width}x{height} pixels vanish at size {size}; use a larger --data.size or crop them"
         )
     return resized
 

@@ -39,7 +39,7 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
     path = records_path(data_dir, kind, split)
     if not path.is_file():
         raise UserError(
-            f"no {FOLDER_OF_KIND[kind]} for split {split!r}: {path} does not exist; run prepare first"
+            f"no {FOLDER_OF_KIND[kind]} for split {split!r}: {path} does not exist; use `clipbert prepare`"
         )
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):

@@ -113,7 +113,7 @@ class Corpus:
         """
         if video_id not in self._row_of:
             raise UserError(
-                f"no video {video_id!r} in {self.data_dir}; `ids` of the corpus lists what there is"
+                f"no video {video_id!r} in {self.data_dir}; its video_ids.json lists those it has"
             )
         if self._source is None:  # opened where it is used: in the worker process
             builder = tfds.builder_from_directory(self.data_dir / "videos" / "video_corpus" / FORMAT_VERSION)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
+import math
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,12 +62,12 @@ def prepare_embedded(
       on_progress: called with the number of videos made so far.
 
     Raises:
-      UserError: the directory exists; more videos asked for than there are different captions.
+      UserError: the directory exists; more videos asked for than there are different captions; a bad seed.
     """
     from data_pipelines.corpus.builder import Video, write_videos  # late: keeps worker processes light
 
     counts = {"train": num_train, "validation": num_validation, "test": num_test}
-    _check_counts(level, counts)
+    _check_options(level, counts, seed)
     plans = {split: _plan_split(split, level, counts[split], seed) for split in SPLITS}
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         all_plans = [plan for split in SPLITS for plan in plans[split]]
@@ -96,15 +97,25 @@ def event_text(event: Event) -> str:
     return " ".join(filter(None, ("a", event.colour, event.shape, event.state)))
 
 
-def _check_counts(level: str, counts: Mapping[str, int]) -> None:
+def _check_options(level: Level, counts: Mapping[str, int], seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0, not {seed}")
+    num_different = _num_sets(level)
     for split, count in counts.items():
         if count < 1:
-            raise UserError(f"num_{split} must be at least 1, not {count}")
-        if split != "train" and level == "easy" and count > 120:  # 10 objects, 3 at a time
+            raise UserError(f"--num-{split} must be at least 1, not {count}")
+        if split != "train" and count > num_different:
             raise UserError(
-                f"num_{split}={count} is more than the 120 different captions of level easy; "
-                "ask for fewer, or for level medium or hard"
+                f"--num-{split} {count} is more than the {num_different} different captions of level "
+                f"{level}; ask for fewer, or for a harder level"
             )
+
+
+def _num_sets(level: Level) -> int:
+    """Return how many different sets of events videos can show; one object does one thing."""
+    events = all_events(level)
+    num_objects = len({(event.shape, event.colour) for event in events})
+    return math.comb(num_objects, NUM_EVENTS) * (len(events) // num_objects) ** NUM_EVENTS
 
 
 def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPlan]:

@@ -38,19 +38,20 @@ def new_data_dir(data_dir: str | Path, *, overwrite: bool = False) -> Iterator[P
     """Yield an empty directory that becomes `data_dir` when the block ends without an exception.
 
     Raises:
-      UserError: `data_dir` exists, and `overwrite` is not set or it is no data directory.
+      UserError: `data_dir` exists, and `overwrite` is not set or it is no data directory; it cannot be made.
     """
     data_dir = Path(data_dir)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UserError(f"{data_dir} is a file; choose another --data-dir")
     if data_dir.exists() and not overwrite:
         raise UserError(
-            f"{data_dir} already exists; choose another data directory, or pass overwrite to replace it"
+            f"{data_dir} already exists; choose another --data-dir, or replace it with --overwrite"
         )
     if data_dir.exists() and not (data_dir / "prepare.json").is_file():
         raise UserError(
             f"{data_dir} is no data directory (no prepare.json); it is not overwritten, remove it yourself"
         )
-    data_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{data_dir.name}.", dir=data_dir.parent))
+    temporary = _temporary_sibling(data_dir)
     try:
         temporary.chmod(0o755)  # mkdtemp makes it private
         yield temporary
@@ -60,6 +61,16 @@ def new_data_dir(data_dir: str | Path, *, overwrite: bool = False) -> Iterator[P
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _temporary_sibling(data_dir: Path) -> Path:
+    try:
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{data_dir.name}.", dir=data_dir.parent))
+    except OSError as error:  # such as a file in the way, no permission, no space
+        raise UserError(
+            f"no directory can be made in {data_dir.parent} ({error.strerror}); choose another --data-dir"
+        ) from error
 
 
 def write_summary(data_dir: Path, **facts: Any) -> None:

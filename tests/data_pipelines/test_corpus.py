@@ -91,7 +91,7 @@ def test_a_failure_leaves_nothing_behind_and_the_older_data_as_they_were(tmp_pat
 def test_existing_data_are_replaced_only_on_request(tmp_path):
     target = prepare_embedded(tmp_path / "data", **TINY)
     with pytest.raises(
-        UserError, match=r"data already exists; choose another data directory, or pass overwrite"
+        UserError, match=r"data already exists; choose another --data-dir, or replace it with --overwrite"
     ):
         prepare_embedded(target, **TINY)
     prepare_embedded(target, overwrite=True, seed=5, **TINY)
@@ -103,6 +103,17 @@ def test_existing_data_are_replaced_only_on_request(tmp_path):
     ):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "thesis"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a directory")
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(UserError, match=r"notes.txt is a file; choose another --data-dir"):
+            prepare_embedded(tmp_path / "notes.txt", **options, **TINY)
+    for place in ("notes.txt/data", "notes.txt/deeper/data"):
+        with pytest.raises(UserError, match=r"no directory can be made in .*notes.txt.* --data-dir"):
+            prepare_embedded(tmp_path / place, **TINY)
+    assert (tmp_path / "notes.txt").read_text() == "not a directory"
 
 
 def test_tensorflow_is_not_imported(data_dir):

@@ -11,7 +11,14 @@ from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS, read_records
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.corpus.embedded import all_events, event_text, prepare_embedded
+from data_pipelines.corpus.embedded import (
+    _captions,
+    _num_sets,
+    _plan_split,
+    all_events,
+    event_text,
+    prepare_embedded,
+)
 from data_pipelines.corpus.embedded_video import OBJECTS, Event, VideoPlan, make_video
 from data_pipelines.decode import read_frames
 from data_pipelines.tokenizer import load_tokenizer
@@ -75,13 +82,16 @@ def test_videos_are_of_many_kinds(data_dir):
 
 @pytest.mark.parametrize("level", ["easy", "medium", "hard"])
 def test_test_captions_differ_as_sets_of_events(level):
-    from data_pipelines.corpus.embedded import _captions, _plan_split
-
     plans = _plan_split("test", level, 100, seed=3)
     texts = [c.text for plan in plans for c in _captions(plan, "test", np.random.default_rng(0))]
     assert len(texts) == 100
     assert len({events_of(text) for text in texts}) == 100
     assert all(len(events_of(text)) == 3 for text in texts)
+
+
+def test_there_are_as_many_different_captions_as_is_said():
+    plans = _plan_split("test", "easy", _num_sets("easy"), seed=0)
+    assert len({frozenset(plan.events) for plan in plans}) == 120
 
 
 @pytest.mark.parametrize(
@@ -129,8 +139,12 @@ def test_what_was_built_is_written_down(data_dir):
 
 
 def test_impossible_requests_are_refused(tmp_path):
-    with pytest.raises(UserError, match="num_test=121 is more than the 120 different captions of level easy"):
-        prepare_embedded(tmp_path / "data", num_test=121)
-    with pytest.raises(UserError, match="num_train must be at least 1, not 0"):
+    for level, num_different in (("easy", 120), ("medium", 11480), ("hard", 309960)):
+        message = f"--num-test {num_different + 1} is more than the {num_different} .* of level {level}"
+        with pytest.raises(UserError, match=message):
+            prepare_embedded(tmp_path / "data", level=level, num_test=num_different + 1)
+    with pytest.raises(UserError, match="--num-train must be at least 1, not 0"):
         prepare_embedded(tmp_path / "data", num_train=0)
+    with pytest.raises(UserError, match="--seed must be at least 0, not -1"):
+        prepare_embedded(tmp_path / "data", seed=-1)
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Sequence
@@ -125,6 +126,10 @@ def test_a_given_vocabulary_is_copied(videos_dir, data_dir, tmp_path):
         (["video,caption,split", "cat.mp4,a,training"], "line 2: split must be train, validation or test"),
         (["video,caption,split", "cat.mp4,a,train", "dog.mp4,b,"], "gives a split for some lines only"),
         (["video,caption,id", "cat.mp4,a,1", "dog.mp4,b,1"], "has an id twice"),
+        (["video,caption", "cat.mp4,a cat, asleep"], "line 2 has 3 values .* put quotes around a caption"),
+        (["video,caption,split", "cat.mp4,a"], "captions.csv line 2 has 2 values for the columns video"),
+        (["video,caption", "dog.mp4,a", 'cat.mp4,"a cat', "dog.mp4,b"], "line 3 is no csv .* not closed?"),
+        (["video,caption", f'cat.mp4,"{"a " * 99999}'], "captions.csv line 2 is no csv .* not closed?"),
         (["video,caption", "nothing.mp4,a"], r"no caption of .* belongs to .* such as 'cat.mp4'"),
     ],
 )  # fmt: skip
@@ -140,6 +145,9 @@ def test_bad_tables_are_explained(lines, message, videos_dir, tmp_path):
         ("{oops}\n", "line 1 is no JSON"),
         ("[1]\n", "line 1 must be an object"),
         ('{"video": "cat.mp4"}\n', "line 1 lacks caption; found: video"),
+        ('{"video": "cat.mp4", "caption": ["b"]}\n', r'line 1: caption must be text, not \["b"\]'),
+        ('{"video": "cat.mp4", "caption": "b", "split": ["train"]}', "line 1: split must be text, not"),
+        ('{"video": "cat.mp4", "caption": true}', "line 1: caption must be text, not true"),
     ],
 )
 def test_bad_json_lines_are_explained(text, message, videos_dir, tmp_path):
@@ -147,6 +155,18 @@ def test_bad_json_lines_are_explained(text, message, videos_dir, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         prepare_folder(videos_dir, path, tmp_path / "data", num_workers=0)
+
+
+def test_rows_of_a_csv_end_only_where_csv_says_so(videos_dir, tmp_path):
+    captions = ["a cat\u2028asleep", "a\x85dog", 'the "sea"\nat night']
+    table = tmp_path / "captions.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows(zip(("video", "cat", "dog", "holiday/sea"), ("caption", *captions), strict=True))
+    prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0)
+    records = read_records(tmp_path / "data", Caption, "train")
+    assert [record.text for record in records] == captions
+    assert [record.id for record in records] == ["caption_000002", "caption_000003", "caption_000004"]
 
 
 def test_missing_files_are_named(videos_dir, tmp_path):

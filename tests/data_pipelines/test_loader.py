@@ -133,7 +133,7 @@ def test_processes_share_a_batch(config):
     assert_equal(alone, joined)
     resumed = take(config, 1, process_index=1, process_count=2, start_step=2)
     assert_equal(shares[1][2:], resumed)
-    with pytest.raises(UserError, match="batch_size=5 must be a multiple of the 2 processes"):
+    with pytest.raises(UserError, match=r"--train.batch-size 5 must be a multiple of the 2 processes"):
         train_batches(config, TASK, batch_size=5, seed=0, process_count=2)
 
 
@@ -157,8 +157,17 @@ def test_negatives_are_other_texts_of_other_videos():
         3: {"a cat", "my pet", "a tree"},
         4: {"a cat", "my pet", "a dog"},
     }
-    with pytest.raises(UserError, match="no negative for caption '0'"):
-        RetrievalExamples(captions[:2], 1).texts_and_labels(0, np.random.default_rng(0))
+
+
+def test_captions_without_negatives_are_refused_at_once(config, data_dir, tmp_path):
+    captions = [Caption(id=str(i), video_id=v, text=t) for i, (v, t) in enumerate(["ax", "ay", "bx", "by"])]
+    RetrievalExamples(captions, 1)
+    with pytest.raises(UserError, match=r"no negative for caption '0': all others are of the same video"):
+        RetrievalExamples(captions[:2], 1)
+    with pytest.raises(UserError, match=r"no negative for caption '0': .* or say the same"):
+        RetrievalExamples(captions[:3], 1)
+    with pytest.raises(UserError, match=r"--task.num-negatives must be at least 1, not 0"):
+        train_batches(config, Retrieval(num_negatives=0), batch_size=2, seed=0)
 
 
 def test_evaluation_sees_each_video_once_and_fills_the_last_batch(config, data_dir):
@@ -222,10 +231,13 @@ def test_missing_data_are_explained(config, damaged_dir, tmp_path):
         take(dataclasses.replace(config, data_dir=str(tmp_path / "nowhere")), 1)
     with pytest.raises(UserError, match="no vocabulary at"):
         take(dataclasses.replace(config, vocab=str(tmp_path / "nowhere")), 1)
-    with pytest.raises(UserError, match="no video 'nobody'"):
-        list(video_batches(config, ["nobody"], batch_size=1, num_clips=1))
+    with pytest.raises(UserError, match="1 videos asked for, 'nobody' first, are not in"):
+        list(video_batches(config, ["test_00000", "nobody"], batch_size=1, num_clips=1))
+    with pytest.raises(UserError, match="'test_00001' is asked for twice; name every video once"):
+        list(video_batches(config, ["test_00000", "test_00001", "test_00001"], batch_size=1, num_clips=1))
     records = records_path(damaged_dir, Caption, "train")
-    write_records(records, [Caption(id="0", video_id="gone", text="x")])
+    captions = read_records(damaged_dir, Caption, "train")
+    write_records(records, [*captions, Caption(id="0", video_id="gone", text="x")])
     config = dataclasses.replace(config, data_dir=str(damaged_dir))
     with pytest.raises(UserError, match="1 videos of the train records, 'gone' first, are not in"):
         take(config, 1)
