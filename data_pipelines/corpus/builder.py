@@ -6,6 +6,7 @@ needed. A data directory:
     videos/                     the dataset: original bytes + frame index of every video
     video_ids.json              ids in the order of the dataset
     annotations/<kind>/<split>.jsonl
+    samples/                    some videos as files (embedded corpus only)
     vocab.txt                   WordPiece vocabulary
     prepare.json                what was built, and what could not be
 """

@@ -30,6 +30,7 @@ Level = Literal["easy", "medium", "hard"]
 
 NUM_EVENTS = 3
 NUM_OPTIONS = 5
+NUM_SAMPLES = 3
 _TEMPLATES = ("{} , {} and {}", "look : {} , {} and {}", "{} , {} , and also {}")
 
 
@@ -74,6 +75,7 @@ def prepare_embedded(
         made = zip(all_plans, _make_videos(all_plans, num_workers), strict=True)
         videos = (Video(video_id=plan.video_id, data=data, index=index) for plan, (data, index) in made)
         write_videos(new_dir, counted(videos, on_progress))
+        _write_samples(new_dir)
         texts = []
         for split in SPLITS:
             texts += _write_annotations(new_dir, split, level, plans[split])
@@ -132,6 +134,16 @@ def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPl
         seen.add(frozenset(chosen))
         plans.append(VideoPlan(video_id=f"{split}_{len(plans):05d}", seed=seed, events=chosen))
     return plans
+
+
+def _write_samples(new_dir: Path) -> None:
+    """Write a few test videos as files, to look at and to ask about with `clipbert predict`."""
+    from data_pipelines.corpus.builder import open_corpus
+
+    corpus = open_corpus(new_dir)
+    (new_dir / "samples").mkdir()
+    for video_id in [video_id for video_id in corpus.ids if video_id.startswith("test")][:NUM_SAMPLES]:
+        (new_dir / "samples" / f"{video_id}.mp4").write_bytes(corpus.read(video_id).data)
 
 
 def _make_videos(plans: list[VideoPlan], num_workers: int) -> Iterator[tuple[bytes, FrameIndex]]:

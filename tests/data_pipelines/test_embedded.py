@@ -148,3 +148,10 @@ def test_impossible_requests_are_refused(tmp_path):
     with pytest.raises(UserError, match="--seed must be at least 0, not -1"):
         prepare_embedded(tmp_path / "data", seed=-1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_few_test_videos_are_there_as_files(data_dir):
+    corpus = open_corpus(data_dir)
+    samples = sorted((data_dir / "samples").iterdir())
+    assert [path.name for path in samples] == ["test_00000.mp4", "test_00001.mp4", "test_00002.mp4"]
+    assert samples[0].read_bytes() == corpus.read("test_00000").data
