@@ -11,6 +11,7 @@ import functools
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -341,6 +342,7 @@ def _end_with_parent(worker_index: int, worker_count: int) -> None:
     The kernel's parent death signal would not do: it is sent when the thread that started the worker ends.
     """
     del worker_index, worker_count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

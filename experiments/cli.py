@@ -52,8 +52,7 @@ class PrepareDemo:
     def run(self) -> None:
         """Prepare and say what there is."""
         num_videos = self.num_train + self.num_validation + self.num_test
-        say(f"generating {num_videos} videos (level {self.level}) in {self.data_dir}")
-        progress = Progress("generated", total=num_videos, unit="videos")
+        progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
         prepare_embedded(**vars(self), on_progress=progress.update)
 
 
@@ -92,7 +91,8 @@ class PrepareFolder:
 class Train:
     """Train an experiment, or continue the run that is in the run directory."""
 
-    experiment: Annotated[ExperimentChoice, arg(name="")]  # type: ignore[valid-type]
+    experiment: Annotated[ExperimentChoice, arg(name="")]
+    """What to train."""
     workdir: Path
     """The run directory: config, checkpoints, metrics."""
     data_dir: Path | None = None
@@ -113,7 +113,7 @@ class Train:
 class Evaluate:
     """Score every caption against every video of a split; write results.json and the scores."""
 
-    run_dir: Annotated[Positional[Path], arg(name="run")]
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run directory of `clipbert train`."""
     num_clips: tuple[int, ...] = (8,)
     """Clips per video, spread over the whole video; several numbers are evaluated one after the other."""
@@ -142,9 +142,9 @@ class Evaluate:
 class Predict:
     """Say how probably each text describes one video, and which clip says so."""
 
-    run_dir: Annotated[Positional[Path], arg(name="run")]
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run directory of `clipbert train`."""
-    video: Positional[Path]
+    video: Annotated[Positional[Path], arg(metavar="VIDEO")]
     """A video file."""
     texts: tuple[str, ...]
     """One or more texts, each in quotes."""
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"clipbert: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("clipbert: interrupted; the same command continues a training run", file=sys.stderr)
+        print("clipbert: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

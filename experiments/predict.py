@@ -34,7 +34,8 @@ def predict(
     if not texts or not all(text.strip() for text in texts):
         raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
     if not video.is_file():
-        raise UserError(f"no video {video}: give the path of a video file")
+        what = "is a directory" if video.is_dir() else "does not exist"
+        raise UserError(f"{video} {what}: give the path of a video file, after that of the run")
     data, index = probe(video)
     run = load_run(run_dir, step=step)
     frames, times = sample_video(

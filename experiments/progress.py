@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from typing import TextIO
 
 import jax
 
 
-def say(message: str) -> None:
+def say(message: str, *, stream: TextIO | None = None) -> None:
     """Print a line, on process 0 only."""
     if jax.process_index() == 0:
-        print(message, flush=True)
+        print(message, file=stream or sys.stdout, flush=True)
 
 
 class Progress:
@@ -26,10 +27,10 @@ class Progress:
         *,
         total: int | None,
         unit: str,
-        log: Callable[[str], None] = say,
         seconds_between: float = 5.0,
     ) -> None:
-        self._what, self._total, self._unit, self._log = what, total, unit, log
+        self._what, self._total, self._unit = what, total, unit
+        self._stream = sys.stdout  # libraries redirect it while they work
         self._seconds_between = seconds_between
         self._begin = time.perf_counter()
         self._first: tuple[int, float] | None = None
@@ -44,7 +45,7 @@ class Progress:
             return
         self._last_line = now
         if is_end:
-            self._log(f"{self._what}: {done} {self._unit} in {now - self._begin:.1f} s")
+            say(f"{self._what}: {done} {self._unit} in {now - self._begin:.1f} s", stream=self._stream)
             return
         first_done, first_time = self._first
         line = f"{self._what}: {done}{'' if self._total is None else f'/{self._total}'} {self._unit}"
@@ -53,4 +54,4 @@ class Progress:
             line += f"  {rate:.1f} {self._unit}/s"
             if self._total is not None:
                 line += f"  {(self._total - done) / rate:.0f} s left"
-        self._log(line)
+        say(line, stream=self._stream)

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from clipbert_jax.training.checkpoint import Checkpointer
+from clipbert_jax.training.interruption import Interruption
 from clipbert_jax.training.metrics_writer import MetricsWriter
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedules
 from clipbert_jax.training.prefetch import BatchIterator, Prefetcher
@@ -65,6 +66,9 @@ def train(
       resolved_config: of the whole run, as JSON values; stored with each checkpoint.
       mesh: devices; all of them by default.
       log: receives progress lines (only on process 0).
+
+    Raises:
+      KeyboardInterrupt: after Ctrl-C, when the step is done and its checkpoint is saved.
     """
     mesh = mesh or make_mesh()
     optimizer = make_optimizer(optimizer_config, num_steps=config.num_steps)
@@ -92,17 +96,25 @@ def train(
 
     batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
     reporter = _Reporter(config, optimizer_config, workdir, first_step, log)
-    try:
-        for step in range(first_step + 1, config.num_steps + 1):
-            batch = next(batches)
-            state, metrics = train_step(state, batch)
-            reporter.after_step(step, metrics, batches.wait_seconds)
-            if step % config.save_every_steps == 0 or step == config.num_steps:
-                checkpointer.save(state, batches.state)
-    finally:
-        batches.close()
-        reporter.close()
-        checkpointer.close()
+    with Interruption() as interruption:
+        try:
+            for step in range(first_step + 1, config.num_steps + 1):
+                batch = next(batches)
+                state, metrics = train_step(state, batch)
+                reporter.after_step(step, metrics, batches.wait_seconds)
+                is_last = step == config.num_steps or interruption.is_requested
+                if is_last or step % config.save_every_steps == 0:
+                    checkpointer.save(state, batches.state)
+                if is_last:
+                    break
+        finally:
+            batches.close()
+            reporter.close()
+            checkpointer.close()
+    if interruption.is_requested:
+        log(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")
+        raise KeyboardInterrupt
+    log(f"done: checkpoint {config.num_steps} in {workdir / 'checkpoints'}")
     return state
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,9 +213,41 @@ def test_a_tokenizer_folder_is_taken_along(data_dir, tmp_path):
     assert json.loads((tmp_path / "run" / "tokenizer_config.json").read_text())["do_lower_case"] is False
 
 
+def test_an_interrupted_run_is_saved_and_goes_on(data_dir, tmp_path):
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
+    command = [sys.executable, "-m", "experiments.cli", *map(str, arguments), "--train.num-steps", "10000"]
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    for beginning in ("training in", "continuing from step"):
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            lines = [next(process.stdout) for _ in range(6)]
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+        assert process.returncode == 130
+        assert "Traceback" not in rest
+        stopped = re.search(r"stopped at step (\d+) of 10000 and saved", rest)
+        assert (tmp_path / "run" / "checkpoints" / stopped[1]).is_dir()
+        assert any(line.startswith(beginning) for line in lines)
+
+
+def test_help_is_for_users(capsys):
+    for command in (["train"], ["train", "demo/retrieval"], ["evaluate"], ["predict"], ["prepare", "folder"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert "type: ignore" not in capsys.readouterr().out
+
+
+def test_preparing_shows_how_far_it_is(tmp_path, capsys):
+    options = ["--num-train", "2", "--num-validation", "1", "--num-test", "1", "--num-workers", "0"]
+    main(["prepare", "demo", "--data-dir", str(tmp_path / "demo"), *options])
+    assert "4 videos in" in capsys.readouterr().out
+
+
 def test_bad_videos_are_refused_by_name(run_dir, tmp_path, capsys):
     text = tmp_path / "notes.mp4"
     text.write_text("this is a text")
+    assert "is a directory" in fails(["predict", run_dir, tmp_path, "--texts", "a ball"], capsys)
     assert "notes.mp4" in fails(["predict", run_dir, text, "--texts", "a ball"], capsys)
     missing = fails(["predict", run_dir, tmp_path / "missing.mp4", "--texts", "a ball"], capsys)
     assert "missing.mp4" in missing
