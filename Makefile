@@ -42,6 +42,19 @@ test-all: $(READY) ## Run all tests
 	@echo "==> All tests"
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
+FUZZ_OPTIONS ?=
+
+.PHONY: fuzz
+fuzz: $(READY) ## Decode 10,000 broken files: make fuzz FUZZ_OPTIONS="--number 500 --seed 1"
+	@$(BIN)/python -m tests.fuzz.campaign $(FUZZ_OPTIONS)
+
+# Apache Beam needs older libraries than constraints.txt has: an environment of its own.
+.PHONY: test-beam
+test-beam: ## Test building a corpus on Apache Beam's local runner, in .venv-beam
+	@test -e .venv-beam/.ready || { $(or $(PYTHON),python3) -m venv .venv-beam && \
+	    .venv-beam/bin/pip install --quiet -e '.[beam,lmdb]' pytest beartype && touch .venv-beam/.ready; }
+	@.venv-beam/bin/python -m pytest -q tests/data_pipelines/test_beam.py
+
 .PHONY: lint
 lint: $(READY) ## Check style and formatting (ruff)
 	@echo "==> Lint"
@@ -71,6 +84,10 @@ bench-gpu: ## Time the full-size model on a GPU, with the JAX that is there
 	@python=$(or $(PYTHON),python3); \
 	"$$python" -c "import jax, flax, optax, jaxtyping" 2>/dev/null || { $(MAKE) $(READY); python=$(BIN)/python; }; \
 	"$$python" -m benchmarks.bench --preset gpu $(BENCH_OPTIONS)
+
+.PHONY: bench-data
+bench-data: $(READY) ## Time the reading of clips against other ways to read them
+	@$(BIN)/python -m benchmarks.bench_data $(BENCH_OPTIONS)
 
 .PHONY: lock
 lock: ## Rewrite constraints.txt with today's versions, for all Pythons at once

@@ -1,69 +1,36 @@
-"""Stage 6, the end of the corridor's host side: Grain puts the stages together and yields batches.
+"""Stage 6, the end of the corridor's host side: the stages put together, batches out.
 
 Data order, clips and negatives are functions of (seed, epoch, example) alone. So the same batches come out
-for any number of workers, and training resumes at a step by starting there. After: `clipbert_jax.training`.
+for any number of workers and processes, and training resumes at a step by starting there. `mixture` says
+which example is at a position, `clips` makes its frames, `examples` its texts; `workers` runs it all.
+After: `clipbert_jax.training`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import gc
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 from jaxtyping import Bool, Float, UInt8
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.builder import Corpus, Video, open_corpus
-from data_pipelines.decode import UnreadableVideo, read_frames
+from data_pipelines.clips import sample_video
+from data_pipelines.corpus.builder import Corpus, open_corpus
+from data_pipelines.data_config import DataConfig
 from data_pipelines.examples import TaskExamples, make_examples
-from data_pipelines.sampling import Sampling, clip_starts, shown_frames
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.transforms import resize_and_pad
+from data_pipelines.heartbeat import decoding
+from data_pipelines.mixture import Mixture
+from data_pipelines.released_sampling import OneClip
+from data_pipelines.sampling import Sampling
+from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.workers import WatchedBatches, check_shared_memory
 
-_ORDER, _EXAMPLE = 0, 1
-"""Last parts of the random keys of an epoch's order and of an example."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the data are and how clips are taken from them."""
-
-    data_dir: str
-    """Made by a prepare command."""
-    num_clips: int = 8
-    """Clips per video in training."""
-    num_frames: int = 2
-    """Frames per clip."""
-    fps: float = 2.0
-    """Frames per second within a clip."""
-    size: int = 448
-    """Pixels of the longer side."""
-    max_text_length: int = 20
-    """Tokens, [CLS] and [SEP] included; longer texts are cut."""
-    num_workers: int = 0
-    """Processes that decode; 0 decodes in threads of this one."""
-    num_threads: int = 2
-    """Threads that decode when there are no workers."""
-    num_prefetch: int = 4
-    """Batches ready ahead, per worker."""
-    vocab: str | None = None
-    """vocab.txt or tokenizer folder; that of the data directory by default."""
-
-    def load_tokenizer(self) -> Tokenizer:
-        """Return the tokenizer that texts go through."""
-        return load_tokenizer(self.vocab or Path(self.data_dir) / "vocab.txt")
+_CLIPS, _TEXTS = 1, 2
+"""Last parts of the random keys of an example."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,87 +50,85 @@ class VideoBatch:
     clip_times: Float[np.ndarray, "b k t"]
 
 
-def sample_video(
-    video: Video,
-    config: DataConfig,
-    *,
-    num_clips: int,
-    sampling: Sampling,
-    rng: np.random.Generator | None = None,
-) -> tuple[UInt8[np.ndarray, "k t s s 3"], Float[np.ndarray, "k t"]]:
-    """Return the resized frames of a video's clips and when each is shown (seconds after the first frame).
-
-    The one way from a video to pixels, in training, evaluation and prediction.
-
-    Raises:
-      UnreadableVideo: a wanted frame does not decode.
-      UserError: frames of a shape that cannot be resized.
-    """
-    starts = clip_starts(
-        video.index.duration,
-        num_clips=num_clips,
-        clip_seconds=config.num_frames / config.fps,
-        sampling=sampling,
-        rng=rng,
-    )
-    shown, times = shown_frames(video.index.frame_times, starts, num_frames=config.num_frames, fps=config.fps)
-    wanted, places = np.unique(shown, return_inverse=True)
-    try:
-        frames = resize_and_pad(read_frames(video.data, wanted, video.index), config.size)
-    except UnreadableVideo as error:
-        raise UnreadableVideo(video.video_id, error.reason) from error
-    except UserError as error:
-        raise UserError(f"video {video.video_id}: {error}") from error
-    return frames[places.reshape(shown.shape)], times
-
-
 @dataclasses.dataclass(frozen=True)
-class _MakeExample:
-    """Turns a position in the endless stream of training examples into arrays."""
+class _MakeTrainBatch:
+    """Turns the number of a step into this process's share of its batch."""
 
-    examples: TaskExamples
-    corpus: Corpus
+    sources: tuple[tuple[TaskExamples, Corpus], ...]
+    mixture: Mixture
     config: DataConfig
     tokenizer: Tokenizer
-    seed: int
+    batch_size: int
+    process_index: int
+    process_count: int
 
-    def __call__(self, position: int) -> dict[str, np.ndarray]:
-        epoch, place = divmod(int(position), len(self.examples))
-        index = int(_epoch_order(self.seed, epoch, len(self.examples))[place])
-        rng = np.random.default_rng([self.seed, epoch, index, _EXAMPLE])
-        config = self.config
-        video = self.corpus.read(self.examples.video_id(index))
-        frames, _ = sample_video(video, config, num_clips=config.num_clips, sampling="random", rng=rng)
-        texts, labels = self.examples.texts_and_labels(index, rng)
-        text_ids, text_mask = self.tokenizer.encode(texts, config.max_text_length)
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        first = int(step) * self.batch_size
+        share = self.batch_size // self.process_count
+        whole = range(first, first + self.batch_size)
+        mine = whole[self.process_index * share : (self.process_index + 1) * share]
+        # All processes must pad alike, so each looks at all texts; they cost little beside the videos.
+        lengths = self.config.text_lengths
+        texts = {position: self._texts(position) for position in (whole if len(lengths) > 1 else mine)}
+        longest = max(int(mask.sum(-1).max()) for _, mask, _ in texts.values())
+        length = next(length for length in lengths if length >= longest)
+        text_ids, text_mask, labels = (np.stack([texts[p][part] for p in mine]) for part in range(3))
         return {
-            "frames": frames,
-            "text_ids": text_ids,
-            "text_mask": text_mask,
-            "text_valid": np.ones(len(texts), bool),
+            "frames": self._frames(mine),
+            "text_ids": np.ascontiguousarray(text_ids[..., :length]),
+            "text_mask": np.ascontiguousarray(text_mask[..., :length]),
+            "text_valid": np.ones(text_ids.shape[:2], bool),
             "labels": labels,
-            "example_mask": np.array(True),
+            "example_mask": np.ones(share, bool),
         }
 
+    def _texts(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return text ids [n l], their mask and the labels of an example."""
+        place = self.mixture.place(position)
+        examples, _ = self.sources[place.source]
+        rng = np.random.default_rng(place.key(self.mixture.seed, _TEXTS))
+        texts, labels = examples.texts_and_labels(place.index, rng)
+        return (*self.tokenizer.encode(texts, self.config.max_text_length), labels)
 
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, count, _ORDER]).permutation(count)
+    def _frames(self, positions: range) -> UInt8[np.ndarray, "b k t h w 3"]:
+        config = self.config
+        shape = (len(positions), config.num_clips, config.num_frames, config.size, config.size, 3)
+        frames = np.empty(shape, np.uint8)
+        for row, position in enumerate(positions):
+            place = self.mixture.place(position)
+            examples, corpus = self.sources[place.source]
+            rng = np.random.default_rng(place.key(self.mixture.seed, _CLIPS))
+            video_id = examples.video_id(place.index)
+            with decoding(video_id):
+                frames[row], _ = sample_video(
+                    corpus.read(video_id), config, num_clips=config.num_clips, sampling="random", rng=rng
+                )
+        return frames
 
 
 class TrainBatches(Iterator[Batch]):
     """Endless training batches; the position is the number of the next step, whatever the workers."""
 
-    def __init__(self, batches: grain.MapDataset, config: DataConfig, *, start_step: int):
-        self._batches = batches
-        self._config = config
-        self._iterator: Any = None
+    def __init__(self, make_batch: _MakeTrainBatch, *, start_step: int):
+        self._make_batch = make_batch
+        config = make_batch.config
+        self._batch_bytes = config.batch_bytes(
+            make_batch.batch_size // make_batch.process_count, config.num_clips
+        )
+        check_shared_memory(config, self._batch_bytes)
+        self._batches: WatchedBatches | None = None
         self.set_state({"next_step": start_step})
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
-            self._iterator = _start(self._batches[self._next_step :], self._config)
-        batch = Batch(**_owned(next(self._iterator)))
+        if self._batches is None:
+            self._batches = WatchedBatches(
+                self._make_batch,
+                self._make_batch.config,
+                start=self._next_step,
+                stop=sys.maxsize // self._make_batch.batch_size,
+                batch_bytes=self._batch_bytes,
+            )
+        batch = Batch(**next(self._batches))
         self._next_step += 1
         return batch
 
@@ -178,9 +143,9 @@ class TrainBatches(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop the workers; asking for another batch would start them again."""
-        if self._iterator is not None:
-            self._iterator.close()
-            self._iterator = None
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
 
 
 def train_batches(
@@ -196,8 +161,8 @@ def train_batches(
 ) -> TrainBatches:
     """Return an endless iterator over this process's share of the training batches.
 
-    Every example comes once in an epoch; epochs run into each other, so no batch is short. Process p of P has
-    rows [p/P, (p+1)/P) of the batch that one process alone would have.
+    Every example comes once in an epoch (of its data directory, in a mixture); epochs run into each other, so
+    no batch is short. Process p of P has rows [p/P, (p+1)/P) of the batch that one process alone would have.
 
     Args:
       config: data and clips.
@@ -210,27 +175,36 @@ def train_batches(
       split: whose records.
 
     Raises:
-      UserError: data directory, records or vocabulary are missing; records name videos that are not there.
+      UserError: data directory, records or vocabulary are missing; records name videos that are not there;
+        bad weights or text lengths; too little shared memory; while iterating, a worker dies or is stuck.
       UnreadableVideo: while iterating, a video does not decode.
     """
     if batch_size % process_count:
         raise UserError(
             f"--train.batch-size {batch_size} must be a multiple of the {process_count} processes"
         )
-    corpus = open_corpus(config.data_dir)
-    examples = make_examples(task, config.data_dir, split)
-    _check_examples(examples, corpus, split)
-    make_example = _MakeExample(examples, corpus, config, config.load_tokenizer(), seed)
-    share = batch_size // process_count
-    endless = grain.MapDataset.range(sys.maxsize // batch_size * batch_size)
-    batches = endless.map(make_example).batch(share)[process_index::process_count]
-    return TrainBatches(batches, config, start_step=start_step)
+    data_dirs, weights = zip(*config.sources, strict=True)
+    sources = tuple(_open_source(task, data_dir, split) for data_dir in data_dirs)
+    _ = config.text_lengths  # bad ones are refused here
+    make_batch = _MakeTrainBatch(
+        sources=sources,
+        mixture=Mixture([len(examples) for examples, _ in sources], [*map(float, weights)], seed),
+        config=config,
+        tokenizer=config.load_tokenizer(),
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return TrainBatches(make_batch, start_step=start_step)
 
 
-def _check_examples(examples: TaskExamples, corpus: Corpus, split: str) -> None:
+def _open_source(task: Any, data_dir: str, split: str) -> tuple[TaskExamples, Corpus]:
+    corpus = open_corpus(data_dir)
+    examples = make_examples(task, data_dir, split)
     if not len(examples):
         raise UserError(f"{corpus.data_dir} has no {split} examples for this task; prepare it with some")
     _check_videos(map(examples.video_id, range(len(examples))), corpus, f"of the {split} records")
+    return examples, corpus
 
 
 def _check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
@@ -252,6 +226,7 @@ class _MakeVideoBatch:
     batch_size: int
     num_clips: int
     sampling: Sampling
+    one_clip: OneClip
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
         config = self.config
@@ -262,9 +237,15 @@ class _MakeVideoBatch:
         for row, video_id in enumerate(video_ids):
             # Random clips of evaluation depend on the video alone, not on its place in a batch.
             rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
-            frames[row], clip_times[row] = sample_video(
-                self.corpus.read(video_id), config, num_clips=self.num_clips, sampling=self.sampling, rng=rng
-            )
+            with decoding(video_id):
+                frames[row], clip_times[row] = sample_video(
+                    self.corpus.read(video_id),
+                    config,
+                    num_clips=self.num_clips,
+                    sampling=self.sampling,
+                    one_clip=self.one_clip,
+                    rng=rng,
+                )
         example_mask = np.arange(self.batch_size) < len(video_ids)
         return {"frames": frames, "example_mask": example_mask, "clip_times": clip_times}
 
@@ -280,6 +261,7 @@ def video_batches(
     batch_size: int,
     num_clips: int,
     sampling: Sampling = "uniform",
+    one_clip: OneClip = "middle",
 ) -> Iterator[VideoBatch]:
     """Yield each video once, in order; the last batch is filled up with masked zeros.
 
@@ -289,9 +271,11 @@ def video_batches(
       batch_size: videos of a batch.
       num_clips: clips per video.
       sampling: `uniform` covers the whole video.
+      one_clip: where a single clip lies by the released rule; `start` for its question answering.
 
     Raises:
-      UserError: no such data directory or video; a video twice.
+      UserError: no such data directory or video; a video twice; too little shared memory; a worker dies or is
+        stuck.
       UnreadableVideo: a video does not decode; nothing is put in its place.
     """
     corpus = open_corpus(config.data_dir)
@@ -299,50 +283,15 @@ def video_batches(
     if len(set(video_ids)) < len(video_ids):
         twice = next(video_id for video_id in video_ids if video_ids.count(video_id) > 1)
         raise UserError(f"video {twice!r} is asked for twice; name every video once")
-    make_batch = _MakeVideoBatch(tuple(video_ids), corpus, config, batch_size, num_clips, sampling)
-    num_batches = -(-len(video_ids) // batch_size)
-    if not num_batches:
+    if not video_ids:
         return
-    iterator = _start(grain.MapDataset.range(num_batches).map(make_batch), config)
+    batch_bytes = config.batch_bytes(batch_size, num_clips)
+    check_shared_memory(config, batch_bytes)
+    make_batch = _MakeVideoBatch(tuple(video_ids), corpus, config, batch_size, num_clips, sampling, one_clip)
+    num_batches = -(-len(video_ids) // batch_size)
+    batches = WatchedBatches(make_batch, config, start=0, stop=num_batches, batch_bytes=batch_bytes)
     try:
-        for number, arrays in enumerate(iterator):
-            yield VideoBatch(video_ids=make_batch.rows(number), **_owned(arrays))
+        for number, arrays in enumerate(batches):
+            yield VideoBatch(video_ids=make_batch.rows(number), **arrays)
     finally:
-        iterator.close()
-        gc.collect()  # Grain leaves the workers' last batches in reference cycles, and so in shared memory
-
-
-def _start(dataset: grain.MapDataset, config: DataConfig) -> grain.DatasetIterator:
-    """Start reading a dataset of batches: in threads of this process, or in worker processes."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that no absl app has parsed here
-    grain.config.update("py_traceback_filtering", "off")  # it would append a paragraph to every message
-    num_threads = 1 if config.num_workers else config.num_threads
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=config.num_prefetch)
-    batches = dataset.to_iter_dataset(options)
-    if config.num_workers:
-        workers = grain.MultiprocessingOptions(
-            num_workers=config.num_workers, per_worker_buffer_size=config.num_prefetch
-        )
-        batches = batches.mp_prefetch(workers, worker_init_fn=_end_with_parent)
-    iterator = iter(batches)
-    iterator.get_state()  # makes the iterators of all workers, or `close` would overlook some
-    iterator.start_prefetch()
-    return iterator
-
-
-def _owned(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copy arrays out of the memory shared with workers, which must be given back before the program ends."""
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Have this worker end when its parent dies, even if by SIGKILL.
-
-    The kernel's parent death signal would not do: it is sent when the thread that started the worker ends.
-    """
-    del worker_index, worker_count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        batches.close()

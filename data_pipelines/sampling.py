@@ -7,16 +7,70 @@ Before: the frame times in the corpus; after: `decode.read_frames`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from data_pipelines.released_sampling import ONE_CLIP, Header, OneClip, released_frames, released_span
+from data_pipelines.video import Video
+
 Sampling = Literal["random", "uniform"]
 """`random`: starts drawn independently (training); `uniform`: spread over the whole video (evaluation)."""
 
+SamplingRule = Literal["ours", "released"]
+"""`ours`: by time, over the whole video. `released`: the original's arithmetic, for its released numbers."""
+
 _TOLERANCE_SECONDS = 1e-6
 """A frame this little after the wanted time is taken as shown: 0.1 + 0.2 is not 0.3."""
+
+_TICKS_PER_SECOND = 1_000_000
+"""Unit of the whole-numbered time stamps that the released arithmetic works on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ChosenFrames:
+    """The frames of a video's clips; times are in seconds after the video's first frame."""
+
+    wanted_times: Float[np.ndarray, "k t"]
+    indices: Int[np.ndarray, "k t"]
+    """Positions in the video's `frame_times`."""
+    times: Float[np.ndarray, "k t"]
+    """When these frames are shown."""
+
+
+def choose_frames(
+    video: Video,
+    *,
+    num_clips: int,
+    num_frames: int,
+    fps: float,
+    sampling: Sampling,
+    rule: SamplingRule = "ours",
+    one_clip: OneClip = "middle",
+    rng: np.random.Generator | None = None,
+) -> ChosenFrames:
+    """Return which frames make the clips of a video.
+
+    Args:
+      video: only what is known of its frames is looked at.
+      num_clips: how many clips.
+      num_frames: frames per clip.
+      fps: frames per second inside a clip.
+      sampling: random or uniform.
+      rule: ours or the original's.
+      one_clip: where a single uniform clip lies by the original's rule; ours is in the middle.
+      rng: needed by `random` only.
+    """
+    if rule == "released":
+        return _released(video, num_clips, num_frames, fps, sampling, one_clip, rng)
+    starts = clip_starts(
+        video.index.duration, num_clips=num_clips, clip_seconds=num_frames / fps, sampling=sampling, rng=rng
+    )
+    wanted = starts[:, None] + np.arange(num_frames) / fps
+    indices, times = shown_frames(video.index.frame_times, starts, num_frames=num_frames, fps=fps)
+    return ChosenFrames(wanted_times=wanted, indices=indices, times=times)
 
 
 def clip_starts(
@@ -65,3 +119,41 @@ def shown_frames(
     indices = np.searchsorted(frame_times, times + _TOLERANCE_SECONDS, side="right") - 1
     indices = np.clip(indices, 0, len(frame_times) - 1)
     return indices, frame_times[indices]
+
+
+def _released(
+    video: Video,
+    num_clips: int,
+    num_frames: int,
+    fps: float,
+    sampling: Sampling,
+    one_clip: OneClip,
+    rng: np.random.Generator | None,
+) -> ChosenFrames:
+    """Choose by the original's arithmetic, but from the first frame on, whatever time the file gives it."""
+    frame_times = video.index.frame_times
+    pts = np.rint(frame_times * _TICKS_PER_SECOND).astype(np.int64)
+    # The original falls back on frame numbers where the header is silent, and fails where no frame is left.
+    duration = round(video.index.duration * _TICKS_PER_SECOND) if video.health.has_duration else None
+    header = Header(num_frames=len(pts), fps=_mean_fps(video, default=fps), duration=duration)
+    clips = [ONE_CLIP[one_clip]] if num_clips == 1 else [(number, num_clips) for number in range(num_clips)]
+    spans = [
+        released_span(
+            header,
+            clip_length=num_frames / fps * header.fps,
+            clip="random" if sampling == "random" else clip,
+            rng=rng,
+        )
+        for clip in clips
+    ]
+    found = [released_frames(pts, header, span, num_frames=num_frames) for span in spans]
+    indices = np.stack([np.full(num_frames, len(pts) - 1) if one is None else one for one in found])
+    # A clip of less than a frame of the video ends, in its arithmetic, before it starts.
+    wanted = [np.linspace(first, max(first, last), num_frames) / header.fps for first, last in spans]
+    return ChosenFrames(wanted_times=np.stack(wanted), indices=indices, times=frame_times[indices])
+
+
+def _mean_fps(video: Video, *, default: float) -> float:
+    """Return frames per second; a picture of no duration has the rate of the clip, whatever that is."""
+    duration = video.index.duration
+    return len(video.index.frame_times) / duration if duration > 0 else default

@@ -1,20 +1,31 @@
-"""Reads and writes annotation records as JSON lines, one file per kind and split of a data directory."""
+"""Reads and writes annotation records as JSON lines, one file per kind and split of a data directory.
+
+annotations/<kind>/<split>.jsonl
+annotations/<kind>/answers.json     the answer vocabulary, if the kind has one: position = label
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 
-Record = TypeVar("Record", Caption, MultipleChoice, OpenQuestion)
+Record = TypeVar("Record", Caption, MultipleChoice, OpenQuestion, SoftQuestion, Count)
 
 SPLITS = ("train", "validation", "test")
-FOLDER_OF_KIND = {Caption: "captions", MultipleChoice: "multiple_choice", OpenQuestion: "open_questions"}
+FOLDER_OF_KIND: dict[type, str] = {
+    Caption: "captions",
+    MultipleChoice: "multiple_choice",
+    OpenQuestion: "open_questions",
+    SoftQuestion: "soft_questions",
+    Count: "counts",
+}
 
 
 def records_path(data_dir: str | Path, kind: type, split: str) -> Path:
@@ -22,11 +33,15 @@ def records_path(data_dir: str | Path, kind: type, split: str) -> Path:
     return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / f"{split}.jsonl"
 
 
+def answers_path(data_dir: str | Path, kind: type) -> Path:
+    """Return where the answer vocabulary of a kind is kept."""
+    return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / "answers.json"
+
+
 def write_records(path: Path, records: Iterable[Any]) -> int:
-    """Write records as JSON lines and return their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write records as JSON lines, whole or not at all, and return their number."""
     lines = [json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records]
-    path.write_text("".join(lines), encoding="utf-8")
+    _write(path, "".join(lines))
     return len(lines)
 
 
@@ -34,14 +49,15 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
     """Return the records of a kind and split, in the order of the file.
 
     Raises:
-      UserError: no such file, or a line that is no such record.
+      UserError: no such file, a line that is no such record, an id twice.
     """
     path = records_path(data_dir, kind, split)
     if not path.is_file():
         raise UserError(
             f"no {FOLDER_OF_KIND[kind]} for split {split!r}: {path} does not exist; use `clipbert prepare`"
         )
-    records = []
+    records: list[Record] = []
+    line_of: dict[str, int] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line:
             continue
@@ -51,4 +67,41 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
             records.append(kind(**values))
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} line {number} is no {kind.__name__} record: {error}") from error
+        first = line_of.setdefault(records[-1].id, number)
+        if first != number:
+            raise UserError(
+                f"{path} lines {first} and {number} have the same id {records[-1].id!r}; make ids unique"
+            )
     return records
+
+
+def write_answers(data_dir: str | Path, kind: type, answers: Sequence[str]) -> None:
+    """Write the answer vocabulary of a kind."""
+    text = json.dumps(list(answers), ensure_ascii=False, indent=0) + "\n"
+    _write(answers_path(data_dir, kind), text)
+
+
+def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
+    """Return the answer vocabulary of a kind; an answer's position is its label.
+
+    Raises:
+      UserError: there is none, or it is no list of different texts.
+    """
+    path = answers_path(data_dir, kind)
+    if not path.is_file():
+        raise UserError(f"no answer vocabulary at {path}; use `clipbert prepare` of a dataset with answers")
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); prepare the annotations again") from error
+    is_list = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
+    if not is_list or len(set(answers)) < len(answers):
+        raise UserError(f"{path} is no list of different answers; prepare the annotations again")
+    return tuple(answers)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,7 +1,8 @@
-"""A user's own table of captions: csv with a header line, or JSON lines.
+"""A user's own table of captions or questions: csv with a header line, or JSON lines.
 
-Columns or keys are `video` and `caption`, optionally `split` and `id`. Nothing is guessed: a line that cannot
-be understood is an error that names it. After: `corpus/folder.py`.
+Columns or keys are `video` and what belongs to it, optionally `split` and `id`; what it is a table of is told
+by the columns (see `COLUMNS_OF`). Nothing is guessed: a line that cannot be understood is an error that names
+it. After: `corpus/folder.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS
 
 _SPLIT_OF = {
@@ -24,18 +27,51 @@ _SPLIT_OF = {
 }
 
 
+COLUMNS_OF: Mapping[type, tuple[str, ...]] = {
+    Caption: ("video", "caption"),
+    Count: ("video", "question", "count"),
+    MultipleChoice: ("video", "question", "options", "answer"),
+    OpenQuestion: ("video", "question", "answer"),
+}
+"""Options are a list in JSON lines, the columns a1, a2, ... in csv; the answer is the text of an option, or
+else its position from 0."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
     """A line of the table; `split` is None where the table has no such column."""
 
     video: str
-    caption: str
     id: str
     split: str | None
+    kind: type
+    values: Mapping[str, Any]
+    """Fields of the record besides id and video_id."""
+
+    @property
+    def caption(self) -> str:
+        """The text that describes the video, or the question about it."""
+        return self.values["text" if self.kind is Caption else "question"]
+
+    def record(self, video_id: str) -> Any:
+        """Return the annotation record, for a video that goes by this id."""
+        return self.kind(id=self.id, video_id=video_id, **self.values)
 
 
 def read_table(path: Path) -> list[Row]:
-    """Return the rows of a csv or jsonl file.
+    """Return the rows of a csv or jsonl file of captions.
+
+    Raises:
+      UserError: no file, another format, a column or value is missing, questions instead of captions.
+    """
+    rows = read_any_table(path)
+    if rows[0].kind is not Caption:
+        raise UserError(f"{path} is a table of questions; captions are needed: columns video, caption")
+    return rows
+
+
+def read_any_table(path: Path) -> list[Row]:
+    """Return the rows of a csv or jsonl file of captions or questions, all of one kind.
 
     Raises:
       UserError: no file, another format, a column or value is missing.
@@ -52,6 +88,9 @@ def read_table(path: Path) -> list[Row]:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     numbered = _read_csv(path, text) if path.suffix == ".csv" else _read_json_lines(path, text)
     rows = [_make_row(path, number, fields) for number, fields in numbered]
+    kinds = sorted({row.kind.__name__ for row in rows})
+    if len(kinds) > 1:
+        raise UserError(f"{path} mixes {' and '.join(kinds)} lines; make a file of each")
     if not rows:
         raise UserError(f"{path} has no captions; add lines with `video` and `caption`")
     if len({row.split is None for row in rows}) > 1:
@@ -112,30 +151,94 @@ def _parse_json(path: Path, number: int, line: str) -> dict[str, object]:
 
 
 def _check_columns(path: Path, found: Sequence[str], where: str = "") -> None:
-    missing = [name for name in ("video", "caption") if name not in found]
+    needed = [name for name in COLUMNS_OF[_kind(found)] if name != "options"]
+    missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
             f"{path}{where} lacks {' and '.join(missing)}; found: {', '.join(found) or 'nothing'}; "
-            "needed: video, caption; optional: split, id"
+            f"needed: {', '.join(needed)}; optional: split, id"
         )
+
+
+def _kind(columns: Sequence[str]) -> type:
+    """Return what a table with these columns holds; captions if they say nothing."""
+    if "question" not in columns or "caption" in columns:
+        return Caption
+    if "count" in columns:
+        return Count
+    return MultipleChoice if "options" in columns or "a1" in columns else OpenQuestion
 
 
 def _make_row(path: Path, number: int, fields: dict[str, object]) -> Row:
-    video, caption, split, caption_id = (
-        _text(path, number, key, fields.get(key)) for key in ("video", "caption", "split", "id")
-    )
-    if not video or not caption:
-        raise UserError(
-            f"{path} line {number} has an empty {'caption' if video else 'video'}; fill it or remove the line"
-        )
+    kind = _kind(tuple(fields))
+    video, split, id_ = (_text(path, number, key, fields.get(key)) for key in ("video", "split", "id"))
+    if not video:
+        raise _empty(path, number, "video")
+    values = _VALUES_OF[kind](path, number, fields)
     if split and split not in _SPLIT_OF:
         raise UserError(f"{path} line {number}: split must be train, validation or test, not {split!r}")
     return Row(
         video=video,
-        caption=caption,
-        id=caption_id or f"caption_{number:06d}",
+        id=id_ or f"{'caption' if kind is Caption else 'question'}_{number:06d}",
         split=_SPLIT_OF[split] if split else None,
+        kind=kind,
+        values=values,
     )
+
+
+def _caption(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
+    return {"text": _filled(path, number, "caption", fields)}
+
+
+def _count(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
+    count = _filled(path, number, "count", fields)
+    if not count.isdecimal():
+        raise UserError(f"{path} line {number}: count must be a whole number, not {count!r}")
+    return {"question": _filled(path, number, "question", fields), "count": int(count)}
+
+
+def _open_question(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
+    return {key: _filled(path, number, key, fields) for key in ("question", "answer")}
+
+
+def _choice(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
+    options = fields.get("options")
+    if options is None:
+        options = [fields[f"a{i}"] for i in range(1, len(fields) + 1) if f"a{i}" in fields]
+    if not isinstance(options, list) or len(options) < 2:
+        raise UserError(f"{path} line {number}: options must be a list of two texts or more")
+    texts = tuple(_filled(path, number, "option", {"option": option}) for option in options)
+    answer = _filled(path, number, "answer", fields)
+    if answer in texts:
+        position = texts.index(answer)
+    elif answer.isdecimal() and int(answer) < len(texts):
+        position = int(answer)
+    else:
+        raise UserError(
+            f"{path} line {number}: answer must be an option or a position from 0 to {len(texts) - 1}, "
+            f"not {answer!r}"
+        )
+    question = _text(path, number, "question", fields.get("question"))
+    return {"question": question, "options": texts, "answer_index": position}
+
+
+_VALUES_OF: Mapping[type, Callable[[Path, int, dict[str, object]], dict[str, Any]]] = {
+    Caption: _caption,
+    Count: _count,
+    MultipleChoice: _choice,
+    OpenQuestion: _open_question,
+}
+
+
+def _filled(path: Path, number: int, key: str, fields: Mapping[str, object]) -> str:
+    text = _text(path, number, key, fields.get(key))
+    if not text:
+        raise _empty(path, number, key)
+    return text
+
+
+def _empty(path: Path, number: int, key: str) -> UserError:
+    return UserError(f"{path} line {number} has an empty {key}; fill it or remove the line")
 
 
 def _text(path: Path, number: int, key: str, value: object) -> str:

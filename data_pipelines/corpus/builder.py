@@ -1,10 +1,11 @@
 """Stage 1 of the corridor: the corpus, a TFDS dataset in which each video is stored once.
 
-Written by the prepare functions, read at random by video id. Files are ArrayRecord; TensorFlow is not
+Written shard by shard by `ingest`, read at random by video id. Files are ArrayRecord; TensorFlow is not
 needed. A data directory:
 
-    videos/                     the dataset: original bytes + frame index of every video
+    videos/                     the dataset: bytes, frame index, health and origin of every video
     video_ids.json              ids in the order of the dataset
+    unreadable.tsv              videos that were left out, and why (only if there are any)
     annotations/<kind>/<split>.jsonl
     samples/                    some videos as files (embedded corpus only)
     vocab.txt                   WordPiece vocabulary
@@ -13,79 +14,176 @@ needed. A data directory:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.splits import SplitDict
+from tensorflow_datasets.proto import tf_example_pb2
 
 from clipbert_jax.errors import UserError
-from data_pipelines.decode import FrameIndex
+from data_pipelines.corpus.ingest import Entry
+from data_pipelines.corpus.storage import Original, StoredVideo, store
+from data_pipelines.video import FrameIndex, Health, Video
 
-FORMAT_VERSION = "1.0.0"
+FORMAT_VERSION = "2.0.0"
 _SPLIT = "videos"
+_INDEX_FIELDS = tuple(field.name for field in dataclasses.fields(FrameIndex))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Video:
-    """One video of a corpus: the original file's bytes and the index of its frames."""
-
-    video_id: str
-    data: bytes
-    index: FrameIndex
+class _OwnInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Do not ask Google's bucket about this dataset, nor leave a temporary folder behind."""
 
 
 class VideoCorpus(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder of every corpus; what differs is where the videos come from."""
+    """The TFDS builder of every corpus: its features and version; `write_shard` writes the records."""
 
     VERSION = tfds.core.Version(FORMAT_VERSION)
     RELEASE_NOTES: ClassVar = {
-        FORMAT_VERSION: "One record per video: bytes, frame times, key frames, size, duration."
+        FORMAT_VERSION: "Health, storage form, origin and checksum of every video.",
+        "1.0.0": "One record per video: bytes, frame times, key frames, size, duration.",
     }
     url_infos: ClassVar[
         dict[str, Any]
     ] = {}  # nothing to download; TFDS would look for checksums in the package
 
-    def __init__(self, *, videos: Iterable[Video] = (), **kwargs: Any):
-        self._videos = videos
+    def __init__(self, **kwargs: Any):
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        def float64(*shape: int | None) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=np.float64, encoding="bytes")  # else float32
+        def binary(dtype: Any, *shape: int | None) -> tfds.features.Tensor:
+            """Not as lists of the record format: those have no float64, and take long to read."""
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
         integer = tfds.features.Scalar(np.int64)
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self,
             description="Videos with the time of every frame.",
             disable_shuffling=True,
             features=tfds.features.FeaturesDict(
                 {
                     "video_id": tfds.features.Text(),
-                    "data": tfds.features.Text(doc="The original file, unchanged."),
-                    "frame_times": float64(None),
-                    "key_frames": tfds.features.Tensor(shape=(None,), dtype=np.int64),
-                    "duration": float64(),
+                    "data": tfds.features.Text(doc="The file in the form in which it is stored."),
+                    "frame_times": binary(np.float64, None),
+                    "key_frames": binary(np.int64, None),
+                    "duration": binary(np.float64),
                     "first_pts": integer,
                     "width": integer,
                     "height": integer,
                     "rotation": integer,
+                    "is_reflected": tfds.features.Scalar(np.bool_),
+                    "health": tfds.features.Text(doc="JSON: what a full decode of the original found."),
+                    "storage": tfds.features.Text(doc="JSON: the form, and what it did to frame times."),
+                    "source_name": tfds.features.Text(doc="Name of the original file in its source."),
+                    "source_sha256": tfds.features.Text(doc="Of the bytes of the original file."),
                 }
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {_SPLIT: self._generate_examples()}
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+        raise NotImplementedError("a corpus is written by `clipbert prepare`")
 
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for video in self._videos:
-            fields = {f.name: getattr(video.index, f.name) for f in dataclasses.fields(FrameIndex)}
-            yield video.video_id, {"video_id": video.video_id, "data": video.data, **fields}
+    def _generate_examples(self) -> Iterator[Any]:
+        raise NotImplementedError("a corpus is written by `clipbert prepare`")
+
+
+class RecordEncoder:
+    """Makes the bytes of records: the same ones for the same video, in any process."""
+
+    def __init__(self, data_dir: Path):
+        self._features: Any = VideoCorpus(data_dir=data_dir / "videos").info.features
+        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+
+    def encode(self, entry: Entry) -> bytes:
+        """Return the record of a video."""
+        video = entry.video
+        example = {name: getattr(video.index, name) for name in _INDEX_FIELDS} | {
+            "video_id": video.video_id,
+            "data": video.data,
+            "health": json.dumps(dataclasses.asdict(video.health), ensure_ascii=False),
+            "storage": json.dumps(_storage_facts(video), ensure_ascii=False),
+            "source_name": entry.source_name,
+            "source_sha256": entry.source_sha256,
+        }
+        example = self._serializer.get_tf_example(self._features.encode_example(example))
+        return example.SerializeToString(deterministic=True)  # TFDS' own order of fields is random
+
+
+def _storage_facts(video: StoredVideo) -> dict[str, Any]:
+    facts = dataclasses.asdict(video.note)
+    return {**facts, "form": {"name": type(video.note.form).__name__.lower(), **facts["form"]}}
+
+
+def write_shard(path: Path, records: Iterable[bytes]) -> int:
+    """Write one ArrayRecord file, durably, and return how many bytes of records it has."""
+    writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
+    num_bytes = 0
+    try:
+        for record in records:
+            writer.write(record)
+            num_bytes += len(record)
+    finally:
+        writer.close()
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return num_bytes
+
+
+def shard_path(data_dir: Path, number: int, num_shards: int) -> Path:
+    """Return where TFDS looks for a shard."""
+    name = f"video_corpus-{_SPLIT}.array_record-{number:05d}-of-{num_shards:05d}"
+    return _dataset_dir(data_dir) / name
+
+
+def write_metadata(data_dir: Path, ids: Sequence[str], shard_lengths: Sequence[int], num_bytes: int) -> None:
+    """Write what TFDS and `open_corpus` must know besides the shards."""
+    for path in _dataset_dir(data_dir).glob("*.json"):
+        path.unlink()  # TFDS would take up what an interrupted build has left, and write other files
+    builder = VideoCorpus(data_dir=data_dir / "videos")
+    split = tfds.core.SplitInfo(
+        name=_SPLIT,
+        shard_lengths=list(shard_lengths),
+        num_bytes=num_bytes,
+        filename_template=tfds.core.ShardedFileTemplate(
+            data_dir=epath.Path(_dataset_dir(data_dir)),
+            dataset_name="video_corpus",
+            split=_SPLIT,
+            filetype_suffix="array_record",
+        ),
+    )
+    _dataset_dir(data_dir).mkdir(parents=True, exist_ok=True)
+    builder.info.set_splits(SplitDict([split]))
+    builder.info.write_to_directory(_dataset_dir(data_dir))
+    (data_dir / "video_ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
+
+
+def write_videos(data_dir: Path, videos: Iterable[Video]) -> tuple[str, ...]:
+    """Write the dataset of a data directory as one shard, as they are; return the ids in its order."""
+    encoder = RecordEncoder(data_dir)
+    ids: list[str] = []
+
+    def records() -> Iterator[bytes]:
+        for video in videos:
+            ids.append(video.video_id)
+            checksum = hashlib.sha256(video.data).hexdigest()
+            stored = store(video, Original())
+            yield encoder.encode(Entry(video=stored, source_name=video.video_id, source_sha256=checksum))
+
+    path = shard_path(data_dir, 0, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    num_bytes = write_shard(path, records())
+    write_metadata(data_dir, ids, [len(ids)], num_bytes)
+    return tuple(ids)
 
 
 class Corpus:
@@ -117,36 +215,49 @@ class Corpus:
                 f"no video {video_id!r} in {self.data_dir}; its video_ids.json lists those it has"
             )
         if self._source is None:  # opened where it is used: in the worker process
-            builder = tfds.builder_from_directory(self.data_dir / "videos" / "video_corpus" / FORMAT_VERSION)
-            self._source = builder.as_data_source(split=_SPLIT)  # pyright: ignore[reportCallIssue]
-        record = self._source[self._row_of[video_id]]
-        fields = {field.name: record[field.name] for field in dataclasses.fields(FrameIndex)}
-        fields["duration"] = float(fields["duration"])
-        return Video(video_id=video_id, data=record["data"], index=FrameIndex(**fields))
+            builder = tfds.builder_from_directory(_dataset_dir(self.data_dir))
+            self._source = builder.as_data_source(
+                split=_SPLIT,  # pyright: ignore[reportCallIssue]
+                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            )
+        return _decode(video_id, self._source[self._row_of[video_id]])
 
 
-def write_videos(data_dir: Path, videos: Iterable[Video]) -> tuple[str, ...]:
-    """Write the dataset of a data directory and return the ids in its order."""
-    ids: list[str] = []
+def _decode(video_id: str, record: bytes) -> Video:
+    """Read a record as `VideoCorpus` describes it; TFDS' own reader takes four times as long."""
+    feature = tf_example_pb2.Example.FromString(record).features.feature  # pyright: ignore
 
-    def recorded() -> Iterator[Video]:
-        for video in videos:
-            ids.append(video.video_id)
-            yield video
+    def binary(name: str) -> bytes:
+        return feature[name].bytes_list.value[0]
 
-    tfds.disable_progress_bar()
-    builder = VideoCorpus(videos=recorded(), data_dir=data_dir / "videos")
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads that do not happen
-        builder.download_and_prepare()
-    (data_dir / "video_ids.json").write_text(json.dumps(ids), encoding="utf-8")
-    return tuple(ids)
+    def integer(name: str) -> int:
+        return feature[name].int64_list.value[0]
+
+    index = FrameIndex(
+        frame_times=np.frombuffer(binary("frame_times"), np.float64),
+        key_frames=np.frombuffer(binary("key_frames"), np.int64),
+        duration=float(np.frombuffer(binary("duration"), np.float64)[0]),
+        first_pts=integer("first_pts"),
+        width=integer("width"),
+        height=integer("height"),
+        rotation=integer("rotation"),
+        is_reflected=bool(integer("is_reflected")),
+    )
+    return Video(video_id=video_id, data=binary("data"), index=index, health=_health(binary("health")))
+
+
+def _health(text: bytes) -> Health:
+    facts = json.loads(text)
+    facts["damaged_ranges"] = tuple((start, end) for start, end in facts["damaged_ranges"])
+    facts["notes"] = tuple(facts["notes"])
+    return Health(**facts)
 
 
 def open_corpus(data_dir: str | Path) -> Corpus:
     """Open the videos of a data directory.
 
     Raises:
-      UserError: there is no such directory, or it was not made by a prepare command.
+      UserError: there is no such directory, or no prepare command of this version made it.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -156,4 +267,10 @@ def open_corpus(data_dir: str | Path) -> Corpus:
         raise UserError(
             f"{data_dir} is no prepared data directory (no video_ids.json); use `clipbert prepare`"
         )
+    if not _dataset_dir(data_dir).is_dir():
+        raise UserError(f"{data_dir} was made by another version; prepare it again with `clipbert prepare`")
     return Corpus(data_dir, tuple(json.loads(ids_path.read_text(encoding="utf-8"))))
+
+
+def _dataset_dir(data_dir: Path) -> Path:
+    return data_dir / "videos" / "video_corpus" / FORMAT_VERSION

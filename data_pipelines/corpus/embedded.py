@@ -7,12 +7,11 @@ averages over frames and pools over clips.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
+import hashlib
 import itertools
 import math
-import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +21,16 @@ from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.corpus.embedded_video import COLOURS, OBJECTS, STATES, Event, VideoPlan, make_video
-from data_pipelines.corpus.ingest import OnProgress, counted, new_data_dir, silently, write_summary
-from data_pipelines.decode import FrameIndex
+from data_pipelines.corpus.ingest import (
+    Entry,
+    IngestOptions,
+    OnProgress,
+    build_shards,
+    new_data_dir,
+    silently,
+    write_summary,
+)
+from data_pipelines.corpus.storage import Original, store
 from data_pipelines.tokenizer import build_vocab, write_vocab
 
 Level = Literal["easy", "medium", "hard"]
@@ -31,6 +38,7 @@ Level = Literal["easy", "medium", "hard"]
 NUM_EVENTS = 3
 NUM_OPTIONS = 5
 NUM_SAMPLES = 3
+_SECONDS_PER_VIDEO = 120.0
 _TEMPLATES = ("{} , {} and {}", "look : {} , {} and {}", "{} , {} , and also {}")
 
 
@@ -65,16 +73,20 @@ def prepare_embedded(
     Raises:
       UserError: the directory exists; more videos asked for than there are different captions; a bad seed.
     """
-    from data_pipelines.corpus.builder import Video, write_videos  # late: keeps worker processes light
-
     counts = {"train": num_train, "validation": num_validation, "test": num_test}
     _check_options(level, counts, seed)
     plans = {split: _plan_split(split, level, counts[split], seed) for split in SPLITS}
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         all_plans = [plan for split in SPLITS for plan in plans[split]]
-        made = zip(all_plans, _make_videos(all_plans, num_workers), strict=True)
-        videos = (Video(video_id=plan.video_id, data=data, index=index) for plan, (data, index) in made)
-        write_videos(new_dir, counted(videos, on_progress))
+        build_shards(
+            new_dir,
+            entry_of_plan,
+            all_plans,
+            [repr(plan) for plan in all_plans],
+            IngestOptions(on_error="error", num_workers=num_workers),
+            _SECONDS_PER_VIDEO,
+            on_progress,
+        )
         _write_samples(new_dir)
         texts = []
         for split in SPLITS:
@@ -146,13 +158,12 @@ def _write_samples(new_dir: Path) -> None:
         (new_dir / "samples" / f"{video_id}.mp4").write_bytes(corpus.read(video_id).data)
 
 
-def _make_videos(plans: list[VideoPlan], num_workers: int) -> Iterator[tuple[bytes, FrameIndex]]:
-    if num_workers < 2:
-        yield from map(make_video, plans)
-        return
-    spawn = multiprocessing.get_context("spawn")  # forking is unsafe once JAX runs
-    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
-        yield from pool.map(make_video, plans, chunksize=8)
+def entry_of_plan(plan: VideoPlan) -> Entry:
+    """Generate a video for the corpus."""
+    video = make_video(plan)
+    checksum = hashlib.sha256(video.data).hexdigest()
+    stored = store(video, Original())
+    return Entry(video=stored, source_name=f"{plan.video_id}.mp4", source_sha256=checksum)
 
 
 def _write_annotations(new_dir: Path, split: str, level: Level, plans: list[VideoPlan]) -> list[str]:

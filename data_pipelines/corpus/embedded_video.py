@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data_pipelines.decode import FrameIndex, probe
+from data_pipelines.probe import probe
+from data_pipelines.video import Video
 
 COLOURS = {
     "red": (225, 35, 35),
@@ -71,7 +72,7 @@ class VideoPlan:
     """In the order in which they happen."""
 
 
-def make_video(plan: VideoPlan) -> tuple[bytes, FrameIndex]:
+def make_video(plan: VideoPlan) -> Video:
     """Draw, encode and check a video; a function of the plan alone."""
     rng = np.random.default_rng([plan.seed, zlib.crc32(plan.video_id.encode())])
     width, height = _SIZES[rng.integers(len(_SIZES))]
@@ -84,7 +85,7 @@ def make_video(plan: VideoPlan) -> tuple[bytes, FrameIndex]:
         start = number * slot + rng.uniform(0.0, slot - length)
         _draw_event(frames[round(start) : round(start + length)], event, rng)
     is_long_gop = rng.random() < _LONG_GOP_SHARE
-    return probe(_encode(frames, rate, is_long_gop=is_long_gop), name=plan.video_id)
+    return probe(_encode(frames, rate, is_long_gop=is_long_gop), video_id=plan.video_id)
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:

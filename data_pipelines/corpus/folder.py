@@ -6,29 +6,35 @@ and optionally `split` and `id`. What cannot be used is reported by name and lef
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.annotations.table import Row, read_table
-from data_pipelines.corpus.ingest import OnProgress, counted, new_data_dir, silently, write_summary
-from data_pipelines.decode import FrameIndex, UnreadableVideo, probe
+from data_pipelines.corpus.ingest import (
+    IngestOptions,
+    IngestReport,
+    OnProgress,
+    ingest,
+    new_data_dir,
+    silently,
+    write_summary,
+)
+from data_pipelines.corpus.sources import open_source
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
-from data_pipelines.transforms import check_aspect_ratio
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".apng", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
     ".webm", ".webp", ".wmv",
+    ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
 })
 # fmt: on
-"""Files that are taken for videos even if no caption names them."""
+"""Files that are taken for videos, images too, even if no caption names them."""
 
 SMALLEST_SPLIT_CORPUS = 50
 """With fewer videos and no `split` column, every video is in train, validation and test."""
@@ -48,11 +54,17 @@ class FolderReport:
     """Names in the table for which there is no file."""
     videos_without_caption: tuple[str, ...]
     """In the corpus, but in no split."""
+    ingested: IngestReport
+
+    @property
+    def bad_share(self) -> float:
+        """The share of the videos that could not be read."""
+        return self.ingested.bad_share
 
     def __str__(self) -> str:
         captions = ", ".join(f"{count} {split}" for split, count in self.num_captions.items())
-        lines = [f"{self.num_videos} videos; captions: {captions}; {self.split_rule}"]
-        lines += [f"could not read {name}: {reason}" for name, reason in self.unreadable]
+        lines = [f"{self.num_videos} videos; captions: {captions or 'none'}; {self.split_rule}"]
+        lines.append(str(self.ingested))
         lines += [f"no such video for a caption: {name}" for name in self.captions_without_video]
         lines += [f"no caption for video: {name}" for name in self.videos_without_caption]
         return "\n".join(lines)
@@ -60,9 +72,10 @@ class FolderReport:
 
 def prepare_folder(
     videos_dir: str | Path,
-    annotations_path: str | Path,
+    annotations_path: str | Path | None,
     data_dir: str | Path,
     *,
+    options: IngestOptions | None = None,
     vocab: str | Path | None = None,
     seed: int = 0,
     num_workers: int = 2,
@@ -76,121 +89,88 @@ def prepare_folder(
     split holds all of them, which is what a trial with a handful of videos needs.
 
     Args:
-      videos_dir: searched with its subfolders.
-      annotations_path: csv or jsonl.
+      videos_dir: searched with its subfolders; or an archive, as `sources` says.
+      annotations_path: csv or jsonl; None stores the videos alone.
       data_dir: where; must not exist unless `overwrite`.
+      options: how videos are checked and stored; `num_workers` is then taken from there.
       vocab: vocab.txt or tokenizer folder to use; by default one is made from the captions.
       seed: of the split.
-      num_workers: processes that check videos; 0 works in this one.
+      num_workers: processes that check and store videos; 0 works in this one.
       overwrite: replace an older data directory.
       on_progress: called with the number of videos checked so far.
 
     Raises:
       UserError: a missing or empty folder, a table that cannot be understood, nothing usable.
     """
-    from data_pipelines.corpus.builder import Video, write_videos  # late: keeps worker processes light
-
-    videos_dir = Path(videos_dir)
-    rows = read_table(Path(annotations_path))
+    options = options or IngestOptions(num_workers=num_workers)
+    rows = read_table(Path(annotations_path)) if annotations_path else []
     tokenizer = load_tokenizer(vocab) if vocab else None
-    files = _find_videos(videos_dir, rows)
+    source = open_source(videos_dir)
+    files = _find_videos(videos_dir, source.names, rows)
+    names = _names_in_table(rows, files)
+    named = [dataclasses.replace(row, video=names[row.video]) for row in rows if row.video in names]
+    _check_usable(rows, named, annotations_path, videos_dir, files[0])
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
-        indices, unreadable = _check_videos(files, num_workers, on_progress)
-        if not indices:
-            name, reason = next(iter(unreadable.items()))
+        ingested = ingest(new_dir, source, {name: name for name in files}, options, on_progress)
+        if not ingested.video_ids:
+            name, reason = ingested.unreadable[0]
             raise UserError(f"none of the {len(files)} videos in {videos_dir} can be read; {name}: {reason}")
-        names = _names_in_table(rows, files)
-        usable = [dataclasses.replace(row, video=names[row.video]) for row in rows if row.video in names]
-        usable = [row for row in usable if row.video in indices]
-        if not usable:
-            raise UserError(
-                f"no caption of {annotations_path} belongs to a readable video in {videos_dir}; "
-                f"`video` must be a file name such as {next(iter(indices))!r}"
-            )
+        readable = set(ingested.video_ids)
+        usable = [row for row in named if row.video in readable]
+        _check_usable(rows, usable, annotations_path, videos_dir, ingested.video_ids[0])
         captioned = sorted({row.video for row in usable})
-        splits_of, split_rule = _splits(usable, captioned, seed)
-        write_videos(
-            new_dir, (Video(video_id=n, data=files[n].read_bytes(), index=i) for n, i in indices.items())
-        )
-        num_captions = {split: _write_captions(new_dir, split, usable, splits_of) for split in SPLITS}
+        splits_of, split_rule = _splits(usable, captioned, seed) if rows else ({}, "no table of captions")
+        num_captions = {split: _write_captions(new_dir, split, usable, splits_of) for split in splits_of}
         if tokenizer is not None:
             tokenizer.save(new_dir)
-        else:
+        elif rows:
             write_vocab(new_dir / "vocab.txt", build_vocab(row.caption for row in usable))
         report = FolderReport(
-            num_videos=len(indices),
+            num_videos=len(readable),
             num_captions=num_captions,
             split_rule=split_rule,
-            unreadable=tuple(unreadable.items()),
+            unreadable=ingested.unreadable,
             captions_without_video=tuple(sorted({row.video for row in rows if row.video not in names})),
-            videos_without_caption=tuple(sorted(set(indices) - set(captioned))),
+            videos_without_caption=tuple(sorted(readable - set(captioned))) if rows else (),
+            ingested=ingested,
         )
         write_summary(new_dir, source=str(videos_dir), seed=seed, **dataclasses.asdict(report))
     return report
 
 
-def _find_videos(videos_dir: Path, rows: Sequence[Row]) -> dict[str, Path]:
-    """Return name below the folder -> path, of files that look like videos or are named in the table."""
-    if not videos_dir.is_dir():
-        raise UserError(f"no folder of videos at {videos_dir}; give --videos the folder that holds them")
+def _check_usable(
+    rows: Sequence[Row], usable: Sequence[Row], table: str | Path | None, videos: str | Path, example: str
+) -> None:
+    if rows and not usable:
+        raise UserError(
+            f"no caption of {table} belongs to a readable video in {videos}; "
+            f"`video` must be a file name such as {example!r}"
+        )
+
+
+def _find_videos(videos_dir: str | Path, names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the names that look like videos or are named in the table; LMDB keys need no suffix."""
     named = {row.video for row in rows}
-    found = {}
-    for path in sorted(videos_dir.rglob("*")):
-        name = path.relative_to(videos_dir).as_posix()
-        if path.is_file() and (path.suffix.lower() in VIDEO_SUFFIXES or name in named):
-            found[name] = path
+    suffixes = VIDEO_SUFFIXES | ({""} if (Path(videos_dir) / "data.mdb").is_file() else set())
+    found = [n for n in names if PurePosixPath(n).suffix.lower() in suffixes or n in named]
     if not found:
         raise UserError(f"no videos in {videos_dir}; put files such as .mp4, .webm or .mkv there")
     return found
 
 
-def _names_in_table(rows: Sequence[Row], files: dict[str, Path]) -> dict[str, str]:
+def _names_in_table(rows: Sequence[Row], files: Sequence[str]) -> dict[str, str]:
     """Return table name -> file name; the table may leave out the suffix where that is clear."""
     stems: dict[str, list[str]] = {}
-    for name, path in files.items():
-        stems.setdefault(name.removesuffix(path.suffix), []).append(name)
+    for name in files:
+        stems.setdefault(name.removesuffix(PurePosixPath(name).suffix), []).append(name)
     names = {}
+    known = set(files)
     for video in {row.video for row in rows}:
-        if video in files:
+        if video in known:
             names[video] = video
         elif len(stems.get(video, ())) == 1:
             names[video] = stems[video][0]
     return names
-
-
-def _check_videos(
-    files: dict[str, Path], num_workers: int, on_progress: OnProgress
-) -> tuple[dict[str, FrameIndex], dict[str, str]]:
-    """Decode all videos; return the index of the readable ones and the reason for the others."""
-    indices: dict[str, FrameIndex] = {}
-    unreadable: dict[str, str] = {}
-    results = counted(_probe_all(list(files.values()), num_workers), on_progress)
-    for name, result in zip(files, results, strict=True):
-        if isinstance(result, str):
-            unreadable[name] = result
-        else:
-            indices[name] = result
-    return indices, unreadable
-
-
-def _probe_all(paths: Sequence[Path], num_workers: int) -> Iterator[FrameIndex | str]:
-    if num_workers < 2 or len(paths) < 2 * num_workers:
-        yield from map(_index_or_reason, paths)
-        return
-    spawn = multiprocessing.get_context("spawn")  # forking is unsafe once JAX runs
-    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
-        yield from pool.map(_index_or_reason, paths)
-
-
-def _index_or_reason(path: Path) -> FrameIndex | str:
-    try:
-        index = probe(path)[1]
-        check_aspect_ratio(index.height, index.width)
-    except UnreadableVideo as error:
-        return error.reason
-    except (UserError, OSError) as error:
-        return str(error)
-    return index
 
 
 def _splits(rows: Sequence[Row], videos: Sequence[str], seed: int) -> tuple[dict[str, set[str]], str]:

@@ -11,10 +11,11 @@ from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path
 from data_pipelines.corpus import embedded
-from data_pipelines.corpus.builder import Video, open_corpus, write_videos
+from data_pipelines.corpus.builder import open_corpus, write_videos
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.corpus.ingest import new_data_dir
-from data_pipelines.decode import FrameIndex, probe
+from data_pipelines.probe import probe
+from data_pipelines.video import FrameIndex, Health, Video
 
 TINY = {"num_train": 1, "num_validation": 1, "num_test": 1, "num_workers": 0}
 
@@ -27,10 +28,15 @@ def test_videos_come_back_as_they_were_stored(tmp_path):
         width=7,
         height=5,
         rotation=270,
+        is_reflected=True,
         duration=1 / 3,
     )
+    health = Health(verdict="damaged", reason="ü", damaged_ranges=((0.5, 1.0),), notes=("a", "b"))
     ids = [f"folder/ü {i}.mp4" for i in range(30)]
-    write_videos(tmp_path, (Video(video_id=i, data=i.encode() + b"\0\xff\n", index=index) for i in ids))
+    write_videos(
+        tmp_path,
+        (Video(video_id=i, data=i.encode() + b"\0\xff\n", index=index, health=health) for i in ids),
+    )
     corpus = pickle.loads(pickle.dumps(open_corpus(tmp_path)))  # as it goes to worker processes
     assert list(corpus.ids) == ids
     for video_id in reversed(ids):
@@ -39,13 +45,14 @@ def test_videos_come_back_as_they_were_stored(tmp_path):
         assert video.data == video_id.encode() + b"\0\xff\n"
         for name in ("frame_times", "key_frames"):
             np.testing.assert_array_equal(getattr(video.index, name), getattr(index, name))
+        assert video.health == health
         for name in ("first_pts", "width", "height", "rotation", "duration"):
             assert getattr(video.index, name) == getattr(index, name)
 
 
 def test_the_stored_index_is_that_of_the_stored_bytes(data_dir):
     video = open_corpus(data_dir).read("test_00003")
-    _, index = probe(video.data)
+    index = probe(video.data).index
     np.testing.assert_array_equal(video.index.frame_times, index.frame_times)
     np.testing.assert_array_equal(video.index.key_frames, index.key_frames)
 
@@ -54,6 +61,9 @@ def test_missing_data_are_named_with_the_remedy(data_dir, tmp_path):
     with pytest.raises(UserError, match=r"no data directory .*nowhere; make one with `clipbert prepare`"):
         open_corpus(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is no prepared data directory"):
+        open_corpus(tmp_path)
+    (tmp_path / "video_ids.json").write_text("[]")
+    with pytest.raises(UserError, match="made by another version; prepare it again"):
         open_corpus(tmp_path)
     with pytest.raises(UserError, match="no video 'nobody' in"):
         open_corpus(data_dir).read("nobody")
@@ -72,20 +82,25 @@ def test_bad_records_are_named_with_their_line(line, tmp_path):
         read_records(tmp_path, Caption, "train")
 
 
-def test_a_failure_leaves_nothing_behind_and_the_older_data_as_they_were(tmp_path, monkeypatch):
+def test_after_a_failure_the_older_data_stay_and_the_same_command_goes_on(tmp_path, monkeypatch):
     target = prepare_embedded(tmp_path / "data", **TINY)
     before = (target / "prepare.json").read_bytes()
 
     def fail(*args):
-        raise RuntimeError("disk full")
+        raise RuntimeError("power cut")
 
-    monkeypatch.setattr(embedded, "write_vocab", fail)  # after the videos are written
-    with pytest.raises(RuntimeError, match="disk full"):
-        prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
-    with pytest.raises(RuntimeError, match="disk full"):
-        prepare_embedded(tmp_path / "new", **TINY)
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "write_vocab", fail)  # after the videos are written
+        with pytest.raises(RuntimeError, match="power cut") as caught:
+            prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
+    assert "data.partial keeps what is done; the same command goes on" in caught.value.__notes__[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "data.partial"]
     assert (target / "prepare.json").read_bytes() == before
+    with pytest.raises(UserError, match="unfinished ingest of other videos, with other options"):
+        prepare_embedded(tmp_path / "data", overwrite=True, seed=2, **TINY)
+    prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert '"seed": 1' in (target / "prepare.json").read_text()
 
 
 def test_existing_data_are_replaced_only_on_request(tmp_path):

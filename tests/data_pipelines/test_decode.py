@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from data_pipelines import decode
-from data_pipelines.decode import UnreadableVideo, probe, read_frames
+from data_pipelines.decode import read_frames
+from data_pipelines.probe import examine, probe
+from data_pipelines.video import UNKNOWN_PTS, UnreadableVideo
 
 X264 = {
     "no_b_frames": {"options": {"preset": "ultrafast"}, "gop": 12},
     "b_frames": {"options": {"preset": "medium", "bf": "3"}, "gop": 12},
     "b_pyramid_long_gop": {"options": {"preset": "medium", "bf": "4", "b-pyramid": "normal"}, "gop": 250},
     "open_gop": {"options": {"preset": "medium", "bf": "3", "x264-params": "open-gop=1"}, "gop": 10},
+    "intra_refresh": {"options": {"x264-params": "intra-refresh=1:keyint=12"}},
     "matroska": {"options": {"preset": "medium", "bf": "2"}, "format": "matroska"},
     "mpeg_ts_start_offset": {"options": {"bf": "2"}, "format": "mpegts", "first_pts": 50},
     "mpeg4": {"codec": "mpeg4", "options": {}},
@@ -31,7 +34,8 @@ def decode_all(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", X264)
 def test_wanted_frames_equal_those_of_a_full_decode(kind, encode_video):
-    data, index = probe(encode_video(**X264[kind]))
+    video = probe(encode_video(**X264[kind]))
+    data, index = video.data, video.index
     reference = decode_all(data)
     assert len(index.frame_times) == len(reference)
     rng = np.random.default_rng(0)
@@ -40,8 +44,36 @@ def test_wanted_frames_equal_those_of_a_full_decode(kind, encode_video):
         np.testing.assert_array_equal(read_frames(data, wanted, index), reference[wanted])
 
 
+@pytest.mark.parametrize("kind", X264)
+def test_jumps_over_unwanted_frames_change_no_pixel(kind, encode_video, monkeypatch):
+    monkeypatch.setattr(decode, "MIN_JUMP", 1)
+    landed = []
+    jump = decode._jump
+    monkeypatch.setattr(decode, "_jump", lambda *inputs: landed.append(jump(*inputs)) or landed[-1])
+    video = probe(encode_video(**X264[kind], num_frames=90))
+    reference = decode_all(video.data)
+    rng = np.random.default_rng(1)
+    for count in (1, 2, 3, 4, 6):
+        wanted = rng.integers(0, len(reference), count)
+        np.testing.assert_array_equal(read_frames(video.data, wanted, video.index), reference[wanted])
+    if kind in ("no_b_frames", "b_frames", "open_gop", "matroska", "vp9"):
+        assert any(landed)
+
+
+def test_a_jump_that_goes_astray_is_made_good(encode_video, monkeypatch):
+    video = probe(encode_video(num_frames=60))
+    monkeypatch.setattr(decode, "MIN_JUMP", 1)
+    jump = decode._jump
+    monkeypatch.setattr(decode, "_jump", lambda c, s, tick, of: [] if tick else jump(c, s, tick, of))
+    wanted = np.array([50, 3, 27])
+    np.testing.assert_array_equal(
+        read_frames(video.data, wanted, video.index), decode_all(video.data)[wanted]
+    )
+
+
 def test_random_access_decodes_only_what_it_needs(encode_video, monkeypatch):
-    data, index = probe(encode_video(num_frames=60, gop=12, options={"preset": "ultrafast"}))
+    video = probe(encode_video(num_frames=60, gop=12, options={"preset": "ultrafast"}))
+    data, index = video.data, video.index
     assert index.key_frames.tolist() == [0, 12, 24, 36, 48]
     decoded = []
     keep = decode._keep
@@ -55,27 +87,28 @@ def test_random_access_decodes_only_what_it_needs(encode_video, monkeypatch):
 def test_frame_times_are_seconds_after_the_first_frame(encode_video):
     shown_at = [0, 1, 2, 5, 6, 10, 11, 20, 21, 30]  # tenths of a second: variable frame rate
     data = encode_video(num_frames=10, pts=shown_at, first_pts=7, format="matroska")
-    _, index = probe(data)
+    index = probe(data).index
     np.testing.assert_allclose(index.frame_times, np.array(shown_at) / 10, atol=1.1e-3)  # mkv counts in ms
     assert index.duration == pytest.approx(3.1, abs=0.02)
     assert (index.width, index.height, index.rotation) == (64, 48, 0)
 
 
 def test_a_file_whose_seeking_is_broken_is_read_from_its_start(encode_video, monkeypatch):
-    original = decode._read_from_key_frames
+    original = decode._decode
     # As a file whose key frames do not start a decode cleanly: another frame comes out.
     monkeypatch.setattr(
         decode,
-        "_read_from_key_frames",
-        lambda c, wanted, index: ((p - p % 12, f) for p, f in original(c, wanted, index)),
+        "_decode",
+        lambda *inputs: ((p - p % 12, f) for p, f in original(*inputs)),
     )
-    data, index = probe(encode_video())
-    assert index.first_pts == decode._UNKNOWN_PTS
+    video = probe(encode_video())
+    data, index = video.data, video.index
+    assert index.first_pts == UNKNOWN_PTS
     np.testing.assert_array_equal(read_frames(data, np.array([17, 3]), index), decode_all(data)[[17, 3]])
 
 
 def test_an_index_of_other_bytes_is_refused(encode_video):
-    _, index = probe(encode_video(num_frames=40))
+    index = probe(encode_video(num_frames=40)).index
     other = encode_video(num_frames=10)
     with pytest.raises(UnreadableVideo, match=r"frames \[30\] of its index cannot be decoded"):
         read_frames(other, np.array([30, 3]), index)
@@ -110,7 +143,7 @@ def test_what_is_no_video_is_named_with_the_reason(content, reason, tmp_path):
 
 def test_truncated_files_are_refused(encode_video, tmp_path):
     data = encode_video(num_frames=60)
-    with pytest.raises(UnreadableVideo, match="truncated"):
+    with pytest.raises(UnreadableVideo, match=r"an MP4 of [\d,]+ bytes whose index \(moov box\) is missing"):
         probe(data[: len(data) // 2])  # its table of contents was at the end
     path = tmp_path / "faststart.mp4"
     with (
@@ -123,21 +156,23 @@ def test_truncated_files_are_refused(encode_video, tmp_path):
                 packet.stream = stream
                 target.mux(packet)
     whole = path.read_bytes()
-    assert len(probe(whole)[1].frame_times) == 60
+    assert len(probe(whole).index.frame_times) == 60
     with av.open(str(path)) as container:
         places = [packet.pos for packet in container.demux(video=0) if packet.size]
-    path.write_bytes(whole[: places[30]])  # between two frames
-    with pytest.raises(UnreadableVideo, match="only 30 of 60 frames can be decoded; the file is truncated"):
-        probe(path)
-    path.write_bytes(whole[: places[30] + 3])  # within a frame
-    with pytest.raises(UnreadableVideo, match="damaged, truncated"):
-        probe(path)
+    for cut in (places[30], places[30] + 3):  # between two frames, within a frame
+        path.write_bytes(whole[:cut])
+        with pytest.raises(UnreadableVideo, match=r"only 30 of 60 frames .* the file is truncated"):
+            probe(path)
+    health = examine(whole[: places[30]]).health
+    assert (health.verdict, health.num_frames, health.num_declared_frames) == ("damaged", 30, 60)
+    assert health.damaged_ranges[-1][1] == pytest.approx(6.0)
 
 
 def test_frames_have_one_size_whichever_are_asked_for(encode_video):
     small = encode_video(num_frames=12, size=(64, 48), format="mpegts", options={"bf": "0"})
     large = encode_video(num_frames=12, size=(96, 80), format="mpegts", options={"bf": "0"}, first_pts=12)
-    data, index = probe(small + large)  # a transport stream may change its resolution
+    video = probe(small + large)  # a transport stream may change its resolution
+    data, index = video.data, video.index
     assert len(index.frame_times) == 24
     assert (index.width, index.height) == (64, 48)
     together = read_frames(data, np.array([3, 20]), index)
@@ -147,5 +182,5 @@ def test_frames_have_one_size_whichever_are_asked_for(encode_video):
 def test_metadata_need_not_be_utf8(encode_video):
     data = encode_video(num_frames=3, format="matroska")
     assert data.count(b"Lavf") > 0  # the name of the writing program
-    _, index = probe(data.replace(b"Lavf", b"L\xa8vf"))
+    index = probe(data.replace(b"Lavf", b"L\xa8vf")).index
     assert len(index.frame_times) == 3

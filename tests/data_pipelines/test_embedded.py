@@ -59,7 +59,8 @@ def test_captions_name_what_the_video_shows(data_dir):
 def test_every_third_of_a_video_shows_one_event():
     events = tuple(Event(shape=name) for name in ("ball", "leaf", "box"))
     for number in range(4):
-        data, index = make_video(VideoPlan(video_id=f"v{number}", seed=0, events=events))
+        video = make_video(VideoPlan(video_id=f"v{number}", seed=0, events=events))
+        data, index = video.data, video.index
         frames = read_frames(data, np.arange(len(index.frame_times)), index).astype(int)
         third = index.frame_times / index.duration * 3
         for place, event in enumerate(events):

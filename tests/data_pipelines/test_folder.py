@@ -130,7 +130,7 @@ def test_a_given_vocabulary_is_copied(videos_dir, data_dir, tmp_path):
         (["video,caption,split", "cat.mp4,a"], "captions.csv line 2 has 2 values for the columns video"),
         (["video,caption", "dog.mp4,a", 'cat.mp4,"a cat', "dog.mp4,b"], "line 3 is no csv .* not closed?"),
         (["video,caption", f'cat.mp4,"{"a " * 99999}'], "captions.csv line 2 is no csv .* not closed?"),
-        (["video,caption", "nothing.mp4,a"], r"no caption of .* belongs to .* such as 'cat.mp4'"),
+        (["video,caption", "nothing.mp4,a"], r"no caption of .* belongs to .* such as 'broken.mp4'"),
     ],
 )  # fmt: skip
 def test_bad_tables_are_explained(lines, message, videos_dir, tmp_path):
@@ -180,7 +180,7 @@ def test_missing_files_are_named(videos_dir, tmp_path):
         prepare_folder(videos_dir, tmp_path / "nowhere.csv", target)
     with pytest.raises(UserError, match=r"captions.xlsx is neither .csv nor .jsonl"):
         prepare_folder(videos_dir, tmp_path / "captions.xlsx", target)
-    with pytest.raises(UserError, match=r"no folder of videos at .*nowhere"):
+    with pytest.raises(UserError, match=r"no videos at .*nowhere; give --videos a folder"):
         prepare_folder(tmp_path / "nowhere", table, target)
     with pytest.raises(UserError, match=r"no videos in .*empty"):
         prepare_folder(tmp_path / "empty", table, target)
@@ -193,9 +193,12 @@ def test_missing_files_are_named(videos_dir, tmp_path):
 
 
 def test_frames_of_a_turned_video_are_upright(encode_video, tmp_path):
-    from data_pipelines.decode import FrameIndex, probe, read_frames
+    from data_pipelines.decode import read_frames
+    from data_pipelines.probe import probe
+    from data_pipelines.video import FrameIndex
 
-    data, index = probe(encode_video(num_frames=2, size=(64, 48)))
+    video = probe(encode_video(num_frames=2, size=(64, 48)))
+    data, index = video.data, video.index
     fields = {name: getattr(index, name) for name in FrameIndex.__dataclass_fields__}
     turned = FrameIndex(**{**fields, "rotation": 90, "width": 48, "height": 64})
     plain = read_frames(data, np.array([0, 1]), index)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +22,14 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path, write_records
-from data_pipelines.corpus.builder import Video, open_corpus, write_videos
-from data_pipelines.decode import UnreadableVideo
+from data_pipelines.corpus.builder import open_corpus, write_videos
+from data_pipelines.corpus.embedded import prepare_embedded
+from data_pipelines.data_config import DataConfig
 from data_pipelines.examples import RetrievalExamples
-from data_pipelines.loader import DataConfig, train_batches, video_batches
+from data_pipelines.loader import train_batches, video_batches
+from data_pipelines.mixture import Mixture
 from data_pipelines.tokenizer import build_vocab, write_vocab
+from data_pipelines.video import UnreadableVideo, Video
 
 TASK = Retrieval(num_negatives=2)
 
@@ -74,7 +80,7 @@ def test_batches_are_what_the_contract_says(config):
     assert batch.example_mask.tolist() == [True] * 4
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_workers_change_nothing(config, num_workers):
     assert_equal(take(config, 5), take(dataclasses.replace(config, num_workers=num_workers), 5))
 
@@ -122,19 +128,147 @@ def test_clips_of_a_video_differ_between_epochs(config, data_dir):
     assert sum((a != b).any() for a, b in pairs) == count
 
 
-def test_processes_share_a_batch(config):
+@pytest.mark.parametrize("process_count", [2, 4])
+@pytest.mark.parametrize("text_buckets", [(), (4,)])
+def test_processes_share_a_batch(config, data_dir, tmp_path, process_count, text_buckets):
+    words = ["box", "sun", "moon", "ring", "star", "leaf", "drop", "heart", "box " * 9]
+    data = with_texts(data_dir, tmp_path / "data", words)  # with a long one here and there
+    config = dataclasses.replace(config, data_dir=str(data), text_buckets=text_buckets)
     alone = take(config, 3)
-    shares = [take(config, 3, process_index=p, process_count=2) for p in range(2)]
-    names = [field.name for field in dataclasses.fields(Batch)]
-    joined = [
-        Batch(**{name: np.concatenate([getattr(share, name) for share in pair]) for name in names})
-        for pair in zip(*shares, strict=True)
-    ]
-    assert_equal(alone, joined)
-    resumed = take(config, 1, process_index=1, process_count=2, start_step=2)
+    options = {"process_count": process_count}
+    shares = [take(config, 3, process_index=p, **options) for p in range(process_count)]
+    assert_equal(alone, [_joined(parts) for parts in zip(*shares, strict=True)])
+    resumed = take(config, 1, process_index=1, start_step=2, **options)
     assert_equal(shares[1][2:], resumed)
+
+
+def with_texts(data_dir: Path, path: Path, texts: Sequence[str]) -> Path:
+    """Copy a data directory and give its first captions other texts, without the rest."""
+    shutil.copytree(data_dir, path)
+    captions = zip(read_records(data_dir, Caption, "train"), texts, strict=False)
+    captions = [dataclasses.replace(caption, text=text) for caption, text in captions]
+    write_records(records_path(path, Caption, "train"), captions)
+    return path
+
+
+def _joined(parts: tuple[Batch, ...]) -> Batch:
+    names = [field.name for field in dataclasses.fields(Batch)]
+    return Batch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def test_a_batch_must_divide_over_the_processes(config):
     with pytest.raises(UserError, match=r"--train.batch-size 5 must be a multiple of the 2 processes"):
         train_batches(config, TASK, batch_size=5, seed=0, process_count=2)
+
+
+def test_a_text_bucket_is_the_least_that_holds_the_texts_of_the_batch(config, data_dir, tmp_path):
+    data = with_texts(data_dir, tmp_path / "data", ["box " * count for count in range(1, 11)])
+    config = dataclasses.replace(config, data_dir=str(data))
+    plain = take(config, 12, batch_size=1)
+    longest = [int(batch.text_mask.sum(-1).max()) for batch in plain]
+    bucketed = take(dataclasses.replace(config, text_buckets=(10, 3)), 12, batch_size=1)
+    lengths = [batch.text_ids.shape[-1] for batch in bucketed]
+    assert lengths == [10 if length <= 10 else 18 for length in longest]
+    assert len(set(lengths)) == 2
+    for a, b, length in zip(plain, bucketed, lengths, strict=True):
+        np.testing.assert_array_equal(a.text_ids[..., :length], b.text_ids)
+        np.testing.assert_array_equal(a.text_mask[..., :length], b.text_mask)
+        np.testing.assert_array_equal(a.frames, b.frames)
+    with pytest.raises(UserError, match=r"--data.text-buckets are lengths from 2 to .* 18, not 19"):
+        take(dataclasses.replace(config, text_buckets=(19,)), 1)
+
+
+@pytest.fixture(scope="module")
+def other_dir(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("other") / "data"
+    return prepare_embedded(path, num_train=6, num_validation=1, num_test=1, num_workers=0, seed=7)
+
+
+def test_a_mixture_takes_turns_and_shows_every_example_once_an_epoch(config, data_dir, other_dir):
+    """Each data directory gives the examples that it would give alone, in their order."""
+    sources = ((str(data_dir), 2.0), (str(other_dir), 1.0))
+    mixed = take(dataclasses.replace(config, mixture=sources), 15)
+    alone = take(config, 10)
+    first = [(texts, frames) for batch in mixed for texts, frames in _rows(batch, config)]
+    expected = [(texts, frames) for batch in alone for texts, frames in _rows(batch, config)]
+    places = Mixture([1, 1], [2.0, 1.0], 0)
+    is_first = [places.place(position).source == 0 for position in range(60)]
+    assert sum(is_first) == 40
+    for (texts, frames), (other_texts, other_frames) in zip(
+        itertools.compress(first, is_first), expected, strict=True
+    ):
+        assert texts == other_texts
+        np.testing.assert_array_equal(frames, other_frames)
+    others = [texts[0] for (texts, _), mine in zip(first, is_first, strict=True) if not mine]
+    captions = Counter(c.text.replace("  ", " ") for c in read_records(other_dir, Caption, "train"))
+    assert len(others) == 2 * captions.total() == 20
+    assert Counter(others[:10]) == Counter(others[10:]) == captions
+    assert others[:10] != others[10:]
+
+
+def _rows(batch: Batch, config: DataConfig) -> list[tuple[list[str], np.ndarray]]:
+    return list(zip(texts_of(batch, config), batch.frames, strict=True))
+
+
+def test_a_mixture_is_the_same_for_workers_processes_and_resumption(config, data_dir, other_dir):
+    mixture = ((str(data_dir), 1.0), (str(other_dir), 2.0))
+    config = dataclasses.replace(config, mixture=mixture, text_buckets=(8,))
+    alone = take(config, 4)
+    assert_equal(alone, take(dataclasses.replace(config, num_workers=2), 4))
+    assert_equal(alone[2:], take(config, 2, start_step=2))
+    shares = [take(config, 4, process_index=p, process_count=2) for p in range(2)]
+    assert_equal(alone, [_joined(parts) for parts in zip(*shares, strict=True)])
+
+
+def test_bad_sources_of_a_mixture_are_refused(config, data_dir, tmp_path):
+    with pytest.raises(UserError, match="no data directory"):
+        take(dataclasses.replace(config, mixture=((str(data_dir), 1.0), (str(tmp_path / "no"), 1.0))), 1)
+    with pytest.raises(UserError, match=r"weights of --data\.mixture"):
+        take(dataclasses.replace(config, mixture=((str(data_dir), 0.0),)), 1)
+
+
+def test_the_released_rule_reaches_training_and_evaluation(config):
+    ids = ["test_00000", "test_00001"]
+    released = dataclasses.replace(config, sampling_rule="released")
+
+    def times(config: DataConfig, num_clips: int, **options) -> np.ndarray:
+        batches = list(video_batches(config, ids, batch_size=2, num_clips=num_clips, **options))
+        return batches[0].clip_times
+
+    assert (times(released, 4)[:, 0, 0] == 0.0).all()  # theirs start with the video
+    assert (times(config, 4)[:, 0, 0] > 0.0).all()  # ours is centred
+    np.testing.assert_array_equal(times(released, 1)[:, 0], times(released, 3)[:, 1])
+    assert (times(released, 1, one_clip="start")[:, :, 0] == 0.0).all()
+    (a,), (b,) = take(config, 1), take(released, 1)
+    np.testing.assert_array_equal(a.text_ids, b.text_ids)
+    assert (a.frames != b.frames).any()
+
+
+def test_too_little_shared_memory_is_said_before_the_first_batch(config, monkeypatch):
+    status = type("Status", (), {"f_bavail": 1, "f_frsize": 4096})()
+    monkeypatch.setattr("data_pipelines.workers.os.statvfs", lambda path: status)
+    config = dataclasses.replace(config, num_workers=2)
+    with pytest.raises(UserError, match=r"2 workers .* need .* GiB of shared memory"):
+        train_batches(config, TASK, batch_size=2, seed=0)
+    with pytest.raises(UserError, match=r"2 workers .* need .* GiB of shared memory"):
+        next(video_batches(config, ["test_00000"], batch_size=1, num_clips=1))
+
+
+@pytest.mark.parametrize("is_of_ffmpeg", [False, True])
+def test_a_video_too_large_for_a_worker_is_named(config, data_dir, monkeypatch, is_of_ffmpeg):
+    def read_frames(*_):
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            if is_of_ffmpeg:
+                raise UnreadableVideo("(bytes)", "cannot allocate memory") from error
+            raise
+
+    monkeypatch.setattr("data_pipelines.clips.read_frames", read_frames)
+    with pytest.raises(
+        UserError, match=r"^the video train_\d+ \(\d+x\d+\) does not fit into memory: .* 2 GiB"
+    ):
+        take(config, 1)
 
 
 def test_negatives_are_other_texts_of_other_videos():
@@ -209,7 +343,9 @@ def damaged_dir(data_dir, tmp_path) -> Path:
     """A corpus whose second video has lost its bytes after it was prepared."""
     corpus = open_corpus(data_dir)
     good, bad = (corpus.read(video_id) for video_id in corpus.ids[:2])
-    write_videos(tmp_path, [good, Video(video_id="bad", data=bad.data[:900], index=bad.index)])
+    write_videos(
+        tmp_path, [good, Video(video_id="bad", data=bad.data[:900], index=bad.index, health=bad.health)]
+    )
     captions = [Caption(id=i, video_id=i, text=i) for i in (good.video_id, "bad")]
     write_records(records_path(tmp_path, Caption, "train"), captions)
     write_vocab(tmp_path / "vocab.txt", build_vocab(c.text for c in captions))
@@ -251,7 +387,8 @@ def loader_script(data_dir: Path, body: str) -> list[str]:
     head = f"""
         import multiprocessing, time
         from clipbert_jax.tasks.retrieval import Retrieval
-        from data_pipelines.loader import DataConfig, train_batches, video_batches
+        from data_pipelines.data_config import DataConfig
+        from data_pipelines.loader import train_batches, video_batches
         def main():
             config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers=2)
             batches = train_batches(config, Retrieval(), batch_size=2, seed=0)

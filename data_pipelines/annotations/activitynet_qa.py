@@ -1,0 +1,97 @@
+"""ActivityNet-QA: open questions on ActivityNet videos, questions and answers in files of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.answers import question_vocabulary
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
+from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.records import OpenQuestion
+
+_PUBLISHED = {
+    "train": {"questions": 32_000, "videos": 3_200},
+    "validation": {"questions": 18_000, "videos": 1_800},
+    "test": {"questions": 8_000, "videos": 800},
+}
+_TYPES = (
+    "motion", "spatial", "temporal", "yes/no", "color", "object", "location", "number", "other",
+)  # fmt: skip
+"""By the number in `type`, as the authors' evaluation names them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActivitynetQa(PublicDataset):
+    """ActivityNet-QA: 58,000 open questions on 5,800 ActivityNet videos (Yu et al., AAAI 2019).
+
+    train_q.json, train_a.json and the same for val and test are in the folder dataset/ of
+    https://github.com/MILVLG/activitynet-qa. Each split is given as two files, questions first.
+
+    Videos are named v_ and their YouTube id, for example v_QOlSCBRmfWY.mp4; the v_ may be missing. They are
+    among those of ActivityNet Captions: to add the questions to its data directory, leave out --videos.
+    """
+
+    train: tuple[Path, Path] | None = None
+    """train_q.json train_a.json."""
+    validation: tuple[Path, Path] | None = None
+    """val_q.json val_a.json."""
+    test: tuple[Path, Path] | None = None
+    """test_q.json test_a.json."""
+    ans2label: Path | None = None
+    """Answers and their labels as JSON, {"yes": 0, ...}."""
+    num_answers: int = 1_000
+    """Answers to take from train, the most frequent first, if there is no --ans2label."""
+
+    def read(self) -> Annotations:
+        """Read the questions with their answers."""
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        records: dict[str, list[OpenQuestion]] = {}
+        facts: list[str] = []
+        for split, paths in files.items():
+            if paths is not None:
+                records[split] = _questions(*paths)
+                found = {"questions": len(records[split]), "videos": num_videos(records[split])}
+                facts.append(
+                    self.check(paths[0], f"ActivityNet-QA's {split} split", found, _PUBLISHED[split])
+                )
+        by_kind = {(OpenQuestion, split): questions for split, questions in records.items()}
+        if not by_kind:
+            return Annotations(records={})
+        answers, lines = question_vocabulary(
+            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
+        )
+        facts.append(check_disjoint("ActivityNet-QA", by_kind))
+        video_ids = {question.video_id for questions in records.values() for question in questions}
+        return Annotations(
+            records=by_kind,
+            answers={OpenQuestion: answers},
+            file_stems={video_id: (video_id[2:],) for video_id in video_ids},
+            facts=(*facts, *lines),
+        )
+
+
+def _questions(questions_path: Path, answers_path: Path) -> list[OpenQuestion]:
+    answers = {entry.text("question_id"): entry for entry in read_objects(answers_path)}
+    questions = read_objects(questions_path)
+    if len(answers) != len(questions):
+        raise UserError(
+            f"{questions_path} has {len(questions):,} questions, but {answers_path} {len(answers):,} "
+            "answers; give both files of one split"
+        )
+    return [_question(entry, answers, answers_path) for entry in questions]
+
+
+def _question(entry: Entry, answers: dict[str, Entry], answers_path: Path) -> OpenQuestion:
+    question_id = entry.text("question_id")
+    if question_id not in answers:
+        raise UserError(f"{entry.where}: {answers_path} has no answer to {question_id!r}")
+    answer = answers[question_id]
+    return OpenQuestion(
+        id=question_id,
+        video_id=f"v_{entry.text('video_name')}",
+        question=entry.text("question"),
+        answer=answer.text("answer"),
+        question_type=_TYPES[answer.position("type", len(_TYPES))],
+    )

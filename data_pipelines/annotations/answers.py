@@ -1,0 +1,104 @@
+"""Answer vocabularies: from the original's `ans2label` files, or the most frequent training answers.
+
+An answer outside of the vocabulary can never be given; in evaluation such a question counts as wrong, and
+`outside_of` tells how many there are.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.files import read_json
+from data_pipelines.annotations.records import OpenQuestion
+
+
+def most_frequent(answers: Iterable[str], count: int) -> tuple[str, ...]:
+    """Return the `count` most frequent answers, those with equal frequency in alphabetical order."""
+    frequency = collections.Counter(answers)
+    return tuple(sorted(frequency, key=lambda answer: (-frequency[answer], answer))[:count])
+
+
+def at_least(answers: Iterable[str], num_times: int) -> tuple[str, ...]:
+    """Return the answers that occur `num_times` or more, the most frequent first."""
+    frequency = collections.Counter(answers)
+    frequent = {answer: count for answer, count in frequency.items() if count >= num_times}
+    return tuple(sorted(frequent, key=lambda answer: (-frequent[answer], answer)))
+
+
+def read_ans2label(path: Path, *, allow_partial: bool = False) -> tuple[str, ...]:
+    """Return the answers of a JSON object {answer: label}, in the order of their labels.
+
+    Args:
+      path: such as the original's `train_ans2label.json`.
+      allow_partial: take the answers of a sample, whose labels have gaps, in the order of those.
+
+    Raises:
+      UserError: no such file; labels are not 0, 1, 2 ... each once.
+    """
+    labels = read_json(path)
+    is_mapping = isinstance(labels, dict) and labels and all(type(v) is int for v in labels.values())
+    if not is_mapping:
+        raise UserError(f'{path} must be one JSON object such as {{"yes": 0, "no": 1}}')
+    ordered = sorted(labels, key=lambda answer: labels[answer])
+    numbers = [labels[answer] for answer in ordered]
+    if len(set(numbers)) < len(numbers):
+        twice = next(b for a, b in itertools.pairwise(numbers) if a == b)
+        raise UserError(f"{path} gives label {twice} to two answers; each needs its own")
+    if numbers != list(range(len(numbers))) and not allow_partial:
+        gap = next(i for i, number in enumerate(numbers) if i != number)
+        raise UserError(
+            f"{path} has {len(numbers)} labels from {numbers[0]} to {numbers[-1]}, but none is {gap}: it is "
+            "truncated, or another file; --allow-partial takes it as it is"
+        )
+    return tuple(ordered)
+
+
+def question_vocabulary(
+    records: Mapping[str, Sequence[OpenQuestion]],
+    ans2label: Path | None,
+    num_answers: int,
+    *,
+    allow_partial: bool,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the answers of open questions and lines about them.
+
+    Args:
+      records: of each split.
+      ans2label: answers and labels to use; else the most frequent of the train split.
+      num_answers: how many to take from the train split.
+      allow_partial: see `read_ans2label`.
+
+    Raises:
+      UserError: neither an ans2label file nor train records.
+    """
+    if num_answers < 1:
+        raise UserError(f"--num-answers must be at least 1, not {num_answers}")
+    if ans2label is not None:
+        answers = read_ans2label(ans2label, allow_partial=allow_partial)
+        line = f"{len(answers):,} answers, labels as in {ans2label.name}"
+    elif records.get("train"):
+        answers = most_frequent((record.answer for record in records["train"]), num_answers)
+        line = f"{len(answers):,} answers: the most frequent of train"
+    else:
+        raise UserError("there is nothing to take answers from; give --train or --ans2label")
+    return answers, (line, *outside_of(answers, records))
+
+
+def outside_of(answers: Collection[str], records: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    """Return a line for every split that tells how many of its questions cannot be answered rightly."""
+    known, lines = set(answers), []
+    for split, questions in records.items():
+        outside = sum(question.answer not in known for question in questions)
+        if questions:
+            effect = "not trained on" if split == "train" else "always count as wrong"
+            share = 100 * outside / len(questions)
+            lines.append(
+                f"{split}: {outside:,} of {len(questions):,} answers ({share:.1f} %) are none of these, "
+                f"{effect}"
+            )
+    return tuple(lines)

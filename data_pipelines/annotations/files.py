@@ -1,0 +1,264 @@
+"""Reads the public annotation files as text, JSON, JSON lines or tables, and says what is wrong with them.
+
+Before: files as their authors published them. After: one module per dataset, which takes values out of
+`Entry` objects; those know where they stood, so that every complaint names file, place and key.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipbert_jax.errors import UserError
+
+_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+class Entry:
+    """One object of an annotation file: a row, a line, an element of a list."""
+
+    def __init__(self, where: str, fields: Mapping[str, Any]):
+        self.where = where
+        self.fields = fields
+
+    def __contains__(self, key: str) -> bool:
+        return self.fields.get(key) is not None
+
+    def value(self, key: str) -> Any:
+        """Return a value as it is.
+
+        Raises:
+          UserError: no such key.
+        """
+        if key not in self.fields:
+            found = ", ".join(map(str, self.fields)) or "nothing"
+            raise UserError(f"{self.where} has no `{key}`, but {found[:200]}; is it another file?")
+        return self.fields[key]
+
+    def text(self, key: str, *, may_be_empty: bool = False) -> str:
+        """Return a text without space around it; a whole number is taken as text.
+
+        Raises:
+          UserError: no such key, no text, an empty one.
+        """
+        value = self.value(key)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self.bad(key, "text", value)
+        value = " ".join(str(value).split())
+        if not value and not may_be_empty:
+            raise UserError(f"{self.where} has an empty `{key}`; fill it or remove the entry")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of texts.
+
+        Raises:
+          UserError: no such key, no such list, an empty text.
+        """
+        values = self.value(key)
+        if not isinstance(values, list) or not values:
+            raise self.bad(key, "a list of texts", values)
+        places = Entry(self.where, {f"{key}[{i}]": value for i, value in enumerate(values)})
+        return tuple(map(places.text, places.fields))
+
+    def integer(self, key: str) -> int:
+        """Return a whole number; a table has it as text.
+
+        Raises:
+          UserError: no such key, no whole number.
+        """
+        value = self.value(key)
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise ValueError
+            return int(value)
+        except ValueError:
+            raise self.bad(key, "a whole number", value) from None
+
+    def position(self, key: str, count: int) -> int:
+        """Return a whole number from 0 to count - 1: which of some options is right.
+
+        Raises:
+          UserError: no such key, no such number.
+        """
+        value = self.integer(key)
+        if not 0 <= value < count:
+            raise self.bad(key, f"from 0 to {count - 1}", value)
+        return value
+
+    def entries(self, key: str) -> list[Entry]:
+        """Return a list of objects.
+
+        Raises:
+          UserError: no such key, no such list.
+        """
+        return _entries(f"{self.where}: `{key}`", self.value(key))
+
+    def bad(self, key: str, expected: str, value: Any) -> UserError:
+        """Return the error that a value is not what it should be."""
+        return UserError(f"{self.where}: `{key}` must be {expected}, not {json.dumps(value)[:80]}")
+
+
+def read_text(path: Path, purpose: str = "annotations") -> str:
+    """Return a file as text, without byte-order mark, with Unix line ends.
+
+    Raises:
+      UserError: no such file; it is not UTF-8.
+    """
+    if not path.is_file():
+        raise UserError(f"no {purpose} at {path}; give the path of the file itself")
+    data = path.read_bytes()
+    other = _OTHER_ENCODINGS.get(data[:2])
+    try:
+        if other is None and b"\0" not in data[:4096]:
+            return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} line {line} is not UTF-8 text (latin-1, perhaps); save it as UTF-8"
+        ) from error
+    if other is None:
+        raise UserError(f"{path} is no text file; if it is compressed, unpack it first")
+    raise UserError(f"{path} is {other}, not UTF-8 text; save it as UTF-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+      UserError: no such file, no UTF-8, no JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if text.lstrip()[:1] not in ("{", "["):
+            raise UserError(f"{path} is no JSON: it begins with {text[:40]!r}; is it a table?") from error
+        if getattr(error, "msg", "") == "Extra data" and text.startswith("{"):
+            raise UserError(
+                f"{path} has one object a line (jsonl), but a single JSON value is expected"
+            ) from error
+        raise UserError(f"{path} is no complete JSON ({error}); it is truncated or damaged") from error
+
+
+def read_object(path: Path) -> Entry:
+    """Return the object in a JSON file.
+
+    Raises:
+      UserError: no such file, no UTF-8, no JSON, no object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold one JSON object, not a list; is it another file?")
+    return Entry(str(path), value)
+
+
+def read_objects(path: Path) -> list[Entry]:
+    """Return the objects of a JSON list or of JSON lines, told apart by the first character.
+
+    Raises:
+      UserError: no such file, no UTF-8, neither of both, nothing in it.
+    """
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        entries = _entries(str(path), read_json(path))
+    else:
+        entries = list(_json_lines(path, text))
+    if not entries:
+        raise UserError(f"{path} is empty; is the download complete?")
+    return entries
+
+
+def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[Entry]:
+    """Return the rows of a table whose first line names its columns.
+
+    Args:
+      path: of the table.
+      columns: that it must have; it may have others.
+      delimiter: between values; values are in quotes only if the delimiter is a comma.
+
+    Raises:
+      UserError: no such file, no UTF-8, a column is missing, a row has too many or too few values, no rows.
+    """
+    rows = _rows(path, delimiter)
+    _, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        found = ", ".join(header)[:200] or "nothing"
+        hint = _delimiter_hint(found, delimiter)
+        raise UserError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found: {found}{hint}"
+        )
+    return _checked(path, rows, header)
+
+
+def read_table_without_header(path: Path, columns: Sequence[str], *, delimiter: str = "\t") -> list[Entry]:
+    """Return the rows of a table that does not name its columns.
+
+    Raises:
+      UserError: no such file, no UTF-8, a row has too many or too few values, no rows.
+    """
+    return _checked(path, _rows(path, delimiter), columns)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Entry]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is no JSON ({error}); is the file truncated?") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{path} line {number} must be a JSON object, not {line[:40]!r}")
+        yield Entry(f"{path} line {number}", value)
+
+
+def _entries(where: str, values: Any) -> list[Entry]:
+    if not isinstance(values, list):
+        raise UserError(f"{where} must be a list of objects; is it another file?")
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: element {number} must be an object, not {json.dumps(value)[:80]}")
+    return [Entry(f"{where} element {number}", value) for number, value in enumerate(values, start=1)]
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    text = io.StringIO(read_text(path), newline="")
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=quoting == csv.QUOTE_MINIMAL)
+    number = 1
+    try:
+        for values in reader:
+            if values:
+                yield number, values
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path} line {number} is no csv ({error}); is a quote not closed?") from error
+
+
+def _checked(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]) -> list[Entry]:
+    entries = []
+    for number, values in rows:
+        if len(values) != len(columns):
+            raise UserError(
+                f"{path} line {number} has {len(values)} values for the {len(columns)} columns "
+                f"{', '.join(columns)}; is the file truncated, or another one?"
+            )
+        entries.append(Entry(f"{path} line {number}", dict(zip(columns, values, strict=True))))
+    if not entries:
+        raise UserError(f"{path} has no rows; is the download complete?")
+    return entries
+
+
+def _delimiter_hint(found: str, delimiter: str) -> str:
+    if found.lstrip()[:1] in ("{", "["):
+        return "; this is JSON, and a table is expected"
+    if delimiter == "\t" and "," in found and "\t" not in found:
+        return "; its values must be separated by tabs"
+    return ""

@@ -1,0 +1,64 @@
+"""LSMDC: clips of films with a sentence of their audio description."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from data_pipelines.annotations.dataset import (
+    Annotations,
+    PublicDataset,
+    check_disjoint,
+    num_videos,
+    numbered_repeats,
+)
+from data_pipelines.annotations.files import read_table_without_header
+from data_pipelines.annotations.records import Caption
+
+_COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
+_PUBLISHED = {"test": {"sentences": 1_000}}
+"""Of the public test of the challenge; editions of the other files differ."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lsmdc(PublicDataset):
+    """LSMDC: 118,000 clips of 202 films, a sentence each (Rohrbach et al., IJCV 2017).
+
+    LSMDC16_annos_training.csv, LSMDC16_annos_val.csv and LSMDC16_challenge_1000_publictect.csv (the name is
+    theirs; the retrieval test of 1,000 clips) are given out, with a password for the videos, by
+    https://sites.google.com/site/describingmovies/download.
+
+    Videos are named FILM/CLIP.avi, for example
+    0001_American_Beauty/0001_American_Beauty_00.00.51.926-00.00.54.129.avi; only CLIP counts.
+    """
+
+    train: Path | None = None
+    """LSMDC16_annos_training.csv."""
+    validation: Path | None = None
+    """LSMDC16_annos_val.csv."""
+    test: Path | None = None
+    """LSMDC16_challenge_1000_publictect.csv."""
+
+    def read(self) -> Annotations:
+        """Read the sentences."""
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        records: dict[tuple[type, str], list[Caption]] = {}
+        facts: list[str] = []
+        for split, path in files.items():
+            if path is None:
+                continue
+            captions = records[Caption, split] = _read_captions(path)
+            found = {"sentences": len(captions), "clips": num_videos(captions)}
+            name = f"LSMDC's {split} split"
+            facts.append(self.check(path, name, found, _PUBLISHED.get(split, {})))
+        facts.append(check_disjoint("LSMDC", records))
+        return Annotations(records=records, facts=tuple(facts))
+
+
+def _read_captions(path: Path) -> list[Caption]:
+    rows = read_table_without_header(path, _COLUMNS)
+    clips = [row.text("clip") for row in rows]
+    return [
+        Caption(id=id_, video_id=clip, text=row.text("sentence"))
+        for id_, clip, row in zip(numbered_repeats(clips), clips, rows, strict=True)
+    ]

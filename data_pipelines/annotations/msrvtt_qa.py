@@ -1,0 +1,115 @@
+"""MSRVTT-QA and MSRVTT-MC: open questions, and choosing among five captions, on the videos of MSR-VTT."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.answers import question_vocabulary
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
+from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.records import MultipleChoice, OpenQuestion
+
+_PUBLISHED = {
+    "train": {"questions": 158_581},
+    "validation": {"questions": 12_278, "videos": 497},
+    "test": {"questions": 72_821},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MsrvttQa(PublicDataset):
+    """MSRVTT-QA: 243,680 open questions on the MSR-VTT videos (Xu et al., ACM Multimedia 2017).
+
+    train_qa.json, val_qa.json and test_qa.json: https://github.com/xudejing/video-question-answering links to
+    them (MSRVTT-QA.zip). The jsonl files that ClipBERT used are read as well.
+
+    Videos are those of MSR-VTT, video0.mp4 to video9999.mp4. To add the questions to a data directory that
+    has them already, leave out --videos.
+
+    Answers are the 1,500 most frequent ones of train, as in ClipBERT; --ans2label keeps the labels of its
+    own file, which a checkpoint of it needs.
+    """
+
+    train: Path | None = None
+    """train_qa.json, or ClipBERT's train.jsonl."""
+    validation: Path | None = None
+    """val_qa.json, or ClipBERT's val.jsonl."""
+    test: Path | None = None
+    """test_qa.json, or ClipBERT's test.jsonl."""
+    ans2label: Path | None = None
+    """ClipBERT's train_ans2label.json."""
+    num_answers: int = 1_500
+    """Answers to take from train if there is no --ans2label."""
+
+    def read(self) -> Annotations:
+        """Read the questions."""
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        records: dict[str, list[OpenQuestion]] = {}
+        facts: list[str] = []
+        for split, path in files.items():
+            if path is not None:
+                records[split] = [
+                    _question(entry, f"{split}_{number:06d}")
+                    for number, entry in enumerate(read_objects(path))
+                ]
+                found = {"questions": len(records[split]), "videos": num_videos(records[split])}
+                facts.append(self.check(path, f"MSRVTT-QA's {split} split", found, _PUBLISHED[split]))
+        by_kind = {(OpenQuestion, split): questions for split, questions in records.items()}
+        if not by_kind:
+            return Annotations(records={})
+        answers, lines = question_vocabulary(
+            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
+        )
+        facts.append(check_disjoint("MSRVTT-QA", by_kind))
+        return Annotations(records=by_kind, answers={OpenQuestion: answers}, facts=(*facts, *lines))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MsrvttMc(PublicDataset):
+    """MSRVTT-MC: which of five captions belongs to a test video (Yu et al., ECCV 2018); 2,990 questions.
+
+    https://github.com/yj-yu/lsmdc describes the task. The file is JSON lines as in ClipBERT's release, which
+    its site no longer serves: `video` (or `clip_name`, `vid_id`), five `options` (or `caption`), `answer`,
+    the position of the right one from 0, and `qid`.
+
+    Videos are those of MSR-VTT, video7010.mp4 to video9999.mp4. It is a test of a retrieval model; there is
+    nothing to train on. To add it to a data directory that has the videos, leave out --videos.
+    """
+
+    test: Path
+    """The jsonl file with the questions."""
+
+    def read(self) -> Annotations:
+        """Read the questions."""
+        records = [_choice(entry, str(number)) for number, entry in enumerate(read_objects(self.test))]
+        found = {"questions": len(records)}
+        fact = self.check(self.test, "MSRVTT-MC", found, {"questions": 2_990})
+        return Annotations(records={(MultipleChoice, "test"): records}, facts=(fact,))
+
+
+def _question(entry: Entry, default_id: str) -> OpenQuestion:
+    video = entry.text("video_id")  # a number in the release of the authors
+    question = entry.text("question")
+    return OpenQuestion(
+        id=entry.text("id") if "id" in entry else default_id,
+        video_id=f"video{video}" if video.isdigit() else video,
+        question=question,
+        answer=entry.text("answer"),
+        question_type=entry.text("answer_type") if "answer_type" in entry else question.split()[0].lower(),
+    )
+
+
+def _choice(entry: Entry, default_id: str) -> MultipleChoice:
+    key = next((key for key in ("video", "clip_name", "vid_id") if key in entry), "video")
+    options = entry.texts("options" if "options" in entry else "caption")
+    if len(options) != 5:
+        raise UserError(f"{entry.where} has {len(options)} options; MSRVTT-MC has five")
+    return MultipleChoice(
+        id=entry.text("qid") if "qid" in entry else default_id,
+        video_id=entry.text(key).removesuffix(".mp4"),
+        question="",
+        options=options,
+        answer_index=entry.position("answer", len(options)),
+    )

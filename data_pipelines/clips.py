@@ -1,0 +1,66 @@
+"""Stages 3 to 5 of the corridor in one call: from a video to the pixels of its clips.
+
+Before: the corpus, which gives a video with its frame times; after: `loader` makes batches of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from clipbert_jax.errors import UserError
+from data_pipelines.data_config import DataConfig
+from data_pipelines.decode import read_frames
+from data_pipelines.released_sampling import OneClip
+from data_pipelines.sampling import Sampling, choose_frames
+from data_pipelines.transforms import resize_and_pad
+from data_pipelines.video import UnreadableVideo, Video
+
+
+def sample_video(
+    video: Video,
+    config: DataConfig,
+    *,
+    num_clips: int,
+    sampling: Sampling,
+    one_clip: OneClip = "middle",
+    rng: np.random.Generator | None = None,
+) -> tuple[UInt8[np.ndarray, "k t s s 3"], Float[np.ndarray, "k t"]]:
+    """Return the resized frames of a video's clips and when each is shown (seconds after the first frame).
+
+    The one way from a video to pixels, in training, evaluation and prediction.
+
+    Raises:
+      UnreadableVideo: a wanted frame does not decode.
+      UserError: frames of a shape that cannot be resized, or too large for the memory.
+    """
+    chosen = choose_frames(
+        video,
+        num_clips=num_clips,
+        num_frames=config.num_frames,
+        fps=config.fps,
+        sampling=sampling,
+        rule=config.sampling_rule,
+        one_clip=one_clip,
+        rng=rng,
+    )
+    wanted, places = np.unique(chosen.indices, return_inverse=True)
+    try:
+        frames = resize_and_pad(read_frames(video.data, wanted, video.index), config.size)
+    except MemoryError as error:
+        raise _too_large(video, config) from error
+    except UnreadableVideo as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise _too_large(video, config) from error
+        raise UnreadableVideo(video.video_id, error.reason) from error
+    except UserError as error:
+        raise UserError(f"video {video.video_id}: {error}") from error
+    return frames[places.reshape(chosen.indices.shape)], chosen.times
+
+
+def _too_large(video: Video, config: DataConfig) -> UserError:
+    return UserError(
+        f"the video {video.video_id} ({video.index.width}x{video.index.height}) does not fit into memory: "
+        f"workers may take {config.worker_memory_gib:g} GiB for one; raise --data.worker-memory-gib or "
+        "prepare the corpus with smaller videos"
+    )

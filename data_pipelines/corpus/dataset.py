@@ -1,0 +1,273 @@
+"""Makes a data directory of a dataset's annotations and the user's copy of its videos.
+
+Before: `annotations/` reads the original files, `sources` lists the videos. After: `loader` and evaluation.
+Evaluation never shrinks in silence: if a video of the validation or test split is missing or cannot be read,
+nothing is built unless `allow_missing_videos`; then the records are left out, and the report says how many.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from clipbert_jax.errors import UserError
+from data_pipelines.annotations.dataset import Annotations, Dataset, Records
+from data_pipelines.annotations.store import (
+    FOLDER_OF_KIND,
+    answers_path,
+    records_path,
+    write_answers,
+    write_records,
+)
+from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.ingest import (
+    IngestOptions,
+    OnProgress,
+    ingest,
+    new_data_dir,
+    silently,
+    write_summary,
+)
+from data_pipelines.corpus.sources import open_source
+from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
+
+MISSING_VIDEOS = "missing_videos.txt"
+"""In the data directory: ids of the videos that annotations name and that are not there, one a line."""
+
+_NUM_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What was built, and what was left out and why."""
+
+    facts: tuple[str, ...]
+    num_records: dict[str, dict[str, int]]
+    """By kind and split."""
+    num_lost: dict[str, dict[str, int]]
+    """Records left out because their video is missing or unreadable, by kind and split."""
+    num_videos: int
+    """That records name and that are there."""
+    missing: tuple[str, ...]
+    """Video ids for which there is no file."""
+    unreadable: tuple[tuple[str, str], ...]
+    """(video id, reason)."""
+
+    @property
+    def bad_share(self) -> float:
+        """The share of the named videos that are missing or unreadable."""
+        num_bad = len(self.missing) + len(self.unreadable)
+        return num_bad / max(1, num_bad + self.num_videos)
+
+    def __str__(self) -> str:
+        lines = [*self.facts]
+        for kind, numbers in self.num_records.items():
+            counts = ", ".join(f"{count:,} {split}" for split, count in numbers.items())
+            lines.append(f"{kind.replace('_', ' ')}: {counts}")
+        lines.append(f"{self.num_videos:,} videos")
+        if self.missing:
+            lines.append(f"{len(self.missing):,} videos are missing ({MISSING_VIDEOS} lists them):")
+            lines += _shown(self.missing)
+        if self.unreadable:
+            lines.append(f"{len(self.unreadable):,} videos cannot be read:")
+            lines += _shown([f"{video_id}: {reason}" for video_id, reason in self.unreadable])
+        lines += [
+            f"left out without their video: {count:,} {split} {kind.replace('_', ' ')}"
+            for kind, numbers in self.num_lost.items()
+            for split, count in numbers.items()
+            if count
+        ]
+        return "\n".join(lines)
+
+
+def prepare_dataset(
+    dataset: Dataset,
+    data_dir: str | Path,
+    *,
+    videos: str | Path | None,
+    options: IngestOptions | None = None,
+    vocab: str | Path | None = None,
+    allow_missing_videos: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silently,
+) -> DatasetReport:
+    """Store the videos that a dataset's records name, and the records; or add records to a corpus.
+
+    Args:
+      dataset: its annotation files.
+      data_dir: where; with `videos` it must not exist unless `overwrite`.
+      videos: folder, zip, tar, LMDB folder or list of paths; None adds the records to the data directory
+        that is there, whose videos may have come with another dataset.
+      options: how videos are stored and checked.
+      vocab: vocab.txt or tokenizer folder to use; by default one is made from the texts, or that of the data
+        directory is kept.
+      allow_missing_videos: leave out validation and test records without a readable video.
+      overwrite: replace an older data directory, or older records of the same kind.
+      on_progress: called with the number of videos checked so far.
+
+    Raises:
+      UserError: annotations that are not as published, no videos, videos of validation or test missing.
+    """
+    annotations = dataset.read()  # first: it takes seconds, the videos may take hours
+    tokenizer = load_tokenizer(vocab) if vocab else None
+    if videos is None:
+        return _add_records(annotations, Path(data_dir), tokenizer, allow_missing_videos, overwrite)
+    source = open_source(videos)
+    wanted = resolve_videos(annotations, source.names)
+    missing = tuple(video_id for video_id in annotations.video_ids if video_id not in wanted)
+    if not wanted:
+        raise UserError(
+            f"none of the {len(missing):,} videos is in {videos}; expected names such as {missing[0]}.mp4"
+        )
+    _check_evaluation(annotations.records, missing, allow_missing_videos)
+    with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
+        ingested = ingest(new_dir, source, wanted, options or IngestOptions(), on_progress=on_progress)
+        unreadable = tuple((video_id, reason) for video_id, reason in ingested.unreadable)
+        bad = {*missing, *(video_id for video_id, _ in unreadable)}
+        _check_evaluation(annotations.records, bad, allow_missing_videos)
+        report = _write(new_dir, annotations, missing, unreadable)
+        _write_vocab(new_dir, annotations, tokenizer)
+        write_summary(new_dir, source=str(videos), **dataclasses.asdict(report))
+    return report
+
+
+def resolve_videos(annotations: Annotations, names: Iterable[str]) -> dict[str, str]:
+    """Return video id -> name of its file in a source, for the videos that are there.
+
+    A file belongs to a video if the last part of its name, with or without suffix, is the id or one of the
+    dataset's other names for it. Hidden files are passed over.
+
+    Raises:
+      UserError: two files could be the same video.
+    """
+    names_of: dict[str, set[str]] = collections.defaultdict(set)
+    for name in names:
+        last = PurePosixPath(name)
+        if not last.name.startswith("."):
+            for key in {name, last.name, last.stem}:
+                names_of[key].add(name)
+    found = {}
+    for video_id in annotations.video_ids:
+        keys = (video_id, *annotations.file_stems.get(video_id, ()))
+        candidates = sorted(set().union(*(names_of.get(key, ()) for key in keys)))
+        if len(candidates) > 1:
+            raise UserError(
+                f"{candidates[0]} and {candidates[1]} could both be video {video_id!r}; remove one, or give "
+                "--videos the folder that holds the right one"
+            )
+        if candidates:
+            found[video_id] = candidates[0]
+    return found
+
+
+def _add_records(
+    annotations: Annotations, data_dir: Path, tokenizer: Any, allow_missing: bool, overwrite: bool
+) -> DatasetReport:
+    """Write records into a data directory that has the videos, under the ids that it gave them."""
+    corpus = open_corpus(data_dir)
+    id_of = resolve_videos(annotations, corpus.ids)
+    missing = tuple(video_id for video_id in annotations.video_ids if video_id not in id_of)
+    if not id_of:
+        raise UserError(
+            f"{data_dir} has none of the {len(missing):,} videos, such as {missing[0]!r}; give --videos to "
+            "build a corpus with them"
+        )
+    if tokenizer is not None:
+        raise UserError(
+            f"{data_dir} has a vocabulary already, which its other records rely on; leave out --vocab"
+        )
+    for path in _paths(annotations, data_dir):
+        if path.exists() and not overwrite:
+            raise UserError(
+                f"{path} is there already; use another --data-dir, or replace it with --overwrite"
+            )
+    _check_evaluation(annotations.records, missing, allow_missing)
+    records = {
+        key: [dataclasses.replace(r, video_id=id_of.get(r.video_id, r.video_id)) for r in of_split]
+        for key, of_split in annotations.records.items()
+    }
+    report = _write(data_dir, dataclasses.replace(annotations, records=records), missing, ())
+    _add_to_summary(data_dir, report)
+    return report
+
+
+def _check_evaluation(records: Records, bad: Iterable[str], allow_missing: bool) -> None:
+    """Refuse an evaluation that would silently be an easier or harder one.
+
+    Raises:
+      UserError: videos of validation or test are among the bad ones.
+    """
+    bad = set(bad)
+    for (kind, split), of_split in records.items():
+        lost = [record for record in of_split if record.video_id in bad]
+        if split == "train" or not lost or allow_missing:
+            continue
+        raise UserError(
+            f"{len({r.video_id for r in lost}):,} videos of the {split} split, {lost[0].video_id!r} first, "
+            f"are missing or cannot be read, and with them {len(lost):,} of {len(of_split):,} "
+            f"{FOLDER_OF_KIND[kind].replace('_', ' ')}: results would not compare with others. Add the "
+            "videos, or leave these records out with --allow-missing-videos"
+        )
+
+
+def _write(
+    data_dir: Path, annotations: Annotations, missing: Sequence[str], unreadable: Sequence[tuple[str, str]]
+) -> DatasetReport:
+    """Write the records of the videos that are there, the answers, and the list of what is missing."""
+    bad = {*missing, *(video_id for video_id, _ in unreadable)}
+    num_records: dict[str, dict[str, int]] = collections.defaultdict(dict)
+    num_lost: dict[str, dict[str, int]] = collections.defaultdict(dict)
+    for (kind, split), of_split in annotations.records.items():
+        usable = [record for record in of_split if record.video_id not in bad]
+        folder = FOLDER_OF_KIND[kind]
+        num_records[folder][split] = write_records(records_path(data_dir, kind, split), usable)
+        num_lost[folder][split] = len(of_split) - len(usable)
+    for kind, answers in annotations.answers.items():
+        write_answers(data_dir, kind, answers)
+    if missing:
+        text = "".join(f"{video_id}\n" for video_id in missing)
+        (data_dir / MISSING_VIDEOS).write_text(text, encoding="utf-8")
+    return DatasetReport(
+        facts=annotations.facts,
+        num_records=dict(num_records),
+        num_lost=dict(num_lost),
+        num_videos=len(set(annotations.video_ids) - bad),
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _write_vocab(data_dir: Path, annotations: Annotations, tokenizer: Any) -> None:
+    if tokenizer is not None:
+        tokenizer.save(data_dir)
+        return
+    texts = (
+        text for of_split in annotations.records.values() for record in of_split for text in _texts(record)
+    )
+    write_vocab(data_dir / "vocab.txt", build_vocab(texts))
+
+
+def _texts(record: Any) -> Iterable[str]:
+    fields: Mapping[str, Any] = vars(record)
+    return (*(fields[key] for key in ("text", "question") if key in fields), *fields.get("options", ()))
+
+
+def _paths(annotations: Annotations, data_dir: Path) -> list[Path]:
+    paths = [records_path(data_dir, kind, split) for kind, split in annotations.records]
+    return paths + [answers_path(data_dir, kind) for kind in annotations.answers]
+
+
+def _add_to_summary(data_dir: Path, report: DatasetReport) -> None:
+    path = data_dir / "prepare.json"
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    summary.setdefault("added", []).append(dataclasses.asdict(report))
+    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    rest = len(lines) - _NUM_SHOWN
+    return [f"  {line}" for line in lines[:_NUM_SHOWN]] + ([f"  and {rest:,} more"] if rest > 0 else [])

@@ -1,0 +1,219 @@
+"""Beside stage 1 of the corridor: examines every video of a source or of a corpus and says what it found.
+
+Before: `sources` or `builder`; after: the table that `clipbert doctor` prints and writes. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from data_pipelines.corpus.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.corpus.sources import VideoSource
+from data_pipelines.decode import read_frames
+from data_pipelines.jpeg_frames import is_jpeg_frames
+from data_pipelines.probe import examine
+from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found out about one file or record."""
+
+    name: str
+    num_bytes: int
+    health: Health
+    width: int = 0
+    """Pixels as displayed."""
+    height: int = 0
+    rotation: int = 0
+    is_reflected: bool = False
+    duration: float = 0.0
+    """Seconds."""
+    num_key_frames: int = 0
+    decode_seconds: float = 0.0
+    """Time it took to decode all of it and to try out random access."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the columns of the written table, units in their names."""
+        health = self.health
+        return {
+            "name": self.name,
+            "verdict": health.verdict,
+            "reason": health.reason,
+            "duration_seconds": round(self.duration, 6),
+            "width": self.width,
+            "height": self.height,
+            "fps": round(health.fps, 3),
+            "is_variable_rate": health.is_variable_rate,
+            "rotation": self.rotation,
+            "is_reflected": self.is_reflected,
+            "start_time_seconds": round(health.start_time, 6),
+            "has_duration": health.has_duration,
+            "num_frames": health.num_frames,
+            "num_declared_frames": health.num_declared_frames,
+            "num_key_frames": self.num_key_frames,
+            "damaged_ranges_seconds": [[round(a, 3), round(b, 3)] for a, b in health.damaged_ranges],
+            "decode_seconds": round(self.decode_seconds, 3),
+            "container": health.container,
+            "codec": health.codec,
+            "pixel_format": health.pixel_format,
+            "num_bytes": self.num_bytes,
+            "notes": list(health.notes),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class OneFile:
+    """A single file as a source."""
+
+    path: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return its name."""
+        return (self.path.name,)
+
+    def size(self, name: str) -> int:
+        """Return its bytes."""
+        return self.path.stat().st_size
+
+    def read(self, name: str) -> bytes:
+        """Return its content."""
+        return self.path.read_bytes()
+
+
+def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Finding]:
+    """Yield what is found about every file of a source, in its order, whatever the files do to a decoder."""
+    items = ((source, name) for name in source.names)
+    names = iter(source.names)
+    with Isolated(num_workers) as isolated:
+        for result in isolated.map(_examine_file, items, timeout_seconds=_time_limit):
+            name = next(names)
+            yield _failed(name, source.size(name), result) if isinstance(result, Failure) else result
+
+
+def examine_records(videos: Iterable[Video], *, num_workers: int) -> Iterator[Finding]:
+    """Yield whether each stored video still decodes and agrees with its stored index."""
+    sizes: dict[str, int] = {}
+
+    def noted() -> Iterator[Video]:
+        for video in videos:
+            sizes[video.video_id] = len(video.data)
+            yield video
+
+    with Isolated(num_workers) as isolated:
+        results = isolated.map(
+            examine_record, noted(), timeout_seconds=lambda video: time_limit_seconds(len(video.data))
+        )
+        for result in results:
+            name = next(iter(sizes))
+            yield _failed(name, sizes[name], result) if isinstance(result, Failure) else result
+            del sizes[name]
+
+
+def _time_limit(item: tuple[VideoSource, str]) -> float:
+    source, name = item
+    return time_limit_seconds(source.size(name))
+
+
+def _examine_file(item: tuple[VideoSource, str]) -> Finding:
+    source, name = item
+    try:
+        data = source.read(name)
+    except (OSError, UserError) as error:
+        return Finding(name=name, num_bytes=0, health=Health(verdict="unreadable", reason=str(error)))
+    begin = time.perf_counter()
+    examination = examine(data)
+    seconds = time.perf_counter() - begin
+    return _finding(name, len(data), examination.health, examination.index, seconds)
+
+
+def examine_record(video: Video) -> Finding:
+    """Decode a stored video again; differences to its stored index make it `damaged`."""
+    begin = time.perf_counter()
+    if is_jpeg_frames(video.data):
+        problem = _undecodable(video)
+    else:
+        examination = examine(video.data)
+        problem = examination.health.reason
+        if examination.index is not None and examination.health.verdict == video.health.verdict:
+            different = _differences(examination.index, video.index)
+            problem = f"its bytes and its stored {', '.join(different)} differ" if different else ""
+    health = video.health
+    if problem:
+        health = dataclasses.replace(health, verdict="damaged", reason=problem)
+    return _finding(video.video_id, len(video.data), health, video.index, time.perf_counter() - begin)
+
+
+def _undecodable(video: Video) -> str:
+    count = len(video.index.frame_times)
+    portion = max(1, 2**26 // (video.index.width * video.index.height * 3))
+    try:
+        for start in range(0, count, portion):
+            read_frames(video.data, np.arange(start, min(start + portion, count)), video.index)
+    except UnreadableVideo as error:
+        return error.reason
+    return ""
+
+
+def _differences(examined: FrameIndex, stored: FrameIndex) -> list[str]:
+    """Return what differs; not the duration, which a re-encoded video has from its original."""
+    names = [field.name for field in dataclasses.fields(FrameIndex) if field.name != "duration"]
+    return [name for name in names if not np.array_equal(getattr(examined, name), getattr(stored, name))]
+
+
+def _finding(name: str, num_bytes: int, health: Health, index: FrameIndex | None, seconds: float) -> Finding:
+    if index is None:
+        return Finding(name=name, num_bytes=num_bytes, health=health, decode_seconds=seconds)
+    return Finding(
+        name=name,
+        num_bytes=num_bytes,
+        health=health,
+        width=index.width,
+        height=index.height,
+        rotation=index.rotation,
+        is_reflected=index.is_reflected,
+        duration=index.duration,
+        num_key_frames=len(index.key_frames),
+        decode_seconds=seconds,
+    )
+
+
+def _failed(name: str, num_bytes: int, failure: Failure) -> Finding:
+    return Finding(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=failure.reason))
+
+
+def printable(text: str) -> str:
+    r"""Return text that breaks no line, column or terminal: what is not printable becomes \n or \x1b."""
+    return "".join(
+        character if character.isprintable() and character != "\\" else
+        character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )  # fmt: skip
+
+
+def write_table(findings: Iterable[Finding], path: Path) -> None:
+    """Write the full table: JSON if the name says so, else values separated by tabs under a header line."""
+    rows = [finding.fields() for finding in findings]
+    if path.suffix.lower() == ".json":
+        text = json.dumps(rows, indent=1) + "\n"
+    else:
+        lines = [list(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
+        text = "".join("\t".join(line) + "\n" for line in lines)
+    path.write_text(text, encoding="utf-8")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "; ".join(_cell(item) if isinstance(item, str) else f"{item[0]}-{item[1]}" for item in value)
+    return printable(str(value))

@@ -1,0 +1,102 @@
+"""The other end of `isolation`: what a worker process does, and what it says to its parent.
+
+Imports little, because it is started anew after every crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import resource
+import select
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A worker has understood its item, and the clock starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What the function returned, or raised."""
+
+    value: Any
+    error: Exception | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfMemory:
+    """The function raised MemoryError."""
+
+
+Message = Started | Done | OutOfMemory
+
+
+def serve(file_descriptor: int, memory_limit_gib: float) -> None:
+    """Be a worker: run what comes through the pipe until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    limit = int(memory_limit_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = Connection(file_descriptor)
+    threading.Thread(target=_end_with_parent, args=(file_descriptor,), daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while True:
+            function, item = connection.recv()
+            _silence()
+            connection.send(Started())
+            _send(connection, _outcome(function, item))
+
+
+def _end_with_parent(file_descriptor: int) -> None:
+    """End this process when the other end of its pipe closes, in the middle of whatever it does."""
+    poll = select.poll()
+    poll.register(file_descriptor, 0)  # hanging up is always reported
+    poll.poll()
+    os._exit(1)
+
+
+def _silence() -> None:
+    """Send away what decoders and the C library print; what a user should know is in the results."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _outcome(function: Callable[[Any], Any], item: Any) -> Message:
+    try:
+        return Done(function(item))
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return OutOfMemory()
+        error.add_note("In a worker process:\n" + traceback.format_exc())
+        return Done(None, error)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether memory ran out, even where that was put into other words on the way."""
+    while error is not None:
+        # OpenCV's error is not a MemoryError.
+        if isinstance(error, MemoryError) or "OutOfMemoryError" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _send(connection: Connection, outcome: Message) -> None:
+    try:
+        connection.send(outcome)
+    except MemoryError:
+        connection.send(OutOfMemory())
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # what cannot be pickled
+        text = "".join(traceback.format_exception(error))
+        connection.send(Done(None, RuntimeError(f"the result cannot leave the worker process: {text}")))

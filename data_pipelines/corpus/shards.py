@@ -1,0 +1,213 @@
+"""Stage 1d of the corridor: writes a corpus shard by shard, so that a killed ingest goes on where it was.
+
+Before: `ingest` says which videos there are and how one is made. After: `builder` reads the dataset. The
+work lies beside the data directory that is being built, in `<name>.ingest/`: finished shards under temporary
+names, and a journal of each. A shard counts as finished once its journal is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from clipbert_jax.errors import UserError
+from data_pipelines.corpus.builder import (
+    FORMAT_VERSION,
+    RecordEncoder,
+    shard_path,
+    write_metadata,
+    write_shard,
+)
+from data_pipelines.corpus.ingest import Entry
+from data_pipelines.corpus.isolation import Failure
+
+MIN_VIDEOS_PER_SHARD = 32
+"""An ArrayRecord file takes 64 KiB at least, and an unfinished shard is made again after a kill."""
+MAX_SHARDS = 1024
+
+OnOutcome = Callable[[Any, Entry | Failure], None]
+"""Called with what a video is made of, and what became of it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Journal:
+    """What became of the videos of one shard, or of all together."""
+
+    video_ids: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """(video id, reason)."""
+    num_record_bytes: int = 0
+    num_bytes_before: int = 0
+    num_bytes_after: int = 0
+    num_frames_before: int = 0
+    num_frames_after: int = 0
+    max_time_error_seconds: float = 0.0
+
+    @property
+    def num_videos(self) -> int:
+        """Those stored and those that are not."""
+        return len(self.video_ids) + len(self.unreadable)
+
+    def with_outcome(self, video_id: str, outcome: Entry | Failure) -> Journal:
+        """Return the journal with one more video."""
+        if isinstance(outcome, Failure):
+            reason = " ".join(outcome.reason.split())
+            return dataclasses.replace(self, unreadable=(*self.unreadable, (video_id, reason)))
+        note = outcome.video.note
+        return dataclasses.replace(
+            self,
+            video_ids=(*self.video_ids, video_id),
+            num_bytes_before=self.num_bytes_before + note.num_bytes_before,
+            num_bytes_after=self.num_bytes_after + note.num_bytes_after,
+            num_frames_before=self.num_frames_before + note.num_frames_before,
+            num_frames_after=self.num_frames_after + note.num_frames_after,
+            max_time_error_seconds=max(self.max_time_error_seconds, note.max_time_error_seconds),
+        )
+
+
+def plan_shards(items: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return the videos of each shard; depends on their number alone."""
+    size = max(MIN_VIDEOS_PER_SHARD, math.ceil(len(items) / MAX_SHARDS))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class ShardedWork:
+    """The shards of a data directory that is being built: which are finished, and what is left to do."""
+
+    def __init__(self, data_dir: Path, items: Sequence[Any], facts: Iterable[str]):
+        """Take up the work of an earlier run with the same facts.
+
+        Args:
+          data_dir: being built.
+          items: what videos are made of, with a `video_id` each, in the order of the corpus.
+          facts: everything else that the bytes depend on.
+
+        Raises:
+          UserError: finished shards of other videos or options are there.
+        """
+        self._data_dir = data_dir
+        self.work_dir = data_dir.with_name(f"{data_dir.name}.ingest")
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.shards = plan_shards(items)
+        lines = [FORMAT_VERSION, *facts]
+        digest = hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        plan = self.work_dir / "plan.json"
+        text = json.dumps({"digest": digest, "num_shards": len(self.shards)})
+        if plan.is_file() and plan.read_text() != text and any(self.work_dir.glob("shard-*.json")):
+            raise UserError(
+                f"{data_dir.parent} holds an unfinished ingest of other videos, with other options or "
+                "other versions of libraries; give those again to go on, or remove the folder to begin anew"
+            )
+        _write_durably(plan, text)
+
+    def is_finished(self, number: int) -> bool:
+        """Tell whether a shard need not be made."""
+        return self._journal_path(number).is_file()
+
+    def unfinished(self) -> list[int]:
+        """Return numbers of shards to be made."""
+        return [number for number in range(len(self.shards)) if not self.is_finished(number)]
+
+    def journal(self, number: int) -> Journal:
+        """Return what became of a finished shard."""
+        facts = json.loads(self._journal_path(number).read_text(encoding="utf-8"))
+        facts["video_ids"] = tuple(facts["video_ids"])
+        facts["unreadable"] = tuple((video_id, reason) for video_id, reason in facts["unreadable"])
+        return Journal(**facts)
+
+    def write(self, number: int, outcomes: Iterator[Entry | Failure], on_outcome: OnOutcome) -> None:
+        """Write one shard of what becomes of its videos; takes as many outcomes as it has videos."""
+        build_shard(self.work_dir, number, self.shards[number], outcomes, on_outcome)
+
+    def finish(self) -> Journal:
+        """Give all shards with videos their places and write the metadata; may be done again after a kill."""
+        journals = [self.journal(number) for number in range(len(self.shards))]
+        filled = [number for number, journal in enumerate(journals) if journal.video_ids]
+        for place, number in enumerate(filled):
+            final = shard_path(self._data_dir, place, len(filled))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if self._shard_path(number).is_file():
+                self._shard_path(number).replace(final)
+        total = _sum(journals)
+        lengths = [len(journals[number].video_ids) for number in filled]
+        write_metadata(self._data_dir, total.video_ids, lengths, total.num_record_bytes)
+        return total
+
+    def _journal_path(self, number: int) -> Path:
+        return self.work_dir / f"{shard_name(number)}.json"
+
+    def _shard_path(self, number: int) -> Path:
+        return self.work_dir / f"{shard_name(number)}.array_record"
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard before it gets its place in the dataset, without suffix."""
+    return f"shard-{number:05d}"
+
+
+def build_shard(
+    work_dir: Path,
+    number: int,
+    items: Sequence[Any],
+    outcomes: Iterator[Entry | Failure],
+    on_outcome: OnOutcome = lambda item, outcome: None,
+) -> None:
+    """Write a shard and then its journal: the same bytes for the same videos, wherever it is done.
+
+    Args:
+      work_dir: where to.
+      number: of the shard.
+      items: what its videos are made of.
+      outcomes: what becomes of them, in their order; no more are taken.
+      on_outcome: called for each.
+    """
+    encoder = RecordEncoder(work_dir)
+    journal = Journal()
+
+    def records() -> Iterator[bytes]:
+        nonlocal journal
+        for item, outcome in zip(items, islice(outcomes, len(items)), strict=True):
+            on_outcome(item, outcome)
+            journal = journal.with_outcome(item.video_id, outcome)
+            if isinstance(outcome, Entry):
+                yield encoder.encode(outcome)
+
+    temporary = work_dir / f"{shard_name(number)}.unfinished"
+    num_bytes = write_shard(temporary, records())
+    journal = dataclasses.replace(journal, num_record_bytes=num_bytes)
+    temporary.replace(work_dir / f"{shard_name(number)}.array_record")
+    text = json.dumps(dataclasses.asdict(journal), ensure_ascii=False)
+    _write_durably(work_dir / f"{shard_name(number)}.json", text)
+
+
+def _sum(journals: Sequence[Journal]) -> Journal:
+    def total(name: str) -> int:
+        return sum(getattr(journal, name) for journal in journals)
+
+    return Journal(
+        video_ids=tuple(video_id for journal in journals for video_id in journal.video_ids),
+        unreadable=tuple(pair for journal in journals for pair in journal.unreadable),
+        num_record_bytes=sum(j.num_record_bytes for j in journals if j.video_ids),
+        num_bytes_before=total("num_bytes_before"),
+        num_bytes_after=total("num_bytes_after"),
+        num_frames_before=total("num_frames_before"),
+        num_frames_after=total("num_frames_after"),
+        max_time_error_seconds=max((j.max_time_error_seconds for j in journals), default=0.0),
+    )
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Write a file that is either there in full or not at all, also after a power cut."""
+    temporary = path.with_name(f"{path.name}.unfinished")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

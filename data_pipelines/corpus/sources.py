@@ -1,0 +1,251 @@
+"""Before stage 1 of the corridor: where original files come from, as names and bytes.
+
+A source is a folder, an archive, an LMDB folder or a list of paths. After: `ingest` and `doctor` read files
+by name, in worker processes; a source sent there travels as its path alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+from clipbert_jax.errors import UserError
+
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """Files by name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """'/'-separated names below the root, sorted, each once."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+          UserError: the archive is damaged there.
+          OSError: the file cannot be read.
+        """
+        ...
+
+
+def open_source(path: str | Path) -> VideoSource:
+    """Open a folder, .zip, .tar, LMDB folder (extra `lmdb`), or a .txt list of paths, one a line.
+
+    A URI such as gs://bucket/videos is a folder that Apache Beam reaches (extra `beam`).
+
+    Hidden files and what macOS adds to archives are left out. Links to files are followed. A compressed tar
+    is refused: it has no random access, and compression does not make videos smaller.
+
+    Raises:
+      UserError: not there, empty, of no such kind, damaged, or a listed file is missing.
+    """
+    if re.match(r"\w+:/", str(path)):
+        from data_pipelines.corpus.beam import RemoteFolder  # late: an extra
+
+        return RemoteFolder(path)
+    path = Path(path).absolute()
+    if not path.exists():
+        raise UserError(f"no videos at {path}; give --videos a folder, .zip, .tar, LMDB folder or .txt list")
+    source = _kind(path)(path)
+    if not source.names:
+        raise UserError(f"no videos in {path}; put files such as .mp4, .webm or .mkv there")
+    return source
+
+
+def _kind(path: Path) -> type[_Source]:
+    name = path.name.lower()
+    if path.is_dir():
+        return _Lmdb if (path / "data.mdb").is_file() else _Folder
+    if name.endswith(_COMPRESSED_TARS):
+        raise UserError(
+            f"{path} is a compressed tar, which cannot be read at random; unpack it, or make it a plain .tar"
+        )
+    kinds: Mapping[str, type[_Source]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
+    if path.suffix.lower() not in kinds:
+        raise UserError(f"{path} is no folder, .zip, .tar, LMDB folder or .txt list of paths")
+    return kinds[path.suffix.lower()]
+
+
+@functools.lru_cache(maxsize=4)
+def _reopened(kind: type[_Source], path: Path) -> _Source:
+    """Return the source in a worker process, once for all the files read there."""
+    return kind(path)
+
+
+class _Source:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (type(self), self.path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name in self._all_names() if _is_wanted(self.path, name)))
+
+    def _all_names(self) -> set[str]:
+        raise NotImplementedError
+
+    def size(self, name: str) -> int:
+        raise NotImplementedError
+
+    def read(self, name: str) -> bytes:
+        raise NotImplementedError
+
+
+def _is_wanted(path: Path, name: str) -> bool:
+    """Tell a video's name from what systems leave behind.
+
+    Raises:
+      UserError: the name points out of the source.
+    """
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts:
+        raise UserError(f"{path} holds the name {name!r}, which points out of it; make the archive anew")
+    return bool(parts) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+class _Folder(_Source):
+    def _all_names(self) -> set[str]:
+        return {p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()}
+
+    def size(self, name: str) -> int:
+        return (self.path / name).stat().st_size
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+class _List(_Source):
+    @functools.cached_property
+    def _paths(self) -> dict[str, Path]:
+        """Names are what the list says; those that lead out of its folder lose what leads there."""
+        paths: dict[str, Path] = {}
+        for number, line in enumerate(self.path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+            if not (text := line.strip()):
+                continue
+            file = self.path.parent / text
+            if not file.is_file():
+                raise UserError(
+                    f"{self.path} line {number}: no file {text!r} there; correct or remove the line"
+                )
+            name = PurePosixPath(*(part for part in PurePosixPath(text).parts if part not in ("/", "..")))
+            if name.as_posix() in paths:
+                raise UserError(f"{self.path} line {number} names {name} again; remove one of the lines")
+            paths[name.as_posix()] = file
+        return paths
+
+    def _all_names(self) -> set[str]:
+        return set(self._paths)
+
+    def size(self, name: str) -> int:
+        return self._paths[name].stat().st_size
+
+    def read(self, name: str) -> bytes:
+        return self._paths[name].read_bytes()
+
+
+class _Zip(_Source):
+    @functools.cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{self.path} is damaged or no zip file ({error}); copy it again") from error
+
+    def _all_names(self) -> set[str]:
+        return {info.filename for info in self._archive.infolist() if not info.is_dir()}
+
+    def size(self, name: str) -> int:
+        return self._archive.getinfo(name).file_size
+
+    def read(self, name: str) -> bytes:
+        if self._archive.getinfo(name).flag_bits & 1:
+            raise UserError(f"{name} in {self.path} is encrypted; make the archive without a password")
+        try:
+            return self._archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise UserError(f"{name} in {self.path} is damaged ({error})") from error
+
+
+class _Tar(_Source):
+    @functools.cached_property
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        """Return regular files; of two with one name the later counts, as when unpacked."""
+        try:
+            with tarfile.open(self.path, "r:") as archive:
+                members = {m.name.removeprefix("./"): m for m in archive if m.isreg()}
+        except tarfile.TarError as error:
+            raise UserError(
+                f"{self.path} is damaged or no plain tar file ({error}); copy it again"
+            ) from error
+        end = max((m.offset_data + m.size for m in members.values()), default=0)
+        if end > self.path.stat().st_size:
+            raise UserError(f"{self.path} is truncated; copy it again")
+        return members
+
+    def _all_names(self) -> set[str]:
+        return set(self._members)
+
+    def size(self, name: str) -> int:
+        return self._members[name].size
+
+    def read(self, name: str) -> bytes:
+        member = self._members[name]
+        with self.path.open("rb") as file:
+            file.seek(member.offset_data)
+            return file.read(member.size)
+
+
+@functools.lru_cache(maxsize=4)
+def _lmdb_environment(path: Path) -> Any:
+    """Open an LMDB folder, which a process may do only once."""
+    try:
+        import lmdb
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path} is an LMDB folder; reading it takes `pip install clipbert_jax[lmdb]`"
+        ) from error
+    try:
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1)
+    except lmdb.Error as error:
+        raise UserError(f"{path} is no LMDB folder that can be read ({error})") from error
+
+
+class _Lmdb(_Source):
+    """As the original stored its videos: key = name, value = the bytes of the file."""
+
+    @property
+    def _environment(self) -> Any:
+        return _lmdb_environment(self.path)
+
+    def _all_names(self) -> set[str]:
+        with self._environment.begin() as transaction:
+            return {key.decode("utf-8", "replace") for key in transaction.cursor().iternext(values=False)}
+
+    def size(self, name: str) -> int:
+        with self._environment.begin(buffers=True) as transaction:
+            return len(transaction.get(name.encode()))
+
+    def read(self, name: str) -> bytes:
+        with self._environment.begin() as transaction:
+            return transaction.get(name.encode())

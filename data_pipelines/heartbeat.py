@@ -1,0 +1,93 @@
+"""What every decoder is at, and since when: how a stuck one is found, named and, if a process, ended.
+
+Workers and threads write into slots of a small file that all of them map; `workers` reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+_SLOT = np.dtype([("process", "<i8"), ("since", "<f8"), ("video_id", "S248")])
+"""`since` is 0 while nothing is decoded. Times are of the clock that all processes of a machine share."""
+
+
+class _Current(threading.local):
+    """The slot to write into: that of the thread if it has one, else (as class attribute) of the process."""
+
+    slot: np.ndarray | None = None
+
+
+_current = _Current()
+
+
+@contextlib.contextmanager
+def decoding(video_id: str) -> Iterator[None]:
+    """Tell the watcher, if there is one, that this video is being read and decoded."""
+    slot = _current.slot
+    if slot is None:
+        yield
+        return
+    slot["video_id"] = video_id.encode()
+    slot["since"] = time.monotonic()
+    try:
+        yield
+    finally:
+        slot["since"] = 0.0
+
+
+def use_slot_in_process(path: str, number: int) -> None:
+    """Have all threads of this worker process write into a slot."""
+    _Current.slot = _map(path)[number : number + 1]
+    _Current.slot["process"] = os.getpid()
+
+
+class Busy(NamedTuple):
+    """A decoder that is at work."""
+
+    slot: int
+    process: int
+    video_id: str
+    seconds: float
+
+
+class Heartbeats:
+    """The slots of some decoders."""
+
+    def __init__(self, num_slots: int) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="clipbert-heartbeats-")  # noqa: SIM115, see close
+        self._file.truncate(num_slots * _SLOT.itemsize)
+        self.path = self._file.name
+        self._slots = _map(self.path)
+
+    def use_slot_in_thread(self, number: int) -> None:
+        """Have this thread write into a slot."""
+        _current.slot = self._slots[number : number + 1]
+
+    def busy(self) -> list[Busy]:
+        """Return what is being decoded."""
+        now = time.monotonic()
+        return [
+            Busy(number, int(process), video_id.decode(errors="replace"), now - since)
+            for number, (process, since, video_id) in enumerate(self._slots.tolist())
+            if since
+        ]
+
+    def forget(self, slot: int) -> None:
+        """Mark a decoder as idle: it has been ended."""
+        self._slots[slot]["since"] = 0.0
+
+    def close(self) -> None:
+        """Delete the file; decoders that still run may write on."""
+        self._file.close()
+
+
+def _map(path: str) -> np.ndarray:
+    return np.memmap(path, _SLOT, "r+")

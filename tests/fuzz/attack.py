@@ -1,0 +1,75 @@
+"""What a worker process does with each broken file: examine it, read frames as its index promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+
+import numpy as np
+
+from data_pipelines.decode import read_frames
+from data_pipelines.jpeg_frames import is_jpeg_frames, num_jpeg_frames, read_jpegs
+from data_pipelines.probe import examine
+from data_pipelines.video import UnreadableVideo
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A broken file, made from (seed, number) alone."""
+
+    number: int
+    name: str
+    mutations: str
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a file; `problem` says what must not be."""
+
+    verdict: str
+    problem: str = ""
+    seconds: float = 0.0
+
+
+def attack(mutant: Mutant) -> Outcome:
+    """Examine a file and read frames as its index promises; the function that workers run."""
+    begin = time.perf_counter()
+    try:
+        verdict = _examine_and_read(mutant.data)
+    except MemoryError:
+        raise
+    except Exception:
+        return Outcome("exception", traceback.format_exc())
+    return Outcome(verdict, seconds=time.perf_counter() - begin)
+
+
+def _examine_and_read(data: bytes) -> str:
+    if is_jpeg_frames(data):
+        try:
+            read_jpegs(data, np.arange(num_jpeg_frames(data))[:100])
+        except UnreadableVideo:
+            return "unreadable"
+        return "ok"
+    examination = examine(data)
+    health, index = examination.health, examination.index
+    if index is None:
+        assert health.verdict == "unreadable", health
+        assert health.reason
+        return "unreadable"
+    times = index.frame_times
+    assert len(times) == health.num_frames > 0, health
+    assert np.isfinite(times).all()
+    assert times[0] == 0
+    assert (np.diff(times) >= 0).all()
+    assert np.isfinite(index.duration)
+    assert index.duration >= times[-1]
+    assert (health.verdict == "ok") == (not health.reason), health
+    wanted = np.array([len(times) - 1, 0, len(times) // 2])
+    try:
+        frames = read_frames(data, wanted, index)
+    except UnreadableVideo:
+        return f"{health.verdict}, frames unreadable"
+    assert frames.shape == (3, index.height, index.width, 3), (frames.shape, index)
+    return health.verdict
