@@ -20,71 +20,15 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.embedded import Level, prepare_embedded
-from data_pipelines.corpus.folder import prepare_folder
 from experiments.configs import EXPERIMENTS
-from experiments.progress import Progress, say
+from experiments.doctor import Doctor
+from experiments.explain_sampling import ExplainSampling
+from experiments.prepare import PrepareCommand
 
 ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
     {name: make() for name, make in EXPERIMENTS.items()},
     {name: inspect.getdoc(sys.modules[make.__module__]) or "" for name, make in EXPERIMENTS.items()},
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareDemo:
-    """Generate the embedded corpus: H.264 videos of short events, with captions and questions."""
-
-    data_dir: Path = Path("data/demo")
-    """Where; must not exist yet."""
-    level: Level = "easy"
-    """What videos are told apart by: objects, then coloured shapes, then what those do."""
-    num_train: int = 800
-    """Videos of the train split."""
-    num_validation: int = 64
-    num_test: int = 100
-    seed: int = 0
-    num_workers: int = 2
-    """Processes; the result does not depend on it."""
-    overwrite: bool = False
-    """Replace an older data directory."""
-
-    def run(self) -> None:
-        """Prepare and say what there is."""
-        num_videos = self.num_train + self.num_validation + self.num_test
-        progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
-        prepare_embedded(**vars(self), on_progress=progress.update)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareFolder:
-    """Build a corpus from a folder of your videos and a csv or jsonl file of captions."""
-
-    videos: Path
-    """Folder with the video files."""
-    annotations: Path
-    """CSV with columns `video` and `caption` (optional: `split`, `id`), or JSON lines with the same keys."""
-    data_dir: Path
-    """Where the corpus goes; must not exist yet."""
-    vocab: Path | None = None
-    """A vocab.txt or tokenizer folder; by default a vocabulary is made from the captions."""
-    num_workers: int = 2
-    """Processes that check the videos."""
-    overwrite: bool = False
-    """Replace an older data directory."""
-
-    def run(self) -> None:
-        """Prepare and print the report."""
-        report = prepare_folder(
-            self.videos,
-            self.annotations,
-            self.data_dir,
-            vocab=self.vocab,
-            num_workers=self.num_workers,
-            overwrite=self.overwrite,
-            on_progress=Progress("checked", total=None, unit="videos").update,
-        )
-        say(f"{self.data_dir}: {report}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +72,8 @@ class Evaluate:
     """Captions scored at once; changes the speed only."""
     num_workers: int = 0
     """Processes that decode."""
+    decode_timeout: float = 60.0
+    """Seconds after which a worker is stuck in a video and starts again, or, the second time, says so."""
     out: Path | None = None
     """Directory of the result files; by default the run directory."""
 
@@ -162,25 +108,13 @@ class Predict:
         predict(**vars(self))
 
 
-Prepare = Annotated[PrepareDemo, subcommand("demo")] | Annotated[PrepareFolder, subcommand("folder")]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareCommand:
-    """Build a data directory: videos, annotations, vocabulary."""
-
-    source: Annotated[Prepare, arg(name="")]
-
-    def run(self) -> None:
-        """Prepare."""
-        self.source.run()
-
-
 Command = (
     Annotated[PrepareCommand, subcommand("prepare")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[ExplainSampling, subcommand("explain-sampling")]
+    | Annotated[Doctor, subcommand("doctor")]
 )
 
 
@@ -198,17 +132,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         command.run()
     except UserError as error:
-        print(f"clipbert: {error}", file=sys.stderr)
+        _complain(error, str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:  # a full disk, a directory that may not be written
-        print(f"clipbert: {error}", file=sys.stderr)
+        _complain(error, str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("clipbert: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        _complain(error, "interrupted")
         sys.exit(130)
+
+
+def _complain(error: BaseException, sentence: str) -> None:
+    """Say what went wrong, and what is known of how to go on."""
+    print("\n".join([f"clipbert: {sentence}", *getattr(error, "__notes__", ())]), file=sys.stderr)
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from clipbert_jax.training.metrics_writer import read_metrics
+from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.loader import sample_video
 from data_pipelines.transforms import resized_hw
-from experiments.cli import PrepareDemo
 from experiments.configs import demo_retrieval
 from experiments.evaluate import Scores, evaluate
 from experiments.experiment import Experiment
+from experiments.prepare import PrepareDemo
 from experiments.progress import say
 from experiments.report import Query, RankedVideo, write_report
 from experiments.runs import Run, load_run, train_run

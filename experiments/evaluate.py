@@ -16,7 +16,8 @@ from clipbert_jax.evaluation import match_matrix
 from clipbert_jax.metrics import retrieval_metrics
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.loader import DataConfig, video_batches
+from data_pipelines.data_config import DataConfig
+from data_pipelines.loader import video_batches
 from experiments.experiment import to_json
 from experiments.progress import Progress, say
 from experiments.results import environment, write_json
@@ -66,6 +67,7 @@ def evaluate(
     batch_size: int = 8,
     texts_per_call: int = 64,
     num_workers: int = 0,
+    decode_timeout: float = 60.0,
     out: Path | None = None,
 ) -> dict[int, Scores]:
     """Evaluate a run, print the table, and write the results and `scores-<split>-<n>-clips.npz`.
@@ -76,6 +78,8 @@ def evaluate(
     Raises:
       UserError: no such run, checkpoint or split; a video that is missing or cannot be decoded.
     """
+    if not decode_timeout > 0:
+        raise UserError(f"--decode-timeout takes seconds above 0, not {decode_timeout:g}")
     _check_positive(num_clips=num_clips, batch_size=[batch_size], texts_per_call=[texts_per_call])
     out = out or run_dir
     if out.exists() and not out.is_dir():
@@ -85,6 +89,7 @@ def evaluate(
         run.experiment.data,
         data_dir=str(data_dir or run.experiment.data.data_dir),
         num_workers=num_workers,
+        decode_timeout_seconds=decode_timeout,
     )
     scores = {
         count: score_split(
@@ -161,6 +166,7 @@ def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
         "checkpoint_step": run.step,
         "data_dir": data.data_dir,
         "sampling": "uniform",
+        "sampling_rule": data.sampling_rule,
         "num_frames": data.num_frames,
         "fps": data.fps,
         "size": data.size,

@@ -15,7 +15,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
-from data_pipelines.loader import DataConfig
+from data_pipelines.data_config import DataConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ FREE_FIELDS = frozenset(
         "data.num_workers",
         "data.num_threads",
         "data.num_prefetch",
+        "data.decode_timeout_seconds",
+        "data.on_stuck",
+        "data.worker_memory_gib",
         "train.log_every_steps",
         "train.save_every_steps",
         "train.num_kept_checkpoints",

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
-from data_pipelines.corpus.builder import Video
-from data_pipelines.decode import probe
-from data_pipelines.loader import sample_video
+from data_pipelines.clips import sample_video
+from data_pipelines.probe import probe
 from experiments.progress import say
 from experiments.runs import load_run
 
@@ -36,10 +35,10 @@ def predict(
     if not video.is_file():
         what = "is a directory" if video.is_dir() else "does not exist"
         raise UserError(f"{video} {what}: give the path of a video file, after that of the run")
-    data, index = probe(video)
+    readable = probe(video)
     run = load_run(run_dir, step=step)
     frames, times = sample_video(
-        Video(video_id=str(video), data=data, index=index),
+        readable,
         run.experiment.data,
         num_clips=num_clips,
         sampling="uniform",

@@ -76,11 +76,12 @@ DATA_SHA256 = "data_sha256"
 
 def data_sha256(experiment: Experiment) -> str:
     """Return a fingerprint of what training reads: names of videos, train records, vocabulary."""
-    data_dir = Path(experiment.data.data_dir)
     tokenizer = experiment.data.load_tokenizer()
     digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
-    for path in [data_dir / "video_ids.json", *sorted(data_dir.glob("annotations/*/train.jsonl"))]:
-        digest.update(path.read_bytes())
+    for data_dir, _ in experiment.data.sources:
+        records = sorted(Path(data_dir).glob("annotations/*/train.jsonl"))
+        for path in [Path(data_dir) / "video_ids.json", *records]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -126,6 +127,14 @@ AT_LEAST_ONE = {
 }
 
 
+MAX_DECODE_TIMEOUT_SECONDS = 250.0
+"""Two attempts at a video end before training gives up waiting for a batch."""
+
+
+MIN_WORKER_MEMORY_GIB = 0.5
+"""With less, libraries abort or wait for ever where they should say that there is no memory."""
+
+
 def check_numbers(experiment: Experiment) -> None:
     """Refuse counts, seeds and frame rates that are too small.
 
@@ -141,8 +150,20 @@ def check_numbers(experiment: Experiment) -> None:
         value = getattr(getattr(experiment, group), name)
         if value < 0:
             raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
-    if not experiment.data.fps > 0:
-        raise UserError(f"--data.fps must be above 0, not {experiment.data.fps}")
+    for name in ("fps", "decode_timeout_seconds"):
+        value = getattr(experiment.data, name)
+        if not value > 0:
+            raise UserError(f"--data.{name.replace('_', '-')} must be above 0, not {value}")
+    if not experiment.data.worker_memory_gib >= MIN_WORKER_MEMORY_GIB:
+        raise UserError(
+            f"--data.worker-memory-gib must be at least {MIN_WORKER_MEMORY_GIB}, not "
+            f"{experiment.data.worker_memory_gib:g}"
+        )
+    if experiment.data.decode_timeout_seconds > MAX_DECODE_TIMEOUT_SECONDS:
+        raise UserError(
+            f"--data.decode-timeout-seconds must be at most {MAX_DECODE_TIMEOUT_SECONDS:g}, not "
+            f"{experiment.data.decode_timeout_seconds:g}"
+        )
 
 
 def check_model(experiment: Experiment) -> None:

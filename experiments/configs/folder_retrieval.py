@@ -13,7 +13,7 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
-from data_pipelines.loader import DataConfig
+from data_pipelines.data_config import DataConfig
 from experiments.experiment import Experiment
 
 
