@@ -12,6 +12,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import threading
@@ -34,11 +35,14 @@ MakeBatch = Callable[[int], Arrays]
 
 _SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
+_GRAIN_OBITUARY = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
 _log = logging.getLogger(__name__)
 
 
 class WatchedBatches(Iterator[Arrays]):
     """Batches `start`, `start + 1`, ... up to `stop`, in order, whoever makes them.
+
+    After an error none follows but the same error: no batch is passed over.
 
     Raises:
       UserError: while iterating, a worker died or is stuck, or the function raised it.
@@ -52,9 +56,21 @@ class WatchedBatches(Iterator[Arrays]):
         self._next, self._stop = start, stop
         self._batch_bytes = batch_bytes
         self._was_stuck: set[str] = set()
+        self._error: BaseException | None = None
         self._batches: _Workers | ThreadBatches = self._started()
 
     def __next__(self) -> Arrays:
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._following()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _following(self) -> Arrays:
         while True:
             try:
                 arrays = next(self._batches)
@@ -139,10 +155,13 @@ class _Workers(Iterator[Arrays]):
     def __next__(self) -> Arrays:
         try:
             return _owned(next(self._iterator))
-        except RuntimeError:  # Grain's, within a second or two of the death
-            dead = self._watcher.dead()
-            if dead is None:
+        except RuntimeError as error:  # Grain's, within a second or two of the death
+            told = _GRAIN_OBITUARY.search(str(error))
+            if told is None:
                 raise
+        dead = self._watcher.dead()
+        if dead is None:  # while it started
+            raise WorkerDiedError(int(told[1]), "", None)
         busy = {b.process: b.video_id for b in self._heartbeats.busy()}
         raise WorkerDiedError(dead.exitcode, busy.get(dead.pid or 0, ""), self._watcher.stuck)
 
@@ -209,8 +228,9 @@ class _Watcher:
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(0.2, self._limit_seconds / 4)):
-            if len(self._processes) < self._num_workers:
-                self._processes = [p for p in multiprocessing.active_children() if p not in self._others]
+            if len(self._processes) < self._num_workers:  # those that died already are active no more
+                known = {*self._others, *self._processes}
+                self._processes += [p for p in multiprocessing.active_children() if p not in known]
             for busy in self._heartbeats.busy():
                 if busy.seconds > self._limit_seconds:
                     self._end(busy)

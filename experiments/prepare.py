@@ -100,7 +100,6 @@ class StoreOptions:
         return IngestOptions(
             storage=self.storage_form,
             on_error=self.on_error,
-            max_bad_share=self.max_bad_share,
             num_workers=self.num_workers,
             beam=None if self.beam is None else tuple(shlex.split(self.beam)),
             beam_dir=self.beam_dir,

@@ -44,8 +44,6 @@ class IngestOptions:
     storage: StorageForm = Original()
     on_error: Literal["skip", "error"] = "skip"
     """What a bad video does: it is left out and listed, or it ends everything."""
-    max_bad_share: float = 0.01
-    """For the caller, who says so if more videos are bad."""
     num_workers: int = 2
     """Processes; 0 works in this one, where a bad video may crash it. The result does not depend on it."""
     beam: tuple[str, ...] | None = None
@@ -224,7 +222,12 @@ def entry_of_file(file: _File) -> Entry | Failure:
 
 
 def _time_limit(file: _File) -> float:
-    return time_limit_seconds(file.num_bytes)
+    """Return how long a file may take; one that is bad is found so long before.
+
+    Encoding takes many times as long as decoding, above all where few bytes make many frames.
+    """
+    limit = time_limit_seconds(file.num_bytes)
+    return max(60.0, limit) if isinstance(file.form, Original) else max(600.0, 10.0 * limit)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 _START_SECONDS = 120.0
 """For a worker to start and import what the function needs, on the slowest machine."""
 
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+"""Signals that no decoder ends by: the machine ran out of memory, or somebody wanted the end."""
+
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Workers share the cores, and threads of many cores would use up the memory limit."""
 
@@ -40,10 +43,12 @@ class Failure:
     """Instead of a result: the worker crashed, took too long, or needed too much memory."""
 
     reason: str
+    may_pass: bool = False
+    """Whether the machine may be the cause, rather than the item: another time it may do."""
 
 
 def time_limit_seconds(num_bytes: int) -> float:
-    """Return how long a file may take to examine and store: headers lie, sizes do not.
+    """Return how long a file may take to examine: headers lie, sizes do not.
 
     Ten seconds a megabyte is slow even for 4K.
     """
@@ -82,8 +87,9 @@ class Isolated:
         """Yield the function's result for each item, in order, or a Failure for that item alone.
 
         At most two items per worker are taken ahead of the one yielded, so memory is bounded. An item whose
-        worker crashes or runs out of memory after it did others is tried once more in a new one: an item is
-        never blamed for what an earlier one left behind.
+        worker crashes or runs out of memory after it did others is tried again in a new one: an item is
+        never blamed for what an earlier one left behind. Nor for what came from outside: one whose worker
+        was killed is tried once more.
 
         Args:
           function: of a module, so that a worker can import it; bad content is its result, no exception.
@@ -159,21 +165,27 @@ class Isolated:
         if not worker.has_started and not worker.num_done:
             raise RuntimeError(f"a worker process did not start (exit code {exit_code})")
         if isinstance(outcome, _Late):
-            task.finish(Done(Failure(f"took longer than {task.seconds:g} s")))
+            failure = Failure(f"took longer than {task.seconds:g} s", may_pass=True)
         elif worker.num_done:
             return True
         elif isinstance(outcome, OutOfMemory):
-            task.finish(Done(Failure(f"needed more than {self._memory_limit_gib:g} GiB")))
+            failure = Failure(f"needed more than {self._memory_limit_gib:g} GiB")
+        elif -exit_code in _FROM_OUTSIDE:
+            task.num_killed += 1
+            if task.num_killed == 1:
+                return True
+            failure = Failure(_crash_reason(exit_code), may_pass=True)
         else:
-            task.finish(Done(Failure(_crash_reason(exit_code))))
+            failure = Failure(_crash_reason(exit_code))
+        task.finish(Done(failure))
         return False
 
 
 def _crash_reason(exit_code: int) -> str:
     if exit_code >= 0:
         return f"the decoder ended its process (exit code {exit_code})"
-    if exit_code == -signal.SIGKILL:
-        return "its process was killed (signal 9), perhaps because the machine ran out of memory"
+    if -exit_code in _FROM_OUTSIDE:
+        return f"its process was killed twice (signal {-exit_code}), perhaps because the machine ran out of memory"
     return f"the decoder crashed (signal {-exit_code})"
 
 
@@ -195,6 +207,7 @@ class _Task(Generic[Item]):
         self.item = item
         self.seconds = seconds
         self.is_done = False
+        self.num_killed = 0
         self._outcome = Done(None)
 
     def finish(self, outcome: Done) -> None:

@@ -43,6 +43,8 @@ class Journal:
     video_ids: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     """(video id, reason)."""
+    num_that_may_pass: int = 0
+    """Unreadable ones for whose failure the machine may be the cause."""
     num_record_bytes: int = 0
     num_bytes_before: int = 0
     num_bytes_after: int = 0
@@ -59,7 +61,11 @@ class Journal:
         """Return the journal with one more video."""
         if isinstance(outcome, Failure):
             reason = " ".join(outcome.reason.split())
-            return dataclasses.replace(self, unreadable=(*self.unreadable, (video_id, reason)))
+            return dataclasses.replace(
+                self,
+                unreadable=(*self.unreadable, (video_id, reason)),
+                num_that_may_pass=self.num_that_may_pass + outcome.may_pass,
+            )
         note = outcome.video.note
         return dataclasses.replace(
             self,
@@ -106,10 +112,13 @@ class ShardedWork:
                 "other versions of libraries; give those again to go on, or remove the folder to begin anew"
             )
         _write_durably(plan, text)
+        self._has_places = any(data_dir.rglob("*.array_record*"))  # killed in `finish`: what was is decided
 
     def is_finished(self, number: int) -> bool:
-        """Tell whether a shard need not be made."""
-        return self._journal_path(number).is_file()
+        """Tell whether a shard need not be made, nor made again because it may have all its videos now."""
+        if not self._journal_path(number).is_file():
+            return False
+        return self._has_places or not self.journal(number).num_that_may_pass
 
     def unfinished(self) -> list[int]:
         """Return numbers of shards to be made."""

@@ -7,11 +7,13 @@ by name, in worker processes; a source sent there travels as its path alone.
 from __future__ import annotations
 
 import functools
+import lzma
+import posixpath
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,8 +50,9 @@ def open_source(path: str | Path) -> VideoSource:
 
     A URI such as gs://bucket/videos is a folder that Apache Beam reaches (extra `beam`).
 
-    Hidden files and what macOS adds to archives are left out. Links to files are followed. A compressed tar
-    is refused: it has no random access, and compression does not make videos smaller.
+    Hidden files and what macOS adds to archives are left out, unless a list names them. Links are followed,
+    to folders too; one that leads nowhere is a file that cannot be read. A compressed tar is refused: it has
+    no random access, and compression does not make videos smaller.
 
     Raises:
       UserError: not there, empty, of no such kind, damaged, or a listed file is missing.
@@ -100,7 +103,23 @@ class _Source:
 
     @functools.cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name in self._all_names() if _is_wanted(self.path, name)))
+        names = tuple(sorted(name for name in self._all_names() if self._is_wanted(name)))
+        for name in names:
+            _check_name(self.path, name)
+        return names
+
+    def _is_wanted(self, name: str) -> bool:
+        """Tell a video's name from what systems leave behind.
+
+        Raises:
+          UserError: the name points out of the source.
+        """
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts:
+            raise UserError(
+                f"{self.path} holds the name {name!r}, which points out of it; make the archive anew"
+            )
+        return bool(parts) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
     def _all_names(self) -> set[str]:
         raise NotImplementedError
@@ -112,27 +131,42 @@ class _Source:
         raise NotImplementedError
 
 
-def _is_wanted(path: Path, name: str) -> bool:
-    """Tell a video's name from what systems leave behind.
+def _check_name(path: Path, name: str) -> None:
+    """Refuse names that no table could name and no record could hold.
 
     Raises:
-      UserError: the name points out of the source.
+      UserError: it is not UTF-8.
     """
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts:
-        raise UserError(f"{path} holds the name {name!r}, which points out of it; make the archive anew")
-    return bool(parts) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path} holds the name {name!a}, which is not UTF-8; rename the file") from error
 
 
 class _Folder(_Source):
     def _all_names(self) -> set[str]:
-        return {p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()}
+        return set(_files_below(self.path, "", frozenset()))
 
     def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
+        path = self.path / name
+        return path.stat().st_size if path.exists() else 0
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a link to {path.readlink()}, which is not there")
+        return path.read_bytes()
+
+
+def _files_below(folder: Path, prefix: str, inside: frozenset[Path]) -> Iterator[str]:
+    """Yield names of files, through links too; a folder that is inside itself is not entered again."""
+    inside |= {folder.resolve()}
+    for path in folder.iterdir():
+        if path.is_dir():
+            if path.resolve() not in inside:
+                yield from _files_below(path, f"{prefix}{path.name}/", inside)
+        elif path.is_file() or path.is_symlink():
+            yield prefix + path.name
 
 
 class _List(_Source):
@@ -140,7 +174,11 @@ class _List(_Source):
     def _paths(self) -> dict[str, Path]:
         """Names are what the list says; those that lead out of its folder lose what leads there."""
         paths: dict[str, Path] = {}
-        for number, line in enumerate(self.path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        try:
+            lines = self.path.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path} is not UTF-8 text; save it as such") from error
+        for number, line in enumerate(lines, start=1):
             if not (text := line.strip()):
                 continue
             file = self.path.parent / text
@@ -156,6 +194,9 @@ class _List(_Source):
 
     def _all_names(self) -> set[str]:
         return set(self._paths)
+
+    def _is_wanted(self, name: str) -> bool:
+        return True  # it was asked for by name
 
     def size(self, name: str) -> int:
         return self._paths[name].stat().st_size
@@ -183,25 +224,37 @@ class _Zip(_Source):
             raise UserError(f"{name} in {self.path} is encrypted; make the archive without a password")
         try:
             return self._archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
             raise UserError(f"{name} in {self.path} is damaged ({error})") from error
 
 
 class _Tar(_Source):
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
-        """Return regular files; of two with one name the later counts, as when unpacked."""
+        """Return files and what links lead to; of two with one name the later counts, as when unpacked."""
         try:
             with tarfile.open(self.path, "r:") as archive:
-                members = {m.name.removeprefix("./"): m for m in archive if m.isreg()}
+                members = {posixpath.normpath(m.name): m for m in archive.getmembers()}
+                self._check_end(archive.offset)
         except tarfile.TarError as error:
             raise UserError(
                 f"{self.path} is damaged or no plain tar file ({error}); copy it again"
             ) from error
-        end = max((m.offset_data + m.size for m in members.values()), default=0)
-        if end > self.path.stat().st_size:
-            raise UserError(f"{self.path} is truncated; copy it again")
-        return members
+        targets = {name: _link_target(member, members) for name, member in members.items()}
+        return {name: target for name, target in targets.items() if target.isreg() or _is_link(target)}
+
+    def _check_end(self, offset: int) -> None:
+        """Refuse an archive that stops being one before its end; `tarfile` takes what it has until there."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise UserError(f"{self.path} is truncated or damaged from byte {offset:,} on; copy it again")
+            while rest := file.read(2**20):
+                if rest.count(0) < len(rest):
+                    raise UserError(
+                        f"{self.path} goes on after its end at byte {offset:,}, as several tar files in one; "
+                        "give --videos a folder with its content"
+                    )
 
     def _all_names(self) -> set[str]:
         return set(self._members)
@@ -211,9 +264,29 @@ class _Tar(_Source):
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
+        if _is_link(member):
+            raise UserError(
+                f"{name} in {self.path} is a link to {member.linkname}, which is not in it; make the archive "
+                "with what links lead to (tar --dereference)"
+            )
         with self.path.open("rb") as file:
             file.seek(member.offset_data)
             return file.read(member.size)
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()
+
+
+def _link_target(member: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+    """Return what a link leads to in the end, or a link if that is not in the archive; else the member."""
+    for _ in members:  # links may go round in circles
+        folder = posixpath.dirname(member.name) if member.issym() else ""
+        name = posixpath.normpath(posixpath.join(folder, member.linkname))
+        if not _is_link(member) or name not in members:
+            break
+        member = members[name]
+    return member
 
 
 @functools.lru_cache(maxsize=4)
@@ -240,7 +313,8 @@ class _Lmdb(_Source):
 
     def _all_names(self) -> set[str]:
         with self._environment.begin() as transaction:
-            return {key.decode("utf-8", "replace") for key in transaction.cursor().iternext(values=False)}
+            keys = transaction.cursor().iternext(values=False)
+            return {key.decode("utf-8", "surrogateescape") for key in keys}
 
     def size(self, name: str) -> int:
         with self._environment.begin(buffers=True) as transaction:

@@ -243,6 +243,28 @@ def test_a_video_that_kills_or_stops_its_decoder_is_one_bad_video(tmp_path):
     assert [reasons[name] for name in "abc"] == ["as it should"] * 3
 
 
+def test_what_the_machine_may_have_caused_is_tried_again_on_going_on(videos, tmp_path, monkeypatch):
+    prepare(videos, tmp_path / "whole")
+    original_entry, original_finish = ingest.entry_of_file, shards.ShardedWork.finish
+
+    def overloaded(file):
+        if file.video_id == "07.mp4":
+            return Failure("took longer than 60 s", may_pass=True)
+        return original_entry(file)
+
+    def cut(self):
+        raise PowerCut
+
+    monkeypatch.setattr(ingest, "entry_of_file", overloaded)
+    monkeypatch.setattr(shards.ShardedWork, "finish", cut)
+    with pytest.raises(PowerCut):
+        prepare(videos, tmp_path / "data")
+    monkeypatch.setattr(ingest, "entry_of_file", original_entry)
+    monkeypatch.setattr(shards.ShardedWork, "finish", original_finish)
+    prepare(videos, tmp_path / "data")
+    assert files_below(tmp_path / "data") == files_below(tmp_path / "whole")
+
+
 def test_a_full_disk_is_said_and_loses_nothing(videos, tmp_path, monkeypatch):
     prepare(videos, tmp_path / "whole")
     original = shards.write_shard

@@ -67,13 +67,42 @@ def test_files_come_out_by_name_in_any_process(kind, tmp_path):
             assert some.size(prefix + name) == len(data)
 
 
-def test_links_to_files_are_followed(tmp_path):
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "real.mp4").write_bytes(b"video")
-    (tmp_path / "videos" / "link.mp4").symlink_to(tmp_path / "real.mp4")
-    (tmp_path / "videos" / "dangling.mp4").symlink_to(tmp_path / "nowhere")
-    source = open_source(tmp_path / "videos")
-    assert (source.names, source.read("link.mp4")) == (("link.mp4",), b"video")
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_links_are_followed_and_those_that_lead_nowhere_are_unreadable_files(kind, tmp_path):
+    videos = tmp_path / "videos"
+    (videos / "real").mkdir(parents=True)
+    (videos / "real" / "a.mp4").write_bytes(b"video")
+    (videos / "again").symlink_to("real")
+    (videos / "real" / "round").symlink_to("..")
+    (videos / "soft.mp4").symlink_to("hard.mp4")
+    (videos / "hard.mp4").hardlink_to(videos / "real" / "a.mp4")
+    (videos / "dangling.mp4").symlink_to("nowhere")
+    source = open_source(make_tar(tmp_path / "v.tar", videos) if kind == "tar" else videos)
+    below_link = ("again/a.mp4",) if kind == "folder" else ()
+    assert source.names == (*below_link, "dangling.mp4", "hard.mp4", "real/a.mp4", "soft.mp4")
+    for name in {*source.names} - {"dangling.mp4"}:
+        assert (source.read(name), source.size(name)) == (b"video", 5)
+    assert source.size("dangling.mp4") == 0
+    with pytest.raises(UserError, match=r"dangling.mp4.* is a link to nowhere, which is not"):
+        source.read("dangling.mp4")
+
+
+def test_a_list_may_name_hidden_files(tmp_path):
+    make_folder(tmp_path / ".cache")
+    assert open_source(make_list(tmp_path / "v.txt", tmp_path / ".cache")).names == tuple(
+        sorted(f".cache/{name}" for name in FILES)
+    )
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "caf\udce9.mp4").write_bytes(b"")
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path / "lmdb")) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"caf\xe9.mp4", b"video")
+    for source in (tmp_path / "folder", tmp_path / "lmdb"):
+        with pytest.raises(UserError, match=r"'caf\\udce9.mp4', which is not UTF-8; rename"):
+            open_source(source)
 
 
 def test_what_is_no_source_is_explained(tmp_path):
@@ -85,6 +114,11 @@ def test_what_is_no_source_is_explained(tmp_path):
     (tmp_path / "list.txt").write_text("folder/b.mp4\nfolder/gone.mp4\n")
     whole = make_tar(tmp_path / "whole.tar", folder).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: whole.index(b"gif!") + 1])
+    (tmp_path / "no_end.tar").write_bytes(whole[: whole.rindex(b"gif!") + 512])
+    (tmp_path / "two.tar").write_bytes(whole + whole)
+    header = whole.index(b"./b.mp4")
+    (tmp_path / "flipped.tar").write_bytes(whole[: header + 2] + b"?" + whole[header + 3 :])
+    (tmp_path / "latin.txt").write_bytes("ü.mp4\n".encode("latin-1"))
     make_tar(tmp_path / "small.tar.gz", folder, "w:gz")
     with zipfile.ZipFile(tmp_path / "outside.zip", "w") as archive:
         archive.writestr("../b.mp4", b"")
@@ -94,6 +128,10 @@ def test_what_is_no_source_is_explained(tmp_path):
         "damaged.zip": "damaged.zip is damaged or no zip file",
         "damaged.tar": "damaged.tar is damaged or no plain tar",
         "cut.tar": "cut.tar is (truncated|damaged)",
+        "no_end.tar": "no_end.tar is truncated",
+        "two.tar": "two.tar goes on after its end at byte",
+        "flipped.tar": "flipped.tar is truncated or damaged from byte",
+        "latin.txt": "latin.txt is not UTF-8 text",
         "small.tar.gz": "compressed tar, which cannot be read at random; unpack it",
         "video.mp4": "video.mp4 is no folder, .zip",
         "list.txt": r"list.txt line 2: no file 'folder/gone.mp4'",

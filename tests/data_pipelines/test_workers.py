@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ class MakeBatch:
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as native code would
                 time.sleep(3600)
             case "crash":
-                os.kill(os.getpid(), signal.SIGSEGV)
+                signal.raise_signal(signal.SIGSEGV)  # in this thread, as a decoder would
             case "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "greedy":
@@ -60,7 +61,7 @@ class MakeBatch:
                 time.sleep(1.0)
 
 
-def batches_of(make_batch: MakeBatch, *, start: int = 0, **options) -> WatchedBatches:
+def batches_of(make_batch: Any, *, start: int = 0, **options) -> WatchedBatches:
     options = {"num_workers": 2, "decode_timeout_seconds": 3.0, "num_prefetch": 1, **options}
     config = DataConfig(data_dir="nowhere", **options)
     return WatchedBatches(make_batch, config, start=start, stop=STOP, batch_bytes=8)
@@ -98,8 +99,41 @@ def test_a_worker_that_dies_is_an_error_in_words(tmp_path, what, message):
     start = time.monotonic()
     with pytest.raises(UserError, match=message):
         next(batches)
+    with pytest.raises(UserError, match=message):  # and not the batch after it
+        next(batches)
     batches.close()
     assert time.monotonic() - start < 10
+
+
+class DiesWhenLoaded:
+    """Ends a worker before it has begun."""
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        raise AssertionError(number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (3,)
+
+
+def test_a_worker_that_dies_at_its_start_is_an_error_in_words():
+    batches = batches_of(DiesWhenLoaded())
+    with pytest.raises(UserError, match=r"a decoding worker died \(exit code 3\); look .* above"):
+        next(batches)
+    batches.close()
+
+
+def test_after_an_error_in_a_thread_no_batch_is_passed_over():
+    def make_batch(number: int) -> dict[str, np.ndarray]:
+        if number == 1:
+            raise UserError("no batch 1")
+        return {"number": np.array([number])}
+
+    batches = batches_of(make_batch, num_workers=0)
+    assert next(batches)["number"] == 0
+    for _ in range(2):
+        with pytest.raises(UserError, match="no batch 1"):
+            next(batches)
+    batches.close()
 
 
 def test_a_worker_that_is_stuck_is_started_again_at_the_same_batch(tmp_path, caplog):
