@@ -149,6 +149,8 @@ class PrepareFolder:
     none stores the videos alone."""
     vocab: Path | None = None
     """A vocab.txt or tokenizer folder; by default a vocabulary is made from the captions."""
+    allow_missing_videos: bool = False
+    """Build even if videos of the table's validation or test are missing or unreadable, without them."""
     overwrite: bool = False
     """Replace an older data directory."""
     store: OmitArgPrefixes[StoreOptions] = StoreOptions()
@@ -161,6 +163,7 @@ class PrepareFolder:
             self.data_dir,
             vocab=self.vocab,
             options=self.store.ingest_options,
+            allow_missing_videos=self.allow_missing_videos,
             overwrite=self.overwrite,
             on_progress=Progress("stored", total=None, unit="videos").update,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.store import FOLDER_OF_KIND
 
 Records = Mapping[tuple[type, str], Sequence[Any]]
 
@@ -122,6 +123,25 @@ def check_disjoint(name: str, records: Records) -> str:
                     "file given for the wrong split?"
                 )
     return "no video is in two splits"
+
+
+def check_evaluation(records: Records, bad: Iterable[str], allow_missing: bool) -> None:
+    """Refuse an evaluation that would silently be an easier or harder one.
+
+    Raises:
+      UserError: videos of validation or test are among the bad ones.
+    """
+    bad = set(bad)
+    for (kind, split), of_split in records.items():
+        lost = [record for record in of_split if record.video_id in bad]
+        if split == "train" or not lost or allow_missing:
+            continue
+        raise UserError(
+            f"{len({r.video_id for r in lost}):,} videos of the {split} split, {lost[0].video_id!r} first, "
+            f"are missing or cannot be read, and with them {len(lost):,} of {len(of_split):,} "
+            f"{FOLDER_OF_KIND[kind].replace('_', ' ')}: results would not compare with others. Add the "
+            "videos, or leave these records out with --allow-missing-videos"
+        )
 
 
 def num_videos(records: Iterable[Any]) -> int:

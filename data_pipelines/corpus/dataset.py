@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.dataset import Annotations, Dataset, Records
+from data_pipelines.annotations.dataset import Annotations, Dataset, check_evaluation
 from data_pipelines.annotations.store import (
     FOLDER_OF_KIND,
     answers_path,
@@ -123,12 +123,12 @@ def prepare_dataset(
         raise UserError(
             f"none of the {len(missing):,} videos is in {videos}; expected names such as {missing[0]}.mp4"
         )
-    _check_evaluation(annotations.records, missing, allow_missing_videos)
+    check_evaluation(annotations.records, missing, allow_missing_videos)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         ingested = ingest(new_dir, source, wanted, options or IngestOptions(), on_progress=on_progress)
         unreadable = tuple((video_id, reason) for video_id, reason in ingested.unreadable)
         bad = {*missing, *(video_id for video_id, _ in unreadable)}
-        _check_evaluation(annotations.records, bad, allow_missing_videos)
+        check_evaluation(annotations.records, bad, allow_missing_videos)
         report = _write(new_dir, annotations, missing, unreadable)
         _write_vocab(new_dir, annotations, tokenizer)
         write_summary(new_dir, source=str(videos), **dataclasses.asdict(report))
@@ -185,7 +185,7 @@ def _add_records(
             raise UserError(
                 f"{path} is there already; use another --data-dir, or replace it with --overwrite"
             )
-    _check_evaluation(annotations.records, missing, allow_missing)
+    check_evaluation(annotations.records, missing, allow_missing)
     records = {
         key: [dataclasses.replace(r, video_id=id_of.get(r.video_id, r.video_id)) for r in of_split]
         for key, of_split in annotations.records.items()
@@ -193,25 +193,6 @@ def _add_records(
     report = _write(data_dir, dataclasses.replace(annotations, records=records), missing, ())
     _add_to_summary(data_dir, report)
     return report
-
-
-def _check_evaluation(records: Records, bad: Iterable[str], allow_missing: bool) -> None:
-    """Refuse an evaluation that would silently be an easier or harder one.
-
-    Raises:
-      UserError: videos of validation or test are among the bad ones.
-    """
-    bad = set(bad)
-    for (kind, split), of_split in records.items():
-        lost = [record for record in of_split if record.video_id in bad]
-        if split == "train" or not lost or allow_missing:
-            continue
-        raise UserError(
-            f"{len({r.video_id for r in lost}):,} videos of the {split} split, {lost[0].video_id!r} first, "
-            f"are missing or cannot be read, and with them {len(lost):,} of {len(of_split):,} "
-            f"{FOLDER_OF_KIND[kind].replace('_', ' ')}: results would not compare with others. Add the "
-            "videos, or leave these records out with --allow-missing-videos"
-        )
 
 
 def _write(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.dataset import check_evaluation
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.annotations.table import Row, read_table
@@ -50,6 +51,8 @@ class FolderReport:
     split_rule: str
     unreadable: tuple[tuple[str, str], ...]
     """(file, reason)."""
+    num_lost: dict[str, int]
+    """Captions of each split of the table that are left out because their video is missing or unreadable."""
     captions_without_video: tuple[str, ...]
     """Names in the table for which there is no file."""
     videos_without_caption: tuple[str, ...]
@@ -65,6 +68,11 @@ class FolderReport:
         captions = ", ".join(f"{count} {split}" for split, count in self.num_captions.items())
         lines = [f"{self.num_videos} videos; captions: {captions or 'none'}; {self.split_rule}"]
         lines.append(str(self.ingested))
+        lines += [
+            f"left out without their video: {count:,} {split} captions"
+            for split, count in self.num_lost.items()
+            if count
+        ]
         lines += [f"no such video for a caption: {name}" for name in self.captions_without_video]
         lines += [f"no caption for video: {name}" for name in self.videos_without_caption]
         return "\n".join(lines)
@@ -79,6 +87,7 @@ def prepare_folder(
     vocab: str | Path | None = None,
     seed: int = 0,
     num_workers: int = 2,
+    allow_missing_videos: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silently,
 ) -> FolderReport:
@@ -96,11 +105,13 @@ def prepare_folder(
       vocab: vocab.txt or tokenizer folder to use; by default one is made from the captions.
       seed: of the split.
       num_workers: processes that check and store videos; 0 works in this one.
+      allow_missing_videos: leave out validation and test captions of the table without a readable video.
       overwrite: replace an older data directory.
       on_progress: called with the number of videos checked so far.
 
     Raises:
-      UserError: a missing or empty folder, a table that cannot be understood, nothing usable.
+      UserError: a missing or empty folder, a table that cannot be understood, nothing usable;
+        videos of validation or test are missing.
     """
     options = options or IngestOptions(num_workers=num_workers)
     rows = read_table(Path(annotations_path)) if annotations_path else []
@@ -110,6 +121,8 @@ def prepare_folder(
     names = _names_in_table(rows, files)
     named = [dataclasses.replace(row, video=names[row.video]) for row in rows if row.video in names]
     _check_usable(rows, named, annotations_path, videos_dir, files[0])
+    bad = {row.video for row in rows} - {*names}
+    check_evaluation(_in_splits(rows), bad, allow_missing_videos)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         ingested = ingest(new_dir, source, {name: name for name in files}, options, on_progress)
         if not ingested.video_ids:
@@ -118,6 +131,8 @@ def prepare_folder(
         readable = set(ingested.video_ids)
         usable = [row for row in named if row.video in readable]
         _check_usable(rows, usable, annotations_path, videos_dir, ingested.video_ids[0])
+        bad |= {video for video, name in names.items() if name not in readable}
+        check_evaluation(_in_splits(rows), bad, allow_missing_videos)
         captioned = sorted({row.video for row in usable})
         splits_of, split_rule = _splits(usable, captioned, seed) if rows else ({}, "no table of captions")
         num_captions = {split: _write_captions(new_dir, split, usable, splits_of) for split in splits_of}
@@ -130,12 +145,27 @@ def prepare_folder(
             num_captions=num_captions,
             split_rule=split_rule,
             unreadable=ingested.unreadable,
+            num_lost={
+                split: sum(caption.video_id in bad for caption in captions)
+                for (_, split), captions in _in_splits(rows).items()
+            },
             captions_without_video=tuple(sorted({row.video for row in rows if row.video not in names})),
             videos_without_caption=tuple(sorted(readable - set(captioned))) if rows else (),
             ingested=ingested,
         )
         write_summary(new_dir, source=str(videos_dir), seed=seed, **dataclasses.asdict(report))
     return report
+
+
+def _in_splits(rows: Sequence[Row]) -> dict[tuple[type, str], list[Caption]]:
+    """Return what the table wants in each of its splits, under the names of the table."""
+    return {
+        (Caption, split): [
+            Caption(id=row.id, video_id=row.video, text=row.caption) for row in rows if row.split == split
+        ]
+        for split in SPLITS
+        if any(row.split == split for row in rows)
+    }
 
 
 def _check_usable(

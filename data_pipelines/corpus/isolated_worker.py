@@ -33,7 +33,7 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class OutOfMemory:
-    """The function raised MemoryError."""
+    """The item does not fit into memory, or the function raised MemoryError."""
 
 
 Message = Started | Done | OutOfMemory
@@ -49,7 +49,11 @@ def serve(file_descriptor: int, memory_limit_gib: float) -> None:
     threading.Thread(target=_end_with_parent, args=(file_descriptor,), daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         while True:
-            function, item = connection.recv()
+            try:
+                function, item = connection.recv()
+            except MemoryError:  # the rest of the item is still on its way, so nothing can follow it
+                connection.send(OutOfMemory())
+                return
             _silence()
             connection.send(Started())
             _send(connection, _outcome(function, item))

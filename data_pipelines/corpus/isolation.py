@@ -130,7 +130,7 @@ class Isolated:
         worker = self._idle.pop() if self._idle else _Worker(self._memory_limit_gib)
         worker.deadline = time.monotonic() + _START_SECONDS
         self._busy[worker] = task
-        with contextlib.suppress(BrokenPipeError):  # it died while idle, as its silence will tell
+        with contextlib.suppress(OSError):  # it died, as its silence or last words will tell
             worker.connection.send((function, task.item))
 
     def _step(self) -> list[_Task[Any]]:
@@ -162,7 +162,7 @@ class Isolated:
             task.finish(outcome)
             return False
         exit_code = worker.end(patience_seconds=5.0 if isinstance(outcome, _Crashed) else 0.0)
-        if not worker.has_started and not worker.num_done:
+        if not worker.has_started and not worker.num_done and not isinstance(outcome, OutOfMemory):
             raise RuntimeError(f"a worker process did not start (exit code {exit_code})")
         if isinstance(outcome, _Late):
             failure = Failure(f"took longer than {task.seconds:g} s", may_pass=True)
@@ -185,7 +185,8 @@ def _crash_reason(exit_code: int) -> str:
     if exit_code >= 0:
         return f"the decoder ended its process (exit code {exit_code})"
     if -exit_code in _FROM_OUTSIDE:
-        return f"its process was killed twice (signal {-exit_code}), perhaps because the machine ran out of memory"
+        twice = f"its process was killed twice (signal {-exit_code})"
+        return f"{twice}, perhaps because the machine ran out of memory"
     return f"the decoder crashed (signal {-exit_code})"
 
 

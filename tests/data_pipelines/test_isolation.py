@@ -134,6 +134,12 @@ def test_memory_is_limited_and_the_limit_is_named() -> None:
     assert results == ["107374182", Failure("needed more than 0.5 GiB"), "b", "107374182"]
 
 
+def test_an_item_that_does_not_fit_through_the_pipe_costs_only_itself() -> None:
+    with Isolated(1, memory_limit_gib=0.5) as isolated:
+        results = list(isolated.map(len, [b"a", bytes(600 * 2**20), b"bc"], timeout_seconds=20.0))
+    assert results == [1, Failure("needed more than 0.5 GiB"), 2]
+
+
 def test_an_item_is_not_blamed_for_the_memory_that_earlier_ones_kept() -> None:
     with Isolated(1, memory_limit_gib=0.55) as isolated:
         results = list(isolated.map(hoard, range(7), timeout_seconds=20.0))
