@@ -22,7 +22,8 @@ from data_pipelines.video import UNKNOWN_PTS, FrameIndex, Health, UnreadableVide
 
 _NUM_TRIED = 150
 """Frames on which random access is tried out, spread over a file; and as many near its key frames."""
-_NUM_TRIED_JUMPS = 4
+_NUM_TRIED_STARTS = 4
+"""Key frames at which a decoder is started afresh, and as many that are jumped to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,11 +195,11 @@ def _damaged_ranges(full: FullDecode, index: FrameIndex) -> tuple[tuple[float, f
 
 def _can_seek(data: bytes, index: FrameIndex, checksums: list[int]) -> bool:
     """Return whether random access gives the frames of the full decode, wherever it is tried."""
-    keys = index.key_frames[index.key_frames >= MIN_JUMP]
-    jumps = (
-        np.unique(keys[np.linspace(0, len(keys) - 1, _NUM_TRIED_JUMPS).astype(int)]) if len(keys) else keys
-    )
+    jumps = _spread(index.key_frames[index.key_frames >= MIN_JUMP], _NUM_TRIED_STARTS)
+    # A decoder that starts at a later key frame knows nothing of what came before.
+    starts = _spread(index.key_frames[1:], _NUM_TRIED_STARTS)
     trials = [_tried_positions(index.key_frames, len(checksums)), *jumps[:, None]]
+    trials += [np.arange(start, min(start + 3, len(checksums))) for start in starts]
     try:
         return all(
             {position: checksum(frame) for position, frame in wanted_frames(data, tried, index)}
@@ -209,11 +210,20 @@ def _can_seek(data: bytes, index: FrameIndex, checksums: list[int]) -> bool:
         return False
 
 
+def _spread(positions: Int[np.ndarray, " n"], number: int) -> Int[np.ndarray, " m"]:
+    """Return so many of the positions, the first and last among them; or all if there are fewer."""
+    return (
+        positions[np.unique(np.linspace(0, len(positions) - 1, number).astype(int))]
+        if len(positions)
+        else positions
+    )
+
+
 def _tried_positions(key_frames: Int[np.ndarray, " g"], num_frames: int) -> Int[np.ndarray, " u"]:
     """Choose every few frames of the file, its last ones, and those around key frames, which may need two."""
     # An odd step falls on all places of the regular patterns of reference frames.
     spread = np.arange(0, num_frames, max(3, num_frames // _NUM_TRIED) | 1)
-    chosen = key_frames[np.linspace(0, len(key_frames) - 1, _NUM_TRIED // 6).astype(int)]
+    chosen = _spread(key_frames, _NUM_TRIED // 6)
     around = chosen[:, None] + np.array([-3, -2, -1, 0, 1, 2])
     positions = np.unique(np.concatenate([spread, around.ravel(), num_frames - np.arange(1, 4)]))
     return positions[(positions >= 0) & (positions < num_frames)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -57,14 +58,9 @@ class Msrvtt(PublicDataset):
         for path in self.videodatainfo:
             for split, captions in self._read_sentences(path, facts).items():
                 sentences[split] += captions
+        self._check_splits(sentences)
         if self.protocol == "full":
             records = dict(sentences)
-            without = [split for split, captions in records.items() if not captions]
-            if without and not self.allow_partial:
-                raise UserError(
-                    f"--videodatainfo has no {without[0]} videos; give train_val_videodatainfo.json and "
-                    "test_videodatainfo.json, or MSRVTT_data.json"
-                )
         else:
             records = {"train": self._train(sentences, facts), "test": self._read_1k_a(facts)}
         by_kind = {(Caption, split): captions for split, captions in records.items() if captions}
@@ -79,6 +75,16 @@ class Msrvtt(PublicDataset):
                 raise UserError(f"--protocol {self.protocol} needs {option}; --help says where to get it")
             if name not in needed and getattr(self, name) is not None:
                 raise UserError(f"--protocol {self.protocol} does not use {option}; leave it out")
+
+    def _check_splits(self, sentences: Mapping[str, Sequence[Caption]]) -> None:
+        """Refuse a missing file; of 9k, the list of training videos tells."""
+        needed = {"full": ("train", "validation", "test"), "7k": ("train", "validation"), "9k": ()}
+        without = [split for split in needed[self.protocol] if not sentences[split]]
+        if without and not self.allow_partial:
+            raise UserError(
+                f"--videodatainfo has no {without[0]} videos; give train_val_videodatainfo.json and "
+                "test_videodatainfo.json, or MSRVTT_data.json"
+            )
 
     def _read_sentences(self, path: Path, facts: list[str]) -> dict[str, list[Caption]]:
         """Return the captions of a videodatainfo file by split, counts checked."""

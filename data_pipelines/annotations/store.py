@@ -38,10 +38,15 @@ def answers_path(data_dir: str | Path, kind: type) -> Path:
     return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / "answers.json"
 
 
+def missing_videos_path(data_dir: str | Path, kind: type) -> Path:
+    """Return where the videos are listed that records of a kind name and that are not there, one a line."""
+    return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / "missing_videos.txt"
+
+
 def write_records(path: Path, records: Iterable[Any]) -> int:
     """Write records as JSON lines, whole or not at all, and return their number."""
     lines = [json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records]
-    _write(path, "".join(lines))
+    write_whole(path, "".join(lines))
     return len(lines)
 
 
@@ -78,7 +83,7 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
 def write_answers(data_dir: str | Path, kind: type, answers: Sequence[str]) -> None:
     """Write the answer vocabulary of a kind."""
     text = json.dumps(list(answers), ensure_ascii=False, indent=0) + "\n"
-    _write(answers_path(data_dir, kind), text)
+    write_whole(answers_path(data_dir, kind), text)
 
 
 def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
@@ -100,7 +105,8 @@ def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
     return tuple(answers)
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never there in part; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.writing")
     temporary.write_text(text, encoding="utf-8")

@@ -19,13 +19,16 @@ from data_pipelines.annotations.dataset import Annotations, Dataset, check_evalu
 from data_pipelines.annotations.store import (
     FOLDER_OF_KIND,
     answers_path,
+    missing_videos_path,
     records_path,
     write_answers,
     write_records,
+    write_whole,
 )
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.ingest import (
     IngestOptions,
+    IngestReport,
     OnProgress,
     ingest,
     new_data_dir,
@@ -34,9 +37,6 @@ from data_pipelines.corpus.ingest import (
 )
 from data_pipelines.corpus.sources import open_source
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
-
-MISSING_VIDEOS = "missing_videos.txt"
-"""In the data directory: ids of the videos that annotations name and that are not there, one a line."""
 
 _NUM_SHOWN = 5
 
@@ -54,8 +54,13 @@ class DatasetReport:
     """That records name and that are there."""
     missing: tuple[str, ...]
     """Video ids for which there is no file."""
-    unreadable: tuple[tuple[str, str], ...]
-    """(video id, reason)."""
+    ingested: IngestReport | None
+    """What became of the videos; None where records were added to those of a data directory."""
+
+    @property
+    def unreadable(self) -> tuple[tuple[str, str], ...]:
+        """(video id, reason)."""
+        return self.ingested.unreadable if self.ingested else ()
 
     @property
     def bad_share(self) -> float:
@@ -68,13 +73,12 @@ class DatasetReport:
         for kind, numbers in self.num_records.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in numbers.items())
             lines.append(f"{kind.replace('_', ' ')}: {counts}")
-        lines.append(f"{self.num_videos:,} videos")
+        lines.append(str(self.ingested or f"{self.num_videos:,} videos, which were there"))
         if self.missing:
-            lines.append(f"{len(self.missing):,} videos are missing ({MISSING_VIDEOS} lists them):")
-            lines += _shown(self.missing)
-        if self.unreadable:
-            lines.append(f"{len(self.unreadable):,} videos cannot be read:")
-            lines += _shown([f"{video_id}: {reason}" for video_id, reason in self.unreadable])
+            lines.append(f"{len(self.missing):,} videos are missing; missing_videos.txt lists them:")
+            lines += [f"  {video_id}" for video_id in self.missing[:_NUM_SHOWN]]
+            if len(self.missing) > _NUM_SHOWN:
+                lines.append(f"  and {len(self.missing) - _NUM_SHOWN:,} more")
         lines += [
             f"left out without their video: {count:,} {split} {kind.replace('_', ' ')}"
             for kind, numbers in self.num_lost.items()
@@ -126,10 +130,9 @@ def prepare_dataset(
     check_evaluation(annotations.records, missing, allow_missing_videos)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         ingested = ingest(new_dir, source, wanted, options or IngestOptions(), on_progress=on_progress)
-        unreadable = tuple((video_id, reason) for video_id, reason in ingested.unreadable)
-        bad = {*missing, *(video_id for video_id, _ in unreadable)}
+        bad = {*missing, *(video_id for video_id, _ in ingested.unreadable)}
         check_evaluation(annotations.records, bad, allow_missing_videos)
-        report = _write(new_dir, annotations, missing, unreadable)
+        report = _write(new_dir, annotations, missing, ingested)
         _write_vocab(new_dir, annotations, tokenizer)
         write_summary(new_dir, source=str(videos), **dataclasses.asdict(report))
     return report
@@ -176,7 +179,8 @@ def _add_records(
             f"{data_dir} has none of the {len(missing):,} videos, such as {missing[0]!r}; give --videos to "
             "build a corpus with them"
         )
-    if tokenizer is not None:
+    has_vocab = (data_dir / "vocab.txt").is_file()
+    if tokenizer is not None and has_vocab:
         raise UserError(
             f"{data_dir} has a vocabulary already, which its other records rely on; leave out --vocab"
         )
@@ -190,16 +194,18 @@ def _add_records(
         key: [dataclasses.replace(r, video_id=id_of.get(r.video_id, r.video_id)) for r in of_split]
         for key, of_split in annotations.records.items()
     }
-    report = _write(data_dir, dataclasses.replace(annotations, records=records), missing, ())
+    if not has_vocab:  # the videos came without texts
+        _write_vocab(data_dir, annotations, tokenizer)
+    report = _write(data_dir, dataclasses.replace(annotations, records=records), missing, None)
     _add_to_summary(data_dir, report)
     return report
 
 
 def _write(
-    data_dir: Path, annotations: Annotations, missing: Sequence[str], unreadable: Sequence[tuple[str, str]]
+    data_dir: Path, annotations: Annotations, missing: Sequence[str], ingested: IngestReport | None
 ) -> DatasetReport:
     """Write the records of the videos that are there, the answers, and the list of what is missing."""
-    bad = {*missing, *(video_id for video_id, _ in unreadable)}
+    bad = {*missing, *(video_id for video_id, _ in (ingested.unreadable if ingested else ()))}
     num_records: dict[str, dict[str, int]] = collections.defaultdict(dict)
     num_lost: dict[str, dict[str, int]] = collections.defaultdict(dict)
     for (kind, split), of_split in annotations.records.items():
@@ -209,16 +215,19 @@ def _write(
         num_lost[folder][split] = len(of_split) - len(usable)
     for kind, answers in annotations.answers.items():
         write_answers(data_dir, kind, answers)
-    if missing:
-        text = "".join(f"{video_id}\n" for video_id in missing)
-        (data_dir / MISSING_VIDEOS).write_text(text, encoding="utf-8")
+    for kind in {kind for kind, _ in annotations.records}:
+        path = missing_videos_path(data_dir, kind)
+        if missing:
+            write_whole(path, "".join(f"{video_id}\n" for video_id in missing))
+        else:
+            path.unlink(missing_ok=True)
     return DatasetReport(
         facts=annotations.facts,
         num_records=dict(num_records),
         num_lost=dict(num_lost),
         num_videos=len(set(annotations.video_ids) - bad),
         missing=tuple(missing),
-        unreadable=tuple(unreadable),
+        ingested=ingested,
     )
 
 
@@ -246,9 +255,4 @@ def _add_to_summary(data_dir: Path, report: DatasetReport) -> None:
     path = data_dir / "prepare.json"
     summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary.setdefault("added", []).append(dataclasses.asdict(report))
-    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _shown(lines: Sequence[str]) -> list[str]:
-    rest = len(lines) - _NUM_SHOWN
-    return [f"  {line}" for line in lines[:_NUM_SHOWN]] + ([f"  and {rest:,} more"] if rest > 0 else [])
+    write_whole(path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -92,6 +92,21 @@ def test_splits_of_the_table_are_kept(videos_dir, tmp_path):
     assert read_records(tmp_path / "data", Caption, "validation")[0].video_id == "dog.mp4"
 
 
+@pytest.mark.parametrize("video", ["gone.mp4", "broken.mp4"])
+def test_evaluation_splits_of_the_table_do_not_shrink_in_silence(videos_dir, tmp_path, video):
+    table = write_csv(
+        tmp_path, ["video,caption,split", "cat.mp4,a cat,train", f"{video},a dog,test", "dog.mp4,a dog,test"]
+    )
+    with pytest.raises(UserError, match=rf"1 videos of the test split, '{video}' first.*1 of 2 captions"):
+        prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0)
+    report = prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0, allow_missing_videos=True)
+    assert report.num_lost == {"train": 0, "test": 1}
+    assert "left out without their video: 1 test captions" in str(report)
+    table = write_csv(tmp_path, ["video,caption,split", f"{video},a cat,train", "dog.mp4,a dog,test"])
+    report = prepare_folder(videos_dir, table, tmp_path / "train", num_workers=0)
+    assert report.num_lost == {"train": 1, "test": 0}
+
+
 def test_many_videos_are_split_by_video(tmp_path, encode_video):
     (tmp_path / "videos").mkdir()
     video = encode_video(num_frames=1, size=(16, 16))

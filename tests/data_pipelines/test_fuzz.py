@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data_pipelines.decode import read_frames
 from data_pipelines.probe import examine
-from tests.fuzz.attack import Mutant, Outcome, attack
+from data_pipelines.video import FrameIndex
+from tests.fuzz.attack import HIDDEN_DAMAGE, Mutant, Outcome, attack
 from tests.fuzz.campaign import LIMIT_SECONDS, Report, run_campaign
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import make_seeds
@@ -23,6 +25,7 @@ def test_broken_files_cost_no_more_than_their_own_verdict() -> None:
     assert report.verdicts.total() == 300
     assert report.verdicts["ok"] > 20  # the mutations are not so crude that nothing gets past the header
     assert report.verdicts["unreadable"] > 20
+    assert not report.verdicts[HIDDEN_DAMAGE]
     assert report.slowest_seconds < LIMIT_SECONDS
 
 
@@ -44,6 +47,16 @@ def test_the_examination_of_a_broken_file_is_always_the_same(seeds: dict[str, by
     for number in range(12):
         data, _ = mutate(seeds["b_frames.mp4"], np.random.default_rng([1, number]))
         assert examine(data).health == examine(data).health
+
+
+def test_frames_that_are_others_alone_than_among_all_are_noticed(
+    seeds: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(data: bytes, wanted: np.ndarray, index: FrameIndex) -> np.ndarray:
+        return read_frames(data, wanted if len(wanted) > 3 else np.maximum(wanted - 1, 0), index)
+
+    monkeypatch.setattr("tests.fuzz.attack.read_frames", shifted)
+    assert attack(Mutant(0, "h264.mp4", "", seeds["h264.mp4"])).verdict == HIDDEN_DAMAGE
 
 
 def test_a_broken_promise_is_noticed(seeds: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Breaks thousands of small files and decodes them as ingest would: `make fuzz`.
 
 Every file is examined in a worker process. What must hold: this process lives on, each file is done within
-20 s, only the exceptions that are announced appear, and a file said to be sound gives frames of its index. A
-crash of a worker is contained and counted; the files that did it are saved, as are those that failed.
+20 s, only the exceptions that are announced appear, and a file said to be sound gives the frames of its index,
+the same alone as among all (but for one file in a thousand, whose decoder hides damage). A crash of a worker
+is contained and counted; the files that did it are saved, as are those that failed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.corpus.isolation import Failure, Isolated
-from tests.fuzz.attack import Mutant, Outcome, attack
+from tests.fuzz.attack import HIDDEN_DAMAGE, Mutant, Outcome, attack
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import make_seeds
 
@@ -97,7 +98,7 @@ def main() -> None:
         path = options.save / f"{options.seed}-{mutant.number}-{mutant.name}"
         path.write_bytes(mutant.data)
         print(f"{path} ({mutant.mutations}): {reason.strip()}")
-    if report.failed:
+    if report.failed or report.verdicts[HIDDEN_DAMAGE] > options.number // 1000:
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from data_pipelines.jpeg_frames import encode_jpeg, pack_jpegs
 
 _X264 = {"preset": "ultrafast", "x264-params": "threads=1"}
 _B_FRAMES = {"preset": "veryfast", "x264-params": "threads=1:bframes=3:keyint=6"}
+_INTRA_REFRESH = {"preset": "veryfast", "x264-params": "threads=1:intra-refresh=1:keyint=6"}
 
 
 def make_seeds() -> dict[str, bytes]:
@@ -21,6 +22,7 @@ def make_seeds() -> dict[str, bytes]:
     return {
         "h264.mp4": _encode("mp4", "libx264", options=_X264),
         "b_frames.mp4": _encode("mp4", "libx264", options=_B_FRAMES),
+        "intra_refresh.mp4": _encode("mp4", "libx264", options=_INTRA_REFRESH),
         "late.mp4": _encode("mp4", "libx264", options=_B_FRAMES, first_pts=17),
         "fragmented.mp4": _encode(
             "mp4", "libx264", options=_B_FRAMES, muxer={"movflags": "frag_keyframe+empty_moov"}

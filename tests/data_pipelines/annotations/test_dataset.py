@@ -11,9 +11,10 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.dataset import Annotations
 from data_pipelines.annotations.records import Caption, OpenQuestion
-from data_pipelines.annotations.store import read_answers, read_records
+from data_pipelines.annotations.store import missing_videos_path, read_answers, read_records
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.dataset import prepare_dataset, resolve_videos
+from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import train_batches
@@ -65,7 +66,7 @@ def test_from_annotation_files_to_training_batches(dataset, videos, tmp_path):
     assert read_records(data_dir, Caption, "train") == captions("a", "b", "c")
     assert report.num_records == {"captions": {"train": 6, "test": 2}}
     assert (report.num_videos, report.missing, report.unreadable, report.bad_share) == (4, (), (), 0)
-    assert str(report).startswith("counted\nchecked\ncaptions: 6 train, 2 test\n4 videos")
+    assert str(report).startswith("counted\nchecked\ncaptions: 6 train, 2 test\n4 videos stored as original:")
     assert json.loads((data_dir / "prepare.json").read_text())["num_records"] == report.num_records
     config = DataConfig(data_dir=str(data_dir), num_clips=2, num_frames=1, size=32)
     batches = train_batches(config, Retrieval(num_negatives=1), batch_size=3, seed=0)
@@ -82,7 +83,8 @@ def test_missing_training_videos_are_listed_and_left_out(dataset, videos, tmp_pa
     assert report.missing == ("a",)
     assert report.num_lost["captions"] == {"train": 2, "test": 0}
     assert report.bad_share == 0.25
-    assert (tmp_path / "data" / "missing_videos.txt").read_text() == "a\n"
+    missing_videos = missing_videos_path(tmp_path / "data", Caption)
+    assert missing_videos.read_text() == "a\n"
     assert {c.video_id for c in read_records(tmp_path / "data", Caption, "train")} == {"b", "c"}
     for words in ("1 videos are missing", "left out without their video: 2 train captions"):
         assert words in str(report)
@@ -129,6 +131,14 @@ def test_records_are_added_to_a_corpus_under_its_ids(dataset, videos, tmp_path):
     lost = Given(annotations=Annotations(records={(Caption, "test"): captions("x")}))
     with pytest.raises(UserError, match="has none of the 1 videos, such as 'x'"):
         prepare(lost, data_dir, videos=None, overwrite=True)
+
+
+def test_records_bring_a_vocabulary_to_videos_without_texts(dataset, videos, tmp_path):
+    prepare_folder(videos, None, tmp_path / "data", options=IN_THIS_PROCESS)
+    prepare(dataset, tmp_path / "data", videos=None)
+    config = DataConfig(data_dir=str(tmp_path / "data"), num_clips=1, num_frames=1, size=32)
+    batch = next(train_batches(config, Retrieval(num_negatives=1), batch_size=3, seed=0))
+    assert not (batch.text_ids == config.load_tokenizer().tokens.index("[UNK]")).any()
 
 
 def test_bad_annotations_are_refused_before_any_video_is_read(tmp_path):

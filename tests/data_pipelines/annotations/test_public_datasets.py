@@ -82,6 +82,9 @@ def test_msrvtt_retrieval_protocols(msrvtt_files, write):
         Msrvtt(protocol="9k", test_csv=test_csv, **msrvtt_files).read()
     with pytest.raises(UserError, match="--protocol 7k does not use --train-csv"):
         Msrvtt(protocol="7k", test_csv=test_csv, train_csv=train_csv, **msrvtt_files).read()
+    no_training = write("no.json", videodatainfo({}))
+    with pytest.raises(UserError, match=r"has no train videos; give train_val"):
+        Msrvtt(protocol="7k", test_csv=test_csv, videodatainfo=(no_training,)).read()
     overlapping = write("9k.csv", "video_id\nvideo8\n")
     with pytest.raises(UserError, match="video 'video8' is in train and in test"):
         Msrvtt(protocol="9k", test_csv=test_csv, train_csv=overlapping, **msrvtt_files).read()
