@@ -1,9 +1,9 @@
 """Breaks thousands of small files and decodes them as ingest would: `make fuzz`.
 
 Every file is examined in a worker process. What must hold: this process lives on, each file is done within
-20 s, only the exceptions that are announced appear, and a file said to be sound gives the frames of its index,
-the same alone as among all (but for one file in a thousand, whose decoder hides damage). A crash of a worker
-is contained and counted; the files that did it are saved, as are those that failed.
+20 s, only the exceptions that are announced appear, and a file said to be sound gives the frames of its
+index, the same alone as among all (but for one file in a thousand, whose decoder hides damage). A crash of a
+worker is contained and counted; the files that did it are saved, as are those that failed.
 """
 
 from __future__ import annotations
