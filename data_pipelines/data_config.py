@@ -44,7 +44,8 @@ class DataConfig:
     decode_timeout_seconds: float = 60.0
     """A worker that decodes one video for longer is stuck; at most 250."""
     on_stuck: OnStuck = "restart"
-    """`restart` starts the workers anew, once for each video, and goes on at the same batch."""
+    """`restart` starts the workers anew, once for each video, and goes on at the same batch. Without workers
+    a stuck video ends the run: threads cannot be ended."""
     worker_memory_gib: float = 2.0
     """What decoding a video may take of a worker's memory."""
     vocab: str | None = None

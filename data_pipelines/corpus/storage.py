@@ -251,7 +251,9 @@ def _resized(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8
 
 
 def duration_in_words(seconds: float) -> str:
-    """Return "3.2 ms" or "1.5 s"."""
+    """Return "3.2 ms" or "1.5 s"; what is less than a nanosecond comes of rounding alone."""
+    if seconds < 1e-9:
+        return "0 ms"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
