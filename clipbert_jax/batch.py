@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt8
 
@@ -28,8 +29,10 @@ class Batch:
       text_valid: True where a text exists; videos with fewer texts are filled with False rows.
       labels: what the task asks: retrieval [b n] (1 match, 0 mismatch), multiple choice [b]
         (index of the right option), open-ended question answering [b n] (index of the answer),
-        image question answering [b n a] (soft scores).
+        counting [b n] (the number), image question answering [b n a] (soft scores), pretraining
+        [b n] (1 match, 0 mismatch). Negative where there is none.
       example_mask: True for real videos, False for the rows that fill the last batch.
+      token_labels: in pretraining the id that each masked token had, -1 at all others; else None.
     """
 
     frames: UInt8[Array, "b k t h w 3"]
@@ -38,3 +41,9 @@ class Batch:
     text_valid: Bool[Array, "b n"]
     labels: Shaped[Array, "b ..."]
     example_mask: Bool[Array, " b"]
+    token_labels: Int[Array, "b n l"] | None = None
+
+    @property
+    def is_real_text(self) -> Bool[jax.Array, "b n"]:
+        """True where there is a text of a real video."""
+        return jnp.asarray(self.text_valid) & jnp.asarray(self.example_mask)[:, None]

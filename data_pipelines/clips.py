@@ -5,6 +5,8 @@ Before: the corpus, which gives a video with its frame times; after: `loader` ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -21,7 +23,7 @@ def sample_video(
     video: Video,
     config: DataConfig,
     *,
-    num_clips: int,
+    num_clips: Sequence[int],
     sampling: Sampling,
     one_clip: OneClip = "middle",
     rng: np.random.Generator | None = None,
@@ -30,21 +32,33 @@ def sample_video(
 
     The one way from a video to pixels, in training, evaluation and prediction.
 
+    Args:
+      video: with its frame times.
+      config: of the clips.
+      num_clips: how many; several numbers give the clips of each, one after the other, decoded in one pass.
+      sampling: where the clips lie.
+      one_clip: where a single clip lies by the released rule.
+      rng: for random clips.
+
     Raises:
       UnreadableVideo: a wanted frame does not decode.
       UserError: frames of a shape that cannot be resized, or too large for the memory.
     """
-    chosen = choose_frames(
-        video,
-        num_clips=num_clips,
-        num_frames=config.num_frames,
-        fps=config.fps,
-        sampling=sampling,
-        rule=config.sampling_rule,
-        one_clip=one_clip,
-        rng=rng,
-    )
-    wanted, places = np.unique(chosen.indices, return_inverse=True)
+    chosen = [
+        choose_frames(
+            video,
+            num_clips=count,
+            num_frames=config.num_frames,
+            fps=config.fps,
+            sampling=sampling,
+            rule=config.sampling_rule,
+            one_clip=one_clip,
+            rng=rng,
+        )
+        for count in num_clips
+    ]
+    indices = np.concatenate([clips.indices for clips in chosen])
+    wanted, places = np.unique(indices, return_inverse=True)
     try:
         frames = resize_and_pad(read_frames(video.data, wanted, video.index), config.size)
     except MemoryError as error:
@@ -55,7 +69,7 @@ def sample_video(
         raise UnreadableVideo(video.video_id, error.reason) from error
     except UserError as error:
         raise UserError(f"video {video.video_id}: {error}") from error
-    return frames[places.reshape(chosen.indices.shape)], chosen.times
+    return frames[places.reshape(indices.shape)], np.concatenate([clips.times for clips in chosen])
 
 
 def _too_large(video: Video, config: DataConfig) -> UserError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipbert_jax.errors import UserError
-from data_pipelines.sampling import SamplingRule
+from data_pipelines.sampling import Sampling, SamplingRule
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 
 OnStuck = Literal["restart", "stop"]
@@ -27,6 +27,8 @@ class DataConfig:
     """Frames per clip."""
     fps: float = 2.0
     """Frames per second within a clip."""
+    sampling: Sampling = "random"
+    """Where the clips of training lie: random ones anew each time, or uniform ones spread over the video."""
     sampling_rule: SamplingRule = "ours"
     """`ours` chooses frames by time; `released` repeats the original's arithmetic."""
     size: int = 448

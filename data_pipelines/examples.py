@@ -1,28 +1,68 @@
 """What a task makes of the annotation records: the texts and labels that go with the frames of a video.
 
 Beside stages 2 to 5, which make frames; `loader` puts both together. A new task adds a class and
-a case in `make_examples`.
+a case in `make_examples`. How the same records are evaluated is in `queries`.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.pretraining import Masking, Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
-from data_pipelines.annotations.records import Caption
-from data_pipelines.annotations.store import read_records
+from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
+from data_pipelines.annotations.store import answers_path, read_answers, read_records, records_path
+
+AnyRecord = TypeVar("AnyRecord", Caption, OpenQuestion, SoftQuestion, Count)
+
+
+_KIND_OF_TASK: dict[type, type] = {
+    Retrieval: Caption,
+    MultipleChoiceQA: MultipleChoice,
+    OpenEndedQA: OpenQuestion,
+    ImageQA: SoftQuestion,
+    CountQA: Count,
+    Pretraining: Caption,
+}
+
+
+class Texts(NamedTuple):
+    """The texts of an example, as many as it has, and the labels of a row of the batch."""
+
+    texts: list[str]
+    labels: np.ndarray
 
 
 @runtime_checkable
 class TaskExamples(Protocol):
     """What a task adds to the frames of a video."""
+
+    @property
+    def num_texts(self) -> int:
+        """Texts of an example at most: `n` of the batch."""
+        ...
+
+    @property
+    def masking(self) -> Masking | None:
+        """How words are hidden, if they are to be guessed."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the examples before training, a line each."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of examples of an epoch."""
@@ -32,14 +72,18 @@ class TaskExamples(Protocol):
         """Return the video of an example."""
         ...
 
-    def texts_and_labels(self, index: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-        """Return the texts of an example (as many for all) and its labels."""
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the texts of an example and its labels; what is random in them comes from `rng`."""
+        ...
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield every text that examples are made of."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalExamples:
-    """A caption, then captions of other videos.
+    """A caption, then captions of other videos; labels [n]: 1 match, 0 mismatch.
 
     Raises:
       UserError: a caption has no possible negative, or no negatives are wanted.
@@ -47,19 +91,18 @@ class RetrievalExamples:
 
     captions: Sequence[Caption]
     num_negatives: int
+    masking = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_negatives < 1:
             raise UserError(f"--task.num-negatives must be at least 1, not {self.num_negatives}")
-        of_video = collections.Counter(caption.video_id for caption in self.captions)
-        of_text = collections.Counter(caption.text for caption in self.captions)
-        of_both = collections.Counter((caption.video_id, caption.text) for caption in self.captions)
-        for c in self.captions:
-            if of_video[c.video_id] + of_text[c.text] - of_both[c.video_id, c.text] == len(self.captions):
-                raise UserError(
-                    f"no negative for caption {c.id!r}: all others are of the same video or say the same; "
-                    "retrieval needs captions of at least two videos that differ"
-                )
+        check_negatives(self.captions)
+
+    @property
+    def num_texts(self) -> int:
+        """The caption and the others."""
+        return 1 + self.num_negatives
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -68,18 +111,179 @@ class RetrievalExamples:
         """Return the video of a caption."""
         return self.captions[index].video_id
 
-    def texts_and_labels(self, index: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-        """Return the caption and `num_negatives` others, and 1 for the match, 0 for the others."""
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the caption and `num_negatives` others."""
         positive = self.captions[index]
-        texts = [positive.text]
-        while len(texts) <= self.num_negatives:
-            texts.append(self._negative(positive, rng).text)
-        return texts, np.array([1] + [0] * self.num_negatives, np.int32)
+        negatives = [draw_negative(self.captions, positive, rng).text for _ in range(self.num_negatives)]
+        return Texts([positive.text, *negatives], np.array([1] + [0] * self.num_negatives, np.int32))
 
-    def _negative(self, positive: Caption, rng: np.random.Generator) -> Caption:
-        """Draw a caption of another video that says something else."""
-        others = (self.captions[index] for index in _draws(rng, len(self.captions)))
-        return next(c for c in others if c.video_id != positive.video_id and c.text != positive.text)
+    def all_texts(self) -> Iterator[str]:
+        """Yield the captions."""
+        return (caption.text for caption in self.captions)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceExamples:
+    """The options of a question, each behind the question; the label [] is the place of the right one."""
+
+    questions: Sequence[MultipleChoice]
+    masking = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_texts(self) -> int:
+        """As many options as a question has at most."""
+        return max(len(question.options) for question in self.questions)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def video_id(self, index: int) -> str:
+        """Return the video of a question."""
+        return self.questions[index].video_id
+
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the options in their order; nothing is random."""
+        question = self.questions[index]
+        return Texts(option_texts(question), np.array(question.answer_index, np.int32))
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield questions with options."""
+        return itertools.chain.from_iterable(map(option_texts, self.questions))
+
+
+def option_texts(question: MultipleChoice) -> list[str]:
+    """Return question + " " + option, for every option; only the option where there is no question."""
+    return [f"{question.question} {option}".strip() for option in question.options]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grouped:
+    """Records of one video, up to `num_texts` together."""
+
+    groups: Sequence[Sequence[Any]]
+    num_texts: int
+    masking = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def video_id(self, index: int) -> str:
+        """Return the video of a group."""
+        return self.groups[index][0].video_id
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield the questions."""
+        return (record.question for group in self.groups for record in group)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenQuestionExamples(_Grouped):
+    """Questions about a video; labels [n] are places in the answer vocabulary, -1 where no question is."""
+
+    label_of: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the questions; nothing is random."""
+        group = self.groups[index]
+        labels = np.full(self.num_texts, -1, np.int32)
+        labels[: len(group)] = [self.label_of[question.answer] for question in group]
+        return Texts([question.question for question in group], labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftQuestionExamples(_Grouped):
+    """Questions about an image; labels [n a] are the scores of all answers of the vocabulary."""
+
+    label_of: dict[str, int] = dataclasses.field(default_factory=dict)
+    num_outputs: int = 0
+
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the questions; nothing is random."""
+        group = self.groups[index]
+        labels = np.zeros((self.num_texts, self.num_outputs), np.float32)
+        for row, question in zip(labels, group, strict=False):
+            for answer, score in question.answer_scores.items():
+                if answer in self.label_of:
+                    row[self.label_of[answer]] = score
+        return Texts([question.question for question in group], labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class CountExamples(_Grouped):
+    """Questions about a video; labels [n] are numbers, -1 where no question is."""
+
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return the questions; nothing is random."""
+        group = self.groups[index]
+        labels = np.full(self.num_texts, -1, np.int32)
+        labels[: len(group)] = [question.count for question in group]
+        return Texts([question.question for question in group], labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingExamples(_Grouped):
+    """Captions of an image or video, some replaced by those of others; labels [n]: 1 match, 0 mismatch."""
+
+    captions: Sequence[Caption] = ()
+    mismatch_share: float = 0.5
+    masking: Masking | None = None
+
+    def __post_init__(self) -> None:
+        check_negatives(self.captions)
+
+    def draw(self, index: int, rng: np.random.Generator) -> Texts:
+        """Return each caption or, by chance, a caption of another image or video that says something else."""
+        texts, labels = [], np.full(self.num_texts, -1, np.int32)
+        for row, caption in enumerate(self.groups[index]):
+            is_match = rng.random() >= self.mismatch_share
+            texts.append((caption if is_match else draw_negative(self.captions, caption, rng)).text)
+            labels[row] = is_match
+        return Texts(texts, labels)
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield the captions."""
+        return (caption.text for caption in self.captions)
+
+
+def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]]:
+    """Return groups of up to `size` records of one video, in the order of the records.
+
+    As the original's `chunk_list` without its padding, which fills short groups with records drawn at random.
+
+    Raises:
+      UserError: a size below 1.
+    """
+    if size < 1:
+        raise UserError(f"texts of one video trained on together must be at least 1, not {size}")
+    of_video: dict[str, list[AnyRecord]] = {}
+    for record in records:
+        of_video.setdefault(record.video_id, []).append(record)
+    return [tuple(of[i : i + size]) for of in of_video.values() for i in range(0, len(of), size)]
+
+
+def check_negatives(captions: Sequence[Caption]) -> None:
+    """Refuse captions for one of which no caption of another video says something else.
+
+    Raises:
+      UserError: names the first.
+    """
+    of_video = collections.Counter(caption.video_id for caption in captions)
+    of_text = collections.Counter(caption.text for caption in captions)
+    of_both = collections.Counter((caption.video_id, caption.text) for caption in captions)
+    for c in captions:
+        if of_video[c.video_id] + of_text[c.text] - of_both[c.video_id, c.text] == len(captions):
+            raise UserError(
+                f"no negative for caption {c.id!r}: all others are of the same video or say the same; "
+                "captions of at least two videos that differ are needed"
+            )
+
+
+def draw_negative(captions: Sequence[Caption], positive: Caption, rng: np.random.Generator) -> Caption:
+    """Draw a caption of another video that says something else."""
+    others = (captions[index] for index in _draws(rng, len(captions)))
+    return next(c for c in others if c.video_id != positive.video_id and c.text != positive.text)
 
 
 def _draws(rng: np.random.Generator, count: int) -> Iterator[int]:
@@ -97,4 +301,91 @@ def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
     match task:
         case Retrieval():
             return RetrievalExamples(read_records(data_dir, Caption, split), task.num_negatives)
+        case MultipleChoiceQA():
+            return ChoiceExamples(read_records(data_dir, MultipleChoice, split))
+        case OpenEndedQA():
+            return _open_question_examples(task, data_dir, split)
+        case ImageQA():
+            return _soft_question_examples(task, data_dir, split)
+        case CountQA():
+            return _count_examples(task, data_dir, split)
+        case Pretraining():
+            captions = read_records(data_dir, Caption, split)
+            return PretrainingExamples(
+                chunk(captions, task.num_captions),
+                task.num_captions,
+                captions=captions,
+                mismatch_share=task.mismatch_share,
+                masking=task.masking,
+            )
     raise NotImplementedError(f"no loader for task {type(task).__name__}")
+
+
+def record_kind(task: Any) -> type:
+    """Return the kind of records that a task is trained on."""
+    return _KIND_OF_TASK[type(task)]
+
+
+def answer_kind(task: Any) -> type | None:
+    """Return the kind of records whose answer vocabulary gives a task its labels; None if it has none."""
+    return record_kind(task) if isinstance(task, OpenEndedQA | ImageQA) else None
+
+
+def _open_question_examples(task: OpenEndedQA, data_dir: str | Path, split: str) -> OpenQuestionExamples:
+    """Leave out questions whose answer the vocabulary lacks: there is nothing to learn from them."""
+    questions = read_records(data_dir, OpenQuestion, split)
+    label_of = {answer: label for label, answer in enumerate(read_answers(data_dir, OpenQuestion))}
+    known = [question for question in questions if question.answer in label_of]
+    if questions and not known:
+        raise UserError(
+            f"none of the {len(questions)} answers in {records_path(data_dir, OpenQuestion, split)}, "
+            f"{questions[0].answer!r} first, is in {answers_path(data_dir, OpenQuestion)}: prepare the data "
+            "with the vocabulary of these questions"
+        )
+    return OpenQuestionExamples(
+        chunk(known, task.num_questions),
+        task.num_questions,
+        label_of=label_of,
+        notes=_left_out(len(questions) - len(known), len(questions), split),
+    )
+
+
+def _left_out(num_left_out: int, num_questions: int, split: str) -> tuple[str, ...]:
+    if not num_left_out:
+        return ()
+    return (
+        f"{num_left_out:,} of {num_questions:,} {split} questions have an answer outside of the vocabulary "
+        "and are not trained on",
+    )
+
+
+def _soft_question_examples(task: ImageQA, data_dir: str | Path, split: str) -> SoftQuestionExamples:
+    questions = read_records(data_dir, SoftQuestion, split)
+    label_of = {answer: label for label, answer in enumerate(read_answers(data_dir, SoftQuestion))}
+    answered = [question for question in questions if question.answer_scores]
+    if questions and not any(label_of.keys() & question.answer_scores.keys() for question in questions):
+        raise UserError(
+            f"no answer in {records_path(data_dir, SoftQuestion, split)} is in "
+            f"{answers_path(data_dir, SoftQuestion)}: prepare the data with the vocabulary of these questions"
+        )
+    num_without = len(questions) - len(answered)
+    notes = (f"{num_without:,} {split} questions have no answers and are not trained on",) * bool(num_without)
+    return SoftQuestionExamples(
+        chunk(answered, task.num_questions),
+        task.num_questions,
+        label_of=label_of,
+        num_outputs=task.num_answers or len(label_of),
+        notes=notes,
+    )
+
+
+def _count_examples(task: CountQA, data_dir: str | Path, split: str) -> CountExamples:
+    questions = read_records(data_dir, Count, split)
+    for question in questions:
+        if not task.min_count <= question.count <= task.max_count:
+            raise UserError(
+                f"question {question.id!r} in {records_path(data_dir, Count, split)} has the count "
+                f"{question.count}, out of the range from --task.min-count {task.min_count} to "
+                f"--task.max-count {task.max_count}: widen the range or mend the question"
+            )
+    return CountExamples(chunk(questions, task.num_questions), task.num_questions)

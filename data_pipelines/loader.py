@@ -9,6 +9,8 @@ After: `clipbert_jax.training`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,11 +20,13 @@ from jaxtyping import Bool, Float, UInt8
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.store import answers_path, read_answers
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
-from data_pipelines.examples import TaskExamples, make_examples
+from data_pipelines.examples import TaskExamples, answer_kind, make_examples
 from data_pipelines.heartbeat import decoding
+from data_pipelines.masking import MaskingVocabulary, mask_tokens
 from data_pipelines.mixture import Mixture
 from data_pipelines.released_sampling import OneClip
 from data_pipelines.sampling import Sampling
@@ -31,6 +35,9 @@ from data_pipelines.workers import WatchedBatches, check_shared_memory
 
 _CLIPS, _TEXTS = 1, 2
 """Last parts of the random keys of an example."""
+
+_BY_TOKEN = {"text_ids", "text_mask", "token_labels"}
+"""Arrays of a batch whose last axis is the tokens of a text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,26 +76,37 @@ class _MakeTrainBatch:
         mine = whole[self.process_index * share : (self.process_index + 1) * share]
         # All processes must pad alike, so each looks at all texts; they cost little beside the videos.
         lengths = self.config.text_lengths
-        texts = {position: self._texts(position) for position in (whole if len(lengths) > 1 else mine)}
-        longest = max(int(mask.sum(-1).max()) for _, mask, _ in texts.values())
+        rows = {position: self._texts(position) for position in (whole if len(lengths) > 1 else mine)}
+        longest = max(int(row["text_mask"].sum(-1).max()) for row in rows.values())
         length = next(length for length in lengths if length >= longest)
-        text_ids, text_mask, labels = (np.stack([texts[p][part] for p in mine]) for part in range(3))
-        return {
-            "frames": self._frames(mine),
-            "text_ids": np.ascontiguousarray(text_ids[..., :length]),
-            "text_mask": np.ascontiguousarray(text_mask[..., :length]),
-            "text_valid": np.ones(text_ids.shape[:2], bool),
-            "labels": labels,
-            "example_mask": np.ones(share, bool),
-        }
+        texts = {name: np.stack([rows[p][name] for p in mine]) for name in rows[mine[0]]}
+        for name in _BY_TOKEN & texts.keys():
+            texts[name] = np.ascontiguousarray(texts[name][..., :length])
+        return {**texts, "frames": self._frames(mine), "example_mask": np.ones(share, bool)}
 
-    def _texts(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return text ids [n l], their mask and the labels of an example."""
+    def _texts(self, position: int) -> dict[str, np.ndarray]:
+        """Return what the task makes of an example: texts [n l], which of them there are, and labels."""
         place = self.mixture.place(position)
         examples, _ = self.sources[place.source]
         rng = np.random.default_rng(place.key(self.mixture.seed, _TEXTS))
-        texts, labels = examples.texts_and_labels(place.index, rng)
-        return (*self.tokenizer.encode(texts, self.config.max_text_length), labels)
+        texts, labels = examples.draw(place.index, rng)
+        num_texts = max(examples.num_texts for examples, _ in self.sources)
+        ids, mask = self.tokenizer.encode(texts, self.config.max_text_length, num_rows=num_texts)
+        row = {
+            "text_ids": ids,
+            "text_mask": mask,
+            "text_valid": np.arange(num_texts) < len(texts),
+            "labels": labels,
+        }
+        if examples.masking is not None:
+            row["text_ids"], row["token_labels"] = mask_tokens(
+                ids, mask, self._masking_vocabulary, examples.masking, rng
+            )
+        return row
+
+    @functools.cached_property
+    def _masking_vocabulary(self) -> MaskingVocabulary:
+        return MaskingVocabulary.from_tokens(self.tokenizer.tokens)
 
     def _frames(self, positions: range) -> UInt8[np.ndarray, "b k t h w 3"]:
         config = self.config
@@ -101,7 +119,11 @@ class _MakeTrainBatch:
             video_id = examples.video_id(place.index)
             with decoding(video_id):
                 frames[row], _ = sample_video(
-                    corpus.read(video_id), config, num_clips=config.num_clips, sampling="random", rng=rng
+                    corpus.read(video_id),
+                    config,
+                    num_clips=[config.num_clips],
+                    sampling=config.sampling,
+                    rng=rng,
                 )
         return frames
 
@@ -118,6 +140,22 @@ class TrainBatches(Iterator[Batch]):
         check_shared_memory(config, self._batch_bytes)
         self._batches: WatchedBatches | None = None
         self.set_state({"next_step": start_step})
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples all data directories have together."""
+        return sum(len(examples) for examples, _ in self._make_batch.sources)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the examples, a line each."""
+        config, tokenizer = self._make_batch.config, self._make_batch.tokenizer
+        notes = [note for examples, _ in self._make_batch.sources for note in examples.notes]
+        texts = itertools.chain.from_iterable(
+            examples.all_texts() for examples, _ in self._make_batch.sources
+        )
+        cut = tokenizer.note_on_length(texts, config.max_text_length)
+        return [*notes, cut] if cut else notes
 
     def __next__(self) -> Batch:
         if self._batches is None:
@@ -185,6 +223,7 @@ def train_batches(
         )
     data_dirs, weights = zip(*config.sources, strict=True)
     sources = tuple(_open_source(task, data_dir, split) for data_dir in data_dirs)
+    _check_answers(task, data_dirs)
     _ = config.text_lengths  # bad ones are refused here
     make_batch = _MakeTrainBatch(
         sources=sources,
@@ -207,6 +246,19 @@ def _open_source(task: Any, data_dir: str, split: str) -> tuple[TaskExamples, Co
     return examples, corpus
 
 
+def _check_answers(task: Any, data_dirs: Sequence[str]) -> None:
+    """Refuse a mixture in which a label means one answer here and another there."""
+    if (kind := answer_kind(task)) is None:
+        return
+    first, *others = data_dirs
+    for other in others:
+        if read_answers(other, kind) != read_answers(first, kind):
+            raise UserError(
+                f"{answers_path(first, kind)} and {answers_path(other, kind)} differ: a mixture needs one "
+                "answer vocabulary; prepare both data directories with it"
+            )
+
+
 def _check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
     missing = sorted({video_id for video_id in video_ids if video_id not in corpus})
     if missing:
@@ -224,13 +276,13 @@ class _MakeVideoBatch:
     corpus: Corpus
     config: DataConfig
     batch_size: int
-    num_clips: int
+    num_clips: tuple[int, ...]
     sampling: Sampling
     one_clip: OneClip
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
         config = self.config
-        shape = (self.batch_size, self.num_clips, config.num_frames)
+        shape = (self.batch_size, sum(self.num_clips), config.num_frames)
         frames = np.zeros((*shape, config.size, config.size, 3), np.uint8)
         clip_times = np.zeros(shape)
         video_ids = self.rows(number)
@@ -259,7 +311,7 @@ def video_batches(
     video_ids: Sequence[str],
     *,
     batch_size: int,
-    num_clips: int,
+    num_clips: Sequence[int],
     sampling: Sampling = "uniform",
     one_clip: OneClip = "middle",
 ) -> Iterator[VideoBatch]:
@@ -269,7 +321,8 @@ def video_batches(
       config: data and frames; its `num_clips` is that of training and not used.
       video_ids: which videos.
       batch_size: videos of a batch.
-      num_clips: clips per video.
+      num_clips: clips per video; several numbers give the clips of each, one after the other, from reading
+        the video once.
       sampling: `uniform` covers the whole video.
       one_clip: where a single clip lies by the released rule; `start` for its question answering.
 
@@ -285,9 +338,11 @@ def video_batches(
         raise UserError(f"video {twice!r} is asked for twice; name every video once")
     if not video_ids:
         return
-    batch_bytes = config.batch_bytes(batch_size, num_clips)
+    batch_bytes = config.batch_bytes(batch_size, sum(num_clips))
     check_shared_memory(config, batch_bytes)
-    make_batch = _MakeVideoBatch(tuple(video_ids), corpus, config, batch_size, num_clips, sampling, one_clip)
+    make_batch = _MakeVideoBatch(
+        tuple(video_ids), corpus, config, batch_size, tuple(num_clips), sampling, one_clip
+    )
     num_batches = -(-len(video_ids) // batch_size)
     batches = WatchedBatches(make_batch, config, start=0, stop=num_batches, batch_bytes=batch_bytes)
     try:

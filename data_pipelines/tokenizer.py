@@ -42,14 +42,14 @@ class Tokenizer:
         return len(self.tokens)
 
     def encode(
-        self, texts: Sequence[str], max_length: int
+        self, texts: Sequence[str], max_length: int, *, num_rows: int | None = None
     ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
         """Return ids `[CLS] ... [SEP]` padded with 0 to `max_length`, and True at real tokens.
 
-        Longer texts lose their end; [SEP] stays.
+        Longer texts lose their end; [SEP] stays. With `num_rows`, empty rows follow up to so many.
         """
-        ids = np.zeros((len(texts), max_length), np.int32)
-        mask = np.zeros((len(texts), max_length), bool)
+        shape = (len(texts) if num_rows is None else num_rows, max_length)
+        ids, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for row, text in enumerate(texts):
             tokens = self._model.encode(text).ids
             if len(tokens) > max_length:
@@ -57,6 +57,17 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
+
+    def note_on_length(self, texts: Iterable[str], max_length: int) -> str | None:
+        """Return a sentence about texts that lose their end; None if all fit."""
+        lengths = [len(encoding.ids) for encoding in self._model.encode_batch(list(texts))]
+        num_cut = sum(length > max_length for length in lengths)
+        if not num_cut:
+            return None
+        return (
+            f"{num_cut:,} of {len(lengths):,} texts have more than --data.max-text-length {max_length} "
+            f"tokens and lose their end; the longest has {max(lengths):,}"
+        )
 
     def save(self, folder: Path) -> None:
         """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` makes an equal tokenizer."""

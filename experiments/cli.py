@@ -25,6 +25,8 @@ from experiments.doctor import Doctor
 from experiments.explain_sampling import ExplainSampling
 from experiments.prepare import PrepareCommand
 
+TaskName = Literal["retrieval", "multiple_choice", "open_ended_qa", "image_qa", "count", "pretraining"]
+
 ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
     {name: make() for name, make in EXPERIMENTS.items()},
     {name: inspect.getdoc(sys.modules[make.__module__]) or "" for name, make in EXPERIMENTS.items()},
@@ -55,21 +57,27 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score every caption against every video of a split; write results.json and the scores."""
+    """Evaluate a model on a split; write results.json, predictions, and what else there is.
+
+    Retrieval scores every caption against every video; the other tasks ask each video its own questions.
+    """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run directory of `clipbert train`."""
     num_clips: tuple[int, ...] = (8,)
-    """Clips per video, spread over the whole video; several numbers are evaluated one after the other."""
+    """Clips per video, spread over the whole video; several numbers share one pass over the videos."""
     split: Literal["train", "validation", "test"] = "test"
+    task: TaskName | None = None
+    """Evaluate as another task: a model of retrieval or pretraining can do multiple_choice too, one of
+    pretraining also retrieval. By default as what it was trained for."""
     data_dir: Path | None = None
     """Data directory; by default the one that the run was trained on."""
-    step: int | None = None
-    """Checkpoint; by default the newest."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
     batch_size: int = 8
     """Videos scored at once; changes the speed only."""
     texts_per_call: int = 64
-    """Captions scored at once; changes the speed only."""
+    """Texts scored at once; changes the speed only."""
     num_workers: int = 0
     """Processes that decode."""
     decode_timeout: float = 60.0
@@ -96,8 +104,8 @@ class Predict:
     """One or more texts, each in quotes."""
     num_clips: int = 8
     """Clips, spread over the whole video."""
-    step: int | None = None
-    """Checkpoint; by default the newest."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -128,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="clipbert",
             description="ClipBERT: learn video and language end to end, from video files.",
             args=arguments,
-            config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
+            config=(tyro.conf.CascadeSubcommandArgs,),
         )
         command.run()
     except UserError as error:

@@ -10,19 +10,21 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
+from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.transforms import resized_hw
 from experiments.configs import demo_retrieval
-from experiments.evaluate import Scores, evaluate
+from experiments.evaluate import Evaluated, evaluate
 from experiments.experiment import Experiment
 from experiments.prepare import PrepareDemo
 from experiments.progress import say
@@ -47,49 +49,59 @@ def demo(experiment: Experiment, workdir: Path) -> None:
     say(f"==> 2/4 Training ({experiment.train.num_steps} steps of {experiment.train.batch_size} videos)")
     train_run(experiment, workdir)
     say("==> 3/4 Evaluation: every test caption against every test video")
-    scores = evaluate(workdir, num_clips=NUM_CLIPS, num_workers=0)
+    evaluated = evaluate(workdir, num_clips=NUM_CLIPS, num_workers=0)
     say("==> 4/4 Report")
     run = load_run(workdir)
     write_report(
         workdir / "report.html",
         title="ClipBERT learns to find videos by text",
         command="make demo",
-        history=read_metrics(workdir),
-        results=json.loads((workdir / "results.json").read_text()),
-        queries=list(example_queries(run, scores[NUM_CLIPS[-1]], num_clips=NUM_CLIPS[-1])),
+        history=[record for record in read_metrics(workdir) if "loss" in record],
+        results=by_direction(json.loads((workdir / "results.json").read_text())),
+        queries=list(example_queries(run, evaluated, num_clips=NUM_CLIPS[-1])),
     )
     say(f"done in {time.perf_counter() - start:.0f} s; look at")
     say(f"  {workdir / 'results.json'}")
     say(f"  {workdir / 'report.html'}")
 
 
-def example_queries(run: Run, scores: Scores, *, num_clips: int) -> Iterator[Query]:
+def by_direction(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {direction: {number of clips: metrics}} and the factors of the run."""
+    nested: dict[str, Any] = {"run": results["run"]}
+    for count, metrics in results["metrics"].items():
+        for name, value in metrics.items():
+            direction, metric = name.split("/")
+            nested.setdefault(direction, {}).setdefault(count, {})[metric] = value
+    return nested
+
+
+def example_queries(run: Run, evaluated: Evaluated, *, num_clips: int) -> Iterator[Query]:
     """Yield evenly chosen captions with the videos that rank highest for them."""
-    num_captions = len(scores.captions)
-    for row in np.unique(np.linspace(0, num_captions - 1, NUM_QUERIES, dtype=int)):
-        caption = scores.captions[row]
-        best = np.argsort(-scores.logits[:, row], kind="stable")[:NUM_RANKED]
+    predictions = list(evaluated.evaluator.predictions(evaluated.reduced[num_clips]))
+    for row in np.unique(np.linspace(0, len(predictions) - 1, NUM_QUERIES, dtype=int)):
+        caption = predictions[row]
         ranking = [
             ranked_video(
                 run,
-                scores.video_ids[index],
-                caption.text,
-                is_correct=scores.video_ids[index] == caption.video_id,
+                video["video_id"],
+                caption["text"],
+                is_correct=video["video_id"] == caption["video_id"],
                 num_clips=num_clips,
             )
-            for index in best
+            for video in caption["videos"][:NUM_RANKED]
         ]
-        yield Query(text=caption.text, expected_video_id=caption.video_id, ranking=ranking)
+        yield Query(text=caption["text"], expected_video_id=caption["video_id"], ranking=ranking)
 
 
 def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> RankedVideo:
     """Score one text against one video again, to show what each clip says, with frames to look at."""
-    data = run.experiment.data
+    data, task = run.experiment.data, run.experiment.task
+    assert isinstance(task, Retrieval)
     video = open_corpus(data.data_dir).read(video_id)
-    frames, _ = sample_video(video, data, num_clips=num_clips, sampling="uniform")
-    (match,) = match_texts(run.scorer, run.experiment.task, frames, [text], *run.encode_texts([text]))
+    frames, _ = sample_video(video, data, num_clips=[num_clips], sampling="uniform")
+    (match,) = match_texts(run.scorer, task, frames, [text], *run.encode_texts([text]))
     shown, _ = sample_video(
-        video, dataclasses.replace(data, size=DISPLAY_SIZE), num_clips=num_clips, sampling="uniform"
+        video, dataclasses.replace(data, size=DISPLAY_SIZE), num_clips=[num_clips], sampling="uniform"
     )
     height, width = resized_hw(video.index.height, video.index.width, DISPLAY_SIZE)
     return RankedVideo(

@@ -1,60 +1,33 @@
-"""`clipbert evaluate`: every caption of a split against every video of it, with any numbers of clips."""
+"""`clipbert evaluate`: a split, with several numbers of clips from one pass over the videos."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+import json as json_format
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
-
 from clipbert_jax.errors import UserError
-from clipbert_jax.evaluation import match_matrix
-from clipbert_jax.metrics import retrieval_metrics
-from data_pipelines.annotations.records import Caption
-from data_pipelines.annotations.store import read_records
+from clipbert_jax.evaluation import Reduced
+from clipbert_jax.training.checkpoint import WhichStep
 from data_pipelines.data_config import DataConfig
-from data_pipelines.loader import video_batches
+from experiments.evaluators.evaluator import Evaluation, Evaluator
+from experiments.evaluators.make import make_evaluator
 from experiments.experiment import to_json
-from experiments.progress import Progress, say
+from experiments.progress import say
 from experiments.results import environment, write_json
 from experiments.runs import Run, load_run
-
-DIRECTIONS = ("text_to_video", "video_to_text")
+from experiments.scoring import score_split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Every caption of a split scored against every video of it."""
+class Evaluated:
+    """A split as evaluated: the evaluator with its records, and by number of clips what was found."""
 
-    captions: Sequence[Caption]
-    video_ids: tuple[str, ...]
-    logits: Float[np.ndarray, "videos captions"]
-    """Match logits after the clips are pooled."""
-
-    @property
-    def video_of_caption(self) -> Int[np.ndarray, " captions"]:
-        """Index of the video that each caption describes."""
-        row = {video_id: index for index, video_id in enumerate(self.video_ids)}
-        return np.array([row[caption.video_id] for caption in self.captions])
-
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Return retrieval metrics both ways."""
-        return retrieval_metrics(self.logits, self.video_of_caption)
-
-    def write(self, path: Path) -> None:
-        """Write the matrix with the names of its rows and columns (NumPy .npz)."""
-        np.savez_compressed(
-            path,
-            match_logits=self.logits,
-            video_ids=np.array(self.video_ids),
-            caption_ids=np.array([caption.id for caption in self.captions]),
-            captions=np.array([caption.text for caption in self.captions]),
-            video_of_caption=self.video_of_caption,
-        )
+    evaluator: Evaluator
+    reduced: Mapping[int, Reduced]
+    evaluations: Mapping[int, Evaluation]
 
 
 def evaluate(
@@ -62,21 +35,24 @@ def evaluate(
     *,
     num_clips: Sequence[int],
     split: str = "test",
+    task: str | None = None,
     data_dir: Path | None = None,
-    step: int | None = None,
+    step: WhichStep = None,
     batch_size: int = 8,
     texts_per_call: int = 64,
     num_workers: int = 0,
     decode_timeout: float = 60.0,
     out: Path | None = None,
-) -> dict[int, Scores]:
-    """Evaluate a run, print the table, and write the results and `scores-<split>-<n>-clips.npz`.
+) -> Evaluated:
+    """Evaluate a run, print the table, and write results, predictions and what else the task has.
 
-    Results go to `results.json` for the test split, to `results-<split>.json` for another. Numbers of clips
-    that the file already has, from an evaluation that agrees in everything else, stay in it.
+    Results go to `results.json` for the run's own task on the test split, else to
+    `results-[<task>-]<split>.json`. Numbers of clips that the file already has, from an evaluation that
+    agrees in everything else, stay in it.
 
     Raises:
-      UserError: no such run, checkpoint or split; a video that is missing or cannot be decoded.
+      UserError: no such run, checkpoint or split; a model that cannot do the task; a video that is missing or
+        cannot be decoded (nothing is ever put in its place).
     """
     if not decode_timeout > 0:
         raise UserError(f"--decode-timeout takes seconds above 0, not {decode_timeout:g}")
@@ -91,71 +67,74 @@ def evaluate(
         num_workers=num_workers,
         decode_timeout_seconds=decode_timeout,
     )
-    scores = {
-        count: score_split(
-            run, data, split=split, num_clips=count, batch_size=batch_size, texts_per_call=texts_per_call
-        )
-        for count in num_clips
-    }
+    name = task or run.experiment.task_name
+    evaluator = make_evaluator(
+        name, run.experiment.task, data.data_dir, split, run.text_options, answers=run.answers
+    )
+    if note := run.tokenizer.note_on_length(evaluator.all_texts(), data.max_text_length):
+        say(note)
+    counts = tuple(dict.fromkeys(num_clips))
+    reduced = score_split(
+        evaluator,
+        run.scorer,
+        data,
+        what=f"{split}, {'+'.join(map(str, counts))} clip(s) per video",
+        num_clips=counts,
+        batch_size=batch_size,
+        texts_per_call=texts_per_call,
+    )
     try:
-        metrics = {count: table.metrics() for count, table in scores.items()}
+        evaluations = {count: evaluator.evaluate(reduced[count]) for count in counts}
     except ValueError as error:
         raise UserError(f"{run_dir} cannot be evaluated: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
-    for count, table in scores.items():
-        table.write(out / f"scores-{split}-{count}-clips.npz")
-    num_videos, num_captions = scores[num_clips[0]].logits.shape
-    factors = {"split": split, "num_videos": num_videos, "num_captions": num_captions}
-    path = out / ("results.json" if split == "test" else f"results-{split}.json")
-    write_results(path, metrics, {**factors, **run_factors(run, data)})
-    say(_table(metrics))
-    say(f"results: {path}")
-    return scores
+    stem = split if name == run.experiment.task_name else f"{name}-{split}"
+    paths = [path for count in counts for path in _write_details(evaluator, reduced[count], out, stem, count)]
+    path = out / ("results.json" if stem == "test" else f"results-{stem}.json")
+    factors = {"task": name, "split": split, "num_videos": len(evaluator.video_ids)}
+    factors |= {"num_records": evaluator.num_records, **run_factors(run, data)}
+    write_results(path, evaluations, evaluator.baseline, factors)
+    say(_table({count: evaluation.metrics for count, evaluation in evaluations.items()}, evaluator.baseline))
+    say(f"results: {path}, and beside it {', '.join(path.name for path in paths)}")
+    return Evaluated(evaluator=evaluator, reduced=reduced, evaluations=evaluations)
 
 
-def score_split(
-    run: Run, data: DataConfig, *, split: str, num_clips: int, batch_size: int, texts_per_call: int
-) -> Scores:
-    """Score all captions of a split against all its videos, with `num_clips` uniform clips of each video.
-
-    Raises:
-      UserError: no such split; a video that is missing or cannot be decoded (nothing is ever substituted).
-    """
-    captions = read_records(data.data_dir, Caption, split)
-    if not captions:
-        raise UserError(f"{data.data_dir} has no captions in split {split!r}: choose another --split")
-    video_ids = tuple(dict.fromkeys(caption.video_id for caption in captions))
-    progress = Progress(f"{split}, {num_clips} clip(s) per video", total=len(video_ids), unit="videos")
-    logits = match_matrix(
-        run.scorer,
-        run.experiment.task,
-        (
-            (batch.frames, batch.example_mask)
-            for batch in video_batches(data, video_ids, batch_size=batch_size, num_clips=num_clips)
-        ),
-        *run.encode_texts([caption.text for caption in captions]),
-        texts_per_call=texts_per_call,
-        on_progress=progress.update,
-    )
-    return Scores(captions=captions, video_ids=video_ids, logits=logits)
+def _write_details(
+    evaluator: Evaluator, reduced: Reduced, out: Path, stem: str, num_clips: int
+) -> list[Path]:
+    """Write a line for every question or caption, and what else there is; return the paths."""
+    name = f"{stem}-{num_clips}-clips"
+    path = out / f"predictions-{name}.jsonl"
+    with path.open("w") as file:
+        for prediction in evaluator.predictions(reduced):
+            file.write(json_format.dumps(prediction, ensure_ascii=False) + "\n")
+    return [path, *evaluator.write_extras(out, name, reduced)]
 
 
-def write_results(path: Path, metrics: dict[int, dict[str, Any]], run: dict[str, Any]) -> None:
-    """Write {direction: {number of clips: metrics}, "run": factors}, with what fits from the old file."""
+def write_results(
+    path: Path,
+    evaluations: Mapping[int, Evaluation],
+    baseline: Mapping[str, float],
+    run: Mapping[str, Any],
+) -> None:
+    """Write metrics and intervals by number of clips, baseline and factors; keep what fits of the old file."""
 
-    def lasting(factors: dict[str, Any]) -> dict[str, Any]:
+    def lasting(factors: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in factors.items() if name not in ("command", "date")}
 
-    old = json.loads(path.read_text()) if path.exists() else {}
-    by_direction = {
-        direction: {str(count): both[direction] for count, both in metrics.items()}
-        for direction in DIRECTIONS
+    old = json_format.loads(path.read_text()) if path.exists() else {}
+    tables: dict[str, dict[str, Any]] = {
+        "metrics": {str(count): dict(evaluation.metrics) for count, evaluation in evaluations.items()},
+        "intervals": {
+            str(count): {name: list(interval) for name, interval in evaluation.intervals.items()}
+            for count, evaluation in evaluations.items()
+        },
     }
     if lasting(old.get("run", {})) == lasting(run):
-        for direction, by_count in by_direction.items():
-            merged = {**old[direction], **by_count}
-            by_direction[direction] = {count: merged[count] for count in sorted(merged, key=int)}
-    write_json(path, {**by_direction, "run": run})
+        for name, by_count in tables.items():
+            merged = {**old[name], **by_count}
+            tables[name] = {count: merged[count] for count in sorted(merged, key=int)}
+    write_json(path, {**tables, "baseline": dict(baseline), "run": dict(run)})
 
 
 def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
@@ -183,14 +162,15 @@ def _check_positive(**options: Sequence[int]) -> None:
             raise UserError(f"--{name.replace('_', '-')} takes numbers from 1 on, not {list(values)}")
 
 
-def _table(metrics: dict[int, dict[str, dict[str, float]]]) -> str:
-    lines = []
-    for direction in DIRECTIONS:
-        lines.append(f"{direction.replace('_', ' '):<15}  clips    R@1    R@5   R@10  median  mean rank")
-        for count, both in metrics.items():
-            m = both[direction]
-            lines.append(
-                f"{'':<15}  {count:>5}  {m['r1']:>5.1f}  {m['r5']:>5.1f}  {m['r10']:>5.1f}  "
-                f"{m['median_rank']:>6.1f}  {m['mean_rank']:>9.1f}"
-            )
+def _table(metrics: Mapping[int, Mapping[str, float]], baseline: Mapping[str, float]) -> str:
+    """Return a line for every metric and a column for every number of clips."""
+    names = list(dict.fromkeys(name for of_count in metrics.values() for name in of_count))
+    if not names:
+        return "the answers of this split are withheld: predictions are written, there is nothing to score"
+    width = max(map(len, names))
+    lines = [f"{'clips per video':<{width}}" + "".join(f"{count:>9}" for count in metrics) + " baseline"]
+    for name in names:
+        cells = [f"{of[name]:>9.2f}" if name in of else " " * 9 for of in metrics.values()]
+        floor = f"{baseline[name]:>9.2f}" if name in baseline else ""
+        lines.append(f"{name:<{width}}{''.join(cells)}{floor}")
     return "\n".join(lines)

@@ -9,13 +9,40 @@ from typing import Any
 import cattrs
 from cattrs import transform_error
 from cattrs.errors import BaseValidationError
+from cattrs.strategies import configure_tagged_union
+from tyro.conf import AvoidSubcommands
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
 from data_pipelines.data_config import DataConfig
+
+TASK_NAMES = {
+    Retrieval: "retrieval",
+    MultipleChoiceQA: "multiple_choice",
+    OpenEndedQA: "open_ended_qa",
+    CountQA: "count",
+    ImageQA: "image_qa",
+    Pretraining: "pretraining",
+}
+"""Task -> its name in config.json and in results."""
+
+AnyTask = Retrieval | MultipleChoiceQA | OpenEndedQA | CountQA | ImageQA | Pretraining
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """Where the first weights come from, if they are not drawn at random."""
+
+    model: str | None = None
+    """Run directory of a model with the same vocabulary; a head of another kind starts anew."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,10 +50,16 @@ class Experiment:
     """What is trained, on what, and how. Every field is an option of `clipbert train`."""
 
     model: ClipBertConfig
-    task: Retrieval
+    task: AvoidSubcommands[AnyTask]
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    init: InitConfig = InitConfig()
+
+    @property
+    def task_name(self) -> str:
+        """What results call the task."""
+        return TASK_NAMES[type(self.task)]
 
 
 # These change how a run is watched, fed or stored, but no number in it: they may differ when it goes on.
@@ -48,6 +81,7 @@ FREE_FIELDS = frozenset(
 )
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
+configure_tagged_union(AnyTask, _converter, tag_generator=TASK_NAMES.__getitem__, tag_name="name")
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

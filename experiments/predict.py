@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.evaluation import MatchTask
 from clipbert_jax.prediction import match_texts
 from data_pipelines.clips import sample_video
 from data_pipelines.probe import probe
@@ -40,9 +41,14 @@ def predict(
     frames, times = sample_video(
         readable,
         run.experiment.data,
-        num_clips=num_clips,
+        num_clips=[num_clips],
         sampling="uniform",
     )
+    if not isinstance(run.experiment.task, MatchTask):
+        raise UserError(
+            f"{run_dir} is a model of {run.experiment.task_name}: predict needs one that was trained to "
+            "match texts, by retrieval or pretraining"
+        )
     ids, mask = run.encode_texts(texts)
     matches = match_texts(run.scorer, run.experiment.task, frames, list(texts), ids, mask)
     matches = sorted(matches, key=lambda match: -match.probability)

@@ -33,7 +33,9 @@ from data_pipelines.annotations.tgif_qa import TgifQa
 from data_pipelines.annotations.visual_genome import VisualGenome
 from data_pipelines.annotations.vqa import Vqa
 from data_pipelines.corpus.dataset import prepare_dataset
-from data_pipelines.corpus.embedded import Level, prepare_embedded
+from data_pipelines.corpus.embedded import prepare_embedded
+from data_pipelines.corpus.embedded_images import prepare_embedded_images
+from data_pipelines.corpus.embedded_texts import Level
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions
 from data_pipelines.corpus.storage import Compact, Frames, Original, StorageForm
@@ -44,7 +46,10 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemo:
-    """Generate the embedded corpus: H.264 videos of short events, with captions and questions."""
+    """Generate the embedded corpus: H.264 videos of short events, with captions, questions and counts.
+
+    Images of the same objects, for pretraining and image QA, come from `clipbert prepare demo_images`.
+    """
 
     data_dir: Path = Path("data/demo")
     """Where; must not exist yet."""
@@ -65,6 +70,31 @@ class PrepareDemo:
         num_videos = self.num_train + self.num_validation + self.num_test
         progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
         prepare_embedded(**vars(self), on_progress=progress.update)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareDemoImages:
+    """Generate images of the objects of the embedded corpus, with captions and soft-scored questions."""
+
+    data_dir: Path = Path("data/demo_images")
+    """Where; must not exist yet."""
+    level: Level = "easy"
+    """What images are told apart by: objects, then coloured shapes, then the states of those."""
+    num_train: int = 2000
+    """Images of the train split."""
+    num_validation: int = 100
+    num_test: int = 200
+    seed: int = 0
+    num_workers: int = 2
+    """Processes; the result does not depend on it."""
+    overwrite: bool = False
+    """Replace an older data directory."""
+
+    def run(self) -> None:
+        """Prepare and say what there is."""
+        num_images = self.num_train + self.num_validation + self.num_test
+        progress = Progress(f"generated in {self.data_dir}", total=num_images, unit="images")
+        prepare_embedded_images(**vars(self), on_progress=progress.update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,6 +249,7 @@ def _in_short(dataset: type) -> str:
 
 Prepare = (
     Annotated[PrepareDemo, subcommand("demo")]
+    | Annotated[PrepareDemoImages, subcommand("demo_images")]
     | Annotated[PrepareFolder, subcommand("folder")]
     | Annotated[PrepareDataset[OwnTable], subcommand("table", description=_in_short(OwnTable))]
     | Annotated[PrepareDataset[Msrvtt], subcommand("msrvtt", description=_in_short(Msrvtt))]

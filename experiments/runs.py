@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,15 +21,26 @@ from jaxtyping import Bool, Int
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Scorer
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import split_model
-from clipbert_jax.training.checkpoint import SavedCheckpoint
+from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep
 from clipbert_jax.training.loop import train
+from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.run_directory import claim, list_differences, read_config
+from clipbert_jax.training.validation import Validate, ValidationResult
+from data_pipelines.annotations.store import read_answers, records_path
 from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.examples import answer_kind, record_kind
 from data_pipelines.loader import train_batches
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from experiments.experiment import FREE_FIELDS, Experiment, from_json, to_json
+from experiments.evaluators.evaluator import TextOptions
+from experiments.evaluators.make import make_evaluator
+from experiments.experiment import FREE_FIELDS, AnyTask, Experiment, from_json, to_json
+from experiments.initial_weights import start_from
 from experiments.progress import say
+from experiments.results import write_json
+from experiments.scoring import score_split
 
 
 def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], None] = say) -> None:
@@ -37,37 +51,113 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
         written then.
     """
     check_numbers(experiment)
+    check_optimizer_config(experiment.optimizer)
     experiment = resolve(experiment)
     check_batch_size(experiment)
-    check_model(experiment)
-    config = experiment.train
     make_batches = functools.partial(
         train_batches,
         experiment.data,
         experiment.task,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        batch_size=experiment.train.batch_size,
+        seed=experiment.train.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    make_batches(start_step=0).close()  # bad annotations are reported before the directory is claimed
+    with contextlib.closing(make_batches(start_step=0)) as first_batches:
+        # Bad annotations are reported before the directory is claimed.
+        experiment = resolve_num_steps(experiment, first_batches.num_examples)
+        notes = first_batches.notes
+    check_model(experiment)
+    validate = make_validate(experiment) if experiment.train.num_validations else None
+    model = make_model(experiment)
+    if experiment.init.model is not None and not (workdir / "checkpoints").is_dir():
+        notes += initial_weights(experiment, model)
     resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
     if jax.process_index() == 0:
         claim(workdir, resolved_config, free=FREE_FIELDS)
         experiment.data.load_tokenizer().save(workdir)
+        write_json(workdir / ANSWERS, list(training_answers(experiment)))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run directory is claimed")
+    for note in notes:
+        log(note)
     log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
     train(
-        make_model(experiment),
+        model,
         experiment.task,
-        config=config,
+        config=experiment.train,
         optimizer_config=experiment.optimizer,
         make_batches=lambda step: make_batches(start_step=step),
         workdir=workdir,
         resolved_config=resolved_config,
+        validate=validate,
         log=log,
     )
+
+
+ANSWERS = "answers.json"
+"""File of a run directory: the answer vocabulary that the head was trained for; empty for other tasks."""
+
+
+def training_answers(experiment: Experiment) -> tuple[str, ...]:
+    """Return the answer vocabulary of the data, if the task has one."""
+    kind = answer_kind(experiment.task)
+    return () if kind is None else read_answers(experiment.data.sources[0][0], kind)
+
+
+def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
+    """Set the model's weights to those of the run that the experiment starts from; return lines about it.
+
+    Raises:
+      UserError: no such run, another vocabulary, or a model that does not fit.
+    """
+    assert experiment.init.model is not None
+    source = Path(experiment.init.model)
+    run = load_run(source)
+    if run.tokenizer.tokens != experiment.data.load_tokenizer().tokens:
+        raise UserError(
+            f"--init.model {source} was trained with another vocabulary than {vocabulary_path(experiment)}: "
+            f"words would change their meaning; prepare the data with --vocab {source / 'vocab.txt'}"
+        )
+    return start_from(model, run.scorer.parameters, source)
+
+
+def make_validate(experiment: Experiment) -> Validate:
+    """Return parameters -> score and metrics on the validation split of the first data directory.
+
+    Every process does all of it on one of its devices, to the same numbers, and so decides alike.
+
+    Raises:
+      UserError: there is no validation split.
+    """
+    tokenizer, count = experiment.data.load_tokenizer(), experiment.train.num_validation_clips
+    data = dataclasses.replace(experiment.data, data_dir=experiment.data.sources[0][0])
+    options = TextOptions(tokenizer=tokenizer, max_length=data.max_text_length)
+    evaluator = make_evaluator(
+        experiment.task_name,
+        experiment.task,
+        data.data_dir,
+        "validation",
+        options,
+        answers=training_answers(experiment),
+    )
+    scorer = Scorer(split_model(nnx.eval_shape(lambda: make_model(experiment)))[0], {})
+
+    def validate(parameters: Parameters) -> ValidationResult:
+        scorer.parameters = {name: array.addressable_data(0) for name, array in parameters.items()}
+        reduced = score_split(
+            evaluator, scorer, data, what="validation", num_clips=[count], batch_size=8, texts_per_call=64
+        )
+        try:
+            metrics = evaluator.metrics(reduced[count])
+        except (
+            ValueError
+        ):  # not finite: training goes on or stops by its own rules, and this is never the best
+            metrics = {evaluator.headline: math.nan}
+        score = metrics[evaluator.headline] * (-1 if evaluator.is_lower_better else 1)
+        return ValidationResult(score=score, metrics=metrics)
+
+    return validate
 
 
 DATA_SHA256 = "data_sha256"
@@ -75,12 +165,13 @@ DATA_SHA256 = "data_sha256"
 
 
 def data_sha256(experiment: Experiment) -> str:
-    """Return a fingerprint of what training reads: names of videos, train records, vocabulary."""
+    """Return a fingerprint of what training reads: names of videos, train records, vocabularies."""
     tokenizer = experiment.data.load_tokenizer()
     digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
+    digest.update(repr(training_answers(experiment)).encode())
+    kind = record_kind(experiment.task)
     for data_dir, _ in experiment.data.sources:
-        records = sorted(Path(data_dir).glob("annotations/*/train.jsonl"))
-        for path in [Path(data_dir) / "video_ids.json", *records]:
+        for path in (Path(data_dir) / "video_ids.json", records_path(data_dir, kind, "train")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -91,10 +182,10 @@ def make_model(experiment: Experiment) -> ClipBert:
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """Fill in what the data decide: a `vocab_size` of 0 becomes that of the vocabulary.
+    """Fill in what the data decide: a `vocab_size` or `num_answers` of 0 becomes as many as there are.
 
     Raises:
-      UserError: no data or vocabulary, or the model has too few word embeddings or positions for them.
+      UserError: no data or vocabulary, or the model has too few word embeddings, positions or answers.
     """
     open_corpus(experiment.data.data_dir)
     path, fusion, data = vocabulary_path(experiment), experiment.model.fusion, experiment.data
@@ -111,7 +202,37 @@ def resolve(experiment: Experiment) -> Experiment:
             f"--data.max-text-length is {data.max_text_length}, the model has {fusion.max_text_length} text "
             f"positions: raise --model.fusion.max-text-length or shorten the texts."
         )
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, fusion=fusion))
+    model = dataclasses.replace(experiment.model, fusion=fusion)
+    return dataclasses.replace(experiment, model=model, task=_resolve_answers(experiment))
+
+
+def _resolve_answers(experiment: Experiment) -> AnyTask:
+    """Fill in how many answers there are.
+
+    Raises:
+      UserError: no answer vocabulary, or the head has too few outputs for it.
+    """
+    task = experiment.task
+    if not isinstance(task, OpenEndedQA | ImageQA):
+        return task
+    num_answers = len(training_answers(experiment))
+    if task.num_answers == 0:
+        return dataclasses.replace(task, num_answers=num_answers)
+    if task.num_answers < num_answers:
+        raise UserError(
+            f"the data has {num_answers} answers, --task.num-answers {task.num_answers} is too small: use 0 "
+            "for as many as there are"
+        )
+    return task
+
+
+def resolve_num_steps(experiment: Experiment, num_examples: int) -> Experiment:
+    """Turn a number of epochs, if there is one, into a number of steps."""
+    train = experiment.train
+    if not train.num_epochs:
+        return experiment
+    num_steps = math.ceil(train.num_epochs * num_examples / train.batch_size)
+    return dataclasses.replace(experiment, train=dataclasses.replace(train, num_steps=max(num_steps, 1)))
 
 
 AT_LEAST_ONE = {
@@ -222,14 +343,21 @@ class Run:
     """The checkpoint's step."""
     scorer: Scorer
     tokenizer: Tokenizer
+    answers: tuple[str, ...]
+    """What the outputs of the head mean, if it answers from a vocabulary."""
+
+    @property
+    def text_options(self) -> TextOptions:
+        """How texts become ids."""
+        return TextOptions(tokenizer=self.tokenizer, max_length=self.experiment.data.max_text_length)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
         """Return ids and mask [n l] of texts."""
         return self.tokenizer.encode(list(texts), self.experiment.data.max_text_length)
 
 
-def load_run(workdir: Path, *, step: int | None = None) -> Run:
-    """Load the newest checkpoint of a run (or that of `step`), on one device.
+def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
+    """Load a checkpoint of a run, by default the best on validation or else the newest, on one device.
 
     Raises:
       UserError: no run there, no such checkpoint, or one of another config than the run's.
@@ -252,4 +380,12 @@ def load_run(workdir: Path, *, step: int | None = None) -> Run:
         step=checkpoint.step,
         scorer=Scorer(skeleton, parameters),
         tokenizer=load_tokenizer(workdir),
+        answers=_read_answers(workdir),
     )
+
+
+def _read_answers(workdir: Path) -> tuple[str, ...]:
+    path = workdir / ANSWERS
+    if not path.is_file():
+        raise UserError(f"{path} is missing: restore it, it says what the model's answers mean")
+    return tuple(json.loads(path.read_text()))

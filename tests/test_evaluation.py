@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.evaluation import Scorer, match_matrix
+from clipbert_jax.evaluation import Queries, Scorer, score_all_pairs, score_queries
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import split_model
 from clipbert_jax.prediction import match_texts
@@ -51,6 +51,20 @@ def grouped(videos, size):
         yield np.concatenate([group, fill]), np.arange(size) < len(group)
 
 
+def match_logits(output):
+    """Reduce as retrieval does."""
+    return {"match": TASK.match_logit(output.scores)}
+
+
+def match_matrix(scorer, task, videos, ids, mask, **options):
+    """Return the match logit of every video with every text, all clips pooled."""
+    videos = list(videos)
+    num_clips = videos[0][0].shape[1]
+    return score_all_pairs(scorer, match_logits, videos, ids, mask, num_clips=[num_clips], **options)[
+        num_clips
+    ]["match"]
+
+
 @pytest.mark.parametrize(("batch_size", "texts_per_call"), [(1, 1), (2, 3), (3, 64)])
 def test_grouping_changes_nothing(model, scorer, videos, texts, batch_size, texts_per_call):
     matrix = match_matrix(scorer, TASK, grouped(videos, batch_size), *texts, texts_per_call=texts_per_call)
@@ -85,3 +99,23 @@ def test_prediction_says_which_clip(scorer, videos, texts):
         expected = [float(jax.nn.sigmoid(by_clip[k][n])) for k in range(3)]
         assert match.clip_probabilities == pytest.approx(expected, rel=1e-4)
         assert match.best_clip == int(np.argmax(match.clip_probabilities))
+
+
+def test_several_numbers_of_clips_share_one_pass(scorer, videos, texts):
+    together = score_all_pairs(scorer, match_logits, grouped(videos, 2), *texts, num_clips=[1, 2])
+    for count, clips in ((1, videos[:, :1]), (2, videos[:, 1:])):
+        alone = match_matrix(scorer, TASK, grouped(clips, 5), *texts)
+        np.testing.assert_allclose(together[count]["match"], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("texts_per_call", [1, 4, 64])
+def test_queries_are_asked_of_their_own_video(scorer, videos, texts, texts_per_call):
+    ids, mask = texts
+    asked = np.array([[0, 1], [2, 3], [4, 5], [6, 0], [1, 2], [3, 4]])  # texts of each query
+    video = np.array([3, 0, 4, 0, 2, 0])  # video 1 is asked nothing
+    queries = Queries(text_ids=ids[asked], text_mask=mask[asked], video=video)
+    found = score_queries(
+        scorer, match_logits, grouped(videos, 2), queries, num_clips=[3], texts_per_call=texts_per_call
+    )
+    expected = match_matrix(scorer, TASK, grouped(videos, 5), ids, mask)[video[:, None], asked]
+    np.testing.assert_allclose(found[3]["match"], expected, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ Between the model, which sees every clip alone, and the task's loss or predictio
 
 from __future__ import annotations
 
+import math
 from typing import Literal, assert_never
 
 import jax
@@ -15,12 +16,13 @@ from jaxtyping import Array, Float
 Consensus = Literal["mean", "max", "log_sum_exp"]
 
 
-def pool_clips(scores: Float[Array, "b k n a"], consensus: Consensus) -> Float[Array, "b n a"]:
+def pool_clips(scores: Float[Array, "b k ..."], consensus: Consensus) -> Float[Array, "b ..."]:
     """Pool the clips' scores.
 
-    As in the original, `log_sum_exp` is not divided by the number of clips: one clip more shifts all
-    logits alike, which cross-entropy and rankings do not see. Cross-entropy of logits pooled so is the
-    original's training loss, logsumexp over clips and answers minus logsumexp over clips at the label.
+    `log_sum_exp` is the log of the mean, so that nothing grows with the number of clips. The original does
+    not divide; cross-entropy and rankings do not see the difference, a shift of all logits by log k.
+    Cross-entropy of logits pooled so is the original's training loss, logsumexp over clips and answers minus
+    logsumexp over clips at the label.
     """
     match consensus:
         case "mean":
@@ -28,6 +30,6 @@ def pool_clips(scores: Float[Array, "b k n a"], consensus: Consensus) -> Float[A
         case "max":
             return jnp.max(scores, axis=1)
         case "log_sum_exp":
-            return jax.nn.logsumexp(scores, axis=1)
+            return jax.nn.logsumexp(scores, axis=1) - math.log(scores.shape[1])
         case _:
             assert_never(consensus)

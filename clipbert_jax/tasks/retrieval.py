@@ -19,6 +19,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
+from clipbert_jax.tasks.task import Losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,28 +35,32 @@ class Retrieval:
     """For `rank`: wanted lead between the sigmoids."""
     num_negatives: int = 1
     """Mismatching texts that the loader draws for each matching one."""
+    ranking_rule: Literal["ours", "released"] = "ours"
+    """`released` ranks as the original's evaluation: by probabilities rounded to 4 decimals, and of several
+    captions of a video only the last counts in video-to-text."""
+
+    num_sampled_tokens = 0  # all
 
     @property
     def head(self) -> ClassifierHeadConfig:
         """The head that this task needs."""
         return ClassifierHeadConfig(num_outputs=2 if self.loss == "ce" else 1)
 
-    def losses(self, output: ClipBertOutput, batch: Batch) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
-        """Return unreduced losses and their weights; the loss is sum(losses * weights) / sum(weights).
-
-        `ce` gives one per text [b n]; `rank` one per pair of texts of a video [b n n], whose weight is 1
-        where the first matches and the second does not. Weights are 0 at missing texts and videos.
-        """
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return `ce`, one per text [b n], or `rank`, one per pair of texts of a video [b n n]."""
         logits = pool_clips(output.scores, self.consensus)
-        is_real = jnp.asarray(batch.text_valid) & jnp.asarray(batch.example_mask)[:, None]
-        labels = jnp.asarray(batch.labels)
         if self.loss == "ce":
-            return cross_entropy(logits, labels), is_real.astype(logits.dtype)
+            return {"ce": cross_entropy(logits, jnp.asarray(batch.labels))}
         chance = jax.nn.sigmoid(logits[..., 0])
-        losses = jax.nn.relu(self.margin + chance[:, None, :] - chance[:, :, None])
+        return {"rank": jax.nn.relu(self.margin + chance[:, None, :] - chance[:, :, None])}
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at real texts, for `rank` at pairs of which the first matches and the second does not."""
+        is_real, labels = batch.is_real_text, jnp.asarray(batch.labels)
+        if self.loss == "ce":
+            return {"ce": is_real.astype(jnp.float32)}
         is_positive, is_negative = is_real & (labels == 1), is_real & (labels == 0)
-        weights = is_positive[:, :, None] & is_negative[:, None, :]
-        return losses, weights.astype(logits.dtype)
+        return {"rank": (is_positive[:, :, None] & is_negative[:, None, :]).astype(jnp.float32)}
 
     def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
         """Return what texts and videos are ranked by: its sigmoid is the original's score.
@@ -64,3 +69,7 @@ class Retrieval:
         """
         logits = pool_clips(scores, self.consensus)
         return logits[..., 1] - logits[..., 0] if self.loss == "ce" else logits[..., 0]
+
+    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return what options are chosen by: the one that matches best, as in MSRVTT-MC."""
+        return self.match_logit(scores)

@@ -3,7 +3,7 @@
     WORKDIR/checkpoints/STEP/
         parameters   flat name -> array, trained and frozen
         optimizer    the state of the optimizer
-        progress     JSON: schema version, step, position in the data
+        progress     JSON: schema version, step, position in the data, how validation went
         config       JSON: the resolved config of the run
 
 A checkpoint appears under its name only when it is complete.
@@ -12,29 +12,47 @@ A checkpoint appears under its name only when it is complete.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.training.sharding import replicated
 from clipbert_jax.training.step import TrainState
+from clipbert_jax.training.validation import ValidationCourse
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
+
+WhichStep = int | Literal["best", "newest"] | None
+"""A checkpoint: of a step, the best on validation, the newest; None stands for the best if there is one."""
 
 SCHEMA_VERSION = 1
 """Version of the flat names and of the items; raised when a reader of old files needs to know."""
 
 
+class _KeepBest(preservation_policy.PreservationPolicy):
+    """Keeps the checkpoint that validation found best so far."""
+
+    best_step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [checkpoint.step == self.best_step for checkpoint in checkpoints]
+
+
 class Checkpointer:
-    """Saves and restores the train state of one run; keeps the newest few."""
+    """Saves and restores the train state of one run; keeps the newest few, and the best on validation."""
 
     def __init__(self, workdir: Path, *, config: Mapping[str, Any], num_kept: int = 2) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=num_kept, create=True)
+        self._keep_best = _KeepBest()
+        policies = [preservation_policy.LatestN(num_kept), self._keep_best]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), create=True
+        )
         self.directory = workdir.resolve() / "checkpoints"
         self._config = dict(config)
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
@@ -44,9 +62,10 @@ class Checkpointer:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
+    def save(self, state: TrainState, data_state: dict[str, Any], course: ValidationCourse) -> None:
         """Save asynchronously; an error of an earlier save is raised here."""
         self._manager.check_for_errors()
+        self._keep_best.best_step = course.best_step
         step = int(state.step)
         self._manager.save(
             step,
@@ -54,14 +73,19 @@ class Checkpointer:
                 parameters=ocp.args.StandardSave({**state.params, **state.frozen}),
                 optimizer=ocp.args.StandardSave(state.opt_state),
                 progress=ocp.args.JsonSave(
-                    {"schema_version": SCHEMA_VERSION, "step": step, "data": data_state}
+                    {
+                        "schema_version": SCHEMA_VERSION,
+                        "step": step,
+                        "data": data_state,
+                        "validation": dataclasses.asdict(course),
+                    }
                 ),
                 config=ocp.args.JsonSave(self._config),
             ),
         )
 
-    def restore(self, state: TrainState, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
-        """Return the newest saved state, shaped and placed as `state`, and the data position.
+    def restore(self, state: TrainState, mesh: Mesh) -> tuple[TrainState, dict[str, Any], ValidationCourse]:
+        """Return the newest saved state, placed as `state`, the data position, and how validation went.
 
         Raises:
           UserError: the checkpoint has another schema version, or other parameters than the model.
@@ -87,7 +111,9 @@ class Checkpointer:
             opt_state=restored["optimizer"],
             step=jax.device_put(jax.numpy.int32(progress["step"]), sharding),
         )
-        return restored_state, progress["data"]
+        course = ValidationCourse(**progress.get("validation", {}))
+        self._keep_best.best_step = course.best_step
+        return restored_state, progress["data"], course
 
     def close(self) -> None:
         """Wait for the last save; its error is raised here."""
@@ -97,8 +123,8 @@ class Checkpointer:
 class SavedCheckpoint:
     """One checkpoint of a run, to be read on any number of devices of any kind."""
 
-    def __init__(self, workdir: Path, *, step: int | None = None) -> None:
-        """Find the checkpoint of `step`, the newest by default.
+    def __init__(self, workdir: Path, *, step: WhichStep = None) -> None:
+        """Find the checkpoint of `step`; by default the best on validation, the newest if there was none.
 
         Raises:
           UserError: there is none, or another version wrote it.
@@ -110,13 +136,26 @@ class SavedCheckpoint:
             steps = sorted(manager.all_steps())
             if not steps:
                 raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first.")
-            self.step = steps[-1] if step is None else step
+            self.step = self._find(manager, steps, step)
             if self.step not in steps:
                 raise UserError(f"{self._directory} holds no checkpoint of step {step}; it has {steps}.")
             _read_progress(manager, self.step)
             config = ocp.args.Composite(config=ocp.args.JsonRestore())
             self.config: dict[str, Any] = manager.restore(self.step, args=config)["config"]
             """The resolved config that it was trained with."""
+
+    def _find(self, manager: ocp.CheckpointManager, steps: Sequence[int], step: WhichStep) -> int:
+        if isinstance(step, int):
+            return step
+        if step == "newest":
+            return steps[-1]
+        best_step = _read_progress(manager, steps[-1]).get("validation", {}).get("best_step")
+        if best_step is None and step == "best":
+            raise UserError(
+                f"{self._directory} has no best checkpoint, as the run was never validated: leave --step "
+                "out, or train with --train.num-validations"
+            )
+        return steps[-1] if best_step is None else best_step
 
     def load_parameters(self, expected: Parameters) -> Parameters:
         """Return the parameters by flat name, on one device.

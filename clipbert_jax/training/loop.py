@@ -16,13 +16,15 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.checkpoint import Checkpointer
 from clipbert_jax.training.interruption import Interruption
 from clipbert_jax.training.metrics_writer import MetricsWriter
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedules
 from clipbert_jax.training.prefetch import BatchIterator, Prefetcher
 from clipbert_jax.training.sharding import make_mesh, put_batch
-from clipbert_jax.training.step import Metrics, Task, TrainState, make_train_state, make_train_step
+from clipbert_jax.training.step import Accumulation, Metrics, TrainState, make_train_state, make_train_step
+from clipbert_jax.training.validation import Validate, ValidationCourse, validation_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,15 +33,28 @@ class TrainConfig:
 
     num_steps: int = 1000
     """Optimizer updates."""
+    num_epochs: float = 0.0
+    """If above 0, decides the number of steps: passes over the examples of the data."""
     batch_size: int = 16
     """Videos in one update, over all devices and accumulation steps."""
     num_accumulation_steps: int = 1
-    """Parts that a batch is processed in, to save memory; the gradient is their mean."""
+    """Parts that a batch is processed in, to save memory."""
+    accumulation: Accumulation = "mean"
+    """`mean`: the parts are as the whole batch. `sum`: their gradients are added, as in the original."""
+    frozen_parts: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that are not trained, such as pixel_encoder/ text_encoder/."""
     seed: int = 0
     """Of initial parameters, data order, clip sampling and dropout."""
     log_every_steps: int = 10
     save_every_steps: int = 500
     num_kept_checkpoints: int = 2
+    """The newest ones; the best on validation is kept too."""
+    num_validations: int = 0
+    """Evaluations on the validation split, evenly spread over training, each with a checkpoint."""
+    num_validation_clips: int = 4
+    """Clips per video in them."""
+    early_stop_validations: int = 0
+    """Stop after so many validations without a new best; 0 goes on to the last step."""
 
 
 def train(
@@ -51,6 +66,7 @@ def train(
     make_batches: Callable[[int], BatchIterator],
     workdir: Path,
     resolved_config: Mapping[str, Any],
+    validate: Validate | None = None,
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainState:
@@ -64,6 +80,7 @@ def train(
       make_batches: step -> this process's batches from that step on.
       workdir: the run directory.
       resolved_config: of the whole run, as JSON values; stored with each checkpoint.
+      validate: parameters -> score and metrics, for `num_validations`.
       mesh: devices; all of them by default.
       log: receives progress lines (only on process 0).
 
@@ -72,7 +89,7 @@ def train(
     """
     mesh = mesh or make_mesh()
     optimizer = make_optimizer(optimizer_config, num_steps=config.num_steps)
-    skeleton, state = make_train_state(model, optimizer, mesh)
+    skeleton, state = make_train_state(model, optimizer, mesh, frozen_parts=config.frozen_parts)
     train_step = make_train_step(
         skeleton,
         task,
@@ -80,41 +97,55 @@ def train(
         mesh,
         seed=config.seed,
         num_accumulation_steps=config.num_accumulation_steps,
+        accumulation=config.accumulation,
     )
 
     checkpointer = Checkpointer(workdir, config=resolved_config, num_kept=config.num_kept_checkpoints)
+    first_step, course = 0, ValidationCourse()
     if checkpointer.latest_step is not None:
-        state, data_state = checkpointer.restore(state, mesh)
+        state, data_state, course = checkpointer.restore(state, mesh)
         log(f"continuing from step {int(state.step)} of {config.num_steps} in {workdir}")
         first_step = data_state["next_step"]
-    else:
-        first_step = 0
-    if first_step >= config.num_steps:
-        log(f"{workdir} has all {config.num_steps} steps; nothing to do")
+    if first_step >= config.num_steps or course.has_stopped:
+        which = (
+            f"has stopped early at step {first_step}" if course.has_stopped else f"has all {first_step} steps"
+        )
+        log(f"{workdir} {which}; nothing to do")
         checkpointer.close()
         return state
 
     batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
     reporter = _Reporter(config, optimizer_config, workdir, first_step, log)
+    due = validation_steps(config.num_steps, config.num_validations if validate else 0)
     with Interruption() as interruption:
         try:
             for step in range(first_step + 1, config.num_steps + 1):
                 batch = next(batches)
                 state, metrics = train_step(state, batch)
                 reporter.after_step(step, metrics, batches.wait_seconds)
-                is_last = step == config.num_steps or interruption.is_requested
-                if is_last or step % config.save_every_steps == 0:
-                    checkpointer.save(state, batches.state)
+                if validate is not None and step in due:
+                    result = validate({**state.params, **state.frozen})
+                    course = course.after(step, result.score, patience=config.early_stop_validations)
+                    reporter.after_validation(step, result.metrics, course)
+                is_last = step == config.num_steps or course.has_stopped or interruption.is_requested
+                if is_last or step in due or step % config.save_every_steps == 0:
+                    checkpointer.save(state, batches.state, course)
                 if is_last:
                     break
         finally:
             batches.close()
             reporter.close()
             checkpointer.close()
-    if interruption.is_requested:
+    if interruption.is_requested and step < config.num_steps and not course.has_stopped:
         log(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")
         raise KeyboardInterrupt
-    log(f"done: checkpoint {config.num_steps} in {workdir / 'checkpoints'}")
+    if course.has_stopped:
+        log(
+            f"no new best in {course.num_since_best} validations: stopped at step {step} of "
+            f"{config.num_steps}"
+        )
+    best = "" if course.best_step is None else f", the best on validation is {course.best_step}"
+    log(f"done: checkpoint {step}{best} in {workdir / 'checkpoints'}")
     return state
 
 
@@ -159,7 +190,11 @@ class _Reporter:
             return
         record = {
             "step": step,
-            "loss": float(sum(m["loss"] for m in host) / len(host)),
+            **{
+                name: float(sum(m[name] for m in host) / len(host))
+                for name in host[0]
+                if name.startswith("loss")
+            },
             "grad_norm": float(host[-1]["grad_norm"]),
             **{
                 f"{group}_learning_rate": float(jax.device_get(rate(step - 1)))
@@ -171,6 +206,20 @@ class _Reporter:
         }
         self._writer.write(record)
         self._log(self._line(record, is_first=is_first))
+
+    def after_validation(self, step: int, metrics: Mapping[str, float], course: ValidationCourse) -> None:
+        """Log a validation; its time does not count as the steps'."""
+        now = time.perf_counter()
+        if self._after_compile is not None:
+            compiled_step, compiled_time = self._after_compile
+            self._after_compile = (compiled_step, compiled_time + now - self._last_time)
+        self._last_time = now
+        if self._writer is None:
+            return
+        self._writer.write({"step": step, **{f"validation/{name}": x for name, x in metrics.items()}})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
+        is_best = "  (best so far)" if course.best_step == step else ""
+        self._log(f"step {step:>{len(str(self._config.num_steps))}}  validation: {shown}{is_best}")
 
     def _line(self, record: dict[str, Any], *, is_first: bool) -> str:
         step, total = record["step"], self._config.num_steps

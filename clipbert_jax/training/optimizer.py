@@ -1,55 +1,99 @@
-"""The optimizer: AdamW with parameter groups, warm-up and linear decay, global-norm clipping.
+"""The optimizer: AdamW with parameter groups, global-norm clipping and a schedule (`schedules.py`).
 
-Follows `src/optimization/utils.py` of the original in its groups (pixel encoder and transformer
-learning rates, no weight decay for biases and norms); differences are in `docs/fidelity.md`.
+Groups follow `src/optimization/utils.py` of the original: learning rates and decay of the pixel encoder
+and of the transformer, no decay for biases and norms. `adamw_original` also follows its
+`src/optimization/adamw.py`; differences are in `docs/fidelity.md`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import optax
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.training.schedules import ScheduleName, ScheduleRule, learning_rate_schedule
+
+Algorithm = Literal["adamw", "adamw_original"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule. Learning rates are peaks, reached at the end of the warm-up."""
+    """AdamW and its schedule. Learning rates are the highest that the schedule reaches."""
 
+    algorithm: Algorithm = "adamw"
+    """`adamw` is Optax's; `adamw_original` adds eps before the bias correction, decays the updated weight and
+    clips by max / (norm + 1e-6)."""
     transformer_learning_rate: float = 5e-5
     """Text encoder, cross-modal fusion and head."""
     pixel_encoder_learning_rate: float = 5e-5
     """Residual stages, grid projection."""
+    grid_encoder_multiplier: float = 1.0
+    """Of the pixel encoder's learning rate, for the grid projection (`cnn_lr_mul` of the original)."""
     weight_decay: float = 1e-3
+    """Per update and unit of learning rate; not of biases and norms."""
+    pixel_encoder_weight_decay: float | None = None
+    """The same for the pixel encoder; None stands for the value of weight_decay."""
     beta1: float = 0.9
+    """Decay of the mean of gradients."""
     beta2: float = 0.98
+    """Decay of the mean of squared gradients."""
     eps: float = 1e-6
+    """Added to the root of the mean square."""
+    schedule: ScheduleName = "linear"
+    """After a warm-up, `linear` falls to 0 and `inverse_sqrt` as 1 / sqrt(step). Without one, `constant` stays
+    and `multi_step` is halved at each milestone."""
+    schedule_rule: ScheduleRule = "ours"
+    """`released` repeats the original: a rate of 0 becomes 1e-8, and the last milestone counts twice."""
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises linearly from 0."""
+    milestones: tuple[float, ...] = ()
+    """Of `multi_step`: rising shares of all steps, such as 0.5 0.75."""
     max_grad_norm: float = 5.0
     """Gradients are scaled down to this global norm; 0 turns it off."""
 
 
-def learning_rate_schedule(peak: float, *, num_steps: int, warmup_share: float) -> optax.Schedule:
-    """Return update count (0 for the first update) -> learning rate: linear up, then linear to 0.
+def check_optimizer_config(config: OptimizerConfig) -> None:
+    """Refuse settings that cannot train.
 
-    As in the original the first update uses step 1, so that it is not wasted at rate 0.
+    Raises:
+      UserError: names the first such option.
     """
-    num_warmup_steps = int(warmup_share * num_steps)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise _wrong(field.name, f"a number from 0 on, not {value}")
+    for name in ("beta1", "beta2"):
+        if getattr(config, name) >= 1:
+            raise _wrong(name, f"less than 1, not {getattr(config, name)}")
+    if config.warmup_share > 1:
+        raise _wrong("warmup_share", f"a share from 0 to 1, not {config.warmup_share}")
+    _check_milestones(config)
 
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(count, jnp.float32) + 1
-        rising = step / max(num_warmup_steps, 1)
-        falling = (num_steps - step) / max(num_steps - num_warmup_steps, 1)
-        return peak * jnp.clip(jnp.where(step <= num_warmup_steps, rising, falling), 0.0, 1.0)
 
-    return schedule
+def _check_milestones(config: OptimizerConfig) -> None:
+    shares = config.milestones
+    is_rising = all(first < second for first, second in zip((0.0, *shares), (*shares, 1.0), strict=True))
+    if not is_rising:
+        raise _wrong("milestones", f"rising shares between 0 and 1, not {' '.join(map(str, shares))}")
+    if config.schedule == "multi_step" and not shares:
+        raise _wrong("milestones", "given with --optimizer.schedule multi_step")
+    if config.schedule != "multi_step" and shares:
+        raise _wrong("milestones", f"left out, as --optimizer.schedule {config.schedule} has none")
+
+
+def _wrong(field: str, problem: str) -> UserError:
+    return UserError(f"--optimizer.{field.replace('_', '-')} must be {problem}")
 
 
 def parameter_group(name: str) -> str:
     """Return the learning-rate group of a parameter from its flat name."""
+    if name.startswith("pixel_encoder/grid_encoder/"):
+        return "grid_encoder"
     return "pixel_encoder" if name.startswith("pixel_encoder/") else "transformer"
 
 
@@ -59,34 +103,96 @@ def is_decayed(name: str) -> bool:
 
 
 def make_schedules(config: OptimizerConfig, num_steps: int) -> dict[str, optax.Schedule]:
-    """Return the learning-rate schedule of each parameter group."""
-    peaks = {
-        "pixel_encoder": config.pixel_encoder_learning_rate,
-        "transformer": config.transformer_learning_rate,
-    }
+    """Return the learning-rate schedule (of the update count) of each parameter group."""
+
+    def schedule(peak: float) -> optax.Schedule:
+        return learning_rate_schedule(
+            peak,
+            num_steps=num_steps,
+            warmup_share=config.warmup_share,
+            name=config.schedule,
+            milestones=config.milestones,
+            rule=config.schedule_rule,
+        )
+
+    pixel_encoder = schedule(config.pixel_encoder_learning_rate)
     return {
-        group: learning_rate_schedule(peak, num_steps=num_steps, warmup_share=config.warmup_share)
-        for group, peak in peaks.items()
+        "pixel_encoder": pixel_encoder,
+        # Multiplied last: the original's last update of this group has rate 2e-8 where its multiplier is 2.
+        "grid_encoder": lambda count: config.grid_encoder_multiplier * pixel_encoder(count),
+        "transformer": schedule(config.transformer_learning_rate),
     }
 
 
 def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
-    """Build the transformation for parameters kept as a flat dict `name -> array`."""
+    """Build the transformation for parameters kept as a flat dict `name -> array`.
 
-    def decay_mask(params: Mapping[str, object]) -> dict[str, bool]:
-        return {name: is_decayed(name) for name in params}
-
-    def groups(params: Mapping[str, object]) -> dict[str, str]:
-        return {name: parameter_group(name) for name in params}
-
-    rates: dict[Hashable, optax.GradientTransformation] = {
-        group: optax.scale_by_learning_rate(schedule)
+    Raises:
+      UserError: from `check_optimizer_config`.
+    """
+    check_optimizer_config(config)
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        group: _scale_and_decay(config, schedule, _weight_decay(config, group))
         for group, schedule in make_schedules(config, num_steps).items()
     }
-    clip = optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
     return optax.chain(
-        clip,
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
-        optax.partition(rates, groups),
+        _clip(config),
+        _scale_by_adam(config),
+        optax.partition(groups, lambda params: {name: parameter_group(name) for name in params}),
+    )
+
+
+def _weight_decay(config: OptimizerConfig, group: str) -> float:
+    if group == "transformer" or config.pixel_encoder_weight_decay is None:
+        return config.weight_decay
+    return config.pixel_encoder_weight_decay
+
+
+def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
+    if not config.max_grad_norm:
+        return optax.identity()
+    if config.algorithm == "adamw":
+        return optax.clip_by_global_norm(config.max_grad_norm)
+
+    def clip(grads: optax.Updates, _: optax.Params | None) -> optax.Updates:
+        factor = config.max_grad_norm / (optax.tree.norm(grads) + 1e-6)
+        return optax.tree.scale(jnp.minimum(factor, 1.0), grads)
+
+    return optax.stateless(clip)
+
+
+def _scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    def adam(eps: Any) -> optax.GradientTransformation:
+        return optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=eps)
+
+    def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> Any:
+        # The original's sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps) is Optax's formula with an eps that
+        # undergoes the bias correction of sqrt(v) too.
+        eps = config.eps / jnp.sqrt(1 - config.beta2 ** (state.count + 1))
+        return adam(eps).update(updates, state, params)
+
+    if config.algorithm == "adamw":
+        return adam(config.eps)
+    return optax.GradientTransformation(adam(config.eps).init, update)
+
+
+def _scale_and_decay(
+    config: OptimizerConfig, schedule: optax.Schedule, weight_decay: float
+) -> optax.GradientTransformation:
+    """Return Adam's direction -> update of one parameter group."""
+
+    def mask(params: Mapping[str, object]) -> dict[str, bool]:
+        return {name: is_decayed(name) for name in params}
+
+    rate = optax.scale_by_learning_rate(schedule)
+    if config.algorithm == "adamw":
+        return optax.chain(optax.add_decayed_weights(weight_decay, mask), rate)
+    return optax.chain(rate, optax.masked(_decay_updated_weights(schedule, weight_decay), mask))
+
+
+def _decay_updated_weights(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Return update u of weight p -> u - c * (p + u) = (1 - c) * u - c * p, for c = learning rate * decay."""
+    return optax.chain(
+        optax.scale_by_schedule(lambda count: 1 - weight_decay * schedule(count)),
+        optax.add_decayed_weights(lambda count: -weight_decay * schedule(count)),
     )

@@ -8,8 +8,9 @@ randomness is stored and a resumed run draws what the unbroken run would have dr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +19,22 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBert, ClipBertOutput
+from clipbert_jax.models.pixel_encoder import grid_size
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.models.visual_embedding import draw_token_sample
+from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.sharding import replicated
 
 Metrics = dict[str, jax.Array]
 
+_TOKEN_SAMPLE = 1 << 16
+"""Which part of a step's key draws visual tokens; dropout uses the small numbers."""
 
-@runtime_checkable
-class Task(Protocol):
-    """What a task must offer to be trained: unreduced losses, and weights that are 0 for padding."""
 
-    def losses(self, output: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Return losses and weights of one shape; the step minimises their weighted mean."""
-        ...
+Accumulation = Literal["mean", "sum"]
+"""`mean`: the parts of a batch together are as the whole batch. `sum`: each part is a batch of its own, and
+their gradients are added, as in the original, so that the step grows with the number of parts."""
 
 
 @jax.tree_util.register_dataclass
@@ -49,12 +53,28 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    frozen_parts: Sequence[str] = (),
 ) -> tuple[Skeleton, TrainState]:
-    """Split a model into its skeleton and a fresh train state on the mesh."""
+    """Split a model into its skeleton and a fresh train state on the mesh.
+
+    Args:
+      model: with its first weights.
+      optimizer: gets a state for the trained parameters.
+      mesh: devices.
+      frozen_parts: beginnings of the names of parameters that are not to be trained.
+    """
     skeleton, params, frozen = split_model(model)
+    kept = {name: array for name, array in params.items() if name.startswith(tuple(frozen_parts))}
+    params = {name: array for name, array in params.items() if name not in kept}
     state = TrainState(
-        params=params, frozen=frozen, opt_state=optimizer.init(params), step=jnp.zeros((), jnp.int32)
+        params=params,
+        frozen={**frozen, **kept},
+        opt_state=optimizer.init(params),
+        step=jnp.zeros((), jnp.int32),
     )
     return skeleton, jax.device_put(state, replicated(mesh))
 
@@ -67,56 +87,59 @@ def make_train_step(
     *,
     seed: int,
     num_accumulation_steps: int = 1,
+    accumulation: Accumulation = "mean",
 ) -> TrainStep:
     """Return the jitted `(state, batch) -> (state, metrics)`; it donates the state.
 
-    Metrics are float32 scalars: `loss` (weighted mean over the texts of the batch), `grad_norm`
-    (before clipping). With `num_accumulation_steps` > 1 the batch is processed in that many parts, to
-    the same result but for rounding and dropout.
+    Metrics are scalars: `loss`, `loss/<name>` for each of several losses of the task, and `grad_norm` (before
+    clipping). With `num_accumulation_steps` > 1 the batch is processed in that many parts: by `mean` to the
+    same result but for rounding and randomness; by `sum` the loss is the mean of the parts' and the gradient
+    their sum.
     """
 
-    def loss_sum(
-        params: Parameters, frozen: Parameters, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def part_losses(
+        params: Parameters, frozen: Parameters, batch: Batch, norms: Metrics, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
         model = skeleton.merge({**params, **frozen})
-        output = model(batch.frames, batch.text_ids, batch.text_mask, dropout_key=key)
-        losses, weights = task.losses(output, batch)
-        return jnp.sum(losses * weights), jnp.sum(weights)
+        losses, weights = task.losses(forward(model, task, batch, key), batch), task.loss_weights(batch)
+        terms = {name: jnp.sum(losses[name] * weights[name]) / norms[name] for name in losses}
+        return sum(terms.values(), jnp.zeros(())), terms
 
-    grad_of_sum = jax.value_and_grad(loss_sum, has_aux=True)
+    grad_of_part = jax.grad(part_losses, has_aux=True)
 
     def accumulate(
         params: Parameters, frozen: Parameters, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Parameters]:
+    ) -> tuple[Parameters, Metrics]:
+        norms = _total_weights(task, batch)
         if num_accumulation_steps == 1:
-            (total, weight), grads = grad_of_sum(params, frozen, batch, key)
-            return total, weight, grads
+            return grad_of_part(params, frozen, batch, norms, key)
 
         leaves, structure = jax.tree.flatten(batch)
 
         def body(carry: Any, part: tuple[jax.Array, list[jax.Array]]) -> tuple[Any, None]:
             index, part_leaves = part
-            part_key = jax.random.fold_in(key, index)
             part_batch = jax.tree.unflatten(structure, part_leaves)
-            (total, weight), grads = grad_of_sum(params, frozen, part_batch, part_key)
-            return jax.tree.map(jnp.add, carry, (total, weight, grads)), None
+            part_norms = norms if accumulation == "mean" else _total_weights(task, part_batch)
+            part_key = jax.random.fold_in(key, index)
+            added = grad_of_part(params, frozen, part_batch, part_norms, part_key)
+            return jax.tree.map(jnp.add, carry, added), None
 
-        parts = (jnp.arange(num_accumulation_steps), [_fold(x, num_accumulation_steps) for x in leaves])
-        first = jax.tree.unflatten(structure, [x[0] for x in parts[1]])
-        shapes = jax.eval_shape(lambda: grad_of_sum(params, frozen, first, key))
-        (total, weight), grads = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        carry, _ = jax.lax.scan(body, (total, weight, grads), parts)
-        return carry
+        folded = [_fold(x, num_accumulation_steps) for x in leaves]
+        first = jax.tree.unflatten(structure, [x[0] for x in folded])
+        shapes = jax.eval_shape(grad_of_part, params, frozen, first, norms, key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (grads, terms), _ = jax.lax.scan(body, zeros, (jnp.arange(num_accumulation_steps), folded))
+        num_averaged = 1 if accumulation == "mean" else num_accumulation_steps
+        return grads, {name: term / num_averaged for name, term in terms.items()}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        total, weight, grads = accumulate(state.params, state.frozen, batch, key)
-        # A batch of padding alone has weight 0; its gradient is 0 as well.
-        scale = 1.0 / jnp.maximum(weight, 1e-9)
-        grads = jax.tree.map(lambda grad: grad * scale, grads)
+        grads, terms = accumulate(state.params, state.frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": total * scale, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": sum(terms.values(), jnp.zeros(())), "grad_norm": optax.tree.norm(grads)}
+        if len(terms) > 1:
+            metrics |= {f"loss/{name}": term for name, term in terms.items()}
         next_state = TrainState(
             params=params,  # type: ignore[arg-type]
             frozen=state.frozen,
@@ -126,6 +149,23 @@ def make_train_step(
         return next_state, metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def forward(model: ClipBert, task: Task, batch: Batch, key: jax.Array) -> ClipBertOutput:
+    """Run the model as training does: with dropout, and on random visual tokens if the task wants it."""
+    sampled_tokens = None
+    if task.num_sampled_tokens:
+        num_tokens = math.prod(grid_size(model.config.pixel_encoder, *batch.frames.shape[3:5]))
+        sample_key = jax.random.fold_in(key, _TOKEN_SAMPLE)
+        sampled_tokens = draw_token_sample(sample_key, num_tokens, task.num_sampled_tokens)
+    return model(
+        batch.frames, batch.text_ids, batch.text_mask, dropout_key=key, sampled_tokens=sampled_tokens
+    )
+
+
+def _total_weights(task: Task, batch: Batch) -> Metrics:
+    """Return what each loss is divided by; a batch of padding alone has loss 0, not 0/0."""
+    return {name: jnp.maximum(jnp.sum(weights), 1e-9) for name, weights in task.loss_weights(batch).items()}
 
 
 def _fold(x: jax.Array, num_parts: int) -> jax.Array:

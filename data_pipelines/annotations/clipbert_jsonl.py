@@ -128,6 +128,8 @@ def _pretraining(entry: Entry, default: str) -> Caption:
 def _choice(entry: Entry, default: str) -> MultipleChoice:
     key = "options" if "options" in entry else "caption"
     options = entry.texts(key)
+    if len(options) < 2:
+        raise entry.bad(key, "two texts or more", options)
     answer = entry.value("answer")
     if isinstance(answer, str) and answer in options:
         position = options.index(answer)
@@ -154,6 +156,8 @@ def _open_question(entry: Entry, default: str) -> OpenQuestion:
 
 
 def _count(entry: Entry, default: str) -> Count:
+    if entry.integer("answer") < 0:
+        raise entry.bad("answer", "a count", entry.integer("answer"))
     return Count(
         id=_id(entry, default),
         video_id=_video(entry),

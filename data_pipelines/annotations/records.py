@@ -2,12 +2,17 @@
 
 Records name videos by id, so that many tasks share one corpus in which each video is stored once. An `id` is
 that of the original file wherever it has one, so that results can be handed in to whoever scores them.
+
+A record that says nothing or contradicts itself cannot be made: it raises a ValueError with a short phrase,
+to which `store.read_records` adds file and line. Readers of original files find such things themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,9 @@ class Caption:
     id: str
     video_id: str
     text: str
+
+    def __post_init__(self) -> None:
+        _check_text("text", self.text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,15 @@ class MultipleChoice:
     options: tuple[str, ...]
     answer_index: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, tuple) or len(self.options) < 2:
+            raise ValueError(f"options must be two texts or more, not {_shown(self.options)}")
+        for position, option in enumerate(self.options):
+            _check_text(f"options[{position}]", option)
+        if type(self.answer_index) is not int or not 0 <= self.answer_index < len(self.options):
+            last = len(self.options) - 1
+            raise ValueError(f"answer_index must be from 0 to {last}, not {_shown(self.answer_index)}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenQuestion:
@@ -39,6 +56,10 @@ class OpenQuestion:
     question: str
     answer: str
     question_type: str = ""
+
+    def __post_init__(self) -> None:
+        _check_text("question", self.question)
+        _check_text("answer", self.answer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +75,16 @@ class SoftQuestion:
     answer_type: str = ""
     """`yes/no`, `number` or `other`, by which VQA reports accuracy."""
 
+    def __post_init__(self) -> None:
+        _check_text("question", self.question)
+        if not isinstance(self.answer_scores, Mapping):
+            raise ValueError(f"answer_scores must be answers with scores, not {_shown(self.answer_scores)}")
+        for answer, score in self.answer_scores.items():
+            if type(score) not in (int, float) or not 0.0 < score <= 1.0:
+                raise ValueError(
+                    f"the score of {answer!r} must be above 0 and at most 1, not {_shown(score)}"
+                )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Count:
@@ -63,3 +94,20 @@ class Count:
     video_id: str
     question: str
     count: int
+
+    def __post_init__(self) -> None:
+        _check_text("question", self.question)
+        if type(self.count) is not int or self.count < 0:
+            raise ValueError(f"count must be a whole number from 0 on, not {_shown(self.count)}")
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, not {_shown(value)}")
+    if not value.strip():
+        raise ValueError(f"{name} is empty")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the file has it."""
+    return json.dumps(value, default=repr, ensure_ascii=False)[:80]

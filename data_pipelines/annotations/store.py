@@ -54,7 +54,7 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
     """Return the records of a kind and split, in the order of the file.
 
     Raises:
-      UserError: no such file, a line that is no such record, an id twice.
+      UserError: no such file, a line that is no such record or a bad one, an id twice.
     """
     path = records_path(data_dir, kind, split)
     if not path.is_file():
@@ -66,18 +66,25 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line:
             continue
-        try:
-            fields: dict[str, Any] = json.loads(line)
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            records.append(kind(**values))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} line {number} is no {kind.__name__} record: {error}") from error
+        records.append(_read_record(kind, line, f"{path} line {number}"))
         first = line_of.setdefault(records[-1].id, number)
         if first != number:
             raise UserError(
                 f"{path} lines {first} and {number} have the same id {records[-1].id!r}; make ids unique"
             )
     return records
+
+
+def _read_record(kind: type[Record], line: str, where: str) -> Record:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return kind(**values)
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise UserError(f"{where} is no {kind.__name__} record: {error}") from error
+    except ValueError as error:  # from the record itself
+        name = FOLDER_OF_KIND[kind].removesuffix("s").replace("_", " ")
+        raise UserError(f"{where} is a bad {name}: {error}; correct it or remove the line") from error
 
 
 def write_answers(data_dir: str | Path, kind: type, answers: Sequence[str]) -> None:

@@ -111,6 +111,8 @@ class Vqa(PublicDataset):
                     f"{questions_path}; give both files of one split, questions first"
                 )
             answers = [answer.text("answer", may_be_empty=True) for answer in annotation.entries("answers")]
+            if len(answers) < 2:
+                raise annotation.bad("answers", "those of ten people, or of two at least", answers)
             records.append(_make(question, score_answers(answers), annotation.fields))
             common.append(_most_common(annotation, answers))
         return records, common

@@ -11,7 +11,11 @@ from clipbert_jax.tasks.losses import cross_entropy
 
 @pytest.mark.parametrize(
     ("consensus", "expected"),
-    [("mean", [1.0, 2.0]), ("max", [2.0, 4.0]), ("log_sum_exp", [np.log(1 + np.e**2), np.log(1 + np.e**4)])],
+    [
+        ("mean", [1.0, 2.0]),
+        ("max", [2.0, 4.0]),
+        ("log_sum_exp", [np.log((1 + np.e**2) / 2), np.log((1 + np.e**4) / 2)]),
+    ],
 )
 def test_pools_over_clips(consensus, expected):
     scores = jnp.array([[[[0.0, 4.0]], [[2.0, 0.0]]]])  # 1 video, 2 clips, 1 text, 2 answers

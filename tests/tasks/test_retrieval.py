@@ -33,7 +33,7 @@ def _output(task: Retrieval, labels, seed: int = 0) -> ClipBertOutput:
 
 
 def _mean_loss(task, output, batch):
-    losses, weights = task.losses(output, batch)
+    (losses,), (weights,) = task.losses(output, batch).values(), task.loss_weights(batch).values()
     return float(jnp.sum(losses * weights) / jnp.sum(weights))
 
 

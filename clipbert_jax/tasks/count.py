@@ -1,0 +1,55 @@
+"""Counting: how often, or how many?
+
+A regression: the number itself is predicted, and rounded to answer. After the model and the consensus, before
+the train step. TGIF-QA count; the original has the head (`ClipBertForRegression`) and no training for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import RegressionHeadConfig
+from clipbert_jax.tasks.losses import squared_error
+from clipbert_jax.tasks.task import Losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountQA:
+    """Learns to answer with a number."""
+
+    consensus: Consensus = "mean"
+    """How the numbers of the clips become one."""
+    min_count: int = 0
+    """Least number that is answered; TGIF-QA has counts from 1 on."""
+    max_count: int = 10
+    """Greatest number that is answered."""
+    use_batch_statistics: bool = False
+    """Normalise with the statistics of the batch in training, as the original's head would."""
+    num_questions: int = 1
+    """Questions of one video that are trained on together, at most."""
+
+    num_sampled_tokens = 0  # all
+
+    @property
+    def head(self) -> RegressionHeadConfig:
+        """The head that this task needs: a number."""
+        return RegressionHeadConfig(use_batch_statistics=self.use_batch_statistics)
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return the squared error of each question [b n]."""
+        counts = self.counts(output.scores)
+        return {"mse": squared_error(counts, jnp.asarray(batch.labels).astype(counts.dtype))}
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at real questions [b n]."""
+        return {"mse": batch.is_real_text.astype(jnp.float32)}
+
+    def counts(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return the predicted numbers, neither rounded nor limited to the range."""
+        return pool_clips(scores, self.consensus)[..., 0]

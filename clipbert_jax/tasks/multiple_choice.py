@@ -1,0 +1,49 @@
+"""Multiple choice: which of the options is right?
+
+Each option is a text of its own, question + " " + option, with one score; the options compete. After the
+model and the consensus, before the train step. TGIF-QA action and transition, MSRVTT-MC with a trained head;
+the original's `ClipBertForMultipleChoice`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.tasks.losses import cross_entropy
+from clipbert_jax.tasks.task import Losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultipleChoiceQA:
+    """Learns to choose one of several written-out options."""
+
+    consensus: Consensus = "mean"
+    """How the scores of the clips become one."""
+
+    num_sampled_tokens = 0  # all
+
+    @property
+    def head(self) -> ClassifierHeadConfig:
+        """The head that this task needs: a score per option."""
+        return ClassifierHeadConfig(num_outputs=1)
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return the cross-entropy over the options of each video [b]; missing options take no part."""
+        logits = self.choice_logits(output.scores)
+        logits = jnp.where(jnp.asarray(batch.text_valid), logits, jnp.finfo(logits.dtype).min)
+        return {"ce": cross_entropy(logits, jnp.asarray(batch.labels))}
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at real videos [b]."""
+        return {"ce": jnp.asarray(batch.example_mask).astype(jnp.float32)}
+
+    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return what options are chosen by: the highest is the answer."""
+        return pool_clips(scores, self.consensus)[..., 0]

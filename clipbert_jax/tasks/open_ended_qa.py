@@ -1,0 +1,51 @@
+"""Open-ended question answering: which entry of the answer vocabulary is the answer?
+
+Questions of one video share its clips. After the model and the consensus, before the train step. TGIF
+frameQA, MSRVTT-QA, MSVD-QA, ActivityNet-QA; the original's `ClipBertForSequenceClassification` with
+cross-entropy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.tasks.losses import cross_entropy
+from clipbert_jax.tasks.task import Losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenEndedQA:
+    """Learns to answer with one entry of an answer vocabulary."""
+
+    consensus: Consensus = "mean"
+    """How the scores of the clips become one."""
+    num_answers: int = 0
+    """Outputs of the head; 0 takes as many as the data's answer vocabulary has when training starts."""
+    num_questions: int = 1
+    """Questions of one video that are trained on together, at most."""
+
+    num_sampled_tokens = 0  # all
+
+    @property
+    def head(self) -> ClassifierHeadConfig:
+        """The head that this task needs: a score per answer."""
+        return ClassifierHeadConfig(num_outputs=self.num_answers)
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return the cross-entropy of each question [b n]."""
+        return {"ce": cross_entropy(self.answer_logits(output.scores), jnp.asarray(batch.labels))}
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at real questions [b n]."""
+        return {"ce": batch.is_real_text.astype(jnp.float32)}
+
+    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
+        """Return what answers are given by: the highest is the answer."""
+        return pool_clips(scores, self.consensus)

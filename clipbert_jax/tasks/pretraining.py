@@ -1,0 +1,114 @@
+"""Pretraining on captions: masked language modelling, and does this text describe this image or video?
+
+After the model and the consensus, before the train step. Paper section 3.3; the original's
+`ClipBertForPreTraining` and `run_pretrain.py`, which know images only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import PretrainingHeadConfig
+from clipbert_jax.tasks.losses import cross_entropy
+from clipbert_jax.tasks.task import Losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Masking:
+    """How many tokens a model has to guess, and what it sees in their place.
+
+    Raises:
+      UserError: a share is not from 0 to 1, or those of the selected tokens exceed 1.
+    """
+
+    share: float = 0.15
+    """Chance of each ordinary token to be selected; a text may have none that is."""
+    mask_share: float = 0.8
+    """Of the selected tokens: become [MASK]."""
+    random_share: float = 0.1
+    """Of the selected tokens: become another token at random; the rest stays as it is."""
+    may_replace_by_special: bool = False
+    """Draw random tokens from the whole vocabulary, [PAD] and [SEP] included, as the original does."""
+
+    def __post_init__(self) -> None:
+        shares = {"share": self.share, "mask_share": self.mask_share, "random_share": self.random_share}
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise UserError(f"masking: {name} must be from 0 to 1, not {value}")
+        if self.mask_share + self.random_share > 1 + 1e-9:
+            raise UserError(
+                f"masking: mask_share {self.mask_share} and random_share {self.random_share} are shares of "
+                "the same tokens: together at most 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """Learns words and matching from captions of images or videos."""
+
+    consensus: Consensus = "mean"
+    """How the scores of the clips become one."""
+    num_captions: int = 2
+    """Captions of one image that are trained on together, at most."""
+    mismatch_share: float = 0.5
+    """Chance of a caption to be replaced by one of another image."""
+    masking: Masking = Masking()
+    """Of the words."""
+    num_sampled_tokens: int = 100
+    """Visual tokens that training keeps, at random, the same for the whole batch; 0 keeps all."""
+    masked_lm_on: Literal["matching", "all"] = "matching"
+    """Whether words are learned from mismatching captions too, as in the original, where the picture cannot
+    help."""
+    masked_lm_average: Literal["masked", "all"] = "masked"
+    """What the word loss is divided by: masked tokens, or as in the original all tokens, padding included."""
+
+    @property
+    def head(self) -> PretrainingHeadConfig:
+        """The head that this task needs."""
+        return PretrainingHeadConfig()
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return `masked_lm` of every token [b n l] and `matching` of every text [b n]."""
+        token_labels = jnp.where(self._is_learned(batch), jnp.asarray(batch.token_labels), -1)
+        return {
+            "masked_lm": cross_entropy(self.token_logits(output), token_labels),
+            "matching": cross_entropy(pool_clips(output.scores, self.consensus), jnp.asarray(batch.labels)),
+        }
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at masked tokens [b n l] (or all), and at real texts [b n]."""
+        is_learned, is_real = self._is_learned(batch), batch.is_real_text
+        is_counted = is_learned if self.masked_lm_average == "masked" else is_real[..., None]
+        return {
+            "masked_lm": jnp.broadcast_to(is_counted, is_learned.shape).astype(jnp.float32),
+            "matching": is_real.astype(jnp.float32),
+        }
+
+    def _is_learned(self, batch: Batch) -> Array:
+        """Return where a token [b n l] is to be predicted."""
+        is_learned = (jnp.asarray(batch.token_labels) >= 0) & batch.is_real_text[..., None]
+        if self.masked_lm_on == "matching":
+            is_learned &= (jnp.asarray(batch.labels) == 1)[..., None]
+        return is_learned
+
+    def token_logits(self, output: ClipBertOutput) -> Float[Array, "b n l vocab"]:
+        """Return what words are predicted by, pooled over the clips."""
+        assert output.token_scores is not None, "the pretraining head gives them"
+        return pool_clips(output.token_scores, self.consensus)
+
+    def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return what texts and videos are ranked by without any fine-tuning."""
+        logits = pool_clips(scores, self.consensus)
+        return logits[..., 1] - logits[..., 0]
+
+    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+        """Return what options are chosen by: the one that matches best."""
+        return self.match_logit(scores)

@@ -1,0 +1,97 @@
+"""What is said and asked about the videos of the embedded corpus.
+
+A clip meets a text alone and the answers of clips are averaged, so nothing is asked that single frames and an
+average over them cannot tell: no order in time, no direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.store import SPLITS
+from data_pipelines.corpus.embedded_texts import (
+    QUESTIONS,
+    Level,
+    all_events,
+    balanced,
+    captions,
+    event_text,
+    object_name,
+)
+from data_pipelines.corpus.embedded_video import VideoPlan
+
+NUM_OPTIONS = 5
+NUM_LISTED = (4, 5)
+"""Events that a counting question lists."""
+
+
+def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[type, list[Any]]:
+    """Return the records of a split by kind; train videos have one or two captions, others one.
+
+    Wrong options and wrong answers are as frequent as right ones; counts are, from 0 to 3.
+    """
+    rng = np.random.default_rng([plans[0].seed, 10 + SPLITS.index(split)])
+    of_kind: dict[type, list[Any]] = {
+        Caption: [
+            caption
+            for plan in plans
+            for caption in captions(
+                plan.video_id, plan.events, int(rng.integers(1, 3)) if split == "train" else 1, rng
+            )
+        ],
+        MultipleChoice: [_multiple_choice(plan, level, rng) for plan in plans],
+        OpenQuestion: [_open_question(plan, level, rng) for plan in plans],
+    }
+    counts = balanced(range(len(plans[0].events) + 1), len(plans), rng)
+    of_kind[Count] = [_count(plan, count, level, rng) for plan, count in zip(plans, counts, strict=True)]
+    return of_kind
+
+
+def _multiple_choice(plan: VideoPlan, level: Level, rng: np.random.Generator) -> MultipleChoice:
+    others = [event for event in all_events(level) if event not in plan.events]
+    options = [others[i] for i in rng.choice(len(others), NUM_OPTIONS - 1, replace=False)]
+    answer_index = int(rng.integers(NUM_OPTIONS))
+    options.insert(answer_index, plan.events[rng.integers(len(plan.events))])
+    return MultipleChoice(
+        id=f"{plan.video_id}_choice",
+        video_id=plan.video_id,
+        question=QUESTIONS[level].choice,
+        options=tuple(map(event_text, options)),
+        answer_index=answer_index,
+    )
+
+
+def _open_question(plan: VideoPlan, level: Level, rng: np.random.Generator) -> OpenQuestion:
+    asked, *rest = (plan.events[i] for i in rng.permutation(len(plan.events)))
+    template = QUESTIONS[level].open
+    if asked.state is not None:
+        question, answer, question_type = template.format(object_name(asked)), asked.state, "state"
+    else:
+        question = template.format(*map(object_name, rest))
+        answer, question_type = object_name(asked), "object"
+    return OpenQuestion(
+        id=f"{plan.video_id}_open",
+        video_id=plan.video_id,
+        question=question,
+        answer=answer,
+        question_type=question_type,
+    )
+
+
+def _count(plan: VideoPlan, count: int, level: Level, rng: np.random.Generator) -> Count:
+    """List events of which so many happen; how many are listed says nothing about the answer."""
+    others = [event for event in all_events(level) if event not in plan.events]
+    num_others = int(rng.choice(NUM_LISTED)) - count
+    listed = [plan.events[i] for i in rng.choice(len(plan.events), count, replace=False)]
+    listed += [others[i] for i in rng.choice(len(others), num_others, replace=False)]
+    *names, last = (event_text(listed[i]) for i in rng.permutation(len(listed)))
+    return Count(
+        id=f"{plan.video_id}_count",
+        video_id=plan.video_id,
+        question=QUESTIONS[level].count.format(f"{' , '.join(names)} and {last}"),
+        count=count,
+    )

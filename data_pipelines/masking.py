@@ -1,0 +1,108 @@
+"""Beside stage 5: hides tokens of texts, for masked language modelling as BERT does it (Devlin et al., 3.1).
+
+Before: `tokenizer`; after: batches, whose hidden tokens the model has to guess. On the host, from the random
+key of an example, so that the same tokens are hidden for any number of workers and after a resume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.pretraining import Masking
+from data_pipelines.tokenizer import SPECIAL_TOKENS
+
+NO_LABEL = -1
+"""Label of a token that is not to be guessed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class MaskingVocabulary:
+    """What masking needs to know of a vocabulary."""
+
+    mask_id: int
+    """Id of [MASK]."""
+    is_special: Bool[np.ndarray, " vocab_size"]
+    """True for [PAD], [UNK], [CLS], [SEP] and [MASK]."""
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[str]) -> MaskingVocabulary:
+        """Find the special tokens among all tokens of a vocabulary, in the order of their ids.
+
+        Raises:
+          UserError: there is no [MASK].
+        """
+        if "[MASK]" not in tokens:
+            raise UserError(
+                "the vocabulary has no [MASK], so no tokens can be masked; take one that has, such as "
+                "BERT's or that of a prepare command"
+            )
+        is_special = np.array([token in SPECIAL_TOKENS for token in tokens])
+        return cls(mask_id=tokens.index("[MASK]"), is_special=is_special)
+
+
+def mask_tokens(
+    ids: Int[np.ndarray, "n l"],
+    mask: Bool[np.ndarray, "n l"],
+    vocabulary: MaskingVocabulary,
+    masking: Masking,
+    rng: np.random.Generator,
+) -> tuple[Int[np.ndarray, "n l"], Int32[np.ndarray, "n l"]]:
+    """Select tokens at random and hide them.
+
+    Special tokens and padding are never selected. A text without a selected token has nothing to guess and
+    weighs 0 in the loss.
+
+    Args:
+      ids: token ids.
+      mask: True at real tokens.
+      vocabulary: of the ids.
+      masking: how many, and what takes their place.
+      rng: where all draws come from.
+
+    Returns:
+      The ids with hidden tokens, and the labels: the original id where a token was selected, else -1.
+    """
+    is_ordinary = ~vocabulary.is_special
+    candidates = np.flatnonzero(is_ordinary | masking.may_replace_by_special)
+    is_selected = mask & is_ordinary[ids] & (rng.random(ids.shape) < masking.share)
+    fate = rng.random(ids.shape)
+    return apply_masking(
+        ids,
+        is_selected=is_selected,
+        is_masked=fate < masking.mask_share,
+        is_random=fate < masking.mask_share + masking.random_share,
+        random_ids=candidates[rng.integers(len(candidates), size=ids.shape)],
+        mask_id=vocabulary.mask_id,
+    )
+
+
+def apply_masking(
+    ids: Int[np.ndarray, "n l"],
+    *,
+    is_selected: Bool[np.ndarray, "n l"],
+    is_masked: Bool[np.ndarray, "n l"],
+    is_random: Bool[np.ndarray, "n l"],
+    random_ids: Int[np.ndarray, "n l"],
+    mask_id: int,
+) -> tuple[Int[np.ndarray, "n l"], Int32[np.ndarray, "n l"]]:
+    """Hide the selected tokens, given all random draws.
+
+    Args:
+      ids: token ids.
+      is_selected: True at the tokens to guess; elsewhere no draw matters.
+      is_masked: of the selected, become `mask_id`.
+      is_random: of the selected that are not masked, become their `random_ids`.
+      random_ids: one per token.
+      mask_id: id of [MASK].
+
+    Returns:
+      The ids with hidden tokens, and the labels: the original id where a token is selected, else -1.
+    """
+    hidden = np.where(is_masked, mask_id, np.where(is_random, random_ids, ids))
+    labels = np.where(is_selected, ids, NO_LABEL).astype(np.int32)
+    return np.where(is_selected, hidden, ids).astype(ids.dtype), labels

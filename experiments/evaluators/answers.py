@@ -1,0 +1,223 @@
+"""Evaluates answers from a vocabulary: to open-ended questions, and to those whose answers score softly."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from clipbert_jax.evaluation import Reduced
+from clipbert_jax.metrics import accuracy_metrics, answer_metrics
+from clipbert_jax.models.clipbert import ClipBertOutput
+from data_pipelines.annotations.records import OpenQuestion, SoftQuestion
+from experiments.evaluators.evaluator import Evaluation, QueryEvaluator, TextOptions, by_clip
+
+NUM_ANSWERS = 5
+"""Answers that predictions name for each question."""
+
+
+@runtime_checkable
+class AnswerTask(Protocol):
+    """A task whose scores are of answers."""
+
+    def answer_logits(self, scores: jax.Array) -> jax.Array:
+        """Pool scores [b k n a] over the clips and return logits of the answers [b n a]."""
+        ...
+
+
+class _AnswerEvaluator(QueryEvaluator):
+    """Answers with the entry of the vocabulary that has the highest logit."""
+
+    are_probabilities_exclusive = True
+
+    def __init__(
+        self, task: AnswerTask, questions: Sequence[Any], answers: Sequence[str], options: TextOptions
+    ) -> None:
+        self._task = task
+        self.answers = tuple(answers)
+        ids, mask = options.encode([question.question for question in questions])
+        super().__init__(questions, ids[:, None], mask[:, None])
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield the questions."""
+        return (question.question for question in self.records)
+
+    def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
+        """Return the best answers [p 5] with probabilities, and each clip's best [p k] with its own."""
+        pooled = self._logits(output.scores)[:, 0]
+        of_clips = by_clip(self._logits, output.scores)[:, :, 0]
+        probabilities, answers = jax.lax.top_k(
+            self._probabilities(pooled), min(NUM_ANSWERS, len(self.answers))
+        )
+        clip_probabilities = self._probabilities(of_clips)
+        return {
+            "answers": answers,
+            "probabilities": probabilities,
+            "clip_answers": jnp.argmax(clip_probabilities, axis=-1),
+            "clip_probabilities": jnp.max(clip_probabilities, axis=-1),
+            "clip_probabilities_of_answer": jnp.take_along_axis(
+                clip_probabilities, answers[:, None, :1], axis=-1
+            )[..., 0],
+        }
+
+    def _logits(self, scores: jax.Array) -> jax.Array:
+        """Return logits of the vocabulary; a head may have more outputs, which mean nothing."""
+        return self._task.answer_logits(scores)[..., : len(self.answers)]
+
+    def _probabilities(self, logits: jax.Array) -> jax.Array:
+        return jax.nn.softmax(logits) if self.are_probabilities_exclusive else jax.nn.sigmoid(logits)
+
+    def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
+        """Yield the best answers, and what each clip alone would answer."""
+        for row, question in enumerate(self.records):
+            yield {
+                "id": question.id,
+                "video_id": question.video_id,
+                "question": question.question,
+                **self._truth(row, self.answers[reduced["answers"][row, 0]]),
+                "predicted": [
+                    {"answer": self.answers[answer], "probability": float(probability)}
+                    for answer, probability in zip(
+                        reduced["answers"][row], reduced["probabilities"][row], strict=True
+                    )
+                ],
+                "clips": [
+                    {
+                        "answer": self.answers[answer],
+                        "probability": float(probability),
+                        "probability_of_prediction": float(of_answer),
+                    }
+                    for answer, probability, of_answer in zip(
+                        reduced["clip_answers"][row],
+                        reduced["clip_probabilities"][row],
+                        reduced["clip_probabilities_of_answer"][row],
+                        strict=True,
+                    )
+                ],
+            }
+
+    def _truth(self, row: int, predicted: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class OpenQuestionEvaluator(_AnswerEvaluator):
+    """One answer is right; one that the vocabulary lacks can't be given, and so counts as wrong."""
+
+    def __init__(
+        self,
+        task: AnswerTask,
+        questions: Sequence[OpenQuestion],
+        answers: Sequence[str],
+        options: TextOptions,
+    ) -> None:
+        super().__init__(task, questions, answers, options)
+        label_of = {answer: label for label, answer in enumerate(answers)}
+        self._right = np.array([label_of.get(question.answer, -1) for question in questions])
+        self._types = np.array([question.question_type for question in questions])
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Return the accuracy of always giving the most frequent answer of this split."""
+        counts = collections.Counter(question.answer for question in self.records)
+        return {"accuracy": 100 * counts.most_common(1)[0][1] / len(self.records)}
+
+    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+        """Return accuracies: of all questions, of those with an answer of the vocabulary, and by type."""
+        return answer_metrics(reduced["answers"][rows, 0], self._right[rows], self._types[rows])
+
+    def _truth(self, row: int, predicted: str) -> dict[str, Any]:
+        question = self.records[row]
+        return {
+            "answer": question.answer,
+            "question_type": question.question_type,
+            "is_in_vocabulary": bool(self._right[row] >= 0),
+            "is_right": predicted == question.answer,
+        }
+
+
+class SoftQuestionEvaluator(_AnswerEvaluator):
+    """An answer scores as people found it right; without such scores there is only a submission to write."""
+
+    are_probabilities_exclusive = False
+
+    def __init__(
+        self,
+        task: AnswerTask,
+        questions: Sequence[SoftQuestion],
+        answers: Sequence[str],
+        options: TextOptions,
+    ) -> None:
+        super().__init__(task, questions, answers, options)
+        self._types = np.array([question.answer_type for question in questions])
+        known = set(answers)
+        self._best = np.array(
+            [max((x for a, x in q.answer_scores.items() if a in known), default=0.0) for q in questions]
+        )
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether all questions have scored answers."""
+        return all(question.answer_scores for question in self.records)
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Return the accuracy of the best constant answer to this split."""
+        if not self.has_answers:
+            return {}
+        totals: collections.Counter[str] = collections.Counter()
+        for question in self.records:
+            totals.update(question.answer_scores)
+        return {"accuracy": 100 * max(totals.values()) / len(self.records)}
+
+    def metrics(self, reduced: Reduced) -> dict[str, float]:
+        """Return the metrics; none where answers are withheld."""
+        return super().metrics(reduced) if self.has_answers else {}
+
+    def evaluate(self, reduced: Reduced) -> Evaluation:
+        """Return metrics with intervals; none where answers are withheld."""
+        return super().evaluate(reduced) if self.has_answers else Evaluation(metrics={}, intervals={})
+
+    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+        """Return accuracies: of all, with an answer of the vocabulary, by type, and the best that can be."""
+        scores, can_be_right = self._scores(reduced)[rows], self._best[rows] > 0
+        metrics = accuracy_metrics(scores, self._types[rows])
+        if can_be_right.any():
+            metrics["accuracy_in_vocabulary"] = 100 * float(scores[can_be_right].mean())
+        metrics["share_out_of_vocabulary"] = 100 * float(np.mean(~can_be_right))
+        metrics["best_possible_accuracy"] = 100 * float(self._best[rows].mean())
+        return metrics
+
+    def _scores(self, reduced: Reduced) -> np.ndarray:
+        given = (self.answers[answer] for answer in reduced["answers"][:, 0])
+        return np.array(
+            [q.answer_scores.get(answer, 0.0) for q, answer in zip(self.records, given, strict=True)]
+        )
+
+    def _truth(self, row: int, predicted: str) -> dict[str, Any]:
+        question = self.records[row]
+        return {
+            "answer_scores": dict(question.answer_scores),
+            "answer_type": question.answer_type,
+            "question_type": question.question_type,
+            "score": question.answer_scores.get(predicted, 0.0) if question.answer_scores else None,
+        }
+
+    def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
+        """Write the answers as the VQA evaluation server wants them."""
+        path = folder / f"submission-{name}.json"
+        answers = [
+            {
+                "question_id": int(question.id) if question.id.isdecimal() else question.id,
+                "answer": self.answers[answer],
+            }
+            for question, answer in zip(self.records, reduced["answers"][:, 0], strict=True)
+        ]
+        path.write_text(json.dumps(answers) + "\n")
+        return [path]

@@ -1,0 +1,150 @@
+"""Evaluates retrieval: every caption of a split against every video of it, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from clipbert_jax.bootstrap import bootstrap_intervals
+from clipbert_jax.evaluation import MatchTask, OnProgress, Reduced, Scorer, Videos, score_all_pairs
+from clipbert_jax.metrics import rank_metrics, ranks_both_ways, released_ranks_both_ways
+from clipbert_jax.models.clipbert import ClipBertOutput
+from data_pipelines.annotations.records import Caption
+from data_pipelines.released_sampling import OneClip
+from experiments.evaluators.evaluator import Evaluation, TextOptions, by_clip
+
+NUM_RANKED = 10
+"""Videos that predictions name for each caption."""
+
+
+class RetrievalEvaluator:
+    """Ranks all videos for each caption, and all captions for each video."""
+
+    headline = "text_to_video/mean_recall"
+    is_lower_better = False
+    one_clip: OneClip = "middle"
+
+    def __init__(self, task: MatchTask, captions: Sequence[Caption], options: TextOptions) -> None:
+        self._task = task
+        self._is_released = getattr(task, "ranking_rule", "ours") == "released"
+        self.captions = captions
+        self.video_ids = tuple(dict.fromkeys(caption.video_id for caption in captions))
+        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        self.video_of_caption: Int[np.ndarray, " n"] = np.array([place[c.video_id] for c in captions])
+        self._ids, self._mask = options.encode([caption.text for caption in captions])
+
+    @property
+    def num_records(self) -> int:
+        """How many captions there are."""
+        return len(self.captions)
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Return recall of a random order, in percent."""
+        num_videos = len(self.video_ids)
+        return {f"text_to_video/r{k}": 100 * min(k, num_videos) / num_videos for k in (1, 5, 10)}
+
+    def all_texts(self) -> Iterator[str]:
+        """Yield the captions."""
+        return (caption.text for caption in self.captions)
+
+    def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
+        """Return match logits [b n] of the pooled clips, and those of each clip alone [b n k]."""
+        logits = self._task.match_logit
+        return {
+            "logits": logits(output.scores),
+            "clip_logits": jnp.moveaxis(by_clip(logits, output.scores), 1, 2),
+        }
+
+    def score(
+        self,
+        scorer: Scorer,
+        videos: Videos,
+        *,
+        num_clips: Sequence[int],
+        texts_per_call: int,
+        on_progress: OnProgress,
+    ) -> dict[int, Reduced]:
+        """Score every caption with every video."""
+        return score_all_pairs(
+            scorer,
+            self.reduce,
+            videos,
+            self._ids,
+            self._mask,
+            num_clips=num_clips,
+            texts_per_call=texts_per_call,
+            on_progress=on_progress,
+        )
+
+    def metrics(self, reduced: Reduced) -> dict[str, float]:
+        """Return recalls and ranks of both directions."""
+        ranks = self._ranks(reduced["logits"])
+        return {
+            f"{direction}/{name}": value
+            for direction, of_queries in ranks.items()
+            for name, value in _metrics(of_queries).items()
+        }
+
+    def evaluate(self, reduced: Reduced) -> Evaluation:
+        """Return metrics with intervals; the candidates stay, the queries are drawn anew by video."""
+        intervals = {}
+        clusters = {"text_to_video": self.video_of_caption, "video_to_text": np.unique(self.video_of_caption)}
+        for direction, ranks in self._ranks(reduced["logits"]).items():
+            of_direction = bootstrap_intervals(
+                lambda rows, ranks=ranks: _metrics(ranks[rows]), clusters[direction]
+            )
+            intervals |= {f"{direction}/{name}": interval for name, interval in of_direction.items()}
+        return Evaluation(metrics=self.metrics(reduced), intervals=intervals)
+
+    def _ranks(self, logits: np.ndarray) -> dict[str, np.ndarray]:
+        if self._is_released:
+            probabilities = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+            return released_ranks_both_ways(probabilities, self.video_of_caption)
+        return ranks_both_ways(logits, self.video_of_caption)
+
+    def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
+        """Yield for each caption its rank and the videos that rank highest, with what each clip says."""
+        logits, clip_logits = reduced["logits"], reduced["clip_logits"]
+        ranks = self._ranks(logits)["text_to_video"]
+        for column, caption in enumerate(self.captions):
+            best = np.argsort(-logits[:, column], kind="stable")[:NUM_RANKED]
+            rows = dict.fromkeys([*best.tolist(), int(self.video_of_caption[column])])
+            yield {
+                "id": caption.id,
+                "video_id": caption.video_id,
+                "text": caption.text,
+                "rank": int(ranks[column]),
+                "videos": [
+                    {
+                        "video_id": self.video_ids[row],
+                        "match_logit": float(logits[row, column]),
+                        "clip_match_logits": clip_logits[row, column].tolist(),
+                    }
+                    for row in rows
+                ],
+            }
+
+    def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
+        """Write the similarity matrix with the names of its rows and columns (NumPy .npz)."""
+        path = folder / f"scores-{name}.npz"
+        np.savez_compressed(
+            path,
+            match_logits=reduced["logits"],
+            video_ids=np.array(self.video_ids),
+            caption_ids=np.array([caption.id for caption in self.captions]),
+            captions=np.array([caption.text for caption in self.captions]),
+            video_of_caption=self.video_of_caption,
+        )
+        return [path]
+
+
+def _metrics(ranks: np.ndarray) -> dict[str, float]:
+    metrics = rank_metrics(ranks)
+    return {**metrics, "mean_recall": (metrics["r1"] + metrics["r5"] + metrics["r10"]) / 3}

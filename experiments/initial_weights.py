@@ -1,0 +1,44 @@
+"""First weights from another run: what both models have in common; a head of another kind starts anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
+
+_HEAD = "head/"
+
+
+def start_from(model: ClipBert, weights: Parameters, source: Path) -> list[str]:
+    """Set the model's weights to those of another model, and return lines that say what was not taken.
+
+    Args:
+      model: with random weights.
+      weights: of the other model, by flat name.
+      source: the run that they are from, for messages.
+
+    Raises:
+      UserError: anything but the head differs in name or shape; names all that does.
+    """
+    own = flat_parameters(model)
+    new = [name for name in own if name.startswith(_HEAD) and not _fits(name, own, weights)]
+    unused = [name for name in weights if name.startswith(_HEAD) and not _fits(name, weights, own)]
+    try:
+        check_names_and_shapes(
+            {name: array.shape for name, array in own.items() if name not in new},
+            {name: array.shape for name, array in weights.items() if name not in unused},
+        )
+    except ValueError as error:
+        raise UserError(f"--init.model {source} does not fit this model: {error}") from error
+    load_flat_parameters(model, {name: own[name] if name in new else weights[name] for name in own})
+    lines = [f"first weights from {source}"]
+    lines += [f"drawn anew, not in {source}: {', '.join(new)}"] * bool(new)
+    lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
+    return lines
+
+
+def _fits(name: str, weights: Parameters, others: Parameters) -> bool:
+    return name in others and others[name].shape == weights[name].shape

@@ -1,0 +1,38 @@
+"""Brings the videos of a data directory and an evaluator together: in validation and `clipbert evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clipbert_jax.evaluation import Reduced, Scorer
+from data_pipelines.data_config import DataConfig
+from data_pipelines.loader import video_batches
+from experiments.evaluators.evaluator import Evaluator
+from experiments.progress import Progress
+
+
+def score_split(
+    evaluator: Evaluator,
+    scorer: Scorer,
+    data: DataConfig,
+    *,
+    what: str,
+    num_clips: Sequence[int],
+    batch_size: int,
+    texts_per_call: int,
+) -> dict[int, Reduced]:
+    """Score what the evaluator asks, with uniform clips; every video is decoded and encoded once.
+
+    Raises:
+      UserError: a video that is missing or cannot be decoded.
+    """
+    videos = video_batches(
+        data, evaluator.video_ids, batch_size=batch_size, num_clips=num_clips, one_clip=evaluator.one_clip
+    )
+    return evaluator.score(
+        scorer,
+        ((batch.frames, batch.example_mask) for batch in videos),
+        num_clips=num_clips,
+        texts_per_call=texts_per_call,
+        on_progress=Progress(what, total=len(evaluator.video_ids), unit="videos").update,
+    )
