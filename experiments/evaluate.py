@@ -117,7 +117,7 @@ def write_results(
     baseline: Mapping[str, float],
     run: Mapping[str, Any],
 ) -> None:
-    """Write metrics and intervals by number of clips, baseline and factors; keep what fits of the old file."""
+    """Write metrics, intervals, baseline and factors, and keep what fits of the old file."""
 
     def lasting(factors: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in factors.items() if name not in ("command", "date")}

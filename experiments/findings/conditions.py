@@ -1,0 +1,182 @@
+"""The runs of `make findings`: one small experiment, and what each run changes in it.
+
+All but the runs from scratch start from a model that was pretrained on generated images, as the paper's start
+from one that was pretrained on COCO and Visual Genome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.models.consensus import Consensus
+from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.loop import TrainConfig
+from experiments.configs import demo_pretraining
+from experiments.configs.bases import DEMO_VIDEOS, SMALL_OPTIMIZER
+from experiments.experiment import Experiment, InitConfig
+
+DENSE_CLIPS = 16
+SPARSE_CLIPS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large everything is."""
+
+    num_seeds: int = 3
+    pretraining_steps: int = 600
+    num_steps: int = 240
+    """Of every run on videos, unless it says otherwise."""
+    batch_size: int = 16
+
+
+def pretraining(scale: Scale, seed: int, data_dir: str) -> Experiment:
+    """Return the pretraining on images that the other runs start from."""
+    experiment = demo_pretraining.experiment()
+    return dataclasses.replace(
+        experiment,
+        data=dataclasses.replace(experiment.data, data_dir=data_dir),
+        train=dataclasses.replace(
+            experiment.train, num_steps=scale.pretraining_steps, save_every_steps=10_000, seed=seed
+        ),
+    )
+
+
+def baseline(scale: Scale, seed: int, data_dir: str, pretrained: str) -> Experiment:
+    """Return ClipBERT: four random clips of one frame, mean, end to end, from the pretrained model."""
+    return Experiment(
+        model=ClipBertConfig.tiny(),
+        task=Retrieval(num_negatives=3),
+        data=dataclasses.replace(DEMO_VIDEOS, data_dir=data_dir, num_clips=SPARSE_CLIPS),
+        optimizer=SMALL_OPTIMIZER,
+        train=TrainConfig(
+            num_steps=scale.num_steps,
+            batch_size=scale.batch_size,
+            seed=seed,
+            log_every_steps=20,
+            save_every_steps=10_000,
+        ),
+        init=InitConfig(model=pretrained),
+    )
+
+
+def _data(experiment: Experiment, **changes: Any) -> Experiment:
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, **changes))
+
+
+def _train(experiment: Experiment, **changes: Any) -> Experiment:
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
+
+
+def _consensus(experiment: Experiment, consensus: Consensus) -> Experiment:
+    return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, consensus=consensus))
+
+
+def _from_scratch(experiment: Experiment) -> Experiment:
+    return dataclasses.replace(experiment, init=InitConfig())
+
+
+def _classic(experiment: Experiment) -> Experiment:
+    """Return the recipe that the paper argues with: frozen encoders, features of all clips of the video."""
+    dense = _data(experiment, sampling="uniform", num_clips=DENSE_CLIPS)
+    return _train(dense, frozen_parts=("pixel_encoder/", "text_encoder/"))
+
+
+def _dense_at_equal_compute(experiment: Experiment) -> Experiment:
+    """Return training on four times the clips in a quarter of the steps."""
+    dense = _data(experiment, sampling="uniform", num_clips=DENSE_CLIPS)
+    return _train(dense, num_steps=experiment.train.num_steps * SPARSE_CLIPS // DENSE_CLIPS)
+
+
+CONDITIONS: dict[str, Callable[[Experiment], Experiment]] = {
+    "clipbert": lambda e: e,
+    "frozen_dense": _classic,
+    "scratch": _from_scratch,
+    "scratch_frozen_dense": lambda e: _classic(_from_scratch(e)),
+    "uniform_4_clips": lambda e: _data(e, sampling="uniform"),
+    "uniform_16_clips": _dense_at_equal_compute,
+    "train_1_clip": lambda e: _data(e, num_clips=1),
+    "train_2_clips": lambda e: _data(e, num_clips=2),
+    "train_8_clips": lambda e: _data(e, num_clips=8),
+    "max": lambda e: _consensus(e, "max"),
+    "log_sum_exp": lambda e: _consensus(e, "log_sum_exp"),
+    "2_frames": lambda e: _data(e, num_frames=2),
+    "4_frames": lambda e: _data(e, num_frames=4),
+}
+"""Name of a run -> what it changes in the baseline."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One claim, the runs that speak to it, and how they are labelled."""
+
+    letter: str
+    title: str
+    claim: str
+    """What the paper says."""
+    runs: dict[str, str]
+    """Name of a run -> its label."""
+    better: tuple[tuple[str, int], tuple[str, int]] | None = None
+    """(run, test clips) that should beat another, if the claim holds; None where the claim ranks nothing."""
+
+
+FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        letter="a",
+        title="End to end against frozen encoders",
+        claim="Training the encoders with the task beats features of every clip from frozen encoders.",
+        runs={
+            "clipbert": "end to end, 4 random clips",
+            "frozen_dense": "frozen encoders, 16 uniform clips",
+            "scratch": "end to end, from scratch",
+            "scratch_frozen_dense": "frozen random encoders, 16 uniform clips",
+        },
+        better=(("clipbert", 8), ("frozen_dense", 8)),
+    ),
+    Finding(
+        letter="b",
+        title="Random sparse against uniform dense training clips",
+        claim="A few random clips are better to train on than many uniform ones.",
+        runs={
+            "clipbert": "4 random clips",
+            "uniform_4_clips": "4 uniform clips",
+            "uniform_16_clips": "16 uniform clips, a quarter of the steps",
+        },
+        better=(("clipbert", 8), ("uniform_16_clips", 8)),
+    ),
+    Finding(
+        letter="c",
+        title="Clips in training and in testing",
+        claim="More clips in testing help, up to 8 or 16.",
+        runs={
+            "train_1_clip": "trained on 1 clip",
+            "train_2_clips": "trained on 2 clips",
+            "clipbert": "trained on 4 clips",
+            "train_8_clips": "trained on 8 clips",
+        },
+        better=(("clipbert", 8), ("clipbert", 1)),
+    ),
+    Finding(
+        letter="d",
+        title="Consensus",
+        claim="Log-sum-exp is at least as good as the mean, and both are better than the maximum.",
+        runs={"clipbert": "mean", "max": "maximum", "log_sum_exp": "log-sum-exp"},
+        better=(("log_sum_exp", 8), ("max", 8)),
+    ),
+    Finding(
+        letter="e",
+        title="Image-text pretraining",
+        claim="Pretraining on images and captions is much better than none.",
+        runs={"clipbert": "pretrained on images", "scratch": "from scratch"},
+        better=(("clipbert", 8), ("scratch", 8)),
+    ),
+    Finding(
+        letter="f",
+        title="Frames per clip",
+        claim="One or two frames per clip are enough (the settings of the paper).",
+        runs={"clipbert": "1 frame", "2_frames": "2 frames", "4_frames": "4 frames"},
+    ),
+)

@@ -1,0 +1,168 @@
+"""Writes what `make findings` found: JSON, Markdown, plots as PNG, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.findings.conditions import FINDINGS, Finding, Scale
+
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Name of a run -> seed -> its results.json."""
+
+METRIC = "text_to_video/mean_recall"
+SHOWN = ("text_to_video/r1", METRIC)
+_TEMPLATE = Path(__file__).with_name("findings.html.jinja")
+_COLOURS = ("#1f6fb2", "#d1662c", "#3d8f4f", "#8a4fa3")
+
+
+class Cell(TypedDict):
+    """A metric over the seeds."""
+
+    mean: float
+    spread: float
+    """Standard deviation over the seeds; 0 with one seed."""
+    values: list[float]
+
+
+def summarise(results: Results) -> dict[str, dict[str, dict[str, Cell]]]:
+    """Return run -> number of test clips -> metric -> mean and spread over the seeds."""
+    summary: dict[str, dict[str, dict[str, Cell]]] = {}
+    for run, by_seed in results.items():
+        counts = next(iter(by_seed.values()))["metrics"]
+        summary[run] = {
+            count: {
+                metric: _cell([of["metrics"][count][metric] for of in by_seed.values()]) for metric in SHOWN
+            }
+            for count in counts
+        }
+    return summary
+
+
+def _cell(values: Sequence[float]) -> Cell:
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Cell(mean=float(np.mean(values)), spread=spread, values=[float(value) for value in values])
+
+
+def verdict(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]]]) -> str:
+    """Return whether the runs agree with the claim.
+
+    A difference smaller than twice its standard error over the seeds decides nothing; with one seed nothing
+    is known of the spread, and only the sign is told.
+    """
+    if finding.better is None:
+        return "ranks nothing; see the table"
+    (better, better_clips), (worse, worse_clips) = finding.better
+    first, second = summary[better][str(better_clips)][METRIC], summary[worse][str(worse_clips)][METRIC]
+    difference, count = first["mean"] - second["mean"], len(first["values"])
+    sign = f"{difference:+.1f} points of mean recall"
+    if count == 1:
+        return f"one seed: {'in favour' if difference > 0 else 'against'} ({sign})"
+    error = math.sqrt((first["spread"] ** 2 + second["spread"] ** 2) / count)
+    if abs(difference) < 2 * error:
+        return f"undecided ({sign}, standard error {error:.1f})"
+    return f"{'agrees' if difference > 0 else 'contradicts'} ({sign}, standard error {error:.1f})"
+
+
+def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
+    """Write all files into `out` and return their paths."""
+    summary = summarise(results)
+    verdicts = {finding.letter: verdict(finding, summary) for finding in FINDINGS}
+    factors = next(iter(results["clipbert"].values()))["run"]
+    facts = {
+        "scale": dataclasses.asdict(scale),
+        "split": factors["split"],
+        "num_videos": factors["num_videos"],
+        "versions": factors["versions"],
+        "device": factors["device"],
+        "metric": METRIC,
+    }
+    plots = {finding.letter: out / f"finding-{finding.letter}.png" for finding in FINDINGS}
+    for finding in FINDINGS:
+        draw(finding, summary, plots[finding.letter])
+    paths = {name: out / f"findings.{name}" for name in ("json", "md", "html")}
+    document = {"verdicts": verdicts, "runs": summary, **facts}
+    paths["json"].write_text(json.dumps(document, indent=2) + "\n")
+    paths["md"].write_text("\n".join(markdown(summary, verdicts)) + "\n")
+    paths["html"].write_text(_page(summary, verdicts, facts, plots))
+    return [*paths.values(), *plots.values()]
+
+
+def markdown(
+    summary: Mapping[str, Mapping[str, Mapping[str, Cell]]], verdicts: Mapping[str, str]
+) -> list[str]:
+    """Return a table for every finding: R@1 by number of test clips, and what it says of the claim."""
+    lines = []
+    for finding in FINDINGS:
+        counts = list(summary[next(iter(finding.runs))])
+        lines += [
+            f"**({finding.letter}) {finding.title}.** {finding.claim} *{verdicts[finding.letter]}.*",
+            "",
+        ]
+        lines += ["| R@1, by test clips | " + " | ".join(counts) + " | mean recall, 8 clips |"]
+        lines += ["|---" * (len(counts) + 2) + "|"]
+        for run, label in finding.runs.items():
+            cells = [_text(summary[run][count]["text_to_video/r1"]) for count in counts]
+            lines.append(f"| {label} | {' | '.join(cells)} | {_text(summary[run]['8'][METRIC])} |")
+        lines.append("")
+    return lines
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell['mean']:.1f} ± {cell['spread']:.1f}" if len(cell["values"]) > 1 else f"{cell['mean']:.1f}"
+
+
+def draw(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]]], path: Path) -> None:
+    """Draw R@1 over the number of test clips, a line for each run with its spread."""
+    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained", facecolor="white")
+    axes: Any = figure.add_subplot()
+    for (run, label), colour in zip(finding.runs.items(), _COLOURS, strict=False):
+        counts = [int(count) for count in summary[run]]
+        cells = [of["text_to_video/r1"] for of in summary[run].values()]
+        means, spreads = (np.array([cell[key] for cell in cells]) for key in ("mean", "spread"))
+        axes.plot(counts, means, "o-", color=colour, label=label, linewidth=2)
+        axes.fill_between(counts, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("clips per test video")
+    axes.set_ylabel("text-to-video R@1, %")
+    axes.set_title(f"({finding.letter}) {finding.title}", loc="left", fontsize=11, fontweight="bold")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def _page(
+    summary: Mapping[str, Mapping[str, Mapping[str, Cell]]],
+    verdicts: Mapping[str, str],
+    facts: Mapping[str, Any],
+    plots: Mapping[str, Path],
+) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = _text
+    images = {
+        letter: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        for letter, path in plots.items()
+    }
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        findings=FINDINGS,
+        summary=summary,
+        counts=list(next(iter(summary.values()))),
+        verdicts=verdicts,
+        images=images,
+        facts=facts,
+        metric=METRIC,
+    )
