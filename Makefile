@@ -32,6 +32,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/report.html
 	@$(BIN)/python -m experiments.demo
 
+ARGS ?=
+
+.PHONY: findings
+findings: $(READY) ## The paper's claims as an experiment (about an hour): make findings ARGS=--quick
+	@$(BIN)/python -m experiments.findings.run $(ARGS)
+
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
 	@echo "==> Tests (without the slow ones)"

@@ -90,12 +90,11 @@ class _MakeTrainBatch:
         examples, _ = self.sources[place.source]
         rng = np.random.default_rng(place.key(self.mixture.seed, _TEXTS))
         texts, labels = examples.draw(place.index, rng)
-        num_texts = max(examples.num_texts for examples, _ in self.sources)
-        ids, mask = self.tokenizer.encode(texts, self.config.max_text_length, num_rows=num_texts)
+        ids, mask = self.tokenizer.encode(texts, self.config.max_text_length, num_rows=self._num_texts)
         row = {
             "text_ids": ids,
             "text_mask": mask,
-            "text_valid": np.arange(num_texts) < len(texts),
+            "text_valid": np.arange(self._num_texts) < len(texts),
             "labels": labels,
         }
         if examples.masking is not None:
@@ -103,6 +102,11 @@ class _MakeTrainBatch:
                 ids, mask, self._masking_vocabulary, examples.masking, rng
             )
         return row
+
+    @functools.cached_property
+    def _num_texts(self) -> int:
+        """Texts of an example at most, in all data directories; counted once, as there may be a million."""
+        return max(examples.num_texts for examples, _ in self.sources)
 
     @functools.cached_property
     def _masking_vocabulary(self) -> MaskingVocabulary:

@@ -4,6 +4,8 @@ Command:   clipbert prepare folder --videos DIR --annotations captions.csv --dat
            clipbert train folder/retrieval --data-dir data/mine --workdir runs/mine
            clipbert evaluate runs/mine --num-clips 8
 
+Data:      captions.csv with the columns video and caption, one line or more for each file of DIR.
+
 Hardware:  a laptop for some dozens of videos.
 
 Expect:    a handful of videos is learned by heart (R@1 100 % on the videos trained on).

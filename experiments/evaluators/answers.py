@@ -163,8 +163,8 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
 
     @property
     def has_answers(self) -> bool:
-        """Whether all questions have scored answers."""
-        return all(question.answer_scores for question in self.records)
+        """Whether there are scored answers; a question that has none among such is answered wrongly."""
+        return any(question.answer_scores for question in self.records)
 
     @property
     def baseline(self) -> Mapping[str, float]:

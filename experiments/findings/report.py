@@ -19,8 +19,10 @@ from experiments.findings.conditions import FINDINGS, Finding, Scale
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Name of a run -> seed -> its results.json."""
 
-METRIC = "text_to_video/mean_recall"
-SHOWN = ("text_to_video/r1", METRIC)
+Summary = Mapping[str, Mapping[str, "Cell"]]
+"""Name of a run -> number of test clips -> accuracy over the seeds."""
+
+METRIC = "accuracy"
 _TEMPLATE = Path(__file__).with_name("findings.html.jinja")
 _COLOURS = ("#1f6fb2", "#d1662c", "#3d8f4f", "#8a4fa3")
 
@@ -34,15 +36,13 @@ class Cell(TypedDict):
     values: list[float]
 
 
-def summarise(results: Results) -> dict[str, dict[str, dict[str, Cell]]]:
-    """Return run -> number of test clips -> metric -> mean and spread over the seeds."""
-    summary: dict[str, dict[str, dict[str, Cell]]] = {}
+def summarise(results: Results) -> dict[str, dict[str, Cell]]:
+    """Return run -> number of test clips -> accuracy over the seeds, in percent."""
+    summary: dict[str, dict[str, Cell]] = {}
     for run, by_seed in results.items():
         counts = next(iter(by_seed.values()))["metrics"]
         summary[run] = {
-            count: {
-                metric: _cell([of["metrics"][count][metric] for of in by_seed.values()]) for metric in SHOWN
-            }
+            count: _cell([of_seed["metrics"][count][METRIC] for of_seed in by_seed.values()])
             for count in counts
         }
     return summary
@@ -53,7 +53,7 @@ def _cell(values: Sequence[float]) -> Cell:
     return Cell(mean=float(np.mean(values)), spread=spread, values=[float(value) for value in values])
 
 
-def verdict(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]]]) -> str:
+def verdict(finding: Finding, summary: Summary) -> str:
     """Return whether the runs agree with the claim.
 
     A difference smaller than twice its standard error over the seeds decides nothing; with one seed nothing
@@ -62,9 +62,9 @@ def verdict(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Ce
     if finding.better is None:
         return "ranks nothing; see the table"
     (better, better_clips), (worse, worse_clips) = finding.better
-    first, second = summary[better][str(better_clips)][METRIC], summary[worse][str(worse_clips)][METRIC]
+    first, second = summary[better][str(better_clips)], summary[worse][str(worse_clips)]
     difference, count = first["mean"] - second["mean"], len(first["values"])
-    sign = f"{difference:+.1f} points of mean recall"
+    sign = f"{difference:+.1f} points"
     if count == 1:
         return f"one seed: {'in favour' if difference > 0 else 'against'} ({sign})"
     error = math.sqrt((first["spread"] ** 2 + second["spread"] ** 2) / count)
@@ -84,7 +84,7 @@ def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
         "num_videos": factors["num_videos"],
         "versions": factors["versions"],
         "device": factors["device"],
-        "metric": METRIC,
+        "baseline": next(iter(results["clipbert"].values()))["baseline"][METRIC],
     }
     plots = {finding.letter: out / f"finding-{finding.letter}.png" for finding in FINDINGS}
     for finding in FINDINGS:
@@ -97,10 +97,8 @@ def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
     return [*paths.values(), *plots.values()]
 
 
-def markdown(
-    summary: Mapping[str, Mapping[str, Mapping[str, Cell]]], verdicts: Mapping[str, str]
-) -> list[str]:
-    """Return a table for every finding: R@1 by number of test clips, and what it says of the claim."""
+def markdown(summary: Summary, verdicts: Mapping[str, str]) -> list[str]:
+    """Return a table for every finding: accuracy by number of test clips, and what it says of the claim."""
     lines = []
     for finding in FINDINGS:
         counts = list(summary[next(iter(finding.runs))])
@@ -108,11 +106,10 @@ def markdown(
             f"**({finding.letter}) {finding.title}.** {finding.claim} *{verdicts[finding.letter]}.*",
             "",
         ]
-        lines += ["| R@1, by test clips | " + " | ".join(counts) + " | mean recall, 8 clips |"]
-        lines += ["|---" * (len(counts) + 2) + "|"]
+        lines += ["| test clips | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
         for run, label in finding.runs.items():
-            cells = [_text(summary[run][count]["text_to_video/r1"]) for count in counts]
-            lines.append(f"| {label} | {' | '.join(cells)} | {_text(summary[run]['8'][METRIC])} |")
+            cells = [_text(summary[run][count]) for count in counts]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
         lines.append("")
     return lines
 
@@ -121,13 +118,13 @@ def _text(cell: Cell) -> str:
     return f"{cell['mean']:.1f} ± {cell['spread']:.1f}" if len(cell["values"]) > 1 else f"{cell['mean']:.1f}"
 
 
-def draw(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]]], path: Path) -> None:
-    """Draw R@1 over the number of test clips, a line for each run with its spread."""
+def draw(finding: Finding, summary: Summary, path: Path) -> None:
+    """Draw accuracy over the number of test clips, a line for each run with its spread."""
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained", facecolor="white")
     axes: Any = figure.add_subplot()
     for (run, label), colour in zip(finding.runs.items(), _COLOURS, strict=False):
         counts = [int(count) for count in summary[run]]
-        cells = [of["text_to_video/r1"] for of in summary[run].values()]
+        cells = list(summary[run].values())
         means, spreads = (np.array([cell[key] for cell in cells]) for key in ("mean", "spread"))
         axes.plot(counts, means, "o-", color=colour, label=label, linewidth=2)
         axes.fill_between(counts, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
@@ -135,7 +132,7 @@ def draw(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.set_ylim(0, 100)
     axes.set_xlabel("clips per test video")
-    axes.set_ylabel("text-to-video R@1, %")
+    axes.set_ylabel("accuracy, %")
     axes.set_title(f"({finding.letter}) {finding.title}", loc="left", fontsize=11, fontweight="bold")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -144,7 +141,7 @@ def draw(finding: Finding, summary: Mapping[str, Mapping[str, Mapping[str, Cell]
 
 
 def _page(
-    summary: Mapping[str, Mapping[str, Mapping[str, Cell]]],
+    summary: Summary,
     verdicts: Mapping[str, str],
     facts: Mapping[str, Any],
     plots: Mapping[str, Path],
@@ -164,5 +161,4 @@ def _page(
         verdicts=verdicts,
         images=images,
         facts=facts,
-        metric=METRIC,
     )

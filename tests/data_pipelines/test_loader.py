@@ -7,15 +7,19 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
+from data_pipelines import clips
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path, write_records
+from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus, write_videos
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.data_config import DataConfig
@@ -33,20 +37,14 @@ def config(data_dir) -> DataConfig:
     return DataConfig(data_dir=str(data_dir), num_clips=3, num_frames=2, fps=4.0, size=32, max_text_length=18)
 
 
-def take(config: DataConfig, count: int, **options) -> list[Batch]:
+def take(config: DataConfig, count: int, task: Any = TASK, **options) -> list[Batch]:
     options = {"batch_size": 4, "seed": 0, **options}
-    batches = train_batches(config, TASK, **options)
+    batches = train_batches(config, task, **options)
     try:
         # Copied, because batches of workers lie in memory that is shared with them.
-        return [_copied(next(batches)) for _ in range(count)]
+        return [jax.tree.map(np.array, next(batches)) for _ in range(count)]
     finally:
         batches.close()
-
-
-def _copied(batch: Batch) -> Batch:
-    return dataclasses.replace(
-        batch, **{f.name: np.array(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
-    )
 
 
 def assert_equal(left: list[Batch], right: list[Batch]) -> None:
@@ -146,8 +144,7 @@ def with_texts(data_dir: Path, path: Path, texts: Sequence[str]) -> Path:
 
 
 def _joined(parts: tuple[Batch, ...]) -> Batch:
-    names = [field.name for field in dataclasses.fields(Batch)]
-    return Batch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def test_a_batch_must_divide_over_the_processes(config):
@@ -226,7 +223,7 @@ def test_the_released_rule_reaches_training_and_evaluation(config):
     released = dataclasses.replace(config, sampling_rule="released")
 
     def times(config: DataConfig, num_clips: int, **options) -> np.ndarray:
-        batches = list(video_batches(config, ids, batch_size=2, num_clips=num_clips, **options))
+        batches = list(video_batches(config, ids, batch_size=2, num_clips=[num_clips], **options))
         return batches[0].clip_times
 
     assert (times(released, 4)[:, 0, 0] == 0.0).all()  # theirs start with the video
@@ -245,7 +242,7 @@ def test_too_little_shared_memory_is_said_before_the_first_batch(config, monkeyp
     with pytest.raises(UserError, match=r"2 workers .* need .* GiB of shared memory"):
         train_batches(config, TASK, batch_size=2, seed=0)
     with pytest.raises(UserError, match=r"2 workers .* need .* GiB of shared memory"):
-        next(video_batches(config, ["test_00000"], batch_size=1, num_clips=1))
+        next(video_batches(config, ["test_00000"], batch_size=1, num_clips=[1]))
 
 
 @pytest.mark.parametrize("is_of_ffmpeg", [False, True])
@@ -275,7 +272,7 @@ def test_negatives_are_other_texts_of_other_videos():
     ]
     examples = RetrievalExamples(captions, 1)
     drawn = {
-        index: {examples.texts_and_labels(index, np.random.default_rng(s))[0][1] for s in range(60)}
+        index: {examples.draw(index, np.random.default_rng(s)).texts[1] for s in range(60)}
         for index in range(len(captions))
     }
     assert drawn == {
@@ -300,12 +297,12 @@ def test_captions_without_negatives_are_refused_at_once(config, data_dir, tmp_pa
 
 def test_evaluation_sees_each_video_once_and_fills_the_last_batch(config, data_dir):
     ids = [c.video_id for c in read_records(data_dir, Caption, "test")][:7]
-    batches = list(video_batches(config, ids, batch_size=3, num_clips=4))
+    batches = list(video_batches(config, ids, batch_size=3, num_clips=[4]))
     assert [b.video_ids for b in batches] == [tuple(ids[:3]), tuple(ids[3:6]), (ids[6],)]
     assert [b.example_mask.tolist() for b in batches] == [[True] * 3, [True] * 3, [True, False, False]]
     assert all(b.frames.shape == (3, 4, 2, 32, 32, 3) for b in batches)
     assert not batches[2].frames[1:].any()
-    alone = list(video_batches(config, ids, batch_size=1, num_clips=4))
+    alone = list(video_batches(config, ids, batch_size=1, num_clips=[4]))
     for row, video_id in enumerate(ids):
         batch = batches[row // 3]
         np.testing.assert_array_equal(batch.frames[row % 3], alone[row].frames[0])
@@ -320,16 +317,41 @@ def test_evaluation_can_sample_at_random_reproducibly(config):
     one = [
         b.frames
         for b in video_batches(
-            config, ["test_00000", "test_00001"], batch_size=2, num_clips=2, sampling="random"
+            config, ["test_00000", "test_00001"], batch_size=2, num_clips=[2], sampling="random"
         )
     ]
     two = [
         b.frames
         for b in video_batches(
-            config, ["test_00001", "test_00000"], batch_size=2, num_clips=2, sampling="random"
+            config, ["test_00001", "test_00000"], batch_size=2, num_clips=[2], sampling="random"
         )
     ]
     np.testing.assert_array_equal(one[0], two[0][::-1])
+
+
+def test_several_numbers_of_clips_come_from_reading_a_video_once(config, monkeypatch):
+    reads = []
+    read = clips.read_frames
+    monkeypatch.setattr(clips, "read_frames", lambda *a: reads.append(a) or read(*a))
+    together = list(video_batches(config, ["test_00000"], batch_size=1, num_clips=[1, 4]))
+    assert len(reads) == 1
+    for count, part in ((1, slice(0, 1)), (4, slice(1, 5))):
+        (alone,) = video_batches(config, ["test_00000"], batch_size=1, num_clips=[count])
+        np.testing.assert_array_equal(together[0].frames[:, part], alone.frames)
+        np.testing.assert_array_equal(together[0].clip_times[:, part], alone.clip_times)
+
+
+def test_clips_of_training_may_be_uniform(config):
+    config = dataclasses.replace(config, sampling="uniform")
+    corpus = open_corpus(config.data_dir)
+    spread = [
+        sample_video(corpus.read(video_id), config, num_clips=[config.num_clips], sampling="uniform")[0]
+        for video_id in corpus.ids
+        if video_id.startswith("train")
+    ]
+    (batch,) = take(config, 1)
+    for frames in batch.frames:
+        assert any(np.array_equal(frames, of_video) for of_video in spread)
 
 
 @pytest.fixture
@@ -351,7 +373,7 @@ def test_a_video_that_does_not_decode_is_named_and_never_replaced(config, damage
     config = dataclasses.replace(config, data_dir=str(damaged_dir), num_workers=num_workers)
     message = r"^cannot read the video bad: [^\n]*$"  # as it is, with nothing added by workers
     with pytest.raises(UnreadableVideo, match=message):
-        list(video_batches(config, open_corpus(damaged_dir).ids, batch_size=1, num_clips=2))
+        list(video_batches(config, open_corpus(damaged_dir).ids, batch_size=1, num_clips=[2]))
     with pytest.raises(UnreadableVideo, match=message):
         take(config, 2, batch_size=2)
 
@@ -362,9 +384,9 @@ def test_missing_data_are_explained(config, damaged_dir, tmp_path):
     with pytest.raises(UserError, match="no vocabulary at"):
         take(dataclasses.replace(config, vocab=str(tmp_path / "nowhere")), 1)
     with pytest.raises(UserError, match="1 videos asked for, 'nobody' first, are not in"):
-        list(video_batches(config, ["test_00000", "nobody"], batch_size=1, num_clips=1))
+        list(video_batches(config, ["test_00000", "nobody"], batch_size=1, num_clips=[1]))
     with pytest.raises(UserError, match="'test_00001' is asked for twice; name every video once"):
-        list(video_batches(config, ["test_00000", "test_00001", "test_00001"], batch_size=1, num_clips=1))
+        list(video_batches(config, ["test_00000", "test_00001", "test_00001"], batch_size=1, num_clips=[1]))
     records = records_path(damaged_dir, Caption, "train")
     captions = read_records(damaged_dir, Caption, "train")
     write_records(records, [*captions, Caption(id="0", video_id="gone", text="x")])

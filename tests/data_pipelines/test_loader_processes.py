@@ -40,7 +40,7 @@ def test_closing_leaves_no_shared_memory_behind(data_dir):
         time.sleep(1)  # until workers have nothing to do
         batches.close()
         videos = [f"test_{n:05}" for n in range(5)]
-        kept = kept, list(video_batches(config, videos, batch_size=1, num_clips=1))
+        kept = kept, list(video_batches(config, videos, batch_size=1, num_clips=[1]))
         assert not multiprocessing.active_children()
         time.sleep(1)  # Grain deletes in a thread
         """,

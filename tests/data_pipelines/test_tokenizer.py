@@ -33,6 +33,25 @@ def test_long_texts_keep_their_separator(vocab_path):
     assert mask.all()
 
 
+def test_missing_texts_are_empty_rows(vocab_path):
+    tokenizer = load_tokenizer(vocab_path)
+    ids, mask = tokenizer.encode(["a star"], 6, num_rows=3)
+    alone, _ = tokenizer.encode(["a star"], 6)
+    np.testing.assert_array_equal(ids, [*alone, [0] * 6, [0] * 6])
+    assert mask.any(-1).tolist() == [True, False, False]
+
+
+def test_texts_that_lose_their_end_are_counted(vocab_path):
+    tokenizer = load_tokenizer(vocab_path)
+    texts = ["a star", "a ball a star", "a " * 2000]  # with [CLS] and [SEP] 4, 6 and 2,002 tokens
+    said = tokenizer.note_on_length(texts, 6)
+    assert said.startswith("1 of 3 texts have more than --data.max-text-length 6 tokens and lose their end")
+    assert said.endswith("the longest has 2,002")
+    assert tokenizer.note_on_length(texts, 5).startswith("2 of 3 texts")
+    assert tokenizer.note_on_length(texts[:2], 6) is None
+    assert tokenizer.note_on_length([], 6) is None
+
+
 def test_ids_equal_those_of_transformers(vocab_path):
     from transformers import BertTokenizerFast
 

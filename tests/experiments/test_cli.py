@@ -68,9 +68,13 @@ def test_training_writes_a_run(run_dir, data_dir):
 def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, capsys):
     main(["evaluate", str(run_dir), "--num-clips", "1", "3", "--out", str(tmp_path), "--batch-size", "4"])
     results = json.loads((tmp_path / "results.json").read_text())
+    assert results["metrics"].keys() == results["intervals"].keys() == {"1", "3"}
     for direction in ("text_to_video", "video_to_text"):
-        assert results[direction].keys() == {"1", "3"}
-        assert results[direction]["3"].keys() >= {"r1", "r5", "r10", "median_rank", "mean_rank"}
+        names = {f"{direction}/{name}" for name in ("r1", "r5", "r10", "median_rank", "mean_rank")}
+        assert results["metrics"]["3"].keys() >= names
+        for name in names:
+            low, high = results["intervals"]["3"][name]
+            assert low <= results["metrics"]["3"][name] <= high
     run = results["run"]
     assert (run["split"], run["num_videos"], run["num_captions"]) == ("test", 6, 6)
     for factor in (
@@ -93,8 +97,9 @@ def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, ca
 
     main(["evaluate", str(run_dir), "--num-clips", "2", "--out", str(tmp_path)])
     merged = json.loads((tmp_path / "results.json").read_text())
-    assert merged["text_to_video"].keys() == {"1", "2", "3"}
-    assert merged["video_to_text"]["3"] == results["video_to_text"]["3"]
+    assert merged["metrics"].keys() == {"1", "2", "3"}
+    assert merged["metrics"]["3"] == results["metrics"]["3"]
+    assert merged["intervals"]["3"] == results["intervals"]["3"]
 
     one = tmp_path / "one"
     main(["evaluate", str(run_dir), "--num-clips", "3", "--out", str(one), "--batch-size", "1"])
@@ -102,7 +107,7 @@ def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, ca
         np.load(one / "scores-test-3-clips.npz")["match_logits"], scores["match_logits"], rtol=1e-4, atol=1e-5
     )
     assert (
-        json.loads((one / "results.json").read_text())["text_to_video"]["3"] == results["text_to_video"]["3"]
+        json.loads((one / "results.json").read_text())["metrics"]["3"] == results["metrics"]["3"]
     )
 
 

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.heads import (
     ClassifierHeadConfig,
     HeadConfig,
     PretrainingHeadConfig,
     RegressionHeadConfig,
 )
-from clipbert_jax.tasks.losses import cross_entropy
+from clipbert_jax.tasks.losses import binary_cross_entropy, cross_entropy, squared_error
+from clipbert_jax.tasks.retrieval import Retrieval
 from tests.goldens import golden
 
 TOLERANCE = 1e-12
@@ -95,6 +98,43 @@ def test_cross_entropy_equals_the_original(name):
     case = golden.load_case("03_heads")
     losses = cross_entropy(jnp.asarray(case[f"f64/{name}/logits"]), jnp.asarray(case[f"in/{name}/labels"]))
     np.testing.assert_allclose(losses, case[f"f64/{name}/loss"], rtol=TOLERANCE)
+
+
+def test_binary_cross_entropy_equals_the_original():
+    case = golden.load_case("03_heads")
+    losses = binary_cross_entropy(
+        jnp.asarray(case["f64/vqa_bce/logits"]), jnp.asarray(case["in/vqa_bce/labels"], jnp.float64)
+    )
+    np.testing.assert_allclose(losses, case["f64/vqa_bce/loss"], rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["seqcls_mse", "regression_eval", "regression_train"])
+def test_squared_error_equals_the_original(name):
+    case = golden.load_case("03_heads")
+    values, targets = case[f"f64/{name}/logits"][:, 0], jnp.asarray(case[f"in/{name}/labels"], jnp.float64)
+    losses = squared_error(jnp.asarray(values), targets)
+    np.testing.assert_allclose(losses, case[f"f64/{name}/loss"], rtol=TOLERANCE)
+
+
+def test_rank_loss_equals_the_original():
+    case = golden.load_case("03_heads")
+    # Three videos, each with one matching text and two others after it.
+    logits, labels = (case[name].reshape(3, 3) for name in ("f64/ret_rank/logits", "in/ret_rank/labels"))
+    assert (labels == [1, 0, 0]).all()
+    scores = jnp.asarray(logits)[:, None, :, None]
+    output = ClipBertOutput(scores=scores, token_scores=None, pooled=jnp.zeros((3, 1, 3, 1)))
+    batch = Batch(
+        frames=np.zeros((3, 1, 1, 8, 8, 3), np.uint8),
+        text_ids=np.zeros((3, 3, 1), np.int32),
+        text_mask=np.ones((3, 3, 1), bool),
+        text_valid=np.ones((3, 3), bool),
+        labels=labels,
+        example_mask=np.ones(3, bool),
+    )
+    task = Retrieval(loss="rank", margin=0.2)
+    is_pair = np.asarray(task.loss_weights(batch)["rank"]) > 0
+    losses = np.asarray(task.losses(output, batch)["rank"])[is_pair].reshape(3, 2)
+    np.testing.assert_allclose(losses, case["f64/ret_rank/loss"], rtol=TOLERANCE)
 
 
 def test_pretraining_head_equals_the_original(pretraining_model):

@@ -1,0 +1,28 @@
+"""Open-ended questions on your own videos, from nothing, with the small model.
+
+Command:   clipbert prepare table --table questions.csv --videos DIR --data-dir data/mine
+           clipbert train folder/open_ended_qa --data-dir data/mine --workdir runs/mine
+           clipbert evaluate runs/mine --num-clips 1 8
+
+Data:      questions.csv with the columns video, question and answer, and split: train, validation or test.
+
+Hardware:  a laptop for some dozens of videos.
+
+Expect:    not measured; results.json has beside each number what guessing or the best constant answer gets.
+"""
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from experiments.configs.bases import FOLDER_TRAINING, FOLDER_VIDEOS, SMALL_OPTIMIZER
+from experiments.experiment import Experiment
+
+
+def experiment() -> Experiment:
+    """Return the experiment."""
+    return Experiment(
+        model=ClipBertConfig.tiny(vocab_size=0),
+        task=OpenEndedQA(),
+        data=FOLDER_VIDEOS,
+        optimizer=SMALL_OPTIMIZER,
+        train=FOLDER_TRAINING,
+    )

@@ -1,0 +1,30 @@
+r"""MSRVTT-QA, open-ended questions, preset `released`.
+
+Command:   clipbert prepare msrvtt_qa --videos MSRVTT.zip --data-dir data/msrvtt_qa \
+               --vocab bert-base-uncased --train train_qa.json --validation val_qa.json \
+               --test test_qa.json
+           clipbert train msrvtt/qa_released --data-dir data/msrvtt_qa --workdir runs/msrvtt_qa_released \
+               --init.model runs/pretraining --data.num-workers 8
+           clipbert evaluate runs/msrvtt_qa_released --num-clips 1 8 16
+
+Data:      158,581 questions to train on, 12,278 to validate and 72,821 to test, on all 10,000 MSR-VTT
+           videos; a data directory made by protocol 7k lacks some of the test videos.
+
+Hardware:  8 GPUs (not known of the original), each 16 videos with a question: 128 in an update. Hours: not
+           measured.
+
+Expect:    accuracy 37.4 % (paper).
+
+Preset:    released: the original's released config with the quirks of its code, in bfloat16, not fp16.
+           Differs from msrvtt/qa_paper in data.sampling_rule, task.num_answers (1,500, and no less if the
+           data have fewer), optimizer.algorithm and optimizer.schedule_rule.
+"""
+
+from experiments.configs import msrvtt_qa_paper
+from experiments.configs.bases import released
+from experiments.experiment import Experiment
+
+
+def experiment() -> Experiment:
+    """Return the experiment."""
+    return released(msrvtt_qa_paper.experiment(), num_answers=1500)
