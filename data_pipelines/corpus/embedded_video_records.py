@@ -32,7 +32,7 @@ NUM_LISTED = (4, 5)
 def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[type, list[Any]]:
     """Return the records of a split by kind; train videos have one or two captions, others one.
 
-    Wrong options and wrong answers are as frequent as right ones; counts are, from 0 to 3.
+    Counts from 0 to 3 are equally frequent.
     """
     rng = np.random.default_rng([plans[0].seed, 10 + SPLITS.index(split)])
     of_kind: dict[type, list[Any]] = {

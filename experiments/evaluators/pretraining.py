@@ -60,8 +60,10 @@ class PretrainingEvaluator(QueryEvaluator):
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
         """Return the guessed words of the right caption [p l], and the match logits of both [p 2]."""
+        # A model may have more word embeddings than there are words.
+        logits = self._task.token_logits(output)[:, 0, :, : len(self._tokens)]
         return {
-            "words": jnp.argmax(self._task.token_logits(output)[:, 0], axis=-1),
+            "words": jnp.argmax(logits, axis=-1),
             "match_logits": self._task.match_logit(output.scores),
         }
 

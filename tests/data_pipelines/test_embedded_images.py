@@ -17,6 +17,7 @@ from data_pipelines.corpus.embedded_image_records import image_records
 from data_pipelines.corpus.embedded_images import _plan_split, prepare_embedded_images
 from data_pipelines.corpus.embedded_texts import object_name
 from data_pipelines.decode import read_frames
+from experiments.cli import main
 
 LEVELS = ("easy", "medium", "hard")
 SIZES = {"num_train": 12, "num_validation": 4, "num_test": 40}
@@ -157,6 +158,13 @@ def test_what_was_built_is_written_down(images_dir):
         assert {a for q in read_records(images_dir, SoftQuestion, split) for a in q.answer_scores} <= {
             *answers
         }
+
+
+def test_the_command_makes_the_same(images_dir, tmp_path, capsys):
+    sizes = [f"--{name.replace('_', '-')}={count}" for name, count in SIZES.items()]
+    main(["prepare", "demo_images", "--data-dir", str(tmp_path / "data"), "--num-workers", "0", *sizes])
+    assert "56 images" in capsys.readouterr().out
+    assert files_below(tmp_path / "data") == files_below(images_dir)
 
 
 def test_impossible_requests_are_refused(tmp_path):
