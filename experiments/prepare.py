@@ -46,9 +46,9 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemo:
-    """Generate the embedded corpus: H.264 videos of short events, with captions, questions and counts.
+    """Generate the embedded corpus: H.264 videos of short events, with captions and questions.
 
-    Images of the same objects, for pretraining and image QA, come from `clipbert prepare demo_images`.
+    Images of the same objects, for the other tasks, come from `clipbert prepare demo_images`.
     """
 
     data_dir: Path = Path("data/demo")

@@ -24,7 +24,7 @@ from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters, split_model
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep
+from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.run_directory import claim, list_differences, read_config
@@ -70,7 +70,7 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
     check_model(experiment)
     validate = make_validate(experiment) if experiment.train.num_validations else None
     model = make_model(experiment)
-    if experiment.init.model is not None and not (workdir / "checkpoints").is_dir():
+    if experiment.init.model is not None and not has_checkpoint(workdir):
         notes += initial_weights(experiment, model)
     resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
     if jax.process_index() == 0:
@@ -244,8 +244,18 @@ AT_LEAST_ONE = {
         "log_every_steps",
         "save_every_steps",
         "num_kept_checkpoints",
+        "num_validation_clips",
     ),
 }
+
+
+AT_LEAST_ZERO = (
+    ("data", "num_workers"),
+    ("train", "seed"),
+    ("train", "num_epochs"),
+    ("train", "num_validations"),
+    ("train", "early_stop_validations"),
+)
 
 
 MAX_DECODE_TIMEOUT_SECONDS = 250.0
@@ -257,7 +267,7 @@ MIN_WORKER_MEMORY_GIB = 0.5
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """Refuse counts, seeds and frame rates that are too small.
+    """Refuse counts, seeds and frame rates that are too small, and an early stop without validations.
 
     Raises:
       UserError: there is one.
@@ -267,10 +277,12 @@ def check_numbers(experiment: Experiment) -> None:
             value = getattr(getattr(experiment, group), name)
             if value < 1:
                 raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 1, not {value}")
-    for group, name in (("data", "num_workers"), ("train", "seed")):
+    for group, name in AT_LEAST_ZERO:
         value = getattr(getattr(experiment, group), name)
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
+    if experiment.train.early_stop_validations and not experiment.train.num_validations:
+        raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
     for name in ("fps", "decode_timeout_seconds"):
         value = getattr(experiment.data, name)
         if not value > 0:

@@ -120,6 +120,12 @@ class Checkpointer:
         self._manager.close()
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Return whether a run has a complete checkpoint, and so goes on from there."""
+    directory = workdir.resolve() / "checkpoints"
+    return directory.is_dir() and bool(ocp.utils.checkpoint_steps(directory))
+
+
 class SavedCheckpoint:
     """One checkpoint of a run, to be read on any number of devices of any kind."""
 

@@ -124,9 +124,11 @@ def train(
                 state, metrics = train_step(state, batch)
                 reporter.after_step(step, metrics, batches.wait_seconds)
                 if validate is not None and step in due:
+                    jax.block_until_ready(state.params)
+                    start = time.perf_counter()
                     result = validate({**state.params, **state.frozen})
                     course = course.after(step, result.score, patience=config.early_stop_validations)
-                    reporter.after_validation(step, result.metrics, course)
+                    reporter.after_validation(step, result.metrics, course, time.perf_counter() - start)
                 is_last = step == config.num_steps or course.has_stopped or interruption.is_requested
                 if is_last or step in due or step % config.save_every_steps == 0:
                     checkpointer.save(state, batches.state, course)
@@ -207,13 +209,14 @@ class _Reporter:
         self._writer.write(record)
         self._log(self._line(record, is_first=is_first))
 
-    def after_validation(self, step: int, metrics: Mapping[str, float], course: ValidationCourse) -> None:
+    def after_validation(
+        self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float
+    ) -> None:
         """Log a validation; its time does not count as the steps'."""
-        now = time.perf_counter()
+        self._last_time += seconds
         if self._after_compile is not None:
             compiled_step, compiled_time = self._after_compile
-            self._after_compile = (compiled_step, compiled_time + now - self._last_time)
-        self._last_time = now
+            self._after_compile = (compiled_step, compiled_time + seconds)
         if self._writer is None:
             return
         self._writer.write({"step": step, **{f"validation/{name}": x for name, x in metrics.items()}})

@@ -2,7 +2,7 @@
 
 This module makes the data directory of the videos, `embedded_images` that of images of the same objects.
 `embedded_texts` says what there is to be seen and asked, `embedded_video_records` makes captions, choices,
-open questions and counts of it.
+open questions of it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def prepare_embedded(
 
     Test and validation videos have one caption each, all different as sets of events; train videos have one
     or two. With level easy every set of objects of the test split also occurs in train, in other videos.
-    Every video has one question of each kind: multiple choice, open, counting.
+    Every video has a question with options and an open one.
 
     Args:
       data_dir: where; must not exist unless `overwrite`.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations.records import Caption, SoftQuestion
+from data_pipelines.annotations.records import Caption, Count, SoftQuestion
 from data_pipelines.annotations.store import SPLITS
 from data_pipelines.annotations.vqa_answers import score_answers
 from data_pipelines.corpus.embedded_drawing import STATES, Event
@@ -20,17 +20,22 @@ from data_pipelines.corpus.embedded_texts import (
     all_events,
     balanced,
     captions,
+    event_text,
     object_name,
 )
 
 NUM_CAPTIONS = 2
+NUM_COUNTS = 2
+"""Counting questions of an image."""
+NUM_LISTED = 3
+"""Events that a counting question lists."""
 NUM_PEOPLE = 10
 _SHARE_OF_DISSENT = {0: 0.7, 1: 0.2, 2: 0.1}
 """How many of the ten say something else, and in which share of the questions."""
 
 
 def image_records(plans: Sequence[ImagePlan], split: str, level: Level) -> dict[type, list[Any]]:
-    """Return the records of a split by kind: two captions of every image, and three questions or more."""
+    """Return the records of a split by kind: of every image captions, soft questions and counts."""
     rng = np.random.default_rng([plans[0].seed, 30 + SPLITS.index(split)])
     of_kind: dict[type, list[Any]] = {
         Caption: [c for plan in plans for c in captions(plan.video_id, plan.objects, NUM_CAPTIONS, rng)]
@@ -46,7 +51,23 @@ def image_records(plans: Sequence[ImagePlan], split: str, level: Level) -> dict[
             *_what_it_does(plan, level, rng),
         )
     ]
+    of_kind[Count] = [_count(plan, i, level, rng) for plan in plans for i in range(NUM_COUNTS)]
     return of_kind
+
+
+def _count(plan: ImagePlan, number: int, level: Level, rng: np.random.Generator) -> Count:
+    """List events of which some are in the image, as likely none as all; the list is always as long."""
+    count = int(rng.integers(min(len(plan.objects), NUM_LISTED) + 1))
+    others = [event for event in all_events(level) if event not in plan.objects]
+    listed = [plan.objects[i] for i in rng.choice(len(plan.objects), count, replace=False)]
+    listed += [others[i] for i in rng.choice(len(others), NUM_LISTED - count, replace=False)]
+    *names, last = (event_text(listed[i]) for i in rng.permutation(NUM_LISTED))
+    return Count(
+        id=f"{plan.video_id}_count_{number}",
+        video_id=plan.video_id,
+        question=QUESTIONS[level].count.format(f"{' , '.join(names)} and {last}"),
+        count=count,
+    )
 
 
 def _is_there(plan: ImagePlan, answer: str, level: Level, rng: np.random.Generator) -> SoftQuestion:

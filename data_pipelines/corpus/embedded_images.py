@@ -44,9 +44,10 @@ def prepare_embedded_images(
 ) -> Path:
     """Make a data directory of generated images, captions and questions; same options, same bytes.
 
-    Every image has two captions and at least three questions: whether an object is there (half of the answers
-    are yes), how many objects there are, and which object is at a place. Answers have the scores of VQA, from
-    ten simulated people. In each split no set of objects is shown again before all of its size were.
+    Every image has two captions and at least three soft questions: whether an object is there (half of the
+    answers are yes), how many objects there are, and which object is at a place. Answers have the scores of
+    VQA, from ten simulated people. Two counting questions list objects, of which some
+    are there. In each split no set of objects is shown again before all of its size were.
 
     Args:
       data_dir: where; must not exist unless `overwrite`.

@@ -52,14 +52,14 @@ class Questions:
 _ABOUT_OBJECTS = Questions(
     choice="which object appears ?",
     open="which object appears besides the {} and the {} ?",
-    count="how many of these appear : {} ?",
+    count="how many of these are there : {} ?",
     is_there="is there a {} ?",
     how_many="how many objects are there ?",
 )
 _ABOUT_STATES = Questions(
     choice="what happens ?",
     open="what does the {} do ?",
-    count="how many of these happen : {} ?",
+    count="how many of these are there : {} ?",
     is_there="is there a {} that {} ?",
     how_many="how many different objects are there ?",  # one that doubles is one
 )

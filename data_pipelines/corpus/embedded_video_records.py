@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS
 from data_pipelines.corpus.embedded_texts import (
     QUESTIONS,
     Level,
     all_events,
-    balanced,
     captions,
     event_text,
     object_name,
@@ -25,17 +24,12 @@ from data_pipelines.corpus.embedded_texts import (
 from data_pipelines.corpus.embedded_video import VideoPlan
 
 NUM_OPTIONS = 5
-NUM_LISTED = (4, 5)
-"""Events that a counting question lists."""
 
 
 def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[type, list[Any]]:
-    """Return the records of a split by kind; train videos have one or two captions, others one.
-
-    Counts from 0 to 3 are equally frequent.
-    """
+    """Return the records of a split by kind; train videos have one or two captions, others one."""
     rng = np.random.default_rng([plans[0].seed, 10 + SPLITS.index(split)])
-    of_kind: dict[type, list[Any]] = {
+    return {
         Caption: [
             caption
             for plan in plans
@@ -46,9 +40,6 @@ def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[
         MultipleChoice: [_multiple_choice(plan, level, rng) for plan in plans],
         OpenQuestion: [_open_question(plan, level, rng) for plan in plans],
     }
-    counts = balanced(range(len(plans[0].events) + 1), len(plans), rng)
-    of_kind[Count] = [_count(plan, count, level, rng) for plan, count in zip(plans, counts, strict=True)]
-    return of_kind
 
 
 def _multiple_choice(plan: VideoPlan, level: Level, rng: np.random.Generator) -> MultipleChoice:
@@ -79,19 +70,4 @@ def _open_question(plan: VideoPlan, level: Level, rng: np.random.Generator) -> O
         question=question,
         answer=answer,
         question_type=question_type,
-    )
-
-
-def _count(plan: VideoPlan, count: int, level: Level, rng: np.random.Generator) -> Count:
-    """List events of which so many happen; how many are listed says nothing about the answer."""
-    others = [event for event in all_events(level) if event not in plan.events]
-    num_others = int(rng.choice(NUM_LISTED)) - count
-    listed = [plan.events[i] for i in rng.choice(len(plan.events), count, replace=False)]
-    listed += [others[i] for i in rng.choice(len(others), num_others, replace=False)]
-    *names, last = (event_text(listed[i]) for i in rng.permutation(len(listed)))
-    return Count(
-        id=f"{plan.video_id}_count",
-        video_id=plan.video_id,
-        question=QUESTIONS[level].count.format(f"{' , '.join(names)} and {last}"),
-        count=count,
     )

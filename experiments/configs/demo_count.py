@@ -1,8 +1,8 @@
-"""Counting on the embedded corpus, from nothing: how many of these objects appear?
+"""Counting on the embedded images, from nothing: how many of these objects are there?
 
-Command:   clipbert prepare demo --data-dir data/demo
-           clipbert train demo/count --data-dir data/demo --workdir runs/demo_count
-           clipbert evaluate runs/demo_count --num-clips 1 2 4 8
+Command:   clipbert prepare demo_images --data-dir data/demo_images
+           clipbert train demo/count --data-dir data/demo_images --workdir runs/demo_count
+           clipbert evaluate runs/demo_count --num-clips 1
 
 Hardware:  a laptop; some minutes on 2 CPU cores.
 
@@ -14,7 +14,7 @@ import dataclasses
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.training.loop import TrainConfig
-from experiments.configs.bases import DEMO_VIDEOS, SMALL_OPTIMIZER
+from experiments.configs.bases import DEMO_IMAGES, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 
 
@@ -22,8 +22,8 @@ def experiment() -> Experiment:
     """Return the experiment."""
     return Experiment(
         model=ClipBertConfig.tiny(),
-        task=CountQA(max_count=3),
-        data=dataclasses.replace(DEMO_VIDEOS, max_text_length=28),
+        task=CountQA(max_count=3, num_questions=2),
+        data=dataclasses.replace(DEMO_IMAGES, max_text_length=20),
         optimizer=SMALL_OPTIMIZER,
-        train=TrainConfig(num_steps=600, batch_size=32, log_every_steps=20, save_every_steps=200),
+        train=TrainConfig(num_steps=1500, batch_size=32, log_every_steps=50, save_every_steps=500),
     )

@@ -1,8 +1,8 @@
 """The runs of `make findings`: one small experiment, and what each run changes in it.
 
-Questions about generated videos, of which a clip shows a part at most, are answered with one of ten objects. All
-but the runs from scratch start from a model that was pretrained on generated images, as the paper's start from
-one that was pretrained on COCO and Visual Genome.
+Questions about generated videos, of which a clip shows a part at most, are answered with one of ten objects.
+All but the runs from scratch start from a model that was pretrained on generated images, as the paper's start
+from one that was pretrained on COCO and Visual Genome.
 """
 
 from __future__ import annotations

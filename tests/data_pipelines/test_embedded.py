@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS, read_answers, read_records
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import _plan_split, prepare_embedded
@@ -114,22 +114,6 @@ def test_questions_have_one_right_answer(level, tmp_path):
                 assert {f"a {name}" for name in asked | {question.answer}} == texts
             assert "[UNK]" not in tokenizer.split(question.question + " " + question.answer)
             assert question.answer in read_answers(data_dir, OpenQuestion)
-        for question in read_records(data_dir, Count, split):
-            listed = question.question.partition(":")[2].removesuffix("?")
-            assert len(events_of(listed)) in (4, 5)
-            assert len(events_of(listed) & events[question.video_id]) == question.count
-            assert "[UNK]" not in tokenizer.split(question.question)
-
-
-@pytest.mark.parametrize("level", ["easy", "medium", "hard"])
-def test_numbers_of_events_are_equally_frequent_whatever_is_listed(level):
-    plans = _plan_split("train", level, 400, seed=3)
-    of_kind = video_records(plans, "train", level)
-    counts = [question.count for question in of_kind[Count]]
-    assert np.bincount(counts).tolist() == [100] * 4
-    lengths = np.array([len(events_of(q.question.partition(":")[2])) for q in of_kind[Count]])
-    means = [np.mean(np.array(counts)[lengths == length]) for length in (4, 5)]
-    assert abs(means[0] - means[1]) < 0.3
 
 
 def test_texts_stay_as_they_are():

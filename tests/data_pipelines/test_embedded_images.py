@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import collections
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.records import Caption, SoftQuestion
+from data_pipelines.annotations.records import Caption, Count, SoftQuestion
 from data_pipelines.annotations.store import SPLITS, read_answers, read_records
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded_drawing import OBJECTS, Event
 from data_pipelines.corpus.embedded_image import ImagePlan, make_image
 from data_pipelines.corpus.embedded_image_records import image_records
 from data_pipelines.corpus.embedded_images import _plan_split, prepare_embedded_images
-from data_pipelines.corpus.embedded_texts import object_name
+from data_pipelines.corpus.embedded_texts import event_text, object_name
 from data_pipelines.decode import read_frames
 from experiments.cli import main
 
@@ -115,6 +116,21 @@ def test_texts_alone_do_not_give_answers_away(level):
     of_place = collections.Counter(right_answer(q) for q in questions if q.question_type == "which object")
     names = {object_name(event) for plan in plans for event in plan.objects}
     assert max(of_place.values()) < 2 * sum(of_place.values()) / len(names)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_counts_are_of_the_listed_objects_that_are_there(level):
+    plans = _plan_split("train", level, 400, seed=3)
+    objects = {plan.video_id: {event_text(event) for event in plan.objects} for plan in plans}
+    questions = image_records(plans, "train", level)[Count]
+    assert len(questions) == 2 * len(plans)
+    for question in questions:
+        listed = re.split(r" , | and ", question.question.partition(" : ")[2].removesuffix(" ?"))
+        assert len(set(listed)) == 3
+        assert len(objects[question.video_id] & set(listed)) == question.count
+    shares = np.bincount([question.count for question in questions]) / len(questions)
+    assert len(shares) == 4
+    assert shares.max() < 0.45
 
 
 @pytest.mark.parametrize("level", LEVELS)
