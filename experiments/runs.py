@@ -34,6 +34,7 @@ from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import answer_kind, record_kind
 from data_pipelines.loader import train_batches
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from experiments.evaluators.answers import SoftQuestionEvaluator
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make import make_evaluator
 from experiments.experiment import FREE_FIELDS, AnyTask, Experiment, from_json, to_json
@@ -128,19 +129,25 @@ def make_validate(experiment: Experiment) -> Validate:
     Every process does all of it on one of its devices, to the same numbers, and so decides alike.
 
     Raises:
-      UserError: there is no validation split.
+      UserError: there is no validation split, or its answers are withheld.
     """
     tokenizer, count = experiment.data.load_tokenizer(), experiment.train.num_validation_clips
     data = dataclasses.replace(experiment.data, data_dir=experiment.data.sources[0][0])
     options = TextOptions(tokenizer=tokenizer, max_length=data.max_text_length)
-    evaluator = make_evaluator(
-        experiment.task_name,
-        experiment.task,
-        data.data_dir,
-        "validation",
-        options,
-        answers=training_answers(experiment),
-    )
+    try:
+        evaluator = make_evaluator(
+            experiment.task_name,
+            experiment.task,
+            data.data_dir,
+            "validation",
+            options,
+            answers=training_answers(experiment),
+        )
+    except UserError as error:
+        raise UserError(f"{error}; or train without, with --train.num-validations 0") from error
+    if isinstance(evaluator, SoftQuestionEvaluator) and not evaluator.has_answers:
+        path = records_path(data.data_dir, record_kind(experiment.task), "validation")
+        raise UserError(f"{path} has no answers to validate on: train with --train.num-validations 0")
     scorer = Scorer(split_model(nnx.eval_shape(lambda: make_model(experiment)))[0], {})
 
     def validate(parameters: Parameters) -> ValidationResult:
@@ -150,9 +157,8 @@ def make_validate(experiment: Experiment) -> Validate:
         )
         try:
             metrics = evaluator.metrics(reduced[count])
-        except (
-            ValueError
-        ):  # not finite: training goes on or stops by its own rules, and this is never the best
+        except ValueError:
+            # Not finite: training goes on or stops by its own rules, and this is never the best.
             metrics = {evaluator.headline: math.nan}
         score = metrics[evaluator.headline] * (-1 if evaluator.is_lower_better else 1)
         return ValidationResult(score=score, metrics=metrics)

@@ -13,7 +13,7 @@ Data:      10,009 videos to train on and 4,917 of val_1 to test, with the captio
 Hardware:  8 GPUs (not known of the original), each 16 videos, in 2 accumulated parts: 256 in an update.
            Hours: not measured; the evaluation of 24 million pairs alone is long.
 
-Expect:    R@1 / 5 21.3 / 49.0 (paper).
+Expect:    R@1 / 5: 21.3 / 49.0 (paper).
 
 Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
            our behaviour: clips over the whole video, ranking without rounding, standard AdamW, the mean of

@@ -12,7 +12,7 @@ Data:      8,395 videos to train on, 1,065 to validate and 1,004 to test, with t
 Hardware:  8 GPUs (not known of the original), each 8 videos, in 4 accumulated parts: 256 in an update.
            Hours: not measured.
 
-Expect:    R@1 / 5 / 10 and median rank 20.4 / 48.0 / 60.8 / 6 (memory: unverified).
+Expect:    R@1 / 5 / 10 and median rank: 20.4 / 48.0 / 60.8 / 6 (memory: unverified).
 
 Preset:    released: the original's released config with the quirks of its code, in bfloat16, not fp16.
            Differs from didemo/retrieval_paper in data.sampling_rule, task.ranking_rule,

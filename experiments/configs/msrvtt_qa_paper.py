@@ -7,8 +7,8 @@ Command:   clipbert prepare msrvtt_qa --videos MSRVTT.zip --data-dir data/msrvtt
                --init.model runs/pretraining --data.num-workers 8
            clipbert evaluate runs/msrvtt_qa_paper --num-clips 1 8 16
 
-Data:      158,581 questions to train on, 12,278 to validate and 72,821 to test, on all 10,000 MSR-VTT
-           videos; a data directory made by protocol 7k lacks some of the test videos.
+Data:      158,581 questions to train on, 12,278 to validate and 72,821 to test, on the MSR-VTT videos; a
+           data directory made by protocol 7k lacks two thirds of the test videos.
 
 Hardware:  8 GPUs (not known of the original), each 16 videos with a question: 128 in an update. Hours: not
            measured.

@@ -12,7 +12,7 @@ Data:      protocol 7k: 7,010 videos with 20 captions each to train on, 1,000 te
 Hardware:  8 GPUs, each 16 videos: 128 in an update. The original took about 12 hours on 8 V100 (threads
            ClipBERT#36, #47); not measured here.
 
-Expect:    R@1 / 5 / 10 and median rank 22.0 / 46.8 / 59.9 / 6 (paper); a user's rerun of the original 21.0
+Expect:    R@1 / 5 / 10 and median rank: 22.0 / 46.8 / 59.9 / 6 (paper); a user's rerun of the original 21.0
            / 45.3 / 57.2 / 7 (thread ClipBERT#26). With how many test clips is not known.
 
 Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and

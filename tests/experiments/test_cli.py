@@ -9,31 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from clipbert_jax.training.metrics_writer import read_metrics
+from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
+from data_pipelines.annotations.store import answers_path, read_records, records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
+from experiments import runs
 from experiments.cli import main
 
+from .conftest import SMALL, fails
+
 ROOT = Path(__file__).parents[2]
-SMALL = (  # noqa: SIM905, reads better than a list
-    "--data.size 32 --data.num-clips 2 --train.batch-size 8 --train.num-steps 2 --model.fusion.num-layers 1 "
-    "--train.log-every-steps 1"
-).split()
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "demo"
-    return prepare_embedded(path, num_train=8, num_validation=2, num_test=6, num_workers=0)
-
-
-@pytest.fixture(scope="module")
-def run_dir(data_dir, tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "a"
-    main(["train", "demo/retrieval", "--data-dir", str(data_dir), "--workdir", str(path), *SMALL])
-    return path
 
 
 @pytest.fixture
@@ -43,72 +31,17 @@ def video(data_dir, tmp_path):
     return path
 
 
-def fails(arguments, capsys):
-    """Run a command that must fail; return what it says to the user."""
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    assert exit_.value.code == 2
-    said = capsys.readouterr()
-    text = said.err + said.out
-    assert "Traceback" not in text
-    return text
-
-
 def test_training_writes_a_run(run_dir, data_dir):
     config = json.loads((run_dir / "config.json").read_text())
     assert config["data"]["data_dir"] == str(data_dir)
     assert config["train"]["num_steps"] == 2
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [1, 2]
-    assert {"loss", "grad_norm", "videos_per_second", "input_wait_share"} <= records[0].keys()
+    *steps, validation = read_metrics(run_dir)
+    assert [record["step"] for record in steps] == [1, 2]
+    assert {"loss", "grad_norm", "videos_per_second", "input_wait_share"} <= steps[0].keys()
+    assert validation["step"] == 2
+    assert 0 <= validation["validation/text_to_video/r1"] <= 100
     assert (run_dir / "checkpoints" / "2").is_dir()
     assert (run_dir / "vocab.txt").read_text() == (data_dir / "vocab.txt").read_text()
-
-
-def test_evaluation_writes_metrics_scores_and_every_factor(run_dir, tmp_path, capsys):
-    main(["evaluate", str(run_dir), "--num-clips", "1", "3", "--out", str(tmp_path), "--batch-size", "4"])
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["metrics"].keys() == results["intervals"].keys() == {"1", "3"}
-    for direction in ("text_to_video", "video_to_text"):
-        names = {f"{direction}/{name}" for name in ("r1", "r5", "r10", "median_rank", "mean_rank")}
-        assert results["metrics"]["3"].keys() >= names
-        for name in names:
-            low, high = results["intervals"]["3"][name]
-            assert low <= results["metrics"]["3"][name] <= high
-    run = results["run"]
-    assert (run["split"], run["num_videos"], run["num_captions"]) == ("test", 6, 6)
-    for factor in (
-        "num_frames",
-        "size",
-        "fps",
-        "consensus",
-        "seed",
-        "versions",
-        "command",
-        "checkpoint_step",
-    ):
-        assert factor in run
-    scores = np.load(tmp_path / "scores-test-3-clips.npz")
-    assert scores["match_logits"].shape == (6, 6)
-    assert (
-        scores["video_ids"][scores["video_of_caption"]][0] == str(scores["caption_ids"][0]).rsplit("_", 1)[0]
-    )
-    assert "text to video" in capsys.readouterr().out
-
-    main(["evaluate", str(run_dir), "--num-clips", "2", "--out", str(tmp_path)])
-    merged = json.loads((tmp_path / "results.json").read_text())
-    assert merged["metrics"].keys() == {"1", "2", "3"}
-    assert merged["metrics"]["3"] == results["metrics"]["3"]
-    assert merged["intervals"]["3"] == results["intervals"]["3"]
-
-    one = tmp_path / "one"
-    main(["evaluate", str(run_dir), "--num-clips", "3", "--out", str(one), "--batch-size", "1"])
-    np.testing.assert_allclose(
-        np.load(one / "scores-test-3-clips.npz")["match_logits"], scores["match_logits"], rtol=1e-4, atol=1e-5
-    )
-    assert (
-        json.loads((one / "results.json").read_text())["metrics"]["3"] == results["metrics"]["3"]
-    )
 
 
 def test_prediction_names_the_clip(run_dir, video, capsys):
@@ -147,6 +80,11 @@ def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
         (["--data.max-text-length", "100"], "--data.max-text-length is 100"),
         (["--train.num-steps", "0"], "--train.num-steps must be at least 1"),
         (["--train.seed", "-1"], "--train.seed must be at least 0"),
+        (["--train.num-epochs", "-1"], "--train.num-epochs must be at least 0"),
+        (["--train.num-epochs", "nan"], "--train.num-epochs must be at least 0"),
+        (["--train.num-validations", "-1"], "--train.num-validations must be at least 0"),
+        (["--train.num-validation-clips", "0"], "--train.num-validation-clips must be at least 1"),
+        (["--train.early-stop-validations", "2"], "give --train.num-validations too"),
         (["--data.num-workers", "-1"], "--data.num-workers must be at least 0"),
         (["--model.fusion.num-heads", "0"], "the model cannot be built"),
         (["--data.fps", "0"], "--data.fps must be above 0"),
@@ -166,6 +104,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
 
 def test_a_run_directory_of_another_config_is_refused(run_dir, data_dir, capsys):
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", run_dir, *SMALL]
+    arguments += ["--train.num-validations", "1"]
     said = fails([*arguments, "--train.seed", "7", "--model.fusion.num-layers", "2"], capsys)
     assert "train.seed: 0 there, 7 now" in said
     assert "model.fusion.num_layers: 1 there, 2 now" in said
@@ -200,7 +139,7 @@ def test_a_run_of_eight_devices_is_used_on_one(run_dir, video):
 
 def test_other_data_under_the_same_settings_are_refused(run_dir, tmp_path, capsys):
     other = prepare_embedded(
-        tmp_path / "other", num_train=8, num_validation=2, num_test=6, seed=1, num_workers=0
+        tmp_path / "other", num_train=8, num_validation=3, num_test=6, seed=1, num_workers=0
     )
     vocabulary = (run_dir / "vocab.txt").read_text()
     said = fails(["train", "demo/retrieval", "--data-dir", other, "--workdir", run_dir, *SMALL], capsys)
@@ -288,3 +227,95 @@ def test_prepare_demo_does_not_overwrite(data_dir, capsys):
     said = fails(["prepare", "demo", "--data-dir", data_dir], capsys)
     assert str(data_dir) in said
     assert "overwrite" in said
+
+
+@pytest.fixture
+def changed_dir(data_dir, tmp_path):
+    """A copy of the videos whose records may be replaced."""
+    return shutil.copytree(data_dir, tmp_path / "data")
+
+
+def other_answers(folder):
+    answers_path(folder, OpenQuestion).write_text('["a comet"]')
+
+
+def no_answers(folder):
+    answers_path(folder, OpenQuestion).unlink()
+
+
+def no_options(folder):
+    replace_in_first_line(records_path(folder, MultipleChoice, "train"), options=[])
+
+
+def empty_caption(folder):
+    replace_in_first_line(records_path(folder, Caption, "train"), text=" ")
+
+
+def high_count(folder):
+    replace_in_first_line(records_path(folder, Count, "train"), id="many", count=7)
+
+
+def no_validation(folder):
+    records_path(folder, Caption, "validation").unlink()
+
+
+def replace_in_first_line(path, **values):
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), **values}), *rest]))
+
+
+@pytest.mark.parametrize(
+    ("task", "spoil", "expected"),
+    [
+        (
+            "open_ended_qa",
+            other_answers,
+            r"none of the 8 answers in .*train\.jsonl, '\w+' first, is in .*answers",
+        ),
+        ("open_ended_qa", no_answers, r"no answer vocabulary at .*answers\.json; use `clipbert prepare`"),
+        ("multiple_choice", no_options, r"train\.jsonl line 1 is a bad multiple choice: options must be two"),
+        ("retrieval", empty_caption, r"train\.jsonl line 1 is a bad caption: text is empty; correct it"),
+        (
+            "count",
+            high_count,
+            r"question 'many' in .*train\.jsonl has the count 7, out of .*--task\.max-count 3",
+        ),
+        ("retrieval", no_validation, r"no captions for split 'validation'.*--train\.num-validations 0"),
+    ],
+)
+def test_bad_records_are_refused_in_a_sentence(task, spoil, expected, changed_dir, tmp_path, capsys):
+    spoil(changed_dir)
+    arguments = ["train", f"demo/{task}", "--data-dir", changed_dir, "--workdir", tmp_path / "run"]
+    said = fails([*arguments, "--train.num-validations", "1"], capsys)
+    assert re.fullmatch(rf"clipbert: .*{expected}.*\n", said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_very_long_caption_is_cut_and_said(changed_dir, tmp_path, capsys):
+    replace_in_first_line(records_path(changed_dir, Caption, "train"), text="a ball " * 1000)
+    count = len(read_records(changed_dir, Caption, "train"))
+    main(
+        [
+            "train",
+            "demo/retrieval",
+            "--data-dir",
+            str(changed_dir),
+            "--workdir",
+            str(tmp_path / "run"),
+            *SMALL,
+        ]
+    )
+    said = capsys.readouterr().out
+    assert f"1 of {count} texts have more than --data.max-text-length 12 tokens and lose their end" in said
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.parametrize(("num_epochs", "num_steps"), [(0.0, 5), (1.0, 1), (2.5, 3), (0.001, 1)])
+def test_epochs_become_steps(num_epochs, num_steps, data_dir, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(runs, "train", lambda *args, config, **options: trained.append(config.num_steps))
+    write = ["--data-dir", str(data_dir), "--workdir", str(tmp_path / "run"), "--train.batch-size", "8"]
+    main(["train", "demo/count", *write, "--train.num-steps", "5", "--train.num-epochs", str(num_epochs)])
+    assert trained == [num_steps]  # of 8 questions
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
+    assert (config["num_steps"], config["num_epochs"]) == (num_steps, num_epochs)

@@ -35,8 +35,8 @@ from experiments.runs import check_numbers, make_model
 PAPER = [name.removesuffix("_paper") for name in EXPERIMENTS if name.endswith("_paper")]
 FULL_SIZE = [name for name, make in EXPERIMENTS.items() if make().model.fusion.hidden_size == 768]
 
-# The original's released settings: clips, frames, fps (images have none), size, batch on one GPU, accumulation,
-# texts of one video, learning rate, epochs, text length.
+# The original's released settings: clips, frames, fps (images have none), size, batch on one GPU,
+# accumulation, texts of one video, learning rate, epochs, text length.
 RELEASED = {
     "coco_vg/pretraining": (1, 1, None, 768, 32, 2, 2, 5e-5, 40, 30),
     "msrvtt/retrieval": (8, 2, 2, 448, 16, 1, 2, 5e-5, 20, 20),
@@ -195,8 +195,8 @@ def test_one_step_of_the_whole_model_traces(name):
 def program_of(experiment, *, is_shallow):
     """Return the experiment without what changes no shape, so that equal programs are traced once.
 
-    Shallow models have the widths and sizes of the experiment's, but one layer and one block in each stage: tracing
-    all of them takes four times as long.
+    Shallow models have the widths and sizes of the experiment's, but one layer and one block in each stage:
+    tracing all of them takes four times as long.
     """
     model, task = experiment.model, experiment.task
     if is_shallow:

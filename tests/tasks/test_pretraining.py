@@ -24,7 +24,7 @@ IN_MATCHING = [[[0, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]]
 IN_ALL = [[[0, 1, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 1]]]
 OF_REAL_TEXTS = [[[1, 1, 1], [1, 1, 1]], [[0, 0, 0], [1, 1, 1]]]
 EACH_PLACE = pytest.mark.parametrize(
-    ("masked_lm_on", "learned"), [("matching", IN_MATCHING), ("all", IN_ALL)]
+    ("masked_lm_on", "learned"), [("matching", IN_MATCHING), ("all", IN_ALL)], ids=["matching", "everywhere"]
 )
 EACH_AVERAGE = pytest.mark.parametrize("masked_lm_average", ["masked", "all"])
 
