@@ -25,11 +25,16 @@ from experiments.doctor import Doctor
 from experiments.explain_sampling import ExplainSampling
 from experiments.prepare import PrepareCommand
 
+def _docstring(experiment: str) -> str:
+    """Return what the file of an experiment says: command, data, hardware, what to expect."""
+    return inspect.getdoc(sys.modules[EXPERIMENTS[experiment].__module__]) or ""
+
+
 TaskName = Literal["retrieval", "multiple_choice", "open_ended_qa", "image_qa", "count", "pretraining"]
 
 ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
     {name: make() for name, make in EXPERIMENTS.items()},
-    {name: inspect.getdoc(sys.modules[make.__module__]) or "" for name, make in EXPERIMENTS.items()},
+    {name: _docstring(name).partition("\n")[0] for name in EXPERIMENTS},
 )
 
 
@@ -131,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         check_experiment_name(arguments)
+        introduce_experiment(arguments)
         command = tyro.cli(
             Command,  # type: ignore[arg-type]
             prog="clipbert",
@@ -179,6 +185,13 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
     nearest = difflib.get_close_matches(given, EXPERIMENTS, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {known}"
     raise UserError(f"no experiment {given!r}; {hint}")
+
+
+def introduce_experiment(arguments: Sequence[str]) -> None:
+    """Print the docstring of an experiment as it is, above the options that `--help` lists."""
+    if arguments and arguments[0] == "train" and {"-h", "--help"} & set(arguments):
+        for name in (name for name in EXPERIMENTS if name in arguments):
+            print(f"{_docstring(name)}\n")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class OptimizerConfig:
     eps: float = 1e-6
     """Added to the root of the mean square."""
     schedule: ScheduleName = "linear"
-    """`linear` (to 0) and `inverse_sqrt` fall after a warm-up. Without one, `constant` stays and `multi_step` is
-    halved at each milestone."""
+    """`linear` (to 0) and `inverse_sqrt` fall after a warm-up. Without one, `constant` stays and `multi_step`
+    is halved at each milestone."""
     schedule_rule: ScheduleRule = "ours"
     """`released` repeats the original: a rate of 0 becomes 1e-8, and the last milestone counts twice."""
     warmup_share: float = 0.1
