@@ -25,6 +25,7 @@ from experiments.doctor import Doctor
 from experiments.explain_sampling import ExplainSampling
 from experiments.prepare import PrepareCommand
 
+
 def _docstring(experiment: str) -> str:
     """Return what the file of an experiment says: command, data, hardware, what to expect."""
     return inspect.getdoc(sys.modules[EXPERIMENTS[experiment].__module__]) or ""

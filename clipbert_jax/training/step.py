@@ -128,7 +128,10 @@ def make_train_step(
         first = jax.tree.unflatten(structure, [x[0] for x in folded])
         shapes = jax.eval_shape(grad_of_part, params, frozen, first, norms, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (grads, terms), _ = jax.lax.scan(body, zeros, (jnp.arange(num_accumulation_steps), folded))
+        # XLA optimises convolutions on CPU only outside of loops: unrolled, a ResNet-50 step takes a tenth.
+        unroll = num_accumulation_steps if jax.default_backend() == "cpu" else 1
+        indices = jnp.arange(num_accumulation_steps)
+        (grads, terms), _ = jax.lax.scan(body, zeros, (indices, folded), unroll=unroll)
         num_averaged = 1 if accumulation == "mean" else num_accumulation_steps
         return grads, {name: term / num_averaged for name, term in terms.items()}
 

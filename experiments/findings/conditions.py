@@ -28,8 +28,8 @@ class Scale:
     """How large everything is."""
 
     num_seeds: int = 3
-    pretraining_steps: int = 1200
-    num_steps: int = 240
+    pretraining_steps: int = 900
+    num_steps: int = 160
     """Of every run on videos, unless it says otherwise."""
     batch_size: int = 32
 

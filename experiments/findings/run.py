@@ -30,7 +30,7 @@ from experiments.progress import say
 from experiments.runs import train_run
 
 FULL = Scale()
-QUICK = Scale(num_seeds=1, pretraining_steps=900, num_steps=200)
+QUICK = Scale(num_seeds=1)
 LARGE = Scale(num_seeds=5, pretraining_steps=2400, num_steps=1200, batch_size=64)
 
 NUM_CLIPS = (1, 2, 4, 8, 16)

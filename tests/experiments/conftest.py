@@ -13,7 +13,7 @@ from data_pipelines.corpus.embedded_images import prepare_embedded_images
 from experiments.cli import main
 
 TASKS = ("retrieval", "multiple_choice", "open_ended_qa", "count", "image_qa", "pretraining")
-OF_IMAGES = ("image_qa", "pretraining")
+OF_IMAGES = ("count", "image_qa", "pretraining")
 
 SMALL = (  # noqa: SIM905, reads better than a list
     "--data.size 32 --data.num-clips 2 --train.batch-size 8 --train.num-steps 2 --train.log-every-steps 1 "

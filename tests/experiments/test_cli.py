@@ -13,13 +13,13 @@ import pytest
 
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
-from data_pipelines.annotations.store import answers_path, read_records, records_path
+from data_pipelines.annotations.store import answers_path, records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
 from experiments import runs
 from experiments.cli import main
 
-from .conftest import SMALL, fails
+from .conftest import OF_IMAGES, SMALL, fails
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,12 +229,6 @@ def test_prepare_demo_does_not_overwrite(data_dir, capsys):
     assert "overwrite" in said
 
 
-@pytest.fixture
-def changed_dir(data_dir, tmp_path):
-    """A copy of the videos whose records may be replaced."""
-    return shutil.copytree(data_dir, tmp_path / "data")
-
-
 def other_answers(folder):
     answers_path(folder, OpenQuestion).write_text('["a comet"]')
 
@@ -283,28 +277,21 @@ def replace_in_first_line(path, **values):
         ("retrieval", no_validation, r"no captions for split 'validation'.*--train\.num-validations 0"),
     ],
 )
-def test_bad_records_are_refused_in_a_sentence(task, spoil, expected, changed_dir, tmp_path, capsys):
-    spoil(changed_dir)
-    arguments = ["train", f"demo/{task}", "--data-dir", changed_dir, "--workdir", tmp_path / "run"]
+def test_bad_records_are_refused_in_a_sentence(task, spoil, expected, data_dir, images_dir, tmp_path, capsys):
+    folder = shutil.copytree(images_dir if task in OF_IMAGES else data_dir, tmp_path / "data")
+    spoil(folder)
+    arguments = ["train", f"demo/{task}", "--data-dir", folder, "--workdir", tmp_path / "run"]
     said = fails([*arguments, "--train.num-validations", "1"], capsys)
     assert re.fullmatch(rf"clipbert: .*{expected}.*\n", said)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_very_long_caption_is_cut_and_said(changed_dir, tmp_path, capsys):
-    replace_in_first_line(records_path(changed_dir, Caption, "train"), text="a ball " * 1000)
-    count = len(read_records(changed_dir, Caption, "train"))
-    main(
-        [
-            "train",
-            "demo/retrieval",
-            "--data-dir",
-            str(changed_dir),
-            "--workdir",
-            str(tmp_path / "run"),
-            *SMALL,
-        ]
-    )
+def test_a_very_long_caption_is_cut_and_said(data_dir, tmp_path, capsys):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    path = records_path(folder, Caption, "train")
+    replace_in_first_line(path, text="a ball " * 1000)
+    count = len(path.read_text().splitlines())
+    main(["train", "demo/retrieval", "--data-dir", str(folder), "--workdir", str(tmp_path / "run"), *SMALL])
     said = capsys.readouterr().out
     assert f"1 of {count} texts have more than --data.max-text-length 12 tokens and lose their end" in said
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
@@ -315,7 +302,17 @@ def test_epochs_become_steps(num_epochs, num_steps, data_dir, tmp_path, monkeypa
     trained = []
     monkeypatch.setattr(runs, "train", lambda *args, config, **options: trained.append(config.num_steps))
     write = ["--data-dir", str(data_dir), "--workdir", str(tmp_path / "run"), "--train.batch-size", "8"]
-    main(["train", "demo/count", *write, "--train.num-steps", "5", "--train.num-epochs", str(num_epochs)])
+    main(
+        [
+            "train",
+            "demo/multiple_choice",
+            *write,
+            "--train.num-steps",
+            "5",
+            "--train.num-epochs",
+            str(num_epochs),
+        ]
+    )
     assert trained == [num_steps]  # of 8 questions
     config = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
     assert (config["num_steps"], config["num_epochs"]) == (num_steps, num_epochs)

@@ -16,8 +16,8 @@ from .conftest import TASKS, fails
 
 FACTORS = {
     "task", "split", "num_videos", "num_records", "workdir", "checkpoint_step", "data_dir", "sampling",
-    "sampling_rule", "num_frames", "fps", "size", "consensus", "seed", "config", "versions", "device", "command",
-    "date",
+    "sampling_rule", "num_frames", "fps", "size", "consensus", "seed", "config", "versions", "device",
+    "command", "date",
 }  # fmt: skip
 HEADLINE = {
     "retrieval": "text_to_video/r1",

@@ -1,0 +1,130 @@
+"""First weights from another run: what is taken, what starts anew, what is refused, and when it happens."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.weights.flat import flat_parameters
+from experiments import runs
+from experiments.cli import main
+from experiments.initial_weights import start_from
+from experiments.runs import load_run, make_model
+
+from .conftest import SMALL, fails
+
+HIDDEN = ["head/hidden/bias", "head/hidden/kernel"]
+OUTPUT = ["head/output/bias", "head/output/kernel"]
+REGRESSION = [
+    f"head/regression_{name}"
+    for name in (
+        "hidden/bias", "hidden/kernel", "norm/bias", "norm/mean", "norm/scale", "norm/variance", "output/bias",
+        "output/kernel",
+    )
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(run_of):
+    return load_run(run_of("retrieval"))
+
+
+def model_of(source, **changes):
+    """Return the model of an experiment like that of the source, but for another seed and the changes."""
+    experiment = source.experiment
+    train = dataclasses.replace(experiment.train, seed=1)
+    return make_model(dataclasses.replace(experiment, train=train, **changes))
+
+
+@pytest.mark.parametrize(
+    ("task", "new", "unused"),
+    [
+        (None, [], []),
+        (MultipleChoiceQA(), OUTPUT, OUTPUT),
+        (CountQA(), REGRESSION, HIDDEN + OUTPUT),
+    ],
+)
+def test_all_but_a_head_of_another_kind_is_taken(source, task, new, unused):
+    model = model_of(source, task=task or source.experiment.task)
+    drawn = flat_parameters(model)
+    lines = start_from(model, source.scorer.parameters, source.workdir)
+    for name, array in flat_parameters(model).items():
+        expected = drawn[name] if name in new else source.scorer.parameters[name]
+        np.testing.assert_array_equal(array, expected)
+    assert "fusion/word_embeddings/embedding" not in new
+    said = {
+        f"first weights from {source.workdir}",
+        *([f"drawn anew, not in {source.workdir}: {', '.join(new)}"] if new else []),
+        *([f"not used of {source.workdir}: {', '.join(unused)}"] if unused else []),
+    }
+    assert set(lines) == said
+
+
+def test_other_widths_are_refused_by_name(source):
+    fusion = dataclasses.replace(source.experiment.model.fusion, intermediate_size=48)
+    model = model_of(source, model=dataclasses.replace(source.experiment.model, fusion=fusion))
+    drawn = flat_parameters(model)
+    with pytest.raises(
+        UserError, match=r"--init.model .* does not fit this model: (.|\n)*fusion/.* the model has"
+    ):
+        start_from(model, source.scorer.parameters, source.workdir)
+    for name, array in flat_parameters(model).items():
+        np.testing.assert_array_equal(array, drawn[name])
+
+
+def test_another_vocabulary_is_refused(run_dir, data_dir, tmp_path, capsys):
+    vocabulary = tmp_path / "vocab.txt"
+    first, *rest = (data_dir / "vocab.txt").read_text().splitlines()
+    vocabulary.write_text("\n".join([first, *reversed(rest)]) + "\n")
+    arguments = ["train", "demo/count", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
+    said = fails(
+        [
+            *arguments[:1],
+            "demo/retrieval",
+            *arguments[2:],
+            "--data.vocab",
+            vocabulary,
+            "--init.model",
+            run_dir,
+        ],
+        capsys,
+    )
+    assert f"was trained with another vocabulary than {vocabulary}" in said
+    assert f"prepare the data with --vocab {run_dir}/vocab.txt" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_that_is_no_run_is_refused(data_dir, tmp_path, capsys):
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
+    assert "holds no run" in fails([*arguments, "--init.model", tmp_path / "nowhere"], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_taken_until_there_is_a_checkpoint(run_dir, data_dir, tmp_path, monkeypatch, capsys):
+    source = shutil.copytree(run_dir, tmp_path / "source")
+    expected = load_run(source).scorer.parameters
+    workdir, models = tmp_path / "run", []
+
+    def train(model, *args, **options):
+        """Do what a run does that is killed before its first checkpoint is complete."""
+        models.append(flat_parameters(model))
+        (workdir / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(runs, "train", train)
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", workdir, *SMALL]
+    arguments = [*map(str, arguments), "--init.model", str(source), "--train.seed", "1"]
+    for _ in range(2):
+        main(arguments)
+        assert f"first weights from {source}" in capsys.readouterr().out
+    for model in models:
+        for name, array in expected.items():
+            np.testing.assert_array_equal(model[name], array)
+
+    (workdir / "checkpoints" / "1").mkdir()
+    shutil.rmtree(source)
+    main(arguments)
+    assert "first weights" not in capsys.readouterr().out
