@@ -43,8 +43,9 @@ class OpenEndedQA:
         return {"ce": cross_entropy(self.answer_logits(output.scores), jnp.asarray(batch.labels))}
 
     def loss_weights(self, batch: Batch) -> Losses:
-        """Return 1 at real questions [b n]."""
-        return {"ce": batch.is_real_text.astype(jnp.float32)}
+        """Return 1 at real questions [b n] whose answer is in the vocabulary."""
+        is_answered = batch.is_real_text & (jnp.asarray(batch.labels) >= 0)
+        return {"ce": is_answered.astype(jnp.float32)}
 
     def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
         """Return what answers are given by: the highest is the answer."""

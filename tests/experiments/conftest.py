@@ -1,4 +1,7 @@
-"""Small corpora of videos and images, and a run of each demo, shared by the tests of the commands."""
+"""Small corpora of videos and images, and a run of each demo, shared by the tests of the commands.
+
+The commands are imported late: pytest may load this before it has told JAX of the compilation cache.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-
-from data_pipelines.corpus.embedded import prepare_embedded
-from data_pipelines.corpus.embedded_images import prepare_embedded_images
-from experiments.cli import main
 
 TASKS = ("retrieval", "multiple_choice", "open_ended_qa", "count", "image_qa", "pretraining")
 OF_IMAGES = ("count", "image_qa", "pretraining")
@@ -28,6 +27,8 @@ Train = Callable[..., Path]
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train, 3 validation and 6 test videos."""
+    from data_pipelines.corpus.embedded import prepare_embedded
+
     path = tmp_path_factory.mktemp("data") / "demo"
     return prepare_embedded(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
 
@@ -35,6 +36,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train, 3 validation and 6 test images."""
+    from data_pipelines.corpus.embedded_images import prepare_embedded_images
+
     path = tmp_path_factory.mktemp("data") / "demo_images"
     return prepare_embedded_images(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
 
@@ -42,6 +45,8 @@ def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run_of(data_dir: Path, images_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Return a function: name of a task -> a run of its demo; each is trained once."""
+    from experiments.cli import main
+
     folder = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -62,6 +67,8 @@ def run_dir(run_of: Train) -> Path:
 
 def fails(arguments: Iterable[object], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must fail; return what it says to the user."""
+    from experiments.cli import main
+
     with pytest.raises(SystemExit) as exit_:
         main([str(argument) for argument in arguments])
     assert exit_.value.code == 2

@@ -176,7 +176,6 @@ def test_the_whole_trajectory_equals_the_original():
     _check_weights(trajectory, norm=1e-10, value=1e-9)
 
 
-@pytest.mark.slow
 def test_float32_stays_within_tolerance():
     trajectory = _train(NUM_STEPS, "float32")
     _check_losses_and_norms(trajectory, loss=1e-2, norm=2e-2)
