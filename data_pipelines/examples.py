@@ -231,6 +231,8 @@ class PretrainingExamples(_Grouped):
     masking: Masking | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.mismatch_share <= 1:
+            raise UserError(f"--task.mismatch-share must be from 0 to 1, not {self.mismatch_share}")
         check_negatives(self.captions)
 
     def draw(self, index: int, rng: np.random.Generator) -> Texts:
@@ -256,7 +258,7 @@ def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]
       UserError: a size below 1.
     """
     if size < 1:
-        raise UserError(f"texts of one video trained on together must be at least 1, not {size}")
+        raise UserError(f"--task.num-questions and --task.num-captions must be at least 1, not {size}")
     of_video: dict[str, list[AnyRecord]] = {}
     for record in records:
         of_video.setdefault(record.video_id, []).append(record)

@@ -99,7 +99,7 @@ class _MakeTrainBatch:
         }
         if examples.masking is not None:
             row["text_ids"], row["token_labels"] = mask_tokens(
-                ids, mask, self._masking_vocabulary, examples.masking, rng
+                ids, mask, self.masking_vocabulary, examples.masking, rng
             )
         return row
 
@@ -109,7 +109,8 @@ class _MakeTrainBatch:
         return max(examples.num_texts for examples, _ in self.sources)
 
     @functools.cached_property
-    def _masking_vocabulary(self) -> MaskingVocabulary:
+    def masking_vocabulary(self) -> MaskingVocabulary:
+        """What may be hidden, for tasks that do."""
         return MaskingVocabulary.from_tokens(self.tokenizer.tokens)
 
     def _frames(self, positions: range) -> UInt8[np.ndarray, "b k t h w 3"]:
@@ -217,8 +218,9 @@ def train_batches(
       split: whose records.
 
     Raises:
-      UserError: data directory, records or vocabulary are missing; records name videos that are not there;
-        bad weights or text lengths; too little shared memory; while iterating, a worker dies or is stuck.
+      UserError: data directory, records or vocabulary are missing or do not do for the task; records name
+        videos that are not there; bad weights or text lengths; too little shared memory; while iterating, a
+        worker dies or is stuck.
       UnreadableVideo: while iterating, a video does not decode.
     """
     if batch_size % process_count:
@@ -238,6 +240,8 @@ def train_batches(
         process_index=process_index,
         process_count=process_count,
     )
+    if any(examples.masking is not None for examples, _ in sources):
+        _ = make_batch.masking_vocabulary  # one without [MASK] is refused here
     return TrainBatches(make_batch, start_step=start_step)
 
 

@@ -122,7 +122,7 @@ def write_results(
     def lasting(factors: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in factors.items() if name not in ("command", "date")}
 
-    old = json_format.loads(path.read_text()) if path.exists() else {}
+    old = _read_results(path)
     tables: dict[str, dict[str, Any]] = {
         "metrics": {str(count): dict(evaluation.metrics) for count, evaluation in evaluations.items()},
         "intervals": {
@@ -135,6 +135,14 @@ def write_results(
             merged = {**old[name], **by_count}
             tables[name] = {count: merged[count] for count in sorted(merged, key=int)}
     write_json(path, {**tables, "baseline": dict(baseline), "run": dict(run)})
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    """Return an older file; nothing of one that is broken is worth keeping."""
+    try:
+        return json_format.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:

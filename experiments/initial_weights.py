@@ -35,7 +35,7 @@ def start_from(model: ClipBert, weights: Parameters, source: Path) -> list[str]:
         raise UserError(f"--init.model {source} does not fit this model: {error}") from error
     load_flat_parameters(model, {name: own[name] if name in new else weights[name] for name in own})
     lines = [f"first weights from {source}"]
-    lines += [f"drawn anew, not in {source}: {', '.join(new)}"] * bool(new)
+    lines += [f"drawn anew, as {source} has none that fit: {', '.join(new)}"] * bool(new)
     lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
     return lines
 

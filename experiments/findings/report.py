@@ -53,30 +53,40 @@ def _cell(values: Sequence[float]) -> Cell:
     return Cell(mean=float(np.mean(values)), spread=spread, values=[float(value) for value in values])
 
 
-def verdict(finding: Finding, summary: Summary) -> str:
-    """Return whether the runs agree with the claim.
+def verdicts(finding: Finding, summary: Summary) -> list[str]:
+    """Return for each comparison of a finding whether the runs agree with the claim."""
+    return [
+        f"{_name(finding, better)} against {_name(finding, worse)}: "
+        f"{_verdict(summary[better[0]][str(better[1])], summary[worse[0]][str(worse[1])])}"
+        for better, worse in ((c.better, c.worse) for c in finding.comparisons)
+    ]
 
-    A difference smaller than twice its standard error over the seeds decides nothing; with one seed nothing
-    is known of the spread, and only the sign is told.
+
+def _name(finding: Finding, run: tuple[str, int]) -> str:
+    return f"“{finding.runs[run[0]]}” ({run[1]} test clip{'s' * (run[1] > 1)})"
+
+
+def _verdict(better: Cell, worse: Cell) -> str:
+    """Judge a difference.
+
+    One smaller than twice its standard error over the seeds decides nothing; with one seed nothing is known
+    of the spread, and only the sign is told.
     """
-    if finding.better is None:
-        return "ranks nothing; see the table"
-    (better, better_clips), (worse, worse_clips) = finding.better
-    first, second = summary[better][str(better_clips)], summary[worse][str(worse_clips)]
-    difference, count = first["mean"] - second["mean"], len(first["values"])
-    sign = f"{difference:+.1f} points"
+    difference, count = better["mean"] - worse["mean"], len(better["values"])
+    points = f"{difference:+.1f} points"
     if count == 1:
-        return f"one seed: {'in favour' if difference > 0 else 'against'} ({sign})"
-    error = math.sqrt((first["spread"] ** 2 + second["spread"] ** 2) / count)
+        return f"{'in favour' if difference > 0 else 'against'} ({points}, one seed)"
+    error = math.sqrt((better["spread"] ** 2 + worse["spread"] ** 2) / count)
+    points += f", standard error {error:.1f}"
     if abs(difference) < 2 * error:
-        return f"undecided ({sign}, standard error {error:.1f})"
-    return f"{'agrees' if difference > 0 else 'contradicts'} ({sign}, standard error {error:.1f})"
+        return f"undecided ({points})"
+    return f"{'agrees' if difference > 0 else 'contradicts'} ({points})"
 
 
 def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
     """Write all files into `out` and return their paths."""
     summary = summarise(results)
-    verdicts = {finding.letter: verdict(finding, summary) for finding in FINDINGS}
+    judged = {finding.letter: verdicts(finding, summary) for finding in FINDINGS}
     factors = next(iter(results["clipbert"].values()))["run"]
     facts = {
         "scale": dataclasses.asdict(scale),
@@ -90,22 +100,20 @@ def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
     for finding in FINDINGS:
         draw(finding, summary, plots[finding.letter])
     paths = {name: out / f"findings.{name}" for name in ("json", "md", "html")}
-    document = {"verdicts": verdicts, "runs": summary, **facts}
+    document = {"verdicts": judged, "runs": summary, **facts}
     paths["json"].write_text(json.dumps(document, indent=2) + "\n")
-    paths["md"].write_text("\n".join(markdown(summary, verdicts)) + "\n")
-    paths["html"].write_text(_page(summary, verdicts, facts, plots))
+    paths["md"].write_text("\n".join(markdown(summary, judged)) + "\n")
+    paths["html"].write_text(_page(summary, judged, facts, plots))
     return [*paths.values(), *plots.values()]
 
 
-def markdown(summary: Summary, verdicts: Mapping[str, str]) -> list[str]:
+def markdown(summary: Summary, judged: Mapping[str, list[str]]) -> list[str]:
     """Return a table for every finding: accuracy by number of test clips, and what it says of the claim."""
     lines = []
     for finding in FINDINGS:
         counts = list(summary[next(iter(finding.runs))])
-        lines += [
-            f"**({finding.letter}) {finding.title}.** {finding.claim} *{verdicts[finding.letter]}.*",
-            "",
-        ]
+        lines += [f"**({finding.letter}) {finding.title}.** {finding.claim}", ""]
+        lines += [*(f"- {line}" for line in judged[finding.letter]), ""] * bool(judged[finding.letter])
         lines += ["| test clips | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
         for run, label in finding.runs.items():
             cells = [_text(summary[run][count]) for count in counts]
@@ -142,7 +150,7 @@ def draw(finding: Finding, summary: Summary, path: Path) -> None:
 
 def _page(
     summary: Summary,
-    verdicts: Mapping[str, str],
+    judged: Mapping[str, list[str]],
     facts: Mapping[str, Any],
     plots: Mapping[str, Path],
 ) -> str:
@@ -158,7 +166,7 @@ def _page(
         findings=FINDINGS,
         summary=summary,
         counts=list(next(iter(summary.values()))),
-        verdicts=verdicts,
+        judged=judged,
         images=images,
         facts=facts,
     )

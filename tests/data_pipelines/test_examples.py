@@ -124,7 +124,7 @@ def test_groups_are_those_of_the_original():
 def test_groups_hold_records_of_one_video():
     mixed = [CAPTIONS[n] for n in (0, 2, 4, 1, 3)]
     assert chunk(mixed, 2) == [(CAPTIONS[0], CAPTIONS[1]), (CAPTIONS[2], CAPTIONS[3]), (CAPTIONS[4],)]
-    with pytest.raises(UserError, match="must be at least 1, not 0"):
+    with pytest.raises(UserError, match=r"--task.num-questions .* must be at least 1, not 0"):
         chunk(mixed, 0)
 
 
@@ -228,6 +228,19 @@ def test_hidden_words_are_guessed_and_nothing_else_changes(config):
     np.testing.assert_array_equal(batch.labels, plain.labels)
     assert set(np.unique(batch.labels)) == {-1, 0, 1}
     np.testing.assert_array_equal(batch.labels >= 0, batch.text_valid)
+
+
+def test_settings_of_pretraining_that_cannot_work_are_refused(config, tmp_path):
+    with pytest.raises(UserError, match=r"--task.mismatch-share must be from 0 to 1, not 1.5"):
+        examples_of(tmp_path, Pretraining(mismatch_share=1.5), CAPTIONS)
+    with pytest.raises(UserError, match=r"no negative for caption '0'"):
+        examples_of(tmp_path, Pretraining(), CAPTIONS[:2])
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    config = dataclasses.replace(config, vocab=str(vocabulary))
+    with pytest.raises(UserError, match=r"the vocabulary has no \[MASK\]"):
+        train_batches(config, Pretraining(), batch_size=4, seed=0)
+    train_batches(config, Retrieval(), batch_size=4, seed=0)
 
 
 def test_other_words_are_hidden_in_the_next_epoch(config):

@@ -76,6 +76,8 @@ def test_results_of_other_numbers_of_clips_are_kept(run_dir, tmp_path):
         assert merged["intervals"][count] == first["intervals"][count]
 
     one = tmp_path / "one"
+    one.mkdir()
+    (one / "results.json").write_text("{broken")
     evaluate(run_dir, "--num-clips", 3, "--out", one, "--batch-size", 1)
     alone = np.load(one / "scores-test-3-clips.npz")
     np.testing.assert_allclose(alone["match_logits"], scores["match_logits"], rtol=1e-4, atol=1e-5)

@@ -55,7 +55,7 @@ def test_all_but_a_head_of_another_kind_is_taken(source, task, new, unused):
         np.testing.assert_array_equal(array, expected)
     said = {
         f"first weights from {source.workdir}",
-        *([f"drawn anew, not in {source.workdir}: {', '.join(new)}"] if new else []),
+        *([f"drawn anew, as {source.workdir} has none that fit: {', '.join(new)}"] if new else []),
         *([f"not used of {source.workdir}: {', '.join(unused)}"] if unused else []),
     }
     assert set(lines) == said

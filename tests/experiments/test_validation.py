@@ -27,10 +27,7 @@ def test_a_run_is_used_at_its_best_checkpoint(data_dir, tmp_path, monkeypatch, c
     run = tmp_path / "run"
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", run, *SMALL]
     main([*map(str, arguments), "--train.num-validations", "2", "--train.num-kept-checkpoints", "1"])
-    best, newest = load_run(run), load_run(run, step="newest")
-    assert (best.step, newest.step, load_run(run, step="best").step) == (1, 2, 1)
-    name = "head/output/kernel"
-    assert (best.scorer.parameters[name] != newest.scorer.parameters[name]).any()
+    assert [load_run(run, step=step).step for step in (None, "best", "newest", 2)] == [1, 1, 2, 2]
     main(["evaluate", str(run), "--num-clips", "1"])
     assert json.loads((run / "results.json").read_text())["run"]["checkpoint_step"] == 1
     said = fails(["evaluate", run, "--step", "7"], capsys)
