@@ -112,7 +112,6 @@ class Checkpointer:
             step=jax.device_put(jax.numpy.int32(progress["step"]), sharding),
         )
         course = ValidationCourse(**progress.get("validation", {}))
-        self._keep_best.best_step = course.best_step
         return restored_state, progress["data"], course
 
     def close(self) -> None:

@@ -438,6 +438,18 @@ def test_pretraining_scores_words_and_matching():
     }
 
 
+def test_embeddings_beyond_the_vocabulary_are_never_guessed():
+    num_words = OPTIONS.tokenizer.vocab_size
+    token_scores = np.zeros((4, 2, 2, 8, num_words + 9), np.float32)
+    token_scores[:, :, 0, :, 7] = 1.0
+    token_scores[:, :, 1, :, 5] = 2.0  # of the other caption
+    token_scores[..., num_words:] = 50.0
+    says = dataclasses.replace(output(np.zeros((4, 2, 2, 2))), token_scores=jnp.asarray(token_scores))
+    reduced = pretraining(CAPTIONS).reduce(says)
+    assert reduced["words"].tolist() == [[7] * 8] * 4
+    assert reduced["match_logits"].shape == (4, 2)
+
+
 def test_pretraining_without_hidden_words_scores_matching_alone():
     evaluator = pretraining(CAPTIONS, share=0.0)
     reduced = {"words": np.zeros((4, 8), int), "match_logits": np.array([[1.0, -1.0]] * 4)}
