@@ -42,7 +42,8 @@ class InitConfig:
     """Where the first weights come from, if they are not drawn at random."""
 
     model: str | None = None
-    """Run directory of a model with the same vocabulary; a head of another kind starts anew."""
+    """Run directory of a model with the same vocabulary; a head of another kind, or for other answers, starts
+    anew."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

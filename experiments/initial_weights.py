@@ -12,20 +12,25 @@ from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, l
 _HEAD = "head/"
 
 
-def start_from(model: ClipBert, weights: Parameters, source: Path) -> list[str]:
+def start_from(model: ClipBert, weights: Parameters, source: Path, *, is_same_head: bool = True) -> list[str]:
     """Set the model's weights to those of another model, and return lines that say what was not taken.
 
     Args:
       model: with random weights.
       weights: of the other model, by flat name.
       source: the run that they are from, for messages.
+      is_same_head: whether the outputs of both heads mean the same; else the head starts anew in any case.
 
     Raises:
       UserError: anything but the head differs in name or shape; names all that does.
     """
     own = flat_parameters(model)
-    new = [name for name in own if name.startswith(_HEAD) and not _fits(name, own, weights)]
-    unused = [name for name in weights if name.startswith(_HEAD) and not _fits(name, weights, own)]
+    new = [
+        name for name in own if name.startswith(_HEAD) and not (is_same_head and _fits(name, own, weights))
+    ]
+    unused = [
+        name for name in weights if name.startswith(_HEAD) and (name in new or not _fits(name, weights, own))
+    ]
     try:
         check_names_and_shapes(
             {name: array.shape for name, array in own.items() if name not in new},
@@ -35,7 +40,8 @@ def start_from(model: ClipBert, weights: Parameters, source: Path) -> list[str]:
         raise UserError(f"--init.model {source} does not fit this model: {error}") from error
     load_flat_parameters(model, {name: own[name] if name in new else weights[name] for name in own})
     lines = [f"first weights from {source}"]
-    lines += [f"drawn anew, as {source} has none that fit: {', '.join(new)}"] * bool(new)
+    why = "has none that fit" if is_same_head else "answers from another vocabulary"
+    lines += [f"drawn anew, as {source} {why}: {', '.join(new)}"] * bool(new)
     lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
     return lines
 

@@ -120,7 +120,8 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
             f"--init.model {source} was trained with another vocabulary than {vocabulary_path(experiment)}: "
             f"words would change their meaning; prepare the data with --vocab {source / 'vocab.txt'}"
         )
-    return start_from(model, run.scorer.parameters, source)
+    is_same_head = run.answers == training_answers(experiment)
+    return start_from(model, run.scorer.parameters, source, is_same_head=is_same_head)
 
 
 def make_validate(experiment: Experiment) -> Validate:

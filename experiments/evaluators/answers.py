@@ -128,9 +128,9 @@ class OpenQuestionEvaluator(_AnswerEvaluator):
         counts = collections.Counter(question.answer for question in self.records)
         return {"accuracy": 100 * counts.most_common(1)[0][1] / len(self.records)}
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return accuracies: of all questions, of those with an answer of the vocabulary, and by type."""
-        return answer_metrics(reduced["answers"][rows, 0], self._right[rows], self._types[rows])
+        return answer_metrics(judged["answers"][rows, 0], self._right[rows], self._types[rows])
 
     def _truth(self, row: int, predicted: str) -> dict[str, Any]:
         question = self.records[row]
@@ -184,21 +184,21 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
         """Return metrics with intervals; none where answers are withheld."""
         return super().evaluate(reduced) if self.has_answers else Evaluation(metrics={}, intervals={})
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def judge(self, reduced: Reduced) -> Reduced:
+        """Return how right people found each answer."""
+        given = (self.answers[answer] for answer in reduced["answers"][:, 0])
+        pairs = zip(self.records, given, strict=True)
+        return {"scores": np.array([question.answer_scores.get(answer, 0.0) for question, answer in pairs])}
+
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return accuracies: of all, with an answer of the vocabulary, by type, and the best that can be."""
-        scores, can_be_right = self._scores(reduced)[rows], self._best[rows] > 0
+        scores, can_be_right = judged["scores"][rows], self._best[rows] > 0
         metrics = accuracy_metrics(scores, self._types[rows])
         if can_be_right.any():
             metrics["accuracy_in_vocabulary"] = 100 * float(scores[can_be_right].mean())
         metrics["share_out_of_vocabulary"] = 100 * float(np.mean(~can_be_right))
         metrics["best_possible_accuracy"] = 100 * float(self._best[rows].mean())
         return metrics
-
-    def _scores(self, reduced: Reduced) -> np.ndarray:
-        given = (self.answers[answer] for answer in reduced["answers"][:, 0])
-        return np.array(
-            [q.answer_scores.get(answer, 0.0) for q, answer in zip(self.records, given, strict=True)]
-        )
 
     def _truth(self, row: int, predicted: str) -> dict[str, Any]:
         question = self.records[row]

@@ -48,10 +48,10 @@ class CountEvaluator(QueryEvaluator):
         counts = self._task.counts
         return {"counts": counts(output.scores)[:, 0], "clip_counts": by_clip(counts, output.scores)[:, :, 0]}
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return squared error and accuracy."""
         return count_metrics(
-            reduced["counts"][rows],
+            judged["counts"][rows],
             self._right[rows],
             min_count=self._task.min_count,
             max_count=self._task.max_count,

@@ -140,7 +140,11 @@ class QueryEvaluator:
         """Return what is kept of the scores of some questions; the first axis counts them."""
         raise NotImplementedError
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def judge(self, reduced: Reduced) -> Reduced:
+        """Return what metrics are computed of; what takes a while is done here, once for all resamples."""
+        return reduced
+
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return the metrics of some of the questions."""
         raise NotImplementedError
 
@@ -167,12 +171,13 @@ class QueryEvaluator:
     def metrics(self, reduced: Reduced) -> dict[str, float]:
         """Return the metrics of all questions."""
         _check_finite(reduced)
-        return self.metrics_of(reduced, np.arange(len(self.records)))
+        return self.metrics_of(self.judge(reduced), np.arange(len(self.records)))
 
     def evaluate(self, reduced: Reduced) -> Evaluation:
         """Return metrics with intervals over the videos."""
         metrics = self.metrics(reduced)
-        intervals = bootstrap_intervals(lambda rows: self.metrics_of(reduced, rows), self.video)
+        judged = self.judge(reduced)
+        intervals = bootstrap_intervals(lambda rows: self.metrics_of(judged, rows), self.video)
         return Evaluation(metrics=metrics, intervals=intervals)
 
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:

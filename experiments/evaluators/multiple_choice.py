@@ -57,9 +57,13 @@ class MultipleChoiceEvaluator(QueryEvaluator):
             "clip_logits": jnp.moveaxis(by_clip(logits, output.scores), 1, 2),
         }
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def judge(self, reduced: Reduced) -> Reduced:
+        """Return which choices are right."""
+        return {"is_right": self._chosen(reduced) == self._right}
+
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return the accuracy."""
-        return accuracy_metrics((self._chosen(reduced) == self._right)[rows])
+        return accuracy_metrics(judged["is_right"][rows])
 
     def _chosen(self, reduced: Reduced) -> Int[np.ndarray, " m"]:
         return np.where(self._is_option, reduced["logits"], -np.inf).argmax(axis=1)

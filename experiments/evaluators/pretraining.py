@@ -67,13 +67,13 @@ class PretrainingEvaluator(QueryEvaluator):
             "match_logits": self._task.match_logit(output.scores),
         }
 
-    def metrics_of(self, reduced: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
+    def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return the accuracies of both, in percent, and their mean."""
         is_hidden = self._labels[rows] >= 0
-        is_match = reduced["match_logits"][rows] > 0
+        is_match = judged["match_logits"][rows] > 0
         metrics = {"matching": 50 * float(is_match[:, 0].mean() + (~is_match[:, 1]).mean())}
         if is_hidden.any():
-            is_right = reduced["words"][rows] == self._labels[rows]
+            is_right = judged["words"][rows] == self._labels[rows]
             metrics["masked_lm"] = 100 * float(is_right[is_hidden].mean())
         return {"mean_accuracy": sum(metrics.values()) / len(metrics), **metrics}
 

@@ -61,6 +61,18 @@ def test_all_but_a_head_of_another_kind_is_taken(source, task, new, unused):
     assert set(lines) == said
 
 
+def test_a_head_for_other_answers_starts_anew_even_if_it_fits(source):
+    model = model_of(source)
+    drawn = flat_parameters(model)
+    lines = start_from(model, source.scorer.parameters, source.workdir, is_same_head=False)
+    for name, array in flat_parameters(model).items():
+        expected = drawn[name] if name.startswith("head/") else source.scorer.parameters[name]
+        np.testing.assert_array_equal(array, expected)
+    names = ", ".join(HIDDEN + OUTPUT)
+    assert f"drawn anew, as {source.workdir} answers from another vocabulary: {names}" in lines
+    assert f"not used of {source.workdir}: {names}" in lines
+
+
 def test_other_widths_are_refused_by_name(source):
     fusion = dataclasses.replace(source.experiment.model.fusion, intermediate_size=48)
     model = model_of(source, model=dataclasses.replace(source.experiment.model, fusion=fusion))
