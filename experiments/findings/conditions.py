@@ -81,9 +81,12 @@ def _from_scratch(experiment: Experiment) -> Experiment:
 
 
 def _classic(experiment: Experiment) -> Experiment:
-    """Return the recipe that the paper argues with: frozen encoders, features of all clips of the video."""
+    """Return the recipe that the paper argues with: features of all clips of the video from frozen encoders.
+
+    The projection of the features to the width of the fusion is trained, as it is in that recipe.
+    """
     dense = _data(experiment, sampling="uniform", num_clips=DENSE_CLIPS)
-    return _train(dense, frozen_parts=("pixel_encoder/", "text_encoder/"))
+    return _train(dense, frozen_parts=("pixel_encoder/stem/", "pixel_encoder/stages/", "text_encoder/"))
 
 
 def _dense_at_equal_compute(experiment: Experiment) -> Experiment:
