@@ -6,7 +6,6 @@ puts intervals around them.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -190,12 +189,6 @@ def count_metrics(
         "mse_unrounded": float(np.square(predicted.astype(np.float64) - right).mean()),
         "accuracy": 100 * float((counts == right).mean()),
     }
-
-
-def type_counts(types: Sequence[str]) -> dict[str, int]:
-    """Return `num/TYPE`, the number of questions of every type, sorted; "" is no type."""
-    counts = collections.Counter(types)
-    return {f"num/{name}": counts[name] for name in sorted(counts) if name}
 
 
 def _match_matrix(video_of_text: np.ndarray, *, num_videos: int) -> Bool[np.ndarray, "texts videos"]:

@@ -1,12 +1,11 @@
 """What a task makes of the annotation records: the texts and labels that go with the frames of a video.
 
 Beside stages 2 to 5, which make frames; `loader` puts both together. A new task adds a class and
-a case in `make_examples`. How the same records are evaluated is in `queries`.
+a case in `make_examples`. How the same records are evaluated is in `experiments/evaluators`.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from clipbert_jax.tasks.pretraining import Masking, Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 from data_pipelines.annotations.store import answers_path, read_answers, read_records, records_path
+from data_pipelines.negatives import check_negatives, draw_negative
 
 AnyRecord = TypeVar("AnyRecord", Caption, OpenQuestion, SoftQuestion, Count)
 
@@ -265,35 +265,6 @@ def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]
     return [tuple(of[i : i + size]) for of in of_video.values() for i in range(0, len(of), size)]
 
 
-def check_negatives(captions: Sequence[Caption]) -> None:
-    """Refuse captions for one of which no caption of another video says something else.
-
-    Raises:
-      UserError: names the first.
-    """
-    of_video = collections.Counter(caption.video_id for caption in captions)
-    of_text = collections.Counter(caption.text for caption in captions)
-    of_both = collections.Counter((caption.video_id, caption.text) for caption in captions)
-    for c in captions:
-        if of_video[c.video_id] + of_text[c.text] - of_both[c.video_id, c.text] == len(captions):
-            raise UserError(
-                f"no negative for caption {c.id!r}: all others are of the same video or say the same; "
-                "captions of at least two videos that differ are needed"
-            )
-
-
-def draw_negative(captions: Sequence[Caption], positive: Caption, rng: np.random.Generator) -> Caption:
-    """Draw a caption of another video that says something else."""
-    others = (captions[index] for index in _draws(rng, len(captions)))
-    return next(c for c in others if c.video_id != positive.video_id and c.text != positive.text)
-
-
-def _draws(rng: np.random.Generator, count: int) -> Iterator[int]:
-    """Yield some random positions, then all of them, so that a search always ends."""
-    yield from rng.integers(count, size=32).tolist()
-    yield from rng.permutation(count).tolist()
-
-
 def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
     """Return the examples of a task; a new task adds a case here.
 
@@ -371,7 +342,12 @@ def _soft_question_examples(task: ImageQA, data_dir: str | Path, split: str) -> 
             f"{answers_path(data_dir, SoftQuestion)}: prepare the data with the vocabulary of these questions"
         )
     num_without = len(questions) - len(answered)
+    num_unknown = sum(label_of.keys().isdisjoint(question.answer_scores) for question in answered)
     notes = (f"{num_without:,} {split} questions have no answers and are not trained on",) * bool(num_without)
+    notes += (
+        f"{num_unknown:,} of {len(answered):,} {split} questions have no answer of the vocabulary, and "
+        "teach that none is right",
+    ) * bool(num_unknown)
     return SoftQuestionExamples(
         chunk(answered, task.num_questions),
         task.num_questions,

@@ -184,6 +184,11 @@ class TrainBatches(Iterator[Batch]):
         self.close()
         self._next_step = int(state["next_step"])
 
+    def starting_at(self, step: int) -> TrainBatches:
+        """Go to a step, and return these batches."""
+        self.set_state({"next_step": step})
+        return self
+
     def close(self) -> None:
         """Stop the workers; asking for another batch would start them again."""
         if self._batches is not None:
@@ -250,7 +255,7 @@ def _open_source(task: Any, data_dir: str, split: str) -> tuple[TaskExamples, Co
     examples = make_examples(task, data_dir, split)
     if not len(examples):
         raise UserError(f"{corpus.data_dir} has no {split} examples for this task; prepare it with some")
-    _check_videos(map(examples.video_id, range(len(examples))), corpus, f"of the {split} records")
+    check_videos(map(examples.video_id, range(len(examples))), corpus, f"of the {split} records")
     return examples, corpus
 
 
@@ -267,7 +272,12 @@ def _check_answers(task: Any, data_dirs: Sequence[str]) -> None:
             )
 
 
-def _check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
+def check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
+    """Refuse videos that a corpus does not hold.
+
+    Raises:
+      UserError: names the first, and says how many there are.
+    """
     missing = sorted({video_id for video_id in video_ids if video_id not in corpus})
     if missing:
         raise UserError(
@@ -340,7 +350,7 @@ def video_batches(
       UnreadableVideo: a video does not decode; nothing is put in its place.
     """
     corpus = open_corpus(config.data_dir)
-    _check_videos(video_ids, corpus, "asked for")
+    check_videos(video_ids, corpus, "asked for")
     if len(set(video_ids)) < len(video_ids):
         twice = next(video_id for video_id in video_ids if video_ids.count(video_id) > 1)
         raise UserError(f"video {twice!r} is asked for twice; name every video once")

@@ -7,6 +7,7 @@ Uses the small `tokenizers` package alone, so that worker processes start quickl
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from clipbert_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_TEXTS_AT_ONCE = 10_000
+"""Whose tokens are in memory together when lengths are counted."""
 _LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -60,7 +63,10 @@ class Tokenizer:
 
     def note_on_length(self, texts: Iterable[str], max_length: int) -> str | None:
         """Return a sentence about texts that lose their end; None if all fit."""
-        lengths = [len(encoding.ids) for encoding in self._model.encode_batch(list(texts))]
+        lengths: list[int] = []
+        remaining = iter(texts)
+        while some := list(itertools.islice(remaining, _TEXTS_AT_ONCE)):
+            lengths += [len(encoding.ids) for encoding in self._model.encode_batch(some)]
         num_cut = sum(length > max_length for length in lengths)
         if not num_cut:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Reduced
 from clipbert_jax.training.checkpoint import WhichStep
+from clipbert_jax.training.run_directory import list_differences
 from data_pipelines.data_config import DataConfig
 from experiments.evaluators.evaluator import Evaluation, Evaluator
 from experiments.evaluators.make import make_evaluator
@@ -105,7 +106,7 @@ def _write_details(
     """Write a line for every question or caption, and what else there is; return the paths."""
     name = f"{stem}-{num_clips}-clips"
     path = out / f"predictions-{name}.jsonl"
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for prediction in evaluator.predictions(reduced):
             file.write(json_format.dumps(prediction, ensure_ascii=False) + "\n")
     return [path, *evaluator.write_extras(out, name, reduced)]
@@ -130,7 +131,10 @@ def write_results(
             for count, evaluation in evaluations.items()
         },
     }
-    if lasting(old.get("run", {})) == lasting(run):
+    differences = list_differences(lasting(old.get("run", {})), lasting(run))
+    if old and differences:
+        say(f"{path} held results of another evaluation, which are replaced ({'; '.join(differences)})")
+    elif old:
         for name, by_count in tables.items():
             merged = {**old[name], **by_count}
             tables[name] = {count: merged[count] for count in sorted(merged, key=int)}

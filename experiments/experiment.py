@@ -10,10 +10,12 @@ import cattrs
 from cattrs import transform_error
 from cattrs.errors import BaseValidationError
 from cattrs.strategies import configure_tagged_union
+from flax import nnx
 from tyro.conf import AvoidSubcommands
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -61,6 +63,11 @@ class Experiment:
     def task_name(self) -> str:
         """What results call the task."""
         return TASK_NAMES[type(self.task)]
+
+
+def make_model(experiment: Experiment) -> ClipBert:
+    """Return the experiment's model, freshly initialised from its seed."""
+    return ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
 
 
 # These change how a run is watched, fed or stored, but no number in it: they may differ when it goes on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import numpy as np
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
@@ -12,13 +12,13 @@ from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, l
 _HEAD = "head/"
 
 
-def start_from(model: ClipBert, weights: Parameters, source: Path, *, is_same_head: bool = True) -> list[str]:
+def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:
     """Set the model's weights to those of another model, and return lines that say what was not taken.
 
     Args:
       model: with random weights.
       weights: of the other model, by flat name.
-      source: the run that they are from, for messages.
+      source: what they are from, for messages.
       is_same_head: whether the outputs of both heads mean the same; else the head starts anew in any case.
 
     Raises:
@@ -38,7 +38,9 @@ def start_from(model: ClipBert, weights: Parameters, source: Path, *, is_same_he
         )
     except ValueError as error:
         raise UserError(f"--init.model {source} does not fit this model: {error}") from error
-    load_flat_parameters(model, {name: own[name] if name in new else weights[name] for name in own})
+    # As host arrays: those of a checkpoint belong to one device, and the mesh may span several processes.
+    taken = {name: own[name] if name in new else np.asarray(weights[name]) for name in own}
+    load_flat_parameters(model, taken)
     lines = [f"first weights from {source}"]
     why = "has none that fit" if is_same_head else "answers from another vocabulary"
     lines += [f"drawn anew, as {source} {why}: {', '.join(new)}"] * bool(new)

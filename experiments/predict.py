@@ -9,6 +9,7 @@ from pathlib import Path
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import MatchTask
 from clipbert_jax.prediction import match_texts
+from clipbert_jax.training.checkpoint import WhichStep
 from data_pipelines.clips import sample_video
 from data_pipelines.probe import probe
 from experiments.progress import say
@@ -21,7 +22,7 @@ def predict(
     texts: Sequence[str],
     *,
     num_clips: int = 8,
-    step: int | None = None,
+    step: WhichStep = None,
     json: bool = False,
 ) -> None:
     """Print how probably each text describes the video, most probable first.

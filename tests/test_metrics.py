@@ -13,7 +13,6 @@ from clipbert_jax.metrics import (
     released_retrieval_metrics,
     retrieval_metrics,
     retrieval_ranks,
-    type_counts,
 )
 
 
@@ -113,7 +112,6 @@ def test_accuracy_by_type_leaves_out_questions_without_one():
     assert metrics == {"accuracy": 50.0, "accuracy/how": 50.0, "accuracy/what": 75.0}
     assert list(metrics) == ["accuracy", "accuracy/how", "accuracy/what"]
     assert accuracy_metrics(np.array([True]), np.array(["how"])) == {"accuracy": 100.0, "accuracy/how": 100.0}
-    assert type_counts(["what", "how", "", "what"]) == {"num/how": 1, "num/what": 2}
 
 
 def test_answers_outside_of_the_vocabulary_are_wrong():

@@ -69,7 +69,7 @@ class PretrainingHead(nnx.Module):
         self.transform = layers.dense(width, width)
         self.transform_layer_norm = layers.layer_norm()
         self.decoder_bias = nnx.Param(jnp.zeros(config.fusion.vocab_size, param_dtype))
-        self.matching = layers.dense(width, 2)
+        self.matching = layers.dense(width, 2, gives_scores=True)
 
     def __call__(
         self,
@@ -90,7 +90,7 @@ class PretrainingHead(nnx.Module):
             preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
         )
         token_scores += self.decoder_bias[...].astype(token_scores.dtype)
-        return at_least_float32(self.matching(pooled)), token_scores
+        return self.matching(pooled), token_scores
 
 
 class ClassifierHead(nnx.Module):
@@ -108,7 +108,7 @@ class ClassifierHead(nnx.Module):
         self.dropout_rate = config.fusion.dropout_rate
         width = config.fusion.hidden_size
         self.hidden = layers.dense(width, 2 * width)
-        self.output = layers.dense(2 * width, head.num_outputs)
+        self.output = layers.dense(2 * width, head.num_outputs, gives_scores=True)
 
     def __call__(
         self,
@@ -120,7 +120,7 @@ class ClassifierHead(nnx.Module):
     ) -> tuple[Scores, TokenScores | None]:
         """Return the scores; the text states are not used."""
         x = jax.nn.relu(self.hidden(dropout(pooled, self.dropout_rate, dropout_key)))
-        return at_least_float32(self.output(x)), None
+        return self.output(x), None
 
 
 class RegressionHead(nnx.Module):
@@ -140,7 +140,7 @@ class RegressionHead(nnx.Module):
         width = config.fusion.hidden_size
         self.regression_hidden = layers.dense(width, width)
         self.regression_norm = _BatchNorm(width, param_dtype=param_dtype)
-        self.regression_output = layers.dense(width, head.num_outputs)
+        self.regression_output = layers.dense(width, head.num_outputs, gives_scores=True)
 
     def __call__(
         self,
@@ -155,7 +155,7 @@ class RegressionHead(nnx.Module):
         is_training = dropout_key is not None
         x = self.regression_norm(x, use_batch_statistics=is_training and self.use_batch_statistics)
         x = dropout(x, self.dropout_rate, dropout_key)
-        return at_least_float32(self.regression_output(x)), None
+        return self.regression_output(x), None
 
 
 class _BatchNorm(nnx.Module):

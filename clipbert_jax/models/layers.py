@@ -32,13 +32,18 @@ class LayerFactory:
     def _weight_init(self) -> jax.nn.initializers.Initializer:
         return jax.nn.initializers.normal(self.config.fusion.initializer_range)
 
-    def dense(self, in_features: int, out_features: int) -> nnx.Linear:
-        """Return an affine layer with small normal weights and zero bias."""
+    def dense(self, in_features: int, out_features: int, *, gives_scores: bool = False) -> nnx.Linear:
+        """Return an affine layer with small normal weights and zero bias.
+
+        One that gives scores computes in at least float32: rankings are made of differences that bfloat16
+        does not have.
+        """
+        dtype = jnp.dtype(self.config.compute_dtype)
         return nnx.Linear(
             in_features,
             out_features,
             kernel_init=self._weight_init,
-            dtype=jnp.dtype(self.config.compute_dtype),
+            dtype=jnp.promote_types(dtype, jnp.float32) if gives_scores else dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
         )

@@ -143,7 +143,7 @@ class SavedCheckpoint:
                 raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first.")
             self.step = self._find(manager, steps, step)
             if self.step not in steps:
-                raise UserError(f"{self._directory} holds no checkpoint of step {step}; it has {steps}.")
+                raise UserError(f"{self._directory} holds no checkpoint of step {self.step}; it has {steps}.")
             _read_progress(manager, self.step)
             config = ocp.args.Composite(config=ocp.args.JsonRestore())
             self.config: dict[str, Any] = manager.restore(self.step, args=config)["config"]

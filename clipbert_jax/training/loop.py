@@ -1,4 +1,4 @@
-"""The training loop: restore, then batch -> step -> log -> save, to the last step.
+"""The training loop: restore, then batch -> step -> log -> validate -> save, to the last step.
 
 It reads from top to bottom in the order of execution. Data come as an iterator of host batches; files
 go to the run directory (see `checkpoint.py` and `metrics_writer.py` for what is in it).
@@ -32,9 +32,9 @@ class TrainConfig:
     """How long, in what portions, and what is kept."""
 
     num_steps: int = 1000
-    """Optimizer updates."""
+    """Optimizer updates; 0 where epochs decide."""
     num_epochs: float = 0.0
-    """If above 0, decides the number of steps: passes over the examples of the data."""
+    """Passes over the examples of the data, which then decide the number of steps."""
     batch_size: int = 16
     """Videos in one update, over all devices and accumulation steps."""
     num_accumulation_steps: int = 1

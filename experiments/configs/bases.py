@@ -8,7 +8,7 @@ Each experiment of the paper comes in two presets:
   paper     the setting of the paper where it is known to differ (TGIF-QA), else that of the released file;
             and our behaviour in all of this, which docs/fidelity.md compares with the original's.
 
-Both compute in bfloat16; the original did in fp16. How often the original validated is not known.
+Both compute in bfloat16; the original did in fp16.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def full_size(
             max_grad_norm=max_grad_norm,
         ),
         train=TrainConfig(
+            num_steps=0,
             num_epochs=float(num_epochs),
             batch_size=videos_per_gpu * NUM_GPUS * num_accumulation_steps,
             num_accumulation_steps=num_accumulation_steps,

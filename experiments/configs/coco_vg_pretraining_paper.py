@@ -5,12 +5,12 @@ Command:   clipbert prepare coco --videos coco_images --data-dir data/coco --voc
            clipbert prepare visual_genome --videos visual_genome_images --data-dir data/visual_genome \
                --vocab bert-base-uncased --regions region_descriptions.json
            clipbert train coco_vg/pretraining_paper --data-dir data/coco --workdir runs/pretraining \
-               --data.mixture data/coco 1 data/visual_genome 8 --data.num-workers 8
+               --data.mixture data/coco 1 data/visual_genome 1 --data.num-workers 8
            clipbert evaluate runs/pretraining --split validation --num-clips 1
 
 Data:      591,753 COCO captions to train on and 25,014 to validate; 5.4 million descriptions of regions of
-           108,077 Visual Genome images. Which images the original used, and how it mixed them, is not
-           known; 1 to 8 is about as their examples, so that an epoch shows each once.
+           108,077 Visual Genome images. Which images the original used is not known; it took turns
+           between the two, an update of one, then of the other, where here each update has both.
            The original began with ResNet-50 grid features (grid-feat-vqa) and bert-base-uncased, and left
            stem and res2 as they were. Without --init.model all weights are random: then train these two as
            well, by --model.pixel-encoder.num-frozen-stages 0 --model.pixel-encoder.is-norm-trainable.
@@ -38,7 +38,7 @@ def experiment() -> Experiment:
     data = image_data("data/coco", max_text_length=30)
     return full_size(
         Pretraining(num_captions=2, num_sampled_tokens=100),
-        dataclasses.replace(data, mixture=(("data/coco", 1.0), ("data/visual_genome", 8.0))),
+        dataclasses.replace(data, mixture=(("data/coco", 1.0), ("data/visual_genome", 1.0))),
         videos_per_gpu=32,
         num_accumulation_steps=2,
         num_epochs=40,

@@ -25,5 +25,5 @@ def experiment() -> Experiment:
         task=CountQA(max_count=3, num_questions=2),
         data=dataclasses.replace(DEMO_IMAGES, max_text_length=20),
         optimizer=SMALL_OPTIMIZER,
-        train=TrainConfig(num_steps=1000, batch_size=32, log_every_steps=50, save_every_steps=500),
+        train=TrainConfig(num_steps=1500, batch_size=32, log_every_steps=50, save_every_steps=500),
     )

@@ -23,5 +23,5 @@ def experiment() -> Experiment:
         task=Pretraining(num_sampled_tokens=0),
         data=DEMO_IMAGES,
         optimizer=SMALL_OPTIMIZER,
-        train=TrainConfig(num_steps=600, batch_size=32, log_every_steps=20, save_every_steps=200),
+        train=TrainConfig(num_steps=1500, batch_size=32, log_every_steps=50, save_every_steps=500),
     )

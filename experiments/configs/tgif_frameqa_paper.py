@@ -28,7 +28,7 @@ from experiments.experiment import Experiment
 def experiment() -> Experiment:
     """Return the experiment."""
     return tgif_qa(
-        OpenEndedQA(consensus="log_sum_exp"),
+        OpenEndedQA(),
         "data/tgif_frameqa",
         size=448,
         videos_per_gpu=32,

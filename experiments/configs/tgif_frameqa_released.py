@@ -31,7 +31,7 @@ from experiments.experiment import Experiment
 def experiment() -> Experiment:
     """Return the experiment."""
     paper = tgif_qa(
-        OpenEndedQA(consensus="log_sum_exp"),
+        OpenEndedQA(),
         "data/tgif_frameqa",
         size=768,
         videos_per_gpu=16,

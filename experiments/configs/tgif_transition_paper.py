@@ -28,7 +28,7 @@ from experiments.experiment import Experiment
 def experiment() -> Experiment:
     """Return the experiment."""
     return tgif_qa(
-        MultipleChoiceQA(consensus="log_sum_exp"),
+        MultipleChoiceQA(),
         "data/tgif_transition",
         size=448,
         videos_per_gpu=32,

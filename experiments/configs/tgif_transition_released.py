@@ -29,7 +29,7 @@ from experiments.experiment import Experiment
 def experiment() -> Experiment:
     """Return the experiment."""
     paper = tgif_qa(
-        MultipleChoiceQA(consensus="log_sum_exp"),
+        MultipleChoiceQA(),
         "data/tgif_transition",
         size=768,
         videos_per_gpu=16,

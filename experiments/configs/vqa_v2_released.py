@@ -12,8 +12,8 @@ Command:   clipbert prepare vqa --videos images --data-dir data/vqa --vocab bert
 
 Data:      443,757 questions of train2014 and those of Visual Genome to train on, 214,354 of val2014 to
            validate; answers of test-dev are withheld, so that its evaluation writes what the VQA server
-           takes. Whether the original also trained on val2014 is not known. Pretraining by coco_vg has seen
-           captions of images of val2014.
+           takes. The original's file names say that it trained on val2014 too (`trainval`), which here
+           validates. Images of val2014 are among those of Visual Genome, and in pretraining by coco_vg.
 
 Hardware:  8 GPUs (not known of the original), each 32 images with 2 questions: 256 images in an update.
            Hours: not measured.

@@ -219,5 +219,5 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
             }
             for question, answer in zip(self.records, reduced["answers"][:, 0], strict=True)
         ]
-        path.write_text(json.dumps(answers) + "\n")
+        path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
         return [path]

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from clipbert_jax.evaluation import Reduced
+from clipbert_jax.evaluation import MatchTask, Reduced
 from clipbert_jax.metrics import accuracy_metrics
 from clipbert_jax.models.clipbert import ClipBertOutput
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
+from data_pipelines.released_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 
@@ -32,6 +33,8 @@ class MultipleChoiceEvaluator(QueryEvaluator):
 
     def __init__(self, task: ChoiceTask, questions: Sequence[MultipleChoice], options: TextOptions) -> None:
         self._task = task
+        # By the released rule a model of retrieval sees the middle, one of question answering the start.
+        self.one_clip: OneClip = "middle" if isinstance(task, MatchTask) else "start"
         num_options = max(len(question.options) for question in questions)
         encoded = [options.encode(option_texts(question), num_options) for question in questions]
         ids, masks = zip(*encoded, strict=True)

@@ -1,6 +1,6 @@
 """Evaluates pretraining: are hidden words guessed, and captions told from those of others?
 
-What is hidden and which other caption is shown depend on the caption alone, so that two models are asked the
+What is hidden and which other caption is shown depend on the split alone, so that two models are asked the
 same. (The original hides and draws anew at each validation.)
 """
 
@@ -19,10 +19,10 @@ from clipbert_jax.evaluation import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.pretraining import Pretraining
 from data_pipelines.annotations.records import Caption
-from data_pipelines.examples import check_negatives, draw_negative
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
+from data_pipelines.negatives import check_negatives, draw_negative
 from data_pipelines.released_sampling import OneClip
-from experiments.evaluators.evaluator import QueryEvaluator, TextOptions
+from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 
 class PretrainingEvaluator(QueryEvaluator):
@@ -65,6 +65,7 @@ class PretrainingEvaluator(QueryEvaluator):
         return {
             "words": jnp.argmax(logits, axis=-1),
             "match_logits": self._task.match_logit(output.scores),
+            "clip_match_logits": by_clip(self._task.match_logit, output.scores)[:, :, 0],
         }
 
     def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
@@ -88,5 +89,6 @@ class PretrainingEvaluator(QueryEvaluator):
                 "hidden": [self._tokens[token] for token in self._labels[row, hidden]],
                 "guessed": [self._tokens[token] for token in reduced["words"][row, hidden]],
                 "match_logit": float(reduced["match_logits"][row, 0]),
+                "clip_match_logits": reduced["clip_match_logits"][row].tolist(),
                 "match_logit_of_other_caption": float(reduced["match_logits"][row, 1]),
             }

@@ -143,6 +143,8 @@ def test_the_released_preset_has_the_released_settings(name):
         train.num_epochs,
         data.max_text_length,
     )
+    pools = "mean" if name.startswith(("tgif", "vqa", "coco")) else "log_sum_exp"
+    assert experiment.task.consensus == pools
     assert optimizer.max_grad_norm == (2.0 if name == "vqa/v2" else 5.0)
     assert (optimizer.beta1, optimizer.beta2, optimizer.weight_decay) == (0.9, 0.98, 1e-3)
     if isinstance(experiment.task, OpenEndedQA | ImageQA):

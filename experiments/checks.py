@@ -1,0 +1,152 @@
+"""What is refused before anything is written: numbers, batch sizes and models that cannot work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.pretraining import Pretraining
+from experiments.experiment import Experiment, make_model
+
+AT_LEAST_ONE = {
+    "data": ("num_clips", "num_frames", "size", "max_text_length", "num_prefetch", "num_threads"),
+    "train": (
+        "batch_size",
+        "num_accumulation_steps",
+        "log_every_steps",
+        "save_every_steps",
+        "num_kept_checkpoints",
+        "num_validation_clips",
+    ),
+}
+
+
+AT_LEAST_ZERO = (
+    ("data", "num_workers"),
+    ("train", "seed"),
+    ("train", "num_steps"),
+    ("train", "num_epochs"),
+    ("train", "num_validations"),
+    ("train", "early_stop_validations"),
+)
+
+
+MAX_DECODE_TIMEOUT_SECONDS = 250.0
+"""Two attempts at a video end before training gives up waiting for a batch."""
+
+
+MIN_WORKER_MEMORY_GIB = 0.5
+"""With less, libraries abort or wait for ever where they should say that there is no memory."""
+
+
+def check_numbers(experiment: Experiment) -> None:
+    """Refuse counts, seeds and frame rates that are too small, and an early stop without validations.
+
+    Raises:
+      UserError: there is one.
+    """
+    for group, names in AT_LEAST_ONE.items():
+        for name in names:
+            value = getattr(getattr(experiment, group), name)
+            if value < 1:
+                raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 1, not {value}")
+    for group, name in AT_LEAST_ZERO:
+        value = getattr(getattr(experiment, group), name)
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
+    if bool(experiment.train.num_steps) == bool(experiment.train.num_epochs):
+        raise UserError(
+            f"--train.num-steps {experiment.train.num_steps} and --train.num-epochs "
+            f"{experiment.train.num_epochs:g}: one decides how long to train, the other must be 0"
+        )
+    if experiment.train.early_stop_validations and not experiment.train.num_validations:
+        raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
+    for name in ("fps", "decode_timeout_seconds"):
+        value = getattr(experiment.data, name)
+        if not value > 0:
+            raise UserError(f"--data.{name.replace('_', '-')} must be above 0, not {value}")
+    if not experiment.data.worker_memory_gib >= MIN_WORKER_MEMORY_GIB:
+        raise UserError(
+            f"--data.worker-memory-gib must be at least {MIN_WORKER_MEMORY_GIB}, not "
+            f"{experiment.data.worker_memory_gib:g}"
+        )
+    if experiment.data.decode_timeout_seconds > MAX_DECODE_TIMEOUT_SECONDS:
+        raise UserError(
+            f"--data.decode-timeout-seconds must be at most {MAX_DECODE_TIMEOUT_SECONDS:g}, not "
+            f"{experiment.data.decode_timeout_seconds:g}"
+        )
+
+
+def check_task(experiment: Experiment) -> None:
+    """Refuse settings of the task that mean nothing.
+
+    Raises:
+      UserError: there is one.
+    """
+    task = experiment.task
+    if isinstance(task, CountQA) and not 0 <= task.min_count < task.max_count:
+        raise UserError(
+            f"--task.min-count {task.min_count} must be at least 0 and below --task.max-count "
+            f"{task.max_count}"
+        )
+    if isinstance(task, Pretraining) and task.num_sampled_tokens < 0:
+        raise UserError(f"--task.num-sampled-tokens must be at least 0, not {task.num_sampled_tokens}")
+
+
+def check_model(experiment: Experiment) -> None:
+    """Trace the model on shapes alone, so that sizes that do not fit are reported before anything is written.
+
+    Raises:
+      UserError: such as a grid larger than its position table, or a width that the heads do not divide.
+    """
+    data = experiment.data
+    frames = jax.ShapeDtypeStruct((1, 1, data.num_frames, data.size, data.size, 3), jnp.uint8)
+    text_ids = jax.ShapeDtypeStruct((1, 1, data.max_text_length), jnp.int32)
+    text_mask = jax.ShapeDtypeStruct(text_ids.shape, jnp.bool_)
+    try:
+        model = nnx.eval_shape(lambda: make_model(experiment))
+        skeleton, trainable, frozen = split_model(model)
+        _check_frozen_parts(experiment.train.frozen_parts, trainable)
+        jax.eval_shape(
+            lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores,
+            {**trainable, **frozen},
+            frames,
+            text_ids,
+            text_mask,
+        )
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(
+            f"the model cannot be built with these --model and --data options: {error}"
+        ) from error
+
+
+def _check_frozen_parts(parts: Sequence[str], trainable: Iterable[str]) -> None:
+    for part in parts:
+        if not any(name.startswith(part) for name in trainable):
+            groups = sorted({name.partition("/")[0] + "/" for name in trainable})
+            raise UserError(
+                f"--train.frozen-parts {part} begins the name of no trained parameter; the largest parts are "
+                f"{' '.join(groups)}"
+            )
+
+
+def check_batch_size(experiment: Experiment) -> None:
+    """Refuse a batch that does not divide over accumulation steps and devices.
+
+    Raises:
+      UserError: it does not.
+    """
+    config = experiment.train
+    portion = config.num_accumulation_steps * jax.device_count()
+    if config.batch_size % portion:
+        raise UserError(
+            f"--train.batch-size {config.batch_size} does not divide into {config.num_accumulation_steps} "
+            f"accumulation step(s) on {jax.device_count()} device(s): use a multiple of {portion}."
+        )

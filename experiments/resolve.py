@@ -1,0 +1,100 @@
+"""Fills in what the data decide: sizes of vocabularies, the number of steps; and fingerprints the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from data_pipelines.annotations.store import read_answers, records_path
+from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.examples import answer_kind, record_kind
+from data_pipelines.tokenizer import load_tokenizer
+from experiments.experiment import AnyTask, Experiment
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """Fill in what the data decide: a `vocab_size` or `num_answers` of 0 becomes as many as there are.
+
+    Raises:
+      UserError: no data or vocabulary, or the model has too few word embeddings, positions or answers.
+    """
+    open_corpus(experiment.data.data_dir)
+    path, fusion, data = vocabulary_path(experiment), experiment.model.fusion, experiment.data
+    num_tokens = load_tokenizer(path).vocab_size
+    if fusion.vocab_size == 0:
+        fusion = dataclasses.replace(fusion, vocab_size=num_tokens)
+    if num_tokens > fusion.vocab_size:
+        raise UserError(
+            f"The vocabulary {path} has {num_tokens} tokens and the model {fusion.vocab_size}: set "
+            f"--model.fusion.vocab-size to {num_tokens}, or to 0 for as many as there are."
+        )
+    if data.max_text_length > fusion.max_text_length:
+        raise UserError(
+            f"--data.max-text-length is {data.max_text_length}, the model has {fusion.max_text_length} text "
+            f"positions: raise --model.fusion.max-text-length or shorten the texts."
+        )
+    model = dataclasses.replace(experiment.model, fusion=fusion)
+    return dataclasses.replace(experiment, model=model, task=_resolve_answers(experiment))
+
+
+def _resolve_answers(experiment: Experiment) -> AnyTask:
+    """Fill in how many answers there are.
+
+    Raises:
+      UserError: no answer vocabulary, or the head has too few outputs for it.
+    """
+    task = experiment.task
+    if not isinstance(task, OpenEndedQA | ImageQA):
+        return task
+    num_answers = len(training_answers(experiment))
+    if task.num_answers == 0:
+        return dataclasses.replace(task, num_answers=num_answers)
+    if task.num_answers < num_answers:
+        raise UserError(
+            f"the data has {num_answers} answers, --task.num-answers {task.num_answers} is too small: use 0 "
+            "for as many as there are"
+        )
+    return task
+
+
+def resolve_num_steps(experiment: Experiment, num_examples: int) -> Experiment:
+    """Turn a number of epochs, if there is one, into a number of steps."""
+    train = experiment.train
+    if not train.num_epochs:
+        return experiment
+    num_steps = math.ceil(train.num_epochs * num_examples / train.batch_size)
+    return dataclasses.replace(experiment, train=dataclasses.replace(train, num_steps=max(num_steps, 1)))
+
+
+def vocabulary_path(experiment: Experiment) -> Path:
+    """Return the vocabulary that the experiment's texts go through."""
+    return Path(experiment.data.vocab or Path(experiment.data.data_dir) / "vocab.txt")
+
+
+def training_answers(experiment: Experiment) -> tuple[str, ...]:
+    """Return the answer vocabulary of the data, if the task has one."""
+    kind = answer_kind(experiment.task)
+    return () if kind is None else read_answers(experiment.data.sources[0][0], kind)
+
+
+DATA_SHA256 = "data_sha256"
+"""Field of config.json beside the experiment's own: what the data were, wherever they are."""
+
+
+def data_sha256(experiment: Experiment) -> str:
+    """Return a fingerprint of what training reads: names of videos, records, vocabularies."""
+    tokenizer = experiment.data.load_tokenizer()
+    digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
+    digest.update(repr(training_answers(experiment)).encode())
+    kind = record_kind(experiment.task)
+    for data_dir, _ in experiment.data.sources:
+        for path in (Path(data_dir) / "video_ids.json", records_path(data_dir, kind, "train")):
+            digest.update(path.read_bytes())
+    if experiment.train.num_validations:
+        digest.update(records_path(experiment.data.sources[0][0], kind, "validation").read_bytes())
+    return digest.hexdigest()[:16]
