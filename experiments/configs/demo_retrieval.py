@@ -6,7 +6,7 @@ Command:   clipbert prepare demo --data-dir data/demo
 
 Hardware:  a laptop; about 4 minutes on 2 CPU cores.
 
-Expect:    R@1 above 80 % with 8 clips, below 10 % with one (docs/results.md).
+Expect:    R@1 of 80 to 100 % with 8 clips, below 10 % with one (docs/results.md).
 """
 
 from clipbert_jax.config import ClipBertConfig
