@@ -97,7 +97,7 @@ def measure(config: BenchConfig, batch_size: int) -> dict[str, Any]:
     batch = put_batch(synthetic_batch(config, batch_size), make_mesh())
     result: dict[str, Any] = {
         "batch_size": batch_size,
-        "batch_shapes": {name: list(x.shape) for name, x in vars(batch).items()},
+        "batch_shapes": {name: list(x.shape) for name, x in vars(batch).items() if x is not None},
     }
     try:
         for name, measure_one in (("inference", measure_inference), ("train_step", measure_train_step)):

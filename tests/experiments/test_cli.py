@@ -78,7 +78,9 @@ def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
         (["--train.batch-size", "12"], "--train.batch-size 12 does not divide"),
         (["--model.fusion.vocab-size", "10"], "--model.fusion.vocab-size"),
         (["--data.max-text-length", "100"], "--data.max-text-length is 100"),
-        (["--train.num-steps", "0"], "--train.num-steps must be at least 1"),
+        (["--train.num-steps", "-1"], "--train.num-steps must be at least 0"),
+        (["--train.num-steps", "0"], "one decides how long to train, the other must be 0"),
+        (["--train.num-epochs", "2"], "one decides how long to train, the other must be 0"),
         (["--train.seed", "-1"], "--train.seed must be at least 0"),
         (["--train.num-epochs", "-1"], "--train.num-epochs must be at least 0"),
         (["--train.num-epochs", "nan"], "--train.num-epochs must be at least 0"),
@@ -297,7 +299,7 @@ def test_a_very_long_caption_is_cut_and_said(data_dir, tmp_path, capsys):
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 
 
-@pytest.mark.parametrize(("num_epochs", "num_steps"), [(0.0, 5), (1.0, 1), (2.5, 3), (0.001, 1)])
+@pytest.mark.parametrize(("num_epochs", "num_steps"), [(1.0, 1), (2.5, 3), (0.001, 1)])
 def test_epochs_become_steps(num_epochs, num_steps, data_dir, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(runs, "train", lambda *args, config, **options: trained.append(config.num_steps))
@@ -308,7 +310,7 @@ def test_epochs_become_steps(num_epochs, num_steps, data_dir, tmp_path, monkeypa
             "demo/multiple_choice",
             *write,
             "--train.num-steps",
-            "5",
+            "0",
             "--train.num-epochs",
             str(num_epochs),
         ]

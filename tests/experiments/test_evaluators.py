@@ -419,6 +419,7 @@ def test_pretraining_scores_words_and_matching():
     reduced = {
         "words": words,
         "match_logits": np.array([[1.0, -1.0], [2.0, 3.0], [-1.0, -1.0], [1.0, 1.0]]),
+        "clip_match_logits": np.array([[1.0], [2.0], [-1.0], [1.0]]),
     }
     assert evaluator.metrics(reduced) == {
         "mean_accuracy": pytest.approx((62.5 + 62.5) / 2),
@@ -434,6 +435,7 @@ def test_pretraining_scores_words_and_matching():
         "hidden": ["word4", "word5"],
         "guessed": ["word4", "[PAD]"],
         "match_logit": -1.0,
+        "clip_match_logits": [-1.0],
         "match_logit_of_other_caption": -1.0,
     }
 
@@ -448,6 +450,7 @@ def test_embeddings_beyond_the_vocabulary_are_never_guessed():
     reduced = pretraining(CAPTIONS).reduce(says)
     assert reduced["words"].tolist() == [[7] * 8] * 4
     assert reduced["match_logits"].shape == (4, 2)
+    assert reduced["clip_match_logits"].shape == (4, 2)
 
 
 def test_pretraining_without_hidden_words_scores_matching_alone():
