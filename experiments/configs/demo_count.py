@@ -6,7 +6,7 @@ Command:   clipbert prepare demo_images --data-dir data/demo_images
 
 Hardware:  a laptop; some minutes on 2 CPU cores.
 
-Expect:    see docs/results.md.
+Expect:    mean squared error 0.08, accuracy 92 %; the best constant gets 0.83 and 35 % (docs/results.md).
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ Command:   clipbert prepare demo_images --data-dir data/demo_images
 
 Hardware:  a laptop; some minutes on 2 CPU cores.
 
-Expect:    see docs/results.md.
+Expect:    accuracy 93 %; the best constant answer gets 15 % (docs/results.md).
 """
 
 from clipbert_jax.config import ClipBertConfig

@@ -6,7 +6,7 @@ Command:   clipbert prepare demo --data-dir data/demo
 
 Hardware:  a laptop; some minutes on 2 CPU cores.
 
-Expect:    see docs/results.md.
+Expect:    accuracy 99 % with 8 clips, 46 % with one; guessing gets 20 % (docs/results.md).
 """
 
 from clipbert_jax.config import ClipBertConfig

@@ -6,7 +6,7 @@ Command:   clipbert prepare demo_images --data-dir data/demo_images
 
 Hardware:  a laptop; some minutes on 2 CPU cores.
 
-Expect:    see docs/results.md.
+Expect:    hidden words 92 %, matching 90 %; guessing gets 33 % and 50 % (docs/results.md).
 """
 
 from clipbert_jax.config import ClipBertConfig
