@@ -35,7 +35,7 @@ demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/r
 ARGS ?=
 
 .PHONY: findings
-findings: $(READY) ## The paper's claims as an experiment (about an hour): make findings ARGS=--quick
+findings: $(READY) ## The paper's claims as an experiment (about 40 minutes): make findings ARGS=--quick
 	@$(BIN)/python -m experiments.findings.run $(ARGS)
 
 .PHONY: test

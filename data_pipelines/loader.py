@@ -281,8 +281,8 @@ def check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
     missing = sorted({video_id for video_id in video_ids if video_id not in corpus})
     if missing:
         raise UserError(
-            f"{len(missing)} videos {which}, {missing[0]!r} first, are not in {corpus.data_dir}; "
-            "prepare it again"
+            f"{corpus.data_dir} lacks {len(missing)} video(s) {which}, first {missing[0]!r}: correct the "
+            "records, or prepare the data again"
         )
 
 

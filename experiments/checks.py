@@ -61,11 +61,14 @@ def check_numbers(experiment: Experiment) -> None:
         value = getattr(getattr(experiment, group), name)
         if not 0 <= value < math.inf:
             raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
-    if bool(experiment.train.num_steps) == bool(experiment.train.num_epochs):
+    num_steps, num_epochs = experiment.train.num_steps, experiment.train.num_epochs
+    if num_steps and num_epochs:
         raise UserError(
-            f"--train.num-steps {experiment.train.num_steps} and --train.num-epochs "
-            f"{experiment.train.num_epochs:g}: one decides how long to train, the other must be 0"
+            f"this experiment would train for {num_steps} steps and for {num_epochs:g} epochs: set "
+            "--train.num-steps 0 to let epochs decide, or --train.num-epochs 0"
         )
+    if not num_steps and not num_epochs:
+        raise UserError("how long to train is not said: give --train.num-steps or --train.num-epochs")
     if experiment.train.early_stop_validations and not experiment.train.num_validations:
         raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
     for name in ("fps", "decode_timeout_seconds"):

@@ -37,7 +37,10 @@ def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_hea
             {name: array.shape for name, array in weights.items() if name not in unused},
         )
     except ValueError as error:
-        raise UserError(f"--init.model {source} does not fit this model: {error}") from error
+        raise UserError(
+            f"--init.model {source} does not fit this model; give the same --model options, or another run. "
+            f"{error}"
+        ) from error
     # As host arrays: those of a checkpoint belong to one device, and the mesh may span several processes.
     taken = {name: own[name] if name in new else np.asarray(weights[name]) for name in own}
     load_flat_parameters(model, taken)

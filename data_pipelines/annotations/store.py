@@ -76,15 +76,36 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
 
 
 def _read_record(kind: type[Record], line: str, where: str) -> Record:
+    name = FOLDER_OF_KIND[kind].removesuffix("s").replace("_", " ")
     try:
-        fields: dict[str, Any] = json.loads(line)
+        fields = json.loads(line)
+        _check_fields(kind, fields)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return kind(**values)
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{where} is no {kind.__name__} record: {error}") from error
-    except ValueError as error:  # from the record itself
-        name = FOLDER_OF_KIND[kind].removesuffix("s").replace("_", " ")
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is no JSON ({error.msg}); correct it or remove the line") from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where} is a bad {name}: {error}; correct it or remove the line") from error
+
+
+def _check_fields(kind: type[Record], fields: Any) -> None:
+    """Refuse a line that has not the fields of a record.
+
+    Raises:
+      ValueError: names those that are missing or unknown.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    all_fields = {field.name: field for field in dataclasses.fields(kind)}
+    needed = [
+        name
+        for name, field in all_fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in needed if name not in fields]:
+        raise ValueError(f"it lacks {' and '.join(missing)}")
+    if unknown := [name for name in fields if name not in all_fields]:
+        raise ValueError(f"it has the unknown {' and '.join(unknown)}")
 
 
 def write_answers(data_dir: str | Path, kind: type, answers: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Reduced
 from clipbert_jax.metrics import count_metrics
 from clipbert_jax.models.clipbert import ClipBertOutput
@@ -28,6 +29,13 @@ class CountEvaluator(QueryEvaluator):
         ids, mask = options.encode([question.question for question in questions])
         super().__init__(questions, ids[:, None], mask[:, None])
         self._right = np.array([question.count for question in questions])
+        outside = [q for q in questions if not task.min_count <= q.count <= task.max_count]
+        if outside:
+            raise UserError(
+                f"{len(outside)} question(s), first {outside[0].id!r} with the count {outside[0].count}, are "
+                f"out of the range from {task.min_count} to {task.max_count} that the model was trained for: "
+                "correct or remove them"
+            )
 
     @property
     def baseline(self) -> Mapping[str, float]:

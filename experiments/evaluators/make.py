@@ -52,8 +52,8 @@ def make_evaluator(
     if not isinstance(task, needed):
         able = [other for other, (_, ability) in KIND_OF_EVALUATION.items() if isinstance(task, ability)]
         raise UserError(
-            f"the model's head is one of {type(task).__name__}, which cannot be evaluated as {name}; it can "
-            f"as {' or '.join(able)}"
+            f"a model with this head cannot be evaluated as {name}, only as {' or '.join(able)}: give --task "
+            "accordingly, or another run"
         )
     records: list[Any] = read_records(data_dir, kind, split)
     if not records:

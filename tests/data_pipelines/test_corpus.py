@@ -72,13 +72,19 @@ def test_missing_data_are_named_with_the_remedy(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1]", '{"id": "1", "video_id": "v"}', '{"id": "1", "txt": "v"}']
+    ("line", "problem"),
+    [
+        ("not json", "no JSON"),
+        ("[1]", "a bad caption: it is no JSON object"),
+        ('{"id": "1", "video_id": "v"}', "a bad caption: it lacks text"),
+        ('{"id": "1", "video_id": "v", "text": "t", "txt": "t"}', "a bad caption: it has the unknown txt"),
+    ],
 )
-def test_bad_records_are_named_with_their_line(line, tmp_path):
+def test_bad_records_are_named_with_their_line(line, problem, tmp_path):
     path = records_path(tmp_path, Caption, "train")
     path.parent.mkdir(parents=True)
     path.write_text('{"id": "0", "video_id": "v", "text": "t"}\n\n' + line + "\n")
-    with pytest.raises(UserError, match=r"train.jsonl line 3 is no Caption record"):
+    with pytest.raises(UserError, match=rf"train.jsonl line 3 is {problem}.* correct it or remove"):
         read_records(tmp_path, Caption, "train")
 
 

@@ -470,8 +470,16 @@ def test_pretraining_without_hidden_words_scores_matching_alone():
     ],
 )
 def test_what_a_head_cannot_do_is_refused(task, name, able, tmp_path):
-    with pytest.raises(UserError, match=rf"cannot be evaluated as {name}; it can as {able}$"):
+    with pytest.raises(UserError, match=rf"cannot be evaluated as {name}, only as {able}: give --task"):
         make_evaluator(name, task, tmp_path, "test", OPTIONS, answers=())
+
+
+def test_a_count_out_of_range_is_refused():
+    question = Count(id="q7", video_id="v", question="word1 ?", count=9)
+    with pytest.raises(
+        UserError, match=r"1 question\(s\), first 'q7' with the count 9, are out of the range"
+    ):
+        CountEvaluator(CountQA(max_count=8), [question], OPTIONS)
 
 
 def test_an_empty_split_is_refused(tmp_path):

@@ -78,7 +78,7 @@ def test_other_widths_are_refused_by_name(source):
     model = model_of(source, model=dataclasses.replace(source.experiment.model, fusion=fusion))
     drawn = flat_parameters(model)
     with pytest.raises(
-        UserError, match=r"--init.model .* does not fit this model: (.|\n)*fusion/.* the model has"
+        UserError, match=r"--init.model .* does not fit this model; (.|\n)*fusion/.* the model has"
     ):
         start_from(model, source.scorer.parameters, source.workdir)
     for name, array in flat_parameters(model).items():
