@@ -207,7 +207,9 @@ def test_workers_are_light_and_print_nothing(capfd: pytest.CaptureFixture[str]) 
 
 
 PARENT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 from data_pipelines.corpus.isolation import Isolated
 from {module} import process_id, act
 with Isolated(2) as isolated:
