@@ -178,5 +178,7 @@ def test_the_whole_trajectory_equals_the_original():
 
 def test_float32_stays_within_tolerance():
     trajectory = _train(NUM_STEPS, "float32")
-    _check_losses_and_norms(trajectory, loss=1e-2, norm=2e-2)
+    # Rounding grows from update to update, and where it leads depends on how convolutions are compiled: the
+    # tenth norm is off by 0.6 % with JAX 0.10 and by 4.5 % with JAX 0.12, whose float64 is right to 1e-12.
+    _check_losses_and_norms(trajectory, loss=1e-2, norm=5e-2)
     _check_weights(trajectory, norm=1e-2, value=0.1)
