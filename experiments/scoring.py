@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clipbert_jax.evaluation import Reduced, Scorer
 from data_pipelines.data_config import DataConfig
-from data_pipelines.loader import video_batches
+from data_pipelines.video_batches import video_batches
 from experiments.evaluators.evaluator import Evaluator
 from experiments.progress import Progress
 

@@ -24,10 +24,11 @@ from data_pipelines.corpus.builder import open_corpus, write_videos
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.data_config import DataConfig
 from data_pipelines.examples import RetrievalExamples
-from data_pipelines.loader import train_batches, video_batches
+from data_pipelines.loader import train_batches
 from data_pipelines.mixture import Mixture
 from data_pipelines.tokenizer import build_vocab, write_vocab
 from data_pipelines.video import UnreadableVideo, Video
+from data_pipelines.video_batches import video_batches
 
 TASK = Retrieval(num_negatives=2)
 

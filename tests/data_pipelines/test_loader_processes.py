@@ -17,7 +17,8 @@ def loader_script(data_dir: Path, body: str) -> list[str]:
         import multiprocessing, time
         from clipbert_jax.tasks.retrieval import Retrieval
         from data_pipelines.data_config import DataConfig
-        from data_pipelines.loader import train_batches, video_batches
+        from data_pipelines.loader import train_batches
+        from data_pipelines.video_batches import video_batches
         def main():
             config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers=2)
             batches = train_batches(config, Retrieval(), batch_size=2, seed=0)

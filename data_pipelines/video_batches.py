@@ -1,0 +1,123 @@
+"""Stage 6 for evaluation: videos without texts, each once and in order, with any numbers of clips.
+
+Beside `loader`, which makes training batches. After: `clipbert_jax.evaluation`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from clipbert_jax.errors import UserError
+from data_pipelines.clips import sample_video
+from data_pipelines.corpus.builder import Corpus, open_corpus
+from data_pipelines.data_config import DataConfig
+from data_pipelines.heartbeat import decoding
+from data_pipelines.loader import check_videos
+from data_pipelines.released_sampling import OneClip
+from data_pipelines.sampling import Sampling
+from data_pipelines.workers import WatchedBatches, check_shared_memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoBatch:
+    """Videos without texts, for evaluation and search.
+
+    Attributes:
+      video_ids: of the real rows only, so there may be fewer than b.
+      frames: RGB 0-255.
+      example_mask: False for the rows that fill the last batch.
+      clip_times: when each frame is shown, in seconds after the video's first frame.
+    """
+
+    video_ids: tuple[str, ...]
+    frames: UInt8[np.ndarray, "b k t h w 3"]
+    example_mask: Bool[np.ndarray, " b"]
+    clip_times: Float[np.ndarray, "b k t"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _MakeVideoBatch:
+    """Turns the number of an evaluation batch into arrays; rows beyond the last video stay zero."""
+
+    video_ids: tuple[str, ...]
+    corpus: Corpus
+    config: DataConfig
+    batch_size: int
+    num_clips: tuple[int, ...]
+    sampling: Sampling
+    one_clip: OneClip
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        config = self.config
+        shape = (self.batch_size, sum(self.num_clips), config.num_frames)
+        frames = np.zeros((*shape, config.size, config.size, 3), np.uint8)
+        clip_times = np.zeros(shape)
+        video_ids = self.rows(number)
+        for row, video_id in enumerate(video_ids):
+            # Random clips of evaluation depend on the video alone, not on its place in a batch.
+            rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
+            with decoding(video_id):
+                frames[row], clip_times[row] = sample_video(
+                    self.corpus.read(video_id),
+                    config,
+                    num_clips=self.num_clips,
+                    sampling=self.sampling,
+                    one_clip=self.one_clip,
+                    rng=rng,
+                )
+        example_mask = np.arange(self.batch_size) < len(video_ids)
+        return {"frames": frames, "example_mask": example_mask, "clip_times": clip_times}
+
+    def rows(self, number: int) -> tuple[str, ...]:
+        """Return the videos of a batch."""
+        return self.video_ids[number * self.batch_size : (number + 1) * self.batch_size]
+
+
+def video_batches(
+    config: DataConfig,
+    video_ids: Sequence[str],
+    *,
+    batch_size: int,
+    num_clips: Sequence[int],
+    sampling: Sampling = "uniform",
+    one_clip: OneClip = "middle",
+) -> Iterator[VideoBatch]:
+    """Yield each video once, in order; the last batch is filled up with masked zeros.
+
+    Args:
+      config: data and frames; its `num_clips` is that of training and not used.
+      video_ids: which videos.
+      batch_size: videos of a batch.
+      num_clips: clips per video; several numbers give the clips of each, one after the other, from reading
+        the video once.
+      sampling: `uniform` covers the whole video.
+      one_clip: where a single clip lies by the released rule; `start` for its question answering.
+
+    Raises:
+      UserError: no such data directory or video; a video twice; too little shared memory; a worker dies or is
+        stuck.
+      UnreadableVideo: a video does not decode; nothing is put in its place.
+    """
+    corpus = open_corpus(config.data_dir)
+    check_videos(video_ids, corpus, "asked for")
+    if len(set(video_ids)) < len(video_ids):
+        twice = next(video_id for video_id in video_ids if video_ids.count(video_id) > 1)
+        raise UserError(f"video {twice!r} is asked for twice; name every video once")
+    if not video_ids:
+        return
+    batch_bytes = config.batch_bytes(batch_size, sum(num_clips))
+    check_shared_memory(config, batch_bytes)
+    make_batch = _MakeVideoBatch(
+        tuple(video_ids), corpus, config, batch_size, tuple(num_clips), sampling, one_clip
+    )
+    num_batches = -(-len(video_ids) // batch_size)
+    batches = WatchedBatches(make_batch, config, start=0, stop=num_batches, batch_bytes=batch_bytes)
+    try:
+        for number, arrays in enumerate(batches):
+            yield VideoBatch(video_ids=make_batch.rows(number), **arrays)
+    finally:
+        batches.close()
