@@ -1,0 +1,241 @@
+"""What devices can do, and the least time that they need for costs: the roofline.
+
+A work takes as long as its operations at the device's peak or its bytes at the memory's bandwidth, whichever
+is longer, and works follow one another. After Williams et al., "Roofline", CACM 2009.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from clipbert_jax.costs.model import ComputeDtype, Costs
+from clipbert_jax.costs.work import Work, WorkName
+
+Bound = Literal["compute", "memory"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """Rates of one device; None where they must be measured first (`measure_device`)."""
+
+    bf16_flops: float | None = None
+    """Operations a second of matrix products of bfloat16; a multiplication with its addition is 2."""
+    fp32_flops: float | None = None
+    """The same of float32 arrays at JAX's default precision: TF32 on an NVIDIA GPU, bfloat16 on a TPU."""
+    bandwidth: float | None = None
+    """Bytes a second to and from the device's memory."""
+    memory_bytes: int | None = None
+    source: str
+    """Of the figures: measured, or the maker's datasheet."""
+
+
+_GB = 10**9
+
+DEVICES: dict[str, Device] = {
+    "h100": Device(
+        bf16_flops=798e12,
+        fp32_flops=495e12,
+        bandwidth=3.0e12,
+        memory_bytes=80 * _GB,
+        source="measured: bfloat16 products and copies; datasheet of the SXM form: float32 and memory",
+    ),
+    "h200": Device(
+        bf16_flops=788e12,
+        fp32_flops=495e12,
+        bandwidth=4.3e12,
+        memory_bytes=141 * _GB,
+        source="measured: bfloat16 products and copies; datasheet of the SXM form: float32 and memory",
+    ),
+    "a100": Device(
+        bf16_flops=312e12,
+        fp32_flops=156e12,
+        bandwidth=2.0e12,
+        memory_bytes=80 * _GB,
+        source="datasheet of the SXM form with 80 GB",
+    ),
+    "v5e": Device(
+        bf16_flops=197e12,
+        fp32_flops=197e12,
+        bandwidth=819e9,
+        memory_bytes=16 * _GB,
+        source="datasheet of one chip",
+    ),
+    "v5p": Device(
+        bf16_flops=459e12,
+        fp32_flops=459e12,
+        bandwidth=2765e9,
+        memory_bytes=95 * _GB,
+        source="datasheet of one chip",
+    ),
+    "v6e": Device(
+        bf16_flops=918e12,
+        fp32_flops=918e12,
+        bandwidth=1640e9,
+        memory_bytes=32 * _GB,
+        source="datasheet of one chip",
+    ),
+    "cpu": Device(source="nothing known: they differ too much"),
+}
+"""Datasheets promise more than products and copies reach: of an H100 989e12 and 3.35e12."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkTime:
+    """The least time of one work, and what bounds it; passes of their own are in the time only."""
+
+    seconds: float
+    bound: Bound
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """The least times of one layer's works that happen."""
+
+    name: str
+    stage: str
+    works: dict[WorkName, WorkTime]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """Seconds of a stage, or of all."""
+
+    forward: float
+    backward: float
+    """Of inputs and weights."""
+    update: float
+
+    @property
+    def total(self) -> float:
+        """Forward, backward and update."""
+        return self.forward + self.backward + self.update
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """The least times of a model on a device."""
+
+    layers: tuple[LayerTime, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of one step or call."""
+        return self.total.total
+
+    @property
+    def total(self) -> StageTime:
+        """Of all stages together."""
+        return _sum_up(self.layers)
+
+    @property
+    def stages(self) -> dict[str, StageTime]:
+        """By name, in the order of the forward pass."""
+        names = dict.fromkeys(layer.stage for layer in self.layers)
+        return {name: _sum_up(layer for layer in self.layers if layer.stage == name) for name in names}
+
+
+def roofline(costs: Costs, device: Device) -> Roofline:
+    """Return the least times of every layer.
+
+    Raises:
+      ValueError: the device has no figures for the model's arithmetic.
+    """
+    peak, bandwidth = _rates(device, costs.compute_dtype)
+    layers = [
+        LayerTime(
+            name=layer.name,
+            stage=layer.stage,
+            works={
+                name: _work_time(work, peak, bandwidth)
+                for name, work in layer.works.items()
+                if work.flops or work.total_bytes
+            },
+        )
+        for layer in costs.layers
+    ]
+    return Roofline(layers=tuple(layers))
+
+
+def _rates(device: Device, compute_dtype: ComputeDtype) -> tuple[float, float]:
+    peaks = {"bfloat16": device.bf16_flops, "float32": device.fp32_flops, "float64": None}
+    peak = peaks[compute_dtype]
+    if peak is None or device.bandwidth is None:
+        raise ValueError(f"no figures for {compute_dtype} on this device: measure_device() finds them")
+    return peak, device.bandwidth
+
+
+def _work_time(work: Work, peak: float, bandwidth: float) -> WorkTime:
+    compute, memory = work.flops / peak, work.bytes / bandwidth
+    return WorkTime(
+        seconds=max(compute, memory) + work.pass_bytes / bandwidth,
+        bound="compute" if compute > memory else "memory",
+    )
+
+
+def _sum_up(layers: Iterable[LayerTime]) -> StageTime:
+    seconds: dict[WorkName, float] = dict.fromkeys(
+        ("forward", "input_gradient", "weight_gradient", "update"), 0.0
+    )
+    for layer in layers:
+        for name, work in layer.works.items():
+            seconds[name] += work.seconds
+    return StageTime(
+        forward=seconds["forward"],
+        backward=seconds["input_gradient"] + seconds["weight_gradient"],
+        update=seconds["update"],
+    )
+
+
+def measure_device(*, matrix_size: int | None = None, num_copied_bytes: int | None = None) -> Device:
+    """Measure the first of JAX's devices, by products of square matrices and by copies, in a few seconds.
+
+    Args:
+      matrix_size: rows and columns; by default enough to keep the device busy.
+      num_copied_bytes: as many are read, and as many written; should be far more than caches hold.
+    """
+    device = jax.devices()[0]
+    is_cpu = device.platform == "cpu"
+    size = matrix_size or (1024 if is_cpu else 8192)
+    numbers = jnp.ones((num_copied_bytes or (1 << 28 if is_cpu else 1 << 30)) // 4, jnp.float32)
+
+    # Into the memory of its argument: on a CPU fresh memory would cost more than the copy.
+    copy = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def copied() -> jax.Array:
+        nonlocal numbers
+        numbers = copy(numbers)
+        return numbers
+
+    def product_rate(dtype: jax.typing.DTypeLike) -> float:
+        matrix, product = jnp.ones((size, size), dtype), jax.jit(jnp.matmul)
+        return 2 * size**3 / _least_seconds(lambda: product(matrix, matrix))
+
+    return Device(
+        bf16_flops=product_rate(jnp.bfloat16),
+        fp32_flops=product_rate(jnp.float32),
+        bandwidth=2 * numbers.nbytes / _least_seconds(copied),
+        memory_bytes=_memory_bytes(device),
+        source=f"measured on {device.device_kind}",
+    )
+
+
+def _memory_bytes(device: jax.Device) -> int:
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _least_seconds(call: Callable[[], jax.Array], num_calls: int = 5) -> float:
+    call().block_until_ready()  # compiles
+    times = []
+    for _ in range(num_calls):
+        start = time.perf_counter()
+        call().block_until_ready()
+        times.append(time.perf_counter() - start)
+    return min(times)
