@@ -175,6 +175,28 @@ DEMO = (_on_laptop("inference"), _on_laptop("train"))
 """The demo's model and batch."""
 
 
+SMOKE = tuple(
+    dataclasses.replace(
+        workload,
+        model=dataclasses.replace(ClipBertConfig.tiny(), compute_dtype="bfloat16"),
+        batch_size=8,
+        num_clips=min(workload.num_clips, 2),
+        size=32,
+        num_texts=2,
+    )
+    for workload in ACCELERATOR
+)
+"""The accelerator's workloads with a small model, in seconds on a CPU: does everything run?"""
+
+SETS = {"accelerator": ACCELERATOR, "cpu": CPU, "demo": DEMO, "smoke": SMOKE}
+
+
+def find_workload(set_name: str, name: str, batch_size: int | None = None) -> Workload:
+    """Return a workload by its names, if asked for with another batch size."""
+    workload = next(workload for workload in SETS[set_name] if workload.name == name)
+    return dataclasses.replace(workload, batch_size=batch_size) if batch_size else workload
+
+
 def synthetic_batch(workload: Workload, seed: int = 0) -> Batch:
     """Return random frames, and texts of full length; the first text of each video matches it."""
     random = np.random.default_rng(seed)

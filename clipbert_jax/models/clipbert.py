@@ -25,6 +25,7 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.fusion import CrossModalFusion
 from clipbert_jax.models.heads import HeadConfig, make_head
 from clipbert_jax.models.layers import subkey
+from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.pixel_encoder import PixelEncoder
 from clipbert_jax.models.text_encoder import TextEncoder
 from clipbert_jax.models.visual_embedding import VisualEmbedding
@@ -67,14 +68,16 @@ class ClipBert(nnx.Module):
         *,
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering | None = None,
     ):
         if jax.dtypes.canonicalize_dtype(config.compute_dtype) != jnp.dtype(config.compute_dtype):
             raise ValueError("compute_dtype float64 needs JAX's 64-bit mode: set JAX_ENABLE_X64=1.")
         self.config = config
-        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype)
+        self.lowering = lowering or default_lowering()
+        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
         self.visual_embedding = VisualEmbedding(config, rngs=rngs, param_dtype=param_dtype)
         self.text_encoder = TextEncoder(config, rngs=rngs, param_dtype=param_dtype)
-        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype)
+        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
         self.head = make_head(head, config, rngs=rngs, param_dtype=param_dtype)
 
     def __call__(
@@ -143,18 +146,22 @@ class ClipBert(nnx.Module):
         text = self.text_encoder(text_ids, dropout_key=subkey(dropout_key, _TEXT_KEY))
         tokens, mask = _pair(text, text_mask, visual_tokens)
         pairs = tokens.shape[:3]  # b k n
-        hidden_states, attention = self.fusion(
-            tokens.reshape(-1, *tokens.shape[3:]),
-            mask.reshape(-1, mask.shape[-1]),
-            dropout_key=subkey(dropout_key, _FUSION_KEY),
-        )
-        pooled = self.fusion.pool(hidden_states[-1])
-        hidden_states, attention, pooled = jax.tree.map(
-            lambda x: x.reshape(*pairs, *x.shape[1:]), (hidden_states, attention, pooled)
+        tokens, mask = tokens.reshape(-1, *tokens.shape[3:]), mask.reshape(-1, mask.shape[-1])
+        fusion_key = subkey(dropout_key, _FUSION_KEY)
+        hidden_states, attention = None, None
+        if return_attention or return_hidden_states or not self.lowering.trims_last_layer:
+            hidden_states, attention = self.fusion(tokens, mask, dropout_key=fusion_key)
+            states = hidden_states[-1]
+        else:
+            rows = slice(text_ids.shape[-1] if self.head.reads_text else 1)
+            states = self.fusion.last_states(tokens, mask, rows, dropout_key=fusion_key)
+        pooled = self.fusion.pool(states[:, 0])
+        states, hidden_states, attention, pooled = jax.tree.map(
+            lambda x: x.reshape(*pairs, *x.shape[1:]), (states, hidden_states, attention, pooled)
         )
         scores, token_scores = self.head(
             pooled,
-            hidden_states[-1][..., : text_ids.shape[-1], :],
+            states[..., : text_ids.shape[-1], :],
             self.text_encoder.word_embeddings.embedding[...],
             dropout_key=subkey(dropout_key, _HEAD_KEY),
         )

@@ -9,6 +9,8 @@ transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +19,25 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.layers import LayerFactory, at_least_float32, dropout, subkey
+from clipbert_jax.models.lowering import Lowering, default_lowering
 
-Attention = Float[Array, "m heads s s"]
-"""Attention probabilities: who looks (first s) at whom (second s); rows sum to one."""
+Attention = Float[Array, "m heads r s"]
+"""Attention probabilities: who looks (r) at whom (s); rows sum to one."""
 
 
 class FusionLayer(nnx.Module):
     """Self-attention and a feed-forward network, each added to its input and then normed (post-LN)."""
 
-    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike):
+    def __init__(
+        self,
+        config: ClipBertConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike,
+        lowering: Lowering,
+    ):
         self.config = config.fusion
+        self.lowering = lowering
         layers = LayerFactory(config, param_dtype, rngs)
         width, inner_width = self.config.hidden_size, self.config.intermediate_size
         self.query = layers.dense(width, width)
@@ -39,39 +50,95 @@ class FusionLayer(nnx.Module):
         self.output_layer_norm = layers.layer_norm()
 
     def __call__(
-        self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"], *, dropout_key: jax.Array | None = None
-    ) -> tuple[Float[Array, "m s d"], Attention]:
-        """Return the next hidden states and the attention before dropout."""
+        self,
+        x: Float[Array, "m s d"],
+        mask: Bool[Array, "m s"],
+        *,
+        dropout_key: jax.Array | None = None,
+        rows: slice = slice(None),
+        return_attention: bool = True,
+    ) -> tuple[Float[Array, "m r d"], Attention | None]:
+        """Return the next hidden states of the tokens `rows`, and if asked the attention before dropout."""
         rate = self.config.dropout_rate
-        attention = self._attention(x, mask)
-        weights = dropout(attention, self.config.attention_dropout_rate, subkey(dropout_key, 0))
-        context = jnp.einsum("mhqk,mkhe->mqhe", weights.astype(x.dtype), self._heads(self.value(x)))
+        query, key, value = self._query_key_value(x, rows)
+        attention = None
+        if self.lowering.has_fused_attention and dropout_key is None and not return_attention:
+            context = _fused_attention(query, key, value, mask)
+        else:
+            attention = attend(query, key, mask)
+            weights = dropout(attention, self.config.attention_dropout_rate, subkey(dropout_key, 0))
+            context = _mix(weights, value)
+        x = x[:, rows]
         context = self.attention_output(context.reshape(x.shape))
         x = self.attention_layer_norm(x + dropout(context, rate, subkey(dropout_key, 1)))
         inner = jax.nn.gelu(self.intermediate(x), approximate=False)
-        return self.output_layer_norm(
-            x + dropout(self.output(inner), rate, subkey(dropout_key, 2))
-        ), attention
+        x = self.output_layer_norm(x + dropout(self.output(inner), rate, subkey(dropout_key, 2)))
+        return x, attention
 
-    def _heads(self, x: Float[Array, "m s d"]) -> Float[Array, "m s heads e"]:
-        return x.reshape(*x.shape[:2], self.config.num_heads, -1)
+    def _query_key_value(
+        self, x: Float[Array, "m s d"], rows: slice
+    ) -> tuple[Float[Array, "m r heads e"], Float[Array, "m s heads e"], Float[Array, "m s heads e"]]:
+        if self.lowering.has_joint_qkv and rows == slice(None):
+            projected = _project_jointly(x, (self.query, self.key, self.value))
+        else:
+            projected = self.query(x[:, rows]), self.key(x), self.value(x)
+        query, key, value = (y.reshape(*y.shape[:2], self.config.num_heads, -1) for y in projected)
+        return query, key, value
 
-    def _attention(self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"]) -> Attention:
-        query, key = self._heads(self.query(x)), self._heads(self.key(x))
-        logits = at_least_float32(jnp.einsum("mqhe,mkhe->mhqk", query, key)) / math.sqrt(query.shape[-1])
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
-        return jax.nn.softmax(logits, axis=-1)
+
+def attend(
+    query: Float[Array, "m r heads e"], key: Float[Array, "m s heads e"], mask: Bool[Array, "m s"]
+) -> Attention:
+    """Return who looks at whom, in at least float32."""
+    logits = at_least_float32(jnp.einsum("mqhe,mkhe->mhqk", query, key)) / math.sqrt(query.shape[-1])
+    logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _mix(attention: Attention, value: Float[Array, "m s heads e"]) -> Float[Array, "m r heads e"]:
+    return jnp.einsum("mhqk,mkhe->mqhe", attention.astype(value.dtype), value)
+
+
+@jax.custom_vjp
+def _fused_attention(query: Array, key: Array, value: Array, mask: Array) -> Float[Array, "m r heads e"]:
+    """Attend and mix in one kernel of cuDNN, which keeps the attention to itself."""
+    mask = jnp.broadcast_to(mask[:, None, None], (len(mask), 1, query.shape[1], mask.shape[-1]))
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+
+
+def _fused_attention_backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
+    # cuDNN has no gradient for masks and sequences of any length; this is for models without dropout.
+    *operands, mask = kept
+    _, pull_back = jax.vjp(lambda query, key, value: _mix(attend(query, key, mask), value), *operands)
+    return *pull_back(gradient), None
+
+
+_fused_attention.defvjp(lambda *operands: (_fused_attention(*operands), operands), _fused_attention_backward)
+
+
+def _project_jointly(x: Float[Array, "m s d"], layers: Sequence[nnx.Linear]) -> list[Float[Array, "m s d"]]:
+    """Apply several dense layers by one matrix product."""
+    kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1).astype(x.dtype)
+    bias = jnp.concatenate([layer.bias[...] for layer in layers if layer.bias is not None]).astype(x.dtype)
+    return jnp.split(x @ kernel + bias, len(layers), axis=-1)
 
 
 class CrossModalFusion(nnx.Module):
     """The layers and the pooler."""
 
     def __init__(
-        self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike = jnp.float32
+        self,
+        config: ClipBertConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering | None = None,
     ):
+        self.lowering = lowering or default_lowering()
         layers = LayerFactory(config, param_dtype, rngs)
         self.layers = nnx.List(
-            FusionLayer(config, rngs=rngs, param_dtype=param_dtype) for _ in range(config.fusion.num_layers)
+            FusionLayer(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
+            for _ in range(config.fusion.num_layers)
         )
         self.pooler = layers.dense(config.fusion.hidden_size, config.fusion.hidden_size)
 
@@ -92,6 +159,40 @@ class CrossModalFusion(nnx.Module):
             attention.append(layer_attention)
         return tuple(hidden_states), tuple(attention)
 
-    def pool(self, hidden: Float[Array, "m s d"]) -> Float[Array, "m d"]:
-        """Summarise each sequence by its first token, [CLS]."""
-        return jnp.tanh(self.pooler(hidden[:, 0]))
+    def last_states(
+        self,
+        x: Float[Array, "m s d"],
+        mask: Bool[Array, "m s"],
+        rows: slice,
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "m r d"]:
+        """Return the last hidden states of the tokens `rows`, the only ones that the last layer computes."""
+        last = len(self.layers) - 1
+        if self.lowering.scans_layers:
+            x = self._scan(x, mask, last, dropout_key)
+        else:
+            for index in range(last):
+                x, _ = self.layers[index](
+                    x, mask, dropout_key=subkey(dropout_key, index), return_attention=False
+                )
+        key = subkey(dropout_key, last)
+        return self.layers[last](x, mask, dropout_key=key, rows=rows, return_attention=False)[0]
+
+    def _scan(
+        self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"], num_layers: int, key: jax.Array | None
+    ) -> Float[Array, "m s d"]:
+        """Apply the first layers as a loop of the compiled program."""
+        graphdefs, states = zip(*(nnx.split(self.layers[i]) for i in range(num_layers)), strict=True)
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+        def body(x: jax.Array, layer: tuple[jax.Array, Any]) -> tuple[jax.Array, None]:
+            index, state = layer
+            module = nnx.merge(graphdefs[0], state, copy=True)
+            return module(x, mask, dropout_key=subkey(key, index), return_attention=False)[0], None
+
+        return jax.lax.scan(body, x, (jnp.arange(num_layers), stacked))[0]
+
+    def pool(self, cls_state: Float[Array, "m d"]) -> Float[Array, "m d"]:
+        """Summarise each sequence by the last state of its first token, [CLS]."""
+        return jnp.tanh(self.pooler(cls_state))

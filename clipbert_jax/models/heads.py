@@ -63,6 +63,8 @@ def make_head(
 class PretrainingHead(nnx.Module):
     """BERT's MLM head, whose decoder is the word embedding table, and a matching layer (1: match)."""
 
+    reads_text = True
+
     def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike):
         layers = LayerFactory(config, param_dtype, rngs)
         width = config.fusion.hidden_size
@@ -96,6 +98,8 @@ class PretrainingHead(nnx.Module):
 class ClassifierHead(nnx.Module):
     """Dropout, dense to twice the width, ReLU, dense to the outputs."""
 
+    reads_text = False
+
     def __init__(
         self,
         head: ClassifierHeadConfig,
@@ -125,6 +129,8 @@ class ClassifierHead(nnx.Module):
 
 class RegressionHead(nnx.Module):
     """Dense, ELU, batch norm, dropout, dense."""
+
+    reads_text = False
 
     def __init__(
         self,

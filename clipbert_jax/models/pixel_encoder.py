@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from clipbert_jax.config import ClipBertConfig, PixelEncoderConfig
 from clipbert_jax.models.layers import Frozen
+from clipbert_jax.models.lowering import Lowering, default_lowering
 
 _NORM_EPS = 1e-5
 # Blocks start close to their shortcut, so that a network of any depth trains from nothing.
@@ -38,10 +39,71 @@ def _convolve(
     )
 
 
+def _multiply(
+    x: Float[Array, "m h w i"], kernel: Float[Array, "kh kw i o"], stride: int = 1
+) -> Float[Array, "m h2 w2 o"]:
+    """Convolve by one matrix product, of the pixels of each window laid side by side."""
+    height, width = kernel.shape[:2]
+    padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
+    shifted = [
+        padded[:, row : row + x.shape[1] : stride, column : column + x.shape[2] : stride]
+        for row in range(height)
+        for column in range(width)
+    ]
+    matrix = kernel.reshape(-1, kernel.shape[-1]).astype(x.dtype)
+    return jnp.einsum("mhwi,io->mhwo", jnp.concatenate(shifted, axis=-1), matrix)
+
+
+def _convolve_blocks(
+    x: Float[Array, "m h w i"], kernel: Float[Array, "7 7 i o"]
+) -> Float[Array, "m h2 w2 o"]:
+    """Convolve 7x7 with stride 2 as 4x4 without a stride, over blocks of 2x2 pixels (space to depth).
+
+    Matrix units want many input channels: a block has 12 where a pixel has 3.
+    """
+    m, h, w, i = x.shape
+    rows, columns = -(-h // 2), -(-w // 2)
+    x = jnp.pad(x, ((0, 0), (0, 2 * rows - h), (0, 2 * columns - w), (0, 0)))
+    blocks = x.reshape(m, rows, 2, columns, 2, i).transpose(0, 1, 3, 2, 4, 5).reshape(m, rows, columns, -1)
+    # A row and a column of zeros in front make the kernel 8x8, whose blocks start at even pixels.
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(4, 2, 4, 2, i, -1).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * i, -1)
+    return jax.lax.conv_general_dilated(
+        blocks,
+        kernel.astype(x.dtype),
+        (1, 1),
+        [(2, 1), (2, 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
 def _max_pool(x: Float[Array, "m h w c"], size: int, padding: int) -> Float[Array, "m h2 w2 c"]:
     """Take the maximum of size x size windows, two apart."""
     pads = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), pads)
+
+
+@jax.custom_vjp
+def _relu(x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
+    """ReLU whose gradient asks only whether the output is 0.
+
+    `jax.nn.relu` keeps its input for the gradient, so that a compiler has to write it to memory. Here nothing
+    else asks for the input, and the ReLU becomes part of the convolution or product before it.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_backward(output: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # Not `output > 0`, which XLA would turn into a question about the input again.
+    return (jnp.where(output != 0, gradient, 0),)
+
+
+def _relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    output = jnp.maximum(x, 0)
+    return output, output
+
+
+_relu.defvjp(_relu_forward, _relu_backward)
 
 
 class FrozenBatchNorm(nnx.Module):
@@ -79,10 +141,12 @@ class NormedConv(nnx.Module):
         is_frozen: bool,
         is_norm_trainable: bool,
         norm_scale: float = 1.0,
+        product_sizes: tuple[int, ...] = (),
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike,
     ):
         self.stride = stride
+        self.is_matrix_product = size in product_sizes
         kernel = jax.nn.initializers.he_normal()(
             rngs.params(), (size, size, in_features, out_features), param_dtype
         )
@@ -96,8 +160,14 @@ class NormedConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
         """Convolve and normalise."""
+        kernel, shift = self.folded()
+        apply = _multiply if self.is_matrix_product else _convolve
+        return apply(x, kernel, self.stride) + shift.astype(x.dtype)
+
+    def folded(self) -> tuple[Float[Array, "kh kw i o"], Float[Array, " o"]]:
+        """Return the kernel with the norm in it, and what is added to every pixel."""
         multiplier, shift = self.norm.multiplier_and_shift()
-        return _convolve(x, self.kernel[...] * multiplier, self.stride) + shift.astype(x.dtype)
+        return self.kernel[...] * multiplier, shift
 
 
 class Bottleneck(nnx.Module):
@@ -115,33 +185,48 @@ class Bottleneck(nnx.Module):
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
         """Halve the resolution if it has a stride, refine the features."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        x = jax.nn.relu(self.conv1(x))
-        x = jax.nn.relu(self.conv2(x))
-        return jax.nn.relu(self.conv3(x) + shortcut)
+        x = _relu(self.conv1(x))
+        x = _relu(self.conv2(x))
+        return _relu(self.conv3(x) + shortcut)
 
 
 class GridEncoder(nnx.Module):
     """3x3 convolution to the fusion's width, 2x2 max pool (dropping an odd last row or column), ReLU."""
 
     def __init__(
-        self, in_features: int, out_features: int, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        is_matrix_product: bool,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike,
     ):
+        self.is_matrix_product = is_matrix_product
         kernel_init = jax.nn.initializers.he_normal()
         self.kernel = nnx.Param(kernel_init(rngs.params(), (3, 3, in_features, out_features), param_dtype))
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m gh gw d"]:
         """Return the features of each grid cell, in the fusion's width."""
-        return jax.nn.relu(_max_pool(_convolve(x, self.kernel[...]), size=2, padding=0))
+        apply = _multiply if self.is_matrix_product else _convolve
+        return _relu(_max_pool(apply(x, self.kernel[...]), size=2, padding=0))
 
 
 class PixelEncoder(nnx.Module):
     """ResNet stages and the grid encoder: frames [m h w 3] to grid [m gh gw d]."""
 
     def __init__(
-        self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike = jnp.float32
+        self,
+        config: ClipBertConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        lowering: Lowering | None = None,
     ):
+        lowering = lowering or default_lowering()
         self.config = config.pixel_encoder
         self.compute_dtype = config.compute_dtype
+        self.has_block_stem = lowering.has_block_stem
         shared = {
             "is_norm_trainable": self.config.is_norm_trainable,
             "rngs": rngs,
@@ -159,13 +244,18 @@ class PixelEncoder(nnx.Module):
                     stride=2 if block == 0 and stage > 0 else 1,
                     is_first=block == 0,
                     is_frozen=self.config.num_frozen_stages > stage + 1,
+                    product_sizes=lowering.product_sizes(f"res{stage + 2}"),
                     **shared,
                 )
                 for block in range(num_blocks)
             )
             in_features, out_features = out_features, 2 * out_features
         self.grid_encoder = GridEncoder(
-            in_features, config.fusion.hidden_size, rngs=rngs, param_dtype=param_dtype
+            in_features,
+            config.fusion.hidden_size,
+            is_matrix_product=3 in lowering.product_sizes("grid_encoder"),
+            rngs=rngs,
+            param_dtype=param_dtype,
         )
 
     def __call__(self, frames: Real[Array, "*m h w 3"]) -> Float[Array, "*m gh gw d"]:
@@ -181,19 +271,33 @@ class PixelEncoder(nnx.Module):
                 f"Frames of {frames.shape[1]}x{frames.shape[2]} pixels leave no grid cell: "
                 f"give at least {smallest} pixels on each side."
             )
-        x = jax.nn.relu(self.stem(self.normalise(frames)))
-        outputs = {"stem": _max_pool(x, size=3, padding=1)}
-        x = outputs["stem"]
-        for name, blocks in self.stages.items():
-            for block in blocks:
-                x = block(x)
-            outputs[name] = x
+        x = self.run_stem(frames)
+        outputs = {"stem": x}
+        for name in self.stages:
+            outputs[name] = x = self.run_stage(name, x)
         outputs["grid"] = self.grid_encoder(x)
         return outputs
 
+    def run_stem(self, frames: Real[Array, "m h w 3"]) -> Float[Array, "m h2 w2 o"]:
+        """Return what the first convolution and its max pool make of frames."""
+        return _max_pool(_relu(self._apply_stem(self.normalise(frames))), size=3, padding=1)
+
+    def run_stage(self, name: str, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
+        """Return what the stage `res2`, `res3`, ... makes of the features of the one before."""
+        for block in self.stages[name]:
+            x = block(x)
+        return x
+
+    def _apply_stem(self, x: Float[Array, "m h w 3"]) -> Float[Array, "m h2 w2 o"]:
+        """Convolve RGB with the kernel, which the released weights have for BGR."""
+        kernel, shift = self.stem.folded()
+        kernel = kernel[:, :, ::-1]
+        y = _convolve_blocks(x, kernel) if self.has_block_stem else _convolve(x, kernel, self.stem.stride)
+        return y + shift.astype(x.dtype)
+
     def normalise(self, frames: Real[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
-        """Subtract the mean, divide, and turn RGB into the BGR that the released weights expect."""
+        """Subtract the mean and divide."""
         dtype = jnp.promote_types(self.compute_dtype, jnp.float32)
         mean = jnp.asarray(self.config.pixel_mean, dtype)
         std = jnp.asarray(self.config.pixel_std, dtype)
-        return ((frames.astype(dtype) - mean) / std)[..., ::-1].astype(self.compute_dtype)
+        return ((frames.astype(dtype) - mean) / std).astype(self.compute_dtype)

@@ -1,0 +1,152 @@
+"""What a compiler made of a program, read from the text of the compiled HLO.
+
+The compilers of accelerators say little about a program that they cannot run, but its text says it all:
+every instruction of the entry computation (and of loops, as often as they turn) is one kernel that reads its
+operands from memory and writes its result.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8}
+_NOT_KERNELS = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "iota"}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (\([^=]*?\)|\S+) ([\w-]+)\((.*)$")
+_SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_FUSED_CONVOLUTION = "__cudnn$convBiasActivationForward"
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One instruction, with how often it runs."""
+
+    name: str
+    shape: str
+    op: str
+    rest: str
+    """Operands and attributes, as written."""
+    times: int
+
+    @property
+    def target(self) -> str:
+        """What a custom call calls."""
+        match = re.search(r'custom_call_target="([^"]+)"', self.rest)
+        return match[1] if match else ""
+
+    @property
+    def operands(self) -> list[str]:
+        """Names of the operands."""
+        return re.findall(r"%([\w.-]+)", self.rest.partition(")")[0])
+
+    @property
+    def cycles(self) -> int:
+        """What the TPU's compiler expects it to take; 0 where it does not say."""
+        match = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
+        return int(match[1]) if match else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Counts over one run of the program, on one device."""
+
+    num_kernels: int
+    moved_bytes: int
+    """Operands read and results written by all kernels."""
+    estimated_cycles: int
+    """Of a TPU's compiler."""
+    collectives: dict[str, int]
+    num_convolutions: int
+    """Calls of cuDNN, or convolutions of a TPU, matrix products included."""
+    num_fused_bias: int
+    """cuDNN calls that add a bias."""
+    num_fused_relu: int
+    """Of these, those that also apply the ReLU."""
+    num_fused_attention: int
+    copies: int
+    """Copies and transposes that are kernels of their own."""
+    copied_bytes: int
+    """What they move."""
+
+
+def summarise(text: str) -> Summary:
+    """Count what matters in the text of a compiled program."""
+    instructions = list(read_program(text))
+    shapes = {i.name: i.shape for i in instructions}
+    counts: collections.Counter[str] = collections.Counter()
+    for i in instructions:
+        if i.op in _NOT_KERNELS or i.op.endswith("-done"):
+            continue
+        moved = i.times * (_num_bytes(i.shape) + sum(_num_bytes(shapes.get(name, "")) for name in i.operands))
+        op = i.op.removesuffix("-start")
+        counts["kernels"] += i.times
+        counts["bytes"] += moved
+        counts["cycles"] += i.times * i.cycles
+        counts[op] += i.times
+        if op in ("copy", "transpose") or re.match(r"(input_)?(copy|transpose)[\w.]*fusion", i.name):
+            counts["copies"] += i.times
+            counts["copied_bytes"] += moved
+        if i.target.startswith("__cudnn$conv"):
+            counts["convolutions"] += i.times
+            counts["bias"] += i.times * (i.target == _FUSED_CONVOLUTION)
+            counts["relu"] += i.times * ('"activation_mode":"kRelu"' in i.rest)
+        counts["attention"] += i.times * i.target.startswith("__cudnn$fmha")
+    return Summary(
+        num_kernels=counts["kernels"],
+        moved_bytes=counts["bytes"],
+        estimated_cycles=counts["cycles"],
+        collectives={name: counts[name] for name in COLLECTIVES if counts[name]},
+        num_convolutions=counts["convolutions"] + text.count(" convolution("),
+        num_fused_bias=counts["bias"],
+        num_fused_relu=counts["relu"],
+        num_fused_attention=counts["attention"],
+        copies=counts["copies"],
+        copied_bytes=counts["copied_bytes"],
+    )
+
+
+def read_program(text: str) -> Iterator[Instruction]:
+    """Yield the instructions that run as such: of the entry computation and the bodies of its loops."""
+    computations, entry = _computations(text)
+
+    def walk(name: str, times: int) -> Iterator[Instruction]:
+        for line in computations[name]:
+            match = _INSTRUCTION.match(line)
+            if not match:
+                continue
+            instruction = Instruction(match[1], match[2], match[3], match[4], times)
+            yield instruction
+            if instruction.op in ("while", "call"):
+                body = re.search(r"(?:body|to_apply)=%?([\w.-]+)", line)
+                turns = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+                if body and body[1] in computations:
+                    yield from walk(body[1], times * (int(turns[1]) if turns else 1))
+
+    yield from walk(entry, 1)
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    computations: dict[str, list[str]] = {}
+    entry, lines = "", []
+    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = computations.setdefault(match[2], [])
+            entry = match[2] if match[1] else entry
+        else:
+            lines.append(line)
+    return computations, entry
+
+
+def _num_bytes(shape: str) -> int:
+    total = 0
+    for kind, sides in _SHAPE.findall(shape):
+        size = _BYTES.get(kind) or (int(kind[1:]) // 8 if re.fullmatch(r"[su]\d+", kind) else 0)
+        for side in filter(None, sides.split(",")):
+            size *= int(side)
+        total += size
+    return total

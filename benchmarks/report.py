@@ -1,0 +1,92 @@
+"""The Markdown of a benchmark's record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.programs import costs_of
+from benchmarks.workloads import find_workload
+from clipbert_jax.costs.devices import DEVICES, Device, roofline
+
+COLUMNS = [
+    "workload",
+    "batch",
+    "ms",
+    "rate",
+    "ratio to peer",
+    "share of peak",
+    "floor / time",
+    "dispatch ms",
+    "first call s",
+    "peak GiB",
+]
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Return headings, what was run where, and the tables."""
+    device = record["device"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    torch = record["peer_versions"].get("torch")
+    parts = [
+        f"# Speed ({record['date'][:10]})",
+        f"`{record['command']}` on {device['count']} x {device['kind']} ({record['cores']} cores); {versions}"
+        f"{f'; peer: PyTorch {torch}' if torch else '; without PyTorch'}. "
+        "Times of one step or call: median (10th to 90th percentile). `share of peak` counts the products of "
+        "the model; `floor` is the least time by `clipbert_jax/costs`.",
+        _table(
+            COLUMNS,
+            [_cells(row) for row in record["rows"]],
+        ),
+    ]
+    for row in record["rows"]:
+        if stages := (row["ours"] or {}).get("stages"):
+            parts += [f"## Parts of {row['workload']}", _stage_table(row, stages, device["kind"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    ours, peer = row["ours"] or {}, row.get("peer") or {}
+    name = row["workload"] + (f": {row['lever']}" if "lever" in row else "")
+    if "median_seconds" not in ours:
+        problem = "out of memory" if ours.get("out_of_memory") else ours.get("problem", "")
+        return [name, str(ours.get("batch_size", "")), problem, *[""] * 7]
+    p10, median, p90 = (1e3 * ours[key] for key in ("p10_seconds", "median_seconds", "p90_seconds"))
+    ratio = peer.get("problem", "")
+    if "median_seconds" in peer:
+        ratio = f"{peer['median_seconds'] / ours['median_seconds']:.2f}"
+    return [
+        name,
+        str(ours["batch_size"]),
+        f"{median:.1f} ({p10:.1f} to {p90:.1f})",
+        f"{ours['items_per_second']:,.1f} {ours['unit']}/s",
+        ratio,
+        f"{ours['flops_share']:.0%}" if ours["flops_share"] is not None else "",
+        f"{ours['floor_share']:.0%}",
+        f"{1e3 * ours['dispatch_seconds']:.1f}",
+        f"{ours['first_call_seconds']:.0f}",
+        f"{ours['peak_bytes'] / 2**30:.1f}",
+    ]
+
+
+def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind: str) -> str:
+    """Return measured milliseconds of each part beside its floor, where the device is in our table."""
+    device = _known_device(kind)
+    workload = find_workload(row["set"], row["workload"], row["ours"]["batch_size"])
+    floors = roofline(costs_of(workload), device).stages if device else {}
+    lines = []
+    for name, seconds in stages.items():
+        cells = [name]
+        for way in ("forward", "backward"):
+            floor = f"{1e3 * getattr(floors[name], way):.2f}" if name in floors else ""
+            cells += [f"{1e3 * seconds[way]:.2f}", floor] if way in seconds else ["", ""]
+        lines.append(cells)
+    return _table(["part", "forward ms", "floor", "backward ms", "floor"], lines)
+
+
+def _known_device(kind: str) -> Device | None:
+    return next((device for name, device in DEVICES.items() if name in kind.lower() and name != "cpu"), None)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

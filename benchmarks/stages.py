@@ -1,0 +1,100 @@
+"""Times of the parts of the model, each as a program of its own, for comparison with their rooflines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.programs import make_model, visual_tokens_shape
+from benchmarks.workloads import Workload, synthetic_batch
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.lowering import Lowering
+
+_NUM_CALLS, _NUM_WARMUP_CALLS = 10, 3
+
+
+def time_stages(workload: Workload, lowering: Lowering) -> dict[str, dict[str, float]]:
+    """Return seconds `forward` and, in training, `backward` of the stages of `costs.devices.Roofline`.
+
+    On one device. The backward time is that of forward and backward together less that of forward. Parts
+    lose what fusions across their borders save, so their sum may exceed the whole.
+    """
+    model = make_model(workload, lowering)
+    names = ["stem", *model.pixel_encoder.stages]
+    frozen = names[: workload.model.pixel_encoder.num_frozen_stages]
+    first_trained = names[len(frozen)] if len(frozen) < len(names) else "grid_encoder"
+    times = {}
+    for name, (stage, x) in _inputs(workload, model).items():
+        arrays = nnx.split(model)[1]
+        forward, both = _programs(model, stage, has_input_gradient=name != first_trained)
+        times[name] = {"forward": _seconds(lambda f=forward, a=arrays, x=x: f(a, x))}
+        if workload.kind == "train" and name not in frozen:
+            total = _seconds(lambda f=both, a=arrays, x=x: f(a, x))
+            times[name]["backward"] = max(total - times[name]["forward"], 0.0)
+    return times
+
+
+Stage = Callable[[ClipBert, jax.Array], jax.Array]
+
+
+def _inputs(workload: Workload, model: ClipBert) -> dict[str, tuple[Stage, jax.Array]]:
+    """Return each stage as a function of the model and its input, with such an input."""
+    dtype = jnp.dtype(workload.model.compute_dtype)
+    random = np.random.default_rng(0)
+    stages: dict[str, tuple[Stage, jax.Array]] = {}
+
+    def add(name: str, stage: Stage, x: jax.Array) -> jax.ShapeDtypeStruct:
+        stages[name] = (stage, x)
+        return jax.eval_shape(lambda x: stage(model, x), x)
+
+    def drawn(like: Any) -> jax.Array:
+        return jnp.asarray(random.standard_normal(like.shape, np.float32), dtype)
+
+    if workload.kind != "pairs":
+        frames = jnp.asarray(synthetic_batch(workload).frames)
+        frames = frames.reshape(-1, *frames.shape[-3:])
+        out = add("stem", lambda m, x: m.pixel_encoder.run_stem(x), frames)
+        for name in model.pixel_encoder.stages:
+            out = add(name, lambda m, x, name=name: m.pixel_encoder.run_stage(name, x), drawn(out))
+        add("grid_encoder", lambda m, x: m.pixel_encoder.grid_encoder(x), drawn(out))
+    b, k, v, d = visual_tokens_shape(workload)
+    tokens = jax.ShapeDtypeStruct((b * k * workload.num_texts, workload.text_length + v, d), dtype)
+    rows = slice(workload.text_length if model.head.reads_text else 1)
+
+    def fuse(m: ClipBert, x: jax.Array) -> jax.Array:
+        key = jax.random.key(0) if workload.kind == "train" else None
+        return m.fusion.last_states(x, jnp.ones(x.shape[:2], bool), rows, dropout_key=key)
+
+    add("fusion", fuse, drawn(tokens))
+    return stages
+
+
+def _programs(model: ClipBert, stage: Stage, *, has_input_gradient: bool) -> tuple[Any, Any]:
+    """Return the jitted stage, and the stage with gradients of its weights and its input."""
+    graphdef = nnx.split(model)[0]
+
+    def forward(arrays: Any, x: jax.Array) -> jax.Array:
+        return stage(nnx.merge(graphdef, arrays, copy=True), x)
+
+    def both(arrays: Any, x: jax.Array) -> Any:
+        trained, frozen = nnx.split_state(arrays, nnx.Param, ...)
+        operands = (trained, x) if has_input_gradient else (trained,)
+        y, pull_back = jax.vjp(lambda t, x=x: forward(nnx.merge_state(t, frozen), x), *operands)
+        return y, pull_back(jnp.ones_like(y))
+
+    return jax.jit(forward), jax.jit(both)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_NUM_WARMUP_CALLS + _NUM_CALLS):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[_NUM_WARMUP_CALLS:]))

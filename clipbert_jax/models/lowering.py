@@ -1,0 +1,50 @@
+"""Lowering: which of several equal ways to write the arithmetic a platform's compiler does best.
+
+Nothing here changes a result by more than rounding, a parameter or a checkpoint, so it is no part of a
+model's configuration: a model trained on a TPU is written differently when it is loaded on a GPU. What the
+choices were measured by is in `docs/speed.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+_ALL_STAGES = ("res2", "res3", "res4", "res5")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lowering:
+    """How the model is written for one platform."""
+
+    pointwise_products: tuple[str, ...] = ()
+    """Stages of the pixel encoder whose 1x1 convolutions are matrix products."""
+    window_products: tuple[str, ...] = ()
+    """Stages whose 3x3 convolutions are: each window's nine pixels are copied side by side first."""
+    has_block_stem: bool = False
+    """The first convolution takes blocks of 2x2 pixels instead of pixels."""
+    has_joint_qkv: bool = False
+    """Query, key and value of a layer come from one matrix product."""
+    has_fused_attention: bool = False
+    """Without dropout, attention that nobody asks to see is one kernel of cuDNN; bfloat16 only."""
+    trims_last_layer: bool = True
+    """The last fusion layer computes only the tokens that a head reads."""
+    scans_layers: bool = False
+    """The fusion's layers are a loop in the program instead of one after the other."""
+
+    def product_sizes(self, stage: str) -> tuple[int, ...]:
+        """Return the kernel sizes of a stage whose convolutions are matrix products."""
+        return (1,) * (stage in self.pointwise_products) + (3,) * (stage in self.window_products)
+
+
+_BY_PLATFORM = {
+    "cpu": Lowering(pointwise_products=_ALL_STAGES, window_products=("res5", "grid_encoder")),
+    "gpu": Lowering(),
+    "tpu": Lowering(),
+}
+
+
+def default_lowering(platform: str | None = None) -> Lowering:
+    """Return the choice for `cpu`, `gpu` or `tpu`, by default for the devices that JAX uses."""
+    return _BY_PLATFORM.get(platform or jax.default_backend(), Lowering())
