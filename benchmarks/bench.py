@@ -37,7 +37,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torc
 LEVERS: dict[str, dict[str, Any]] = {
     "1x1 convolutions as convolutions": {"pointwise_products": []},
     "1x1 convolutions as products": {"pointwise_products": ["res2", "res3", "res4", "res5"]},
-    "first convolution on blocks": {"has_block_stem": True},
     "attention as separate products": {"has_fused_attention": False},
     "last layer complete": {"trims_last_layer": False},
     "fusion layers in a loop": {"scans_layers": True},

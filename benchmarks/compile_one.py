@@ -79,6 +79,7 @@ def compile_workload(
     return {
         "num_devices": mesh.size,
         "batch_size": workload.batch_size,
+        "items_per_call": workload.items_per_call,
         "compile_seconds": seconds,
         "flops": costs_of(workload).flops / mesh.size,
         "compiler_flops": cost.get("flops"),

@@ -64,7 +64,7 @@ class Summary:
     num_convolutions: int
     """Calls of cuDNN, or convolutions of a TPU, matrix products included."""
     num_fused_bias: int
-    """cuDNN calls that add a bias."""
+    """Calls of cuDNN and cuBLAS that add a bias."""
     num_fused_relu: int
     """Of these, those that also apply the ReLU."""
     num_fused_attention: int
@@ -95,6 +95,9 @@ def summarise(text: str) -> Summary:
             counts["convolutions"] += i.times
             counts["bias"] += i.times * (i.target == _FUSED_CONVOLUTION)
             counts["relu"] += i.times * ('"activation_mode":"kRelu"' in i.rest)
+        if i.target == "__cublas$lt$matmul":
+            counts["bias"] += i.times * ('"epilogue":"BIAS' in i.rest)
+            counts["relu"] += i.times * ('"epilogue":"BIAS_RELU"' in i.rest)
         counts["attention"] += i.times * i.target.startswith("__cudnn$fmha")
     return Summary(
         num_kernels=counts["kernels"],

@@ -33,7 +33,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"{f'; peer: PyTorch {torch}' if torch else '; without PyTorch'}. "
         "Times of one step or call: median (10th to 90th percentile). `share of peak` counts the products of "
         "the model; `floor` is the least time by `clipbert_jax/costs`.",
-        _table(
+        table(
             COLUMNS,
             [_cells(row) for row in record["rows"]],
         ),
@@ -80,13 +80,14 @@ def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind:
             floor = f"{1e3 * getattr(floors[name], way):.2f}" if name in floors else ""
             cells += [f"{1e3 * seconds[way]:.2f}", floor] if way in seconds else ["", ""]
         lines.append(cells)
-    return _table(["part", "forward ms", "floor", "backward ms", "floor"], lines)
+    return table(["part", "forward ms", "floor", "backward ms", "floor"], lines)
 
 
 def _known_device(kind: str) -> Device | None:
     return next((device for name, device in DEVICES.items() if name in kind.lower() and name != "cpu"), None)
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> str:
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

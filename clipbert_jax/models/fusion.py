@@ -62,7 +62,8 @@ class FusionLayer(nnx.Module):
         rate = self.config.dropout_rate
         query, key, value = self._query_key_value(x, rows)
         attention = None
-        if self.lowering.has_fused_attention and dropout_key is None and not return_attention:
+        is_fused = self.lowering.has_fused_attention and query.dtype == jnp.bfloat16
+        if is_fused and dropout_key is None and not return_attention:
             context = _fused_attention(query, key, value, mask)
         else:
             attention = attend(query, key, mask)

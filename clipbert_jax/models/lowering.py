@@ -8,6 +8,7 @@ choices were measured by is in `docs/speed.md`.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -22,8 +23,6 @@ class Lowering:
     """Stages of the pixel encoder whose 1x1 convolutions are matrix products."""
     window_products: tuple[str, ...] = ()
     """Stages whose 3x3 convolutions are: each window's nine pixels are copied side by side first."""
-    has_block_stem: bool = False
-    """The first convolution takes blocks of 2x2 pixels instead of pixels."""
     has_joint_qkv: bool = False
     """Query, key and value of a layer come from one matrix product."""
     has_fused_attention: bool = False
@@ -40,11 +39,24 @@ class Lowering:
 
 _BY_PLATFORM = {
     "cpu": Lowering(pointwise_products=_ALL_STAGES, window_products=("res5", "grid_encoder")),
-    "gpu": Lowering(),
+    "gpu": Lowering(pointwise_products=_ALL_STAGES, has_fused_attention=True),
     "tpu": Lowering(),
 }
 
 
 def default_lowering(platform: str | None = None) -> Lowering:
     """Return the choice for `cpu`, `gpu` or `tpu`, by default for the devices that JAX uses."""
-    return _BY_PLATFORM.get(platform or jax.default_backend(), Lowering())
+    if platform is not None:
+        return _BY_PLATFORM[platform]
+    lowering = _BY_PLATFORM.get(jax.default_backend(), Lowering())
+    if lowering.has_fused_attention and not _has_cudnn_attention(jax.devices()[0]):
+        return dataclasses.replace(lowering, has_fused_attention=False)
+    return lowering
+
+
+def _has_cudnn_attention(device: Any) -> bool:
+    """Return whether this is an NVIDIA GPU of the generation of the A100 or a later one."""
+    try:
+        return float(getattr(device, "compute_capability", "")) >= 8.0
+    except ValueError:  # of another maker
+        return False

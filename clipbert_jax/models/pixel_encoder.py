@@ -54,29 +54,6 @@ def _multiply(
     return jnp.einsum("mhwi,io->mhwo", jnp.concatenate(shifted, axis=-1), matrix)
 
 
-def _convolve_blocks(
-    x: Float[Array, "m h w i"], kernel: Float[Array, "7 7 i o"]
-) -> Float[Array, "m h2 w2 o"]:
-    """Convolve 7x7 with stride 2 as 4x4 without a stride, over blocks of 2x2 pixels (space to depth).
-
-    Matrix units want many input channels: a block has 12 where a pixel has 3.
-    """
-    m, h, w, i = x.shape
-    rows, columns = -(-h // 2), -(-w // 2)
-    x = jnp.pad(x, ((0, 0), (0, 2 * rows - h), (0, 2 * columns - w), (0, 0)))
-    blocks = x.reshape(m, rows, 2, columns, 2, i).transpose(0, 1, 3, 2, 4, 5).reshape(m, rows, columns, -1)
-    # A row and a column of zeros in front make the kernel 8x8, whose blocks start at even pixels.
-    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
-    kernel = kernel.reshape(4, 2, 4, 2, i, -1).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * i, -1)
-    return jax.lax.conv_general_dilated(
-        blocks,
-        kernel.astype(x.dtype),
-        (1, 1),
-        [(2, 1), (2, 1)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 def _max_pool(x: Float[Array, "m h w c"], size: int, padding: int) -> Float[Array, "m h2 w2 c"]:
     """Take the maximum of size x size windows, two apart."""
     pads = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
@@ -226,7 +203,6 @@ class PixelEncoder(nnx.Module):
         lowering = lowering or default_lowering()
         self.config = config.pixel_encoder
         self.compute_dtype = config.compute_dtype
-        self.has_block_stem = lowering.has_block_stem
         shared = {
             "is_norm_trainable": self.config.is_norm_trainable,
             "rngs": rngs,
@@ -291,9 +267,7 @@ class PixelEncoder(nnx.Module):
     def _apply_stem(self, x: Float[Array, "m h w 3"]) -> Float[Array, "m h2 w2 o"]:
         """Convolve RGB with the kernel, which the released weights have for BGR."""
         kernel, shift = self.stem.folded()
-        kernel = kernel[:, :, ::-1]
-        y = _convolve_blocks(x, kernel) if self.has_block_stem else _convolve(x, kernel, self.stem.stride)
-        return y + shift.astype(x.dtype)
+        return _convolve(x, kernel[:, :, ::-1], self.stem.stride) + shift.astype(x.dtype)
 
     def normalise(self, frames: Real[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
         """Subtract the mean and divide."""
