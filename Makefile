@@ -19,7 +19,7 @@ BENCH_OPTIONS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the pinned packages (every target does this by itself)
@@ -80,16 +80,35 @@ format: $(READY) ## Rewrite the sources in the one format
 .PHONY: check
 check: lint typecheck test ## Everything that CI checks
 
+# The interpreter that has PyTorch, for the peer: `make peer` makes one.
+PEER_PYTHON ?= $(if $(wildcard .venv-peer/bin/python),.venv-peer/bin/python,$(BIN)/python)
+
 .PHONY: bench
-bench: $(READY) ## Time train step and inference here: make bench BENCH_OPTIONS="--model tiny"
-	@$(BIN)/python -m benchmarks.bench $(BENCH_OPTIONS)
+bench: $(READY) ## Time the model on this CPU, against PyTorch where it is: make bench BENCH_OPTIONS="--set demo"
+	@$(BIN)/python -m benchmarks.bench --rounds 2 --peer-python $(PEER_PYTHON) $(BENCH_OPTIONS)
+
+.PHONY: peer
+peer: ## Make .venv-peer, where PyTorch is, for the ratios of `make bench` (plain torch brings CUDA: 5 GB)
+	@$(or $(PYTHON),python3) -m venv .venv-peer
+	@.venv-peer/bin/pip install --quiet -c constraints.txt "$(TORCH)" jax flax optax jaxtyping orbax-checkpoint
+
+TORCH ?= torch
 
 # On a GPU machine the interpreter that already has JAX is the one to measure; nothing is installed then.
 .PHONY: bench-gpu
-bench-gpu: ## Time the full-size model on a GPU, with the JAX that is there
+bench-gpu: ## Time the paper's tasks on a GPU, with the JAX and PyTorch that are there
 	@python=$(or $(PYTHON),python3); \
-	"$$python" -c "import jax, flax, optax, jaxtyping" 2>/dev/null || { $(MAKE) $(READY); python=$(BIN)/python; }; \
-	"$$python" -m benchmarks.bench --preset gpu $(BENCH_OPTIONS)
+	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" 2>/dev/null || \
+	    { $(MAKE) $(READY); python=$(BIN)/python; }; \
+	"$$python" -m benchmarks.bench --set accelerator $(BENCH_OPTIONS)
+
+.PHONY: bench-host
+bench-host: $(READY) ## Time what the host does: dispatch, first steps, decoding beside training
+	@$(BIN)/python -m benchmarks.bench_host $(BENCH_OPTIONS)
+
+.PHONY: compile-check
+compile-check: $(READY) ## Compile for H100s and TPU pods that are not here (an hour): ARGS="--only h100"
+	@$(BIN)/python -m benchmarks.compile_check $(ARGS)
 
 .PHONY: bench-data
 bench-data: $(READY) ## Time the reading of clips against other ways to read them

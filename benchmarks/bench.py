@@ -13,9 +13,11 @@ it runs the same workload in the same call, in turn with ours. A JSON and a Mark
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -23,15 +25,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.report import markdown
 from benchmarks.workloads import SETS
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
+
+WITH_RATIO = ("retrieval training", "inference")
 
 # Each is turned round from what lowering.py chooses, alone.
 LEVERS: dict[str, dict[str, Any]] = {
@@ -60,43 +64,79 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has PyTorch")
     parser.add_argument("--out", type=Path, help="file without suffix (default: in benchmarks/results/)")
     options = parser.parse_args(arguments)
-    record = {**_circumstances(options.peer_python), "rows": []}
+    record: dict[str, Any] = {**_circumstances(options.peer_python), "rows": []}
+    if record["peer_versions"].get("torch") is None:
+        print(f"{options.peer_python} has no PyTorch: no ratios (--peer-python names one that has it)")
     out = options.out or _default_out(record, options.sets)
     end = time.monotonic() + 60 * options.minutes
-    for row in _rows(options, end):
-        record["rows"].append(row)
-        print(_line(row), flush=True)
-        # After every row, so that a job that is cut short loses nothing.
-        _write(record, out)
+    has_peer = record["peer_versions"].get("torch") is not None
+    for job in _jobs(options):
+        if job.kind != "peer" or has_peer:
+            _do(job, record["rows"], options, end)
+            # After every one, so that a benchmark that is cut short loses nothing.
+            _write(record, out)
     print(f"Wrote {out}.json and {out}.md")
     return out.with_name(out.name + ".json")
 
 
-def _rows(options: argparse.Namespace, end: float) -> Iterable[dict[str, Any]]:
-    """Yield one measured row after the other: ours, the peer's and, if asked for, those of the levers."""
-    has_peer = _versions(options.peer_python)["torch"] is not None
-    if not has_peer:
-        print(f"{options.peer_python} has no PyTorch: no ratios (--peer-python names one that has it)")
-    for set_name in options.sets:
-        for workload in SETS[set_name]:
-            if options.workload and workload.name not in options.workload:
-                continue
-            common = ["--set", set_name, "--workload", workload.name, "--steps", str(options.steps)]
-            if options.batch_size:
-                common += ["--batch-size", str(options.batch_size)]
-            ours, theirs = [], []
-            for round_number in range(options.rounds):
-                is_last = round_number == options.rounds - 1
-                stages = ["--stages"] if is_last and not options.no_stages else []
-                ours.append(_run([sys.executable, "-m", "benchmarks.measure", *common, *stages], end))
-                if has_peer:
-                    theirs.append(_run([options.peer_python, "-m", "benchmarks.torch_peer", *common], end))
-            yield {"workload": workload.name, "set": set_name, "ours": _best(ours), "peer": _best(theirs)}
-            for name, changes in LEVERS.items() if options.levers else ():
-                command = [sys.executable, "-m", "benchmarks.measure", *common]
-                changed = _run([*command, "--lowering", json.dumps(changes)], end)
-                if changed.get("lowering") != ours[0].get("lowering"):
-                    yield {"workload": workload.name, "set": set_name, "lever": name, "ours": changed}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One process that measures."""
+
+    kind: Literal["ours", "peer", "stages", "lever"]
+    set_name: str
+    workload: str
+    lever: str = ""
+
+
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    """Return what is to be done, the most important first: time may run out."""
+    chosen = [
+        {"set_name": name, "workload": workload.name}
+        for name in options.sets
+        for workload in SETS[name]
+        if not options.workload or workload.name in options.workload
+    ]
+    early, late = [], []
+    for where in chosen:
+        # Compiling takes PyTorch a minute and more: on a GPU the other ratios come last.
+        has_early_peer = where["set_name"] != "accelerator" or where["workload"] in WITH_RATIO
+        for _ in range(options.rounds):
+            early.append(Job(kind="ours", **where))
+            (early if has_early_peer else late).append(Job(kind="peer", **where))
+    stages = [] if options.no_stages else [Job(kind="stages", **where) for where in chosen]
+    levers = [Job(kind="lever", **where, lever=name) for where in chosen for name in LEVERS]
+    if options.levers:
+        return [*early, *levers]
+    return [*early, *stages[:1], *late, *stages[1:]]
+
+
+def _do(job: Job, rows: list[dict[str, Any]], options: argparse.Namespace, end: float) -> None:
+    """Measure, and put what comes out into the row of its workload, or into a new one."""
+    common = ["--set", job.set_name, "--workload", job.workload, "--steps", str(options.steps)]
+    if options.batch_size:
+        common += ["--batch-size", str(options.batch_size)]
+    ours = [sys.executable, "-m", "benchmarks.measure", *common]
+    row = next((r for r in rows if (r["set"], r["workload"]) == (job.set_name, job.workload)), None)
+    if row is None:
+        row = {"workload": job.workload, "set": job.set_name, "ours": None, "peer": None}
+        rows.append(row)
+    match job.kind:
+        case "ours":
+            row["ours"] = _better(row["ours"], _run(ours, end))
+        case "peer":
+            command = [options.peer_python, "-m", "benchmarks.torch_peer", *common]
+            row["peer"] = _better(row["peer"], _run(command, end))
+        case "stages":
+            row["stages"] = _run([*ours, "--stages"], end).get("stages")
+            return
+        case "lever":
+            changed = _run([*ours, "--lowering", json.dumps(LEVERS[job.lever])], end)
+            if changed.get("lowering") == (row["ours"] or {}).get("lowering"):
+                return  # chosen so already
+            row = {"workload": job.workload, "set": job.set_name, "lever": job.lever, "ours": changed}
+            rows.append(row)
+    print(_line(row), flush=True)
 
 
 def _run(command: Sequence[str], end: float) -> dict[str, Any]:
@@ -115,10 +155,11 @@ def _run(command: Sequence[str], end: float) -> dict[str, Any]:
     return json.loads(lines[-1])
 
 
-def _best(rounds: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the round with the least median: what else the machine did only ever adds."""
-    timed = [row for row in rounds if "median_seconds" in row]
-    return min(timed, key=lambda row: row["median_seconds"]) if timed else next(iter(rounds), None)
+def _better(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Return the round with the lesser median: what else the machine did only ever adds."""
+    if old is None or "median_seconds" not in old:
+        return new
+    return min(old, new, key=lambda row: row.get("median_seconds", math.inf))
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def markdown(record: dict[str, Any]) -> str:
         ),
     ]
     for row in record["rows"]:
-        if stages := (row["ours"] or {}).get("stages"):
+        if stages := row.get("stages"):
             parts += [f"## Parts of {row['workload']}", _stage_table(row, stages, device["kind"])]
     return "\n\n".join(parts) + "\n"
 
@@ -71,7 +71,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind: str) -> str:
     """Return measured milliseconds of each part beside its floor, where the device is in our table."""
     device = _known_device(kind)
-    workload = find_workload(row["set"], row["workload"], row["ours"]["batch_size"])
+    workload = find_workload(row["set"], row["workload"], (row["ours"] or {}).get("batch_size"))
     floors = roofline(costs_of(workload), device).stages if device else {}
     lines = []
     for name, seconds in stages.items():

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from clipbert_jax.evaluation import MatchTask, Scorer
+from clipbert_jax.evaluation import MatchTask, score_all_pairs
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.scorer import Scorer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,9 @@ def match_texts(
     text_mask: Bool[np.ndarray, "n l"],
 ) -> list[TextMatch]:
     """Score `texts` against one video's clips, in the order given."""
-    scores = scorer.score_texts(frames[None], text_ids, text_mask, texts_per_call=64)
+    num_clips, videos = len(frames), [(frames[None], np.array([True]))]
+    reduced = score_all_pairs(scorer, _scores_by_text, videos, text_ids, text_mask, num_clips=[num_clips])
+    scores = np.moveaxis(reduced[num_clips]["scores"], 2, 1)
     pooled = _probability(task, scores)[0]
     by_clip = _probability(task, scores[0][:, None])
     return [
@@ -46,6 +50,10 @@ def match_texts(
         )
         for n, text in enumerate(texts)
     ]
+
+
+def _scores_by_text(output: ClipBertOutput) -> dict[str, jax.Array]:
+    return {"scores": jnp.moveaxis(output.scores, 1, 2)}
 
 
 def _probability(task: MatchTask, scores: Float[np.ndarray, "b k n a"]) -> Float[np.ndarray, "b n"]:

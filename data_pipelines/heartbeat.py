@@ -1,6 +1,7 @@
 """What every decoder is at, and since when: how a stuck one is found, named and, if a process, ended.
 
-Workers and threads write into slots of a small file that all of them map; `workers` reads it.
+Workers and threads write into slots of a small file that all of them map; `workers` reads it. They also note
+what their work costs, from which `decoding_speed` tells how many cores keep up with training.
 """
 
 from __future__ import annotations
@@ -10,19 +11,31 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-_SLOT = np.dtype([("process", "<i8"), ("since", "<f8"), ("video_id", "S248")])
-"""`since` is 0 while nothing is decoded. Times are of the clock that all processes of a machine share."""
+_SLOT = np.dtype(
+    [
+        ("process", "<i8"),
+        ("since", "<f8"),
+        ("video_id", "S248"),
+        ("num_videos", "<i8"),
+        ("first_core_seconds", "<f8"),
+        ("core_seconds", "<f8"),
+    ]
+)
+"""`since` is 0 while nothing is decoded. Times are of the clock that all processes of a machine share.
+`core_seconds` were spent since the first video began, at `first_core_seconds` of the decoder's own clock."""
 
 
 class _Current(threading.local):
     """The slot to write into: that of the thread if it has one, else (as class attribute) of the process."""
 
     slot: np.ndarray | None = None
+    spent: Callable[[], float] = staticmethod(time.process_time)
+    """Returns the core-seconds that the owner of the slot has spent."""
 
 
 _current = _Current()
@@ -35,12 +48,17 @@ def decoding(video_id: str) -> Iterator[None]:
     if slot is None:
         yield
         return
+    if not slot["num_videos"]:
+        slot["first_core_seconds"] = _current.spent()
     slot["video_id"] = video_id.encode()
     slot["since"] = time.monotonic()
     try:
         yield
     finally:
         slot["since"] = 0.0
+        # What lies between the videos counts too: texts, and handing over the batch.
+        slot["core_seconds"] = _current.spent() - slot["first_core_seconds"]
+        slot["num_videos"] += 1
 
 
 def use_slot_in_process(path: str, number: int) -> None:
@@ -70,15 +88,21 @@ class Heartbeats:
     def use_slot_in_thread(self, number: int) -> None:
         """Have this thread write into a slot."""
         _current.slot = self._slots[number : number + 1]
+        _current.spent = time.thread_time
 
     def busy(self) -> list[Busy]:
         """Return what is being decoded."""
         now = time.monotonic()
         return [
             Busy(number, int(process), video_id.decode(errors="replace"), now - since)
-            for number, (process, since, video_id) in enumerate(self._slots.tolist())
+            for number, (process, since, video_id, *_) in enumerate(self._slots.tolist())
             if since
         ]
+
+    def core_seconds_per_video(self) -> float | None:
+        """Return what a video has cost so far, on average; nothing before the first."""
+        num_videos = int(self._slots["num_videos"].sum())
+        return float(self._slots["core_seconds"].sum()) / num_videos if num_videos else None
 
     def forget(self, slot: int) -> None:
         """Mark a decoder as idle: it has been ended."""

@@ -24,6 +24,7 @@ from data_pipelines.annotations.store import answers_path, read_answers
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
+from data_pipelines.decoding_speed import explain_wait
 from data_pipelines.examples import TaskExamples, answer_kind, make_examples
 from data_pipelines.heartbeat import decoding
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
@@ -169,6 +170,14 @@ class TrainBatches(Iterator[Batch]):
         """Go to a step, and return these batches."""
         self.set_state({"next_step": step})
         return self
+
+    def core_seconds_per_video(self) -> float | None:
+        """Return what a video has cost the decoders so far, on average; nothing before the first."""
+        return self._batches.core_seconds_per_video() if self._batches is not None else None
+
+    def explain_wait(self, videos_per_second: float) -> str:
+        """Return what to do so that this process gets so many videos per second."""
+        return explain_wait(self._make_batch.config, self.core_seconds_per_video(), videos_per_second)
 
     def close(self) -> None:
         """Stop the workers; asking for another batch would start them again."""

@@ -59,6 +59,10 @@ class ThreadBatches(Iterator[dict[str, np.ndarray]]):
         self._submit()
         return batch
 
+    def core_seconds_per_video(self) -> float | None:
+        """Return what a video has cost so far, on average; nothing before the first."""
+        return self._heartbeats.core_seconds_per_video()
+
     def close(self) -> None:
         """Stop the threads; one that is stuck is left behind and ends with the program."""
         for future in self._pending:

@@ -80,6 +80,10 @@ class WatchedBatches(Iterator[Arrays]):
             self._next += 1
             return arrays
 
+    def core_seconds_per_video(self) -> float | None:
+        """Return what a video has cost so far, on average; nothing before the first."""
+        return self._batches.core_seconds_per_video()
+
     def close(self) -> None:
         """Stop whoever works."""
         self._batches.close()
@@ -164,6 +168,9 @@ class _Workers(Iterator[Arrays]):
             raise WorkerDiedError(int(told[1]), "", None)
         busy = {b.process: b.video_id for b in self._heartbeats.busy()}
         raise WorkerDiedError(dead.exitcode, busy.get(dead.pid or 0, ""), self._watcher.stuck)
+
+    def core_seconds_per_video(self) -> float | None:
+        return self._heartbeats.core_seconds_per_video()
 
     def close(self) -> None:
         self._watcher.close()

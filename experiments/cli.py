@@ -20,6 +20,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from clipbert_jax.errors import UserError
+from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.doctor import Doctor
 from experiments.explain_sampling import ExplainSampling
@@ -58,6 +59,7 @@ class Train:
         if self.data_dir is not None:
             data = dataclasses.replace(experiment.data, data_dir=str(self.data_dir))
             experiment = dataclasses.replace(experiment, data=data)
+        use_compilation_cache()
         train_run(experiment, self.workdir)
 
 
@@ -81,9 +83,9 @@ class Evaluate:
     step: int | Literal["best", "newest"] | None = None
     """Checkpoint; by default the best on validation if there was any, else the newest."""
     batch_size: int = 8
-    """Videos scored at once; changes the speed only."""
+    """Videos scored at once, over all devices, which share them evenly; changes the speed only."""
     texts_per_call: int = 64
-    """Texts scored at once; changes the speed only."""
+    """Texts scored at once, at most: fewer if the clips are many; changes the speed only."""
     num_workers: int = 0
     """Processes that decode."""
     decode_timeout: float = 60.0
@@ -95,6 +97,7 @@ class Evaluate:
         """Evaluate and print the table."""
         from experiments.evaluate import evaluate
 
+        use_compilation_cache()
         evaluate(**vars(self))
 
 
@@ -119,6 +122,7 @@ class Predict:
         """Predict and print."""
         from experiments.predict import predict
 
+        use_compilation_cache()
         predict(**vars(self))
 
 

@@ -23,6 +23,7 @@ from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.transforms import resized_hw
+from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import demo_retrieval
 from experiments.evaluate import Evaluated, evaluate
 from experiments.experiment import Experiment
@@ -115,6 +116,7 @@ def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_cl
 
 if __name__ == "__main__":
     try:
+        use_compilation_cache()
         demo(demo_retrieval.experiment(), Path("runs/demo"))
     except UserError as error:
         print(f"demo: {error}", file=sys.stderr)

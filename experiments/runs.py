@@ -15,9 +15,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.evaluation import Scorer
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.scorer import Scorer
 from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
@@ -100,6 +100,7 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
         workdir=workdir,
         resolved_config=resolved_config,
         validate=validate,
+        explain_wait=batches.explain_wait,
         log=log,
     )
 
@@ -134,7 +135,7 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
 def make_validate(experiment: Experiment) -> Validate:
     """Return parameters -> score and metrics on the validation split of the first data directory.
 
-    Every process does all of it on one of its devices; what process 0 finds decides for all.
+    Every process does all of it on its own devices; what process 0 finds decides for all.
 
     Raises:
       UserError: there is no validation split, its answers are withheld, or a video of it is missing.
@@ -166,7 +167,7 @@ def make_validate(experiment: Experiment) -> Validate:
     scorer = Scorer(split_model(nnx.eval_shape(lambda: make_model(experiment)))[0], {})
 
     def validate(parameters: Parameters) -> ValidationResult:
-        scorer.parameters = {name: array.addressable_data(0) for name, array in parameters.items()}
+        scorer.parameters = parameters
         reduced = score_split(
             evaluator, scorer, data, what="validation", num_clips=[count], batch_size=8, texts_per_call=64
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipbert_jax.evaluation import Reduced, Scorer
+from clipbert_jax.evaluation import Reduced
+from clipbert_jax.scorer import Scorer
 from data_pipelines.data_config import DataConfig
 from data_pipelines.video_batches import video_batches
 from experiments.evaluators.evaluator import Evaluator
@@ -23,11 +24,17 @@ def score_split(
 ) -> dict[int, Reduced]:
     """Score what the evaluator asks, with uniform clips; every video is decoded and encoded once.
 
+    The batch size grows to a multiple of the number of devices, which share each batch.
+
     Raises:
       UserError: a video that is missing or cannot be decoded.
     """
     videos = video_batches(
-        data, evaluator.video_ids, batch_size=batch_size, num_clips=num_clips, one_clip=evaluator.one_clip
+        data,
+        evaluator.video_ids,
+        batch_size=batch_size + -batch_size % scorer.num_devices,
+        num_clips=num_clips,
+        one_clip=evaluator.one_clip,
     )
     return evaluator.score(
         scorer,

@@ -9,7 +9,6 @@ transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -79,10 +78,7 @@ class FusionLayer(nnx.Module):
     def _query_key_value(
         self, x: Float[Array, "m s d"], rows: slice
     ) -> tuple[Float[Array, "m r heads e"], Float[Array, "m s heads e"], Float[Array, "m s heads e"]]:
-        if self.lowering.has_joint_qkv and rows == slice(None):
-            projected = _project_jointly(x, (self.query, self.key, self.value))
-        else:
-            projected = self.query(x[:, rows]), self.key(x), self.value(x)
+        projected = self.query(x[:, rows]), self.key(x), self.value(x)
         query, key, value = (y.reshape(*y.shape[:2], self.config.num_heads, -1) for y in projected)
         return query, key, value
 
@@ -115,13 +111,6 @@ def _fused_attention_backward(kept: tuple[Array, ...], gradient: Array) -> tuple
 
 
 _fused_attention.defvjp(lambda *operands: (_fused_attention(*operands), operands), _fused_attention_backward)
-
-
-def _project_jointly(x: Float[Array, "m s d"], layers: Sequence[nnx.Linear]) -> list[Float[Array, "m s d"]]:
-    """Apply several dense layers by one matrix product."""
-    kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1).astype(x.dtype)
-    bias = jnp.concatenate([layer.bias[...] for layer in layers if layer.bias is not None]).astype(x.dtype)
-    return jnp.split(x @ kernel + bias, len(layers), axis=-1)
 
 
 class CrossModalFusion(nnx.Module):

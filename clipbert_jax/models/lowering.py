@@ -23,8 +23,6 @@ class Lowering:
     """Stages of the pixel encoder whose 1x1 convolutions are matrix products."""
     window_products: tuple[str, ...] = ()
     """Stages whose 3x3 convolutions are: each window's nine pixels are copied side by side first."""
-    has_joint_qkv: bool = False
-    """Query, key and value of a layer come from one matrix product."""
     has_fused_attention: bool = False
     """Without dropout, attention that nobody asks to see is one kernel of cuDNN; bfloat16 only."""
     trims_last_layer: bool = True

@@ -16,6 +16,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from clipbert_jax.batch import Batch
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.checkpoint import Checkpointer
 from clipbert_jax.training.interruption import Interruption
@@ -23,8 +24,18 @@ from clipbert_jax.training.metrics_writer import MetricsWriter
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedules
 from clipbert_jax.training.prefetch import BatchIterator, Prefetcher
 from clipbert_jax.training.sharding import make_mesh, put_batch
-from clipbert_jax.training.step import Accumulation, Metrics, TrainState, make_train_state, make_train_step
+from clipbert_jax.training.step import (
+    Accumulation,
+    Metrics,
+    TrainState,
+    TrainStep,
+    make_train_state,
+    make_train_step,
+)
 from clipbert_jax.training.validation import Validate, ValidationCourse, validation_steps
+
+_MAX_WAIT_SHARE = 0.05
+"""More waiting for input than this share of the time is worth a line of advice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +78,7 @@ def train(
     workdir: Path,
     resolved_config: Mapping[str, Any],
     validate: Validate | None = None,
+    explain_wait: Callable[[float], str] | None = None,
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainState:
@@ -81,6 +93,7 @@ def train(
       workdir: the run directory.
       resolved_config: of the whole run, as JSON values; stored with each checkpoint.
       validate: parameters -> score and metrics, for `num_validations`.
+      explain_wait: videos per second that this process could train on -> what to do so that they come.
       mesh: devices; all of them by default.
       log: receives progress lines (only on process 0).
 
@@ -115,13 +128,19 @@ def train(
         return state
 
     batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
-    reporter = _Reporter(config, optimizer_config, workdir, first_step, log)
+    reporter = _Reporter(config, optimizer_config, workdir, first_step, explain_wait, log)
+    compilations = _Compilations(train_step, log)
+    metrics: Metrics = {}
     due = validation_steps(config.num_steps, config.num_validations if validate else 0)
     with Interruption() as interruption:
         try:
             for step in range(first_step + 1, config.num_steps + 1):
+                if batches.is_empty:
+                    jax.block_until_ready(metrics)  # waiting for input counts only while the devices are idle
                 batch = next(batches)
+                compilations.before_step(step, batch)
                 state, metrics = train_step(state, batch)
+                compilations.after_step(step)
                 reporter.after_step(step, metrics, batches.wait_seconds)
                 if validate is not None and step in due:
                     jax.block_until_ready(state.params)
@@ -151,6 +170,33 @@ def train(
     return state
 
 
+class _Compilations:
+    """Says why a step takes minutes: its texts have a new length, or something is wrong."""
+
+    def __init__(self, train_step: TrainStep, log: Callable[[str], None]) -> None:
+        self._count: Callable[[], int] = getattr(train_step, "_cache_size", lambda: 0)
+        self._lengths: set[int] = set()
+        self._num_unexpected = 0
+        self._log = log
+
+    def before_step(self, step: int, batch: Batch) -> None:
+        """Announce that a bucket of text lengths is met for the first time."""
+        length = batch.text_ids.shape[-1]
+        if self._lengths and length not in self._lengths:
+            self._log(f"step {step} compiles, as the first with texts of {length} tokens")
+        self._lengths.add(length)
+
+    def after_step(self, step: int) -> None:
+        """Report a compilation that no new length of texts explains."""
+        num_unexpected = self._count() - len(self._lengths)
+        if num_unexpected > self._num_unexpected:
+            self._num_unexpected = num_unexpected
+            self._log(
+                f"step {step} compiled again although its texts are as long as earlier ones: training is "
+                "slower than it should be; please report this with your config.json"
+            )
+
+
 class _Reporter:
     """Turns metrics into progress lines and records; reads the device only every few steps."""
 
@@ -160,10 +206,12 @@ class _Reporter:
         optimizer_config: OptimizerConfig,
         workdir: Path,
         first_step: int,
+        explain_wait: Callable[[float], str] | None,
         log: Callable[[str], None],
     ) -> None:
         self._config = config
         self._schedules = make_schedules(optimizer_config, config.num_steps)
+        self._explain_wait = explain_wait
         self._is_main = jax.process_index() == 0
         self._writer = MetricsWriter(workdir, first_step=first_step) if self._is_main else None
         self._log = log
@@ -208,6 +256,8 @@ class _Reporter:
         }
         self._writer.write(record)
         self._log(self._line(record, is_first=is_first))
+        if not is_first:
+            self._advise(record)
 
     def after_validation(
         self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float
@@ -223,6 +273,15 @@ class _Reporter:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         is_best = "  (best so far)" if course.best_step == step else ""
         self._log(f"step {step:>{len(str(self._config.num_steps))}}  validation: {shown}{is_best}")
+
+    def _advise(self, record: dict[str, Any]) -> None:
+        """Say once what to do about slow input: it must come as fast as videos are used while it is there."""
+        share = record["input_wait_share"]
+        if self._explain_wait is None or share <= _MAX_WAIT_SHARE:
+            return
+        videos_per_second = record["videos_per_second"] / jax.process_count()
+        self._log(self._explain_wait(videos_per_second / max(1 - share, 1e-3)))
+        self._explain_wait = None
 
     def _line(self, record: dict[str, Any], *, is_first: bool) -> str:
         step, total = record["step"], self._config.num_steps

@@ -74,6 +74,11 @@ class Prefetcher(Iterator[Batch]):
         batch, self.state = item
         return batch
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `__next__` would wait now."""
+        return self._queue.empty()
+
     def close(self) -> None:
         """Stop the thread, then the iterator; a thread that is stuck for good is left behind."""
         self._is_closed.set()

@@ -62,8 +62,11 @@ class PretrainingEvaluator(QueryEvaluator):
         """Return the guessed words of the right caption [p l], and the match logits of both [p 2]."""
         # A model may have more word embeddings than there are words.
         logits = self._task.token_logits(output)[:, 0, :, : len(self._tokens)]
+        words = jnp.argmax(logits, axis=-1)
+        # Texts come cut to several lengths; nothing is hidden behind their ends.
+        num_cut = self._labels.shape[1] - words.shape[1]
         return {
-            "words": jnp.argmax(logits, axis=-1),
+            "words": jnp.pad(words, ((0, 0), (0, num_cut))),
             "match_logits": self._task.match_logit(output.scores),
             "clip_match_logits": by_clip(self._task.match_logit, output.scores)[:, :, 0],
         }

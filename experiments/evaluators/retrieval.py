@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Int
 
 from clipbert_jax.bootstrap import bootstrap_intervals
-from clipbert_jax.evaluation import MatchTask, OnProgress, Reduced, Scorer, Videos, score_all_pairs
+from clipbert_jax.evaluation import MatchTask, OnProgress, Reduced, Videos, score_batches
 from clipbert_jax.metrics import rank_metrics, ranks_both_ways, released_ranks_both_ways
 from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.scorer import Scorer
 from data_pipelines.annotations.records import Caption
 from data_pipelines.released_sampling import OneClip
+from experiments.evaluators.best_videos import BestVideos
 from experiments.evaluators.evaluator import Evaluation, TextOptions, by_clip
 
 NUM_RANKED = 10
@@ -71,8 +73,9 @@ class RetrievalEvaluator:
         texts_per_call: int,
         on_progress: OnProgress,
     ) -> dict[int, Reduced]:
-        """Score every caption with every video."""
-        return score_all_pairs(
+        """Score every caption with every video; of each clip only what predictions show is kept."""
+        kept = {count: BestVideos(self.video_of_caption, NUM_RANKED) for count in num_clips}
+        batches = score_batches(
             scorer,
             self.reduce,
             videos,
@@ -80,8 +83,14 @@ class RetrievalEvaluator:
             self._mask,
             num_clips=num_clips,
             texts_per_call=texts_per_call,
-            on_progress=on_progress,
         )
+        num_done = 0
+        for batch in batches:
+            for count, reduced in batch.items():
+                kept[count].add(reduced)
+            num_done += len(batch[num_clips[0]]["logits"])
+            on_progress(num_done)
+        return {count: best.reduced() for count, best in kept.items()}
 
     def metrics(self, reduced: Reduced) -> dict[str, float]:
         """Return recalls and ranks of both directions."""
@@ -111,11 +120,10 @@ class RetrievalEvaluator:
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
         """Yield for each caption its rank and the videos that rank highest, with what each clip says."""
-        logits, clip_logits = reduced["logits"], reduced["clip_logits"]
+        logits = reduced["logits"]
         ranks = self._ranks(logits)["text_to_video"]
         for column, caption in enumerate(self.captions):
-            best = np.argsort(-logits[:, column], kind="stable")[:NUM_RANKED]
-            rows = dict.fromkeys([*best.tolist(), int(self.video_of_caption[column])])
+            shown = zip(reduced["videos"][column].tolist(), reduced["clip_logits"][column], strict=True)
             yield {
                 "id": caption.id,
                 "video_id": caption.video_id,
@@ -125,9 +133,9 @@ class RetrievalEvaluator:
                     {
                         "video_id": self.video_ids[row],
                         "match_logit": float(logits[row, column]),
-                        "clip_match_logits": clip_logits[row, column].tolist(),
+                        "clip_match_logits": clip_logits.tolist(),
                     }
-                    for row in rows
+                    for row, clip_logits in dict(shown).items()
                 ],
             }
 

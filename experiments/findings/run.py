@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import jax
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.corpus.embedded_images import prepare_embedded_images
+from experiments.compilation_cache import use_compilation_cache
 from experiments.evaluate import evaluate
 from experiments.experiment import Experiment
 from experiments.findings.conditions import CONDITIONS, Scale, baseline, pretraining
@@ -63,7 +63,6 @@ def findings(scale: Scale, out: Path) -> None:
       UserError: the directory holds findings of another scale.
     """
     _claim(scale, out)
-    _use_compilation_cache(out / "compilation_cache")
     videos, images = _prepare_data(out / "data")
     jobs = list(_jobs(scale, out / "runs", str(videos), str(images)))
     left = [job for job in jobs if not job.results.exists()]
@@ -138,14 +137,6 @@ def _claim(scale: Scale, out: Path) -> None:
     path.write_text(json.dumps(wanted) + "\n")
 
 
-def _use_compilation_cache(directory: Path) -> None:
-    """Keep compiled programs for the other seeds; private, because what is in there is executed."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    os.chmod(directory, 0o700)
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 def main() -> None:
     """Read the options and go."""
     parser = argparse.ArgumentParser(prog="make findings", description=__doc__)
@@ -159,6 +150,7 @@ def main() -> None:
     name = "-quick" if options.quick else "-large" if options.large else ""
     scale = QUICK if options.quick else LARGE if options.large else FULL
     try:
+        use_compilation_cache()
         findings(scale, options.out or Path(f"runs/findings{name}"))
     except UserError as error:
         print(f"findings: {error}", file=sys.stderr)

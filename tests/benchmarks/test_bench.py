@@ -5,27 +5,73 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks.report import markdown
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_smoke_run_writes_times_rates_and_memory(tmp_path: pathlib.Path):
-    path = tmp_path / "bench.json"
-    options = ["--smoke", "--dtype", "bfloat16", "--steps", "2", "--out", str(path)]
-    # A process of its own: lowering ahead of time puts descriptions in the place of arrays, which the shape
-    # checks of this one refuse.
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("bench") / "bench"
+    # Processes of their own: as the benchmark does it, and without the shape checks of this one.
+    options = [
+        "--smoke",
+        "--workload",
+        "retrieval training",
+        "pair scoring",
+        "--steps",
+        "2",
+        "--out",
+        str(out),
+    ]
     command = [sys.executable, "-W", "error", "-m", "benchmarks.bench", *options]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert out.with_name("bench.md").read_text().count("| retrieval training |") == 1
+    return json.loads(out.with_name("bench.json").read_text())
 
-    record = json.loads(path.read_text())
-    (measurement,) = record["measurements"]
-    assert record["config"]["dtype"] == "bfloat16"
+
+def test_a_run_records_times_rates_and_memory(record):
     assert record["device"]["count"] == 8
-    assert measurement["batch_shapes"]["frames"] == [8, 2, 1, 32, 32, 3]
-    for name in ("inference", "train_step"):
-        summary = measurement[name]
-        assert 0 < summary["p10_seconds"] <= summary["median_seconds"] <= summary["p90_seconds"]
-        assert summary["num_steps"] == 2
-        assert summary["flops_per_step"] > 0
-        assert summary["program_bytes"] > 0
-    assert measurement["train_step"]["flops_per_step"] > 2 * measurement["inference"]["flops_per_step"]
-    assert "train step" in output
+    assert record["versions"]["jax"]
+    assert [row["workload"] for row in record["rows"]] == ["retrieval training", "pair scoring"]
+    for row in record["rows"]:
+        ours = row["ours"]
+        assert 0 < ours["p10_seconds"] <= ours["median_seconds"] <= ours["p90_seconds"]
+        assert ours["num_steps"] == 2
+        assert ours["dispatch_seconds"] <= ours["p90_seconds"]
+        assert ours["peak_bytes"] > 1e7
+        assert 0 < ours["flops_share"] < 1
+        assert ours["floor_seconds"] == pytest.approx(ours["floor_share"] * ours["median_seconds"])
+    training, pairs = (row["ours"] for row in record["rows"])
+    assert training["items_per_second"] == pytest.approx(8 / training["median_seconds"])
+    # 8 videos of 2 clips, each clip against 2 texts.
+    assert pairs["items_per_second"] == pytest.approx(32 / pairs["median_seconds"])
+    assert training["loss"] > 0
+
+
+def test_the_parts_of_the_model_are_timed(record):
+    training, pairs = (row["stages"] for row in record["rows"])
+    assert set(training) == {"stem", "res2", "res3", "grid_encoder", "fusion"}
+    assert set(pairs) == {"fusion"}
+    # Nothing of the small model is frozen.
+    assert all("backward" in seconds for seconds in training.values())
+    assert "backward" not in pairs["fusion"]
+
+
+def test_the_report_shows_ratios_floors_and_what_failed(record):
+    training = next(row for row in record["rows"] if row["workload"] == "retrieval training")
+    ours = training["ours"] | {"median_seconds": 0.1, "batch_size": 16}
+    rows = [
+        training | {"set": "accelerator", "ours": ours, "peer": {"median_seconds": 0.15}},
+        {"workload": "inference", "set": "accelerator", "ours": {"out_of_memory": True}},
+        {"workload": "pretraining", "set": "accelerator", "ours": {"problem": "no time left"}},
+    ]
+    text = markdown(record | {"rows": rows, "device": {"kind": "NVIDIA H100", "count": 1}})
+    assert "| 1.50 |" in text
+    assert "out of memory" in text
+    assert "no time left" in text
+    # The floor of an H100 is in the table of the parts, beside what was measured.
+    fusion = next(line for line in text.splitlines() if line.startswith("| fusion |"))
+    assert all(float(cell) > 0 for cell in fusion.split("|")[2:6])

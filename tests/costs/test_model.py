@@ -120,7 +120,6 @@ def test_flops_are_those_of_the_traced_program(name: str):
     "lowering",
     [
         Lowering(trims_last_layer=False),
-        Lowering(has_joint_qkv=True),
         Lowering(pointwise_products=("res2", "res3"), window_products=("res3", "grid_encoder")),
     ],
 )

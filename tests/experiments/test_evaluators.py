@@ -21,8 +21,8 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 from data_pipelines.annotations.store import records_path, write_records
 from data_pipelines.tokenizer import Tokenizer, build_vocab
-from experiments.evaluators import retrieval
 from experiments.evaluators.answers import OpenQuestionEvaluator, SoftQuestionEvaluator
+from experiments.evaluators.best_videos import BestVideos
 from experiments.evaluators.count import CountEvaluator
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make import make_evaluator
@@ -78,8 +78,12 @@ LOGITS = np.array(  # of videos a b c with texts a0 b0 a1 c0
 )
 
 
-def retrieval_reduced(logits: np.ndarray = LOGITS) -> dict[str, np.ndarray]:
-    return {"logits": logits, "clip_logits": np.stack([logits - 1, logits + 1], axis=-1)}
+def retrieval_reduced(logits: np.ndarray = LOGITS, num_best: int = 10) -> dict[str, np.ndarray]:
+    """Return what is kept of two clips, one that says less than both together and one that says more."""
+    best = BestVideos(np.array([0, 1, 0, 2]), num_best)
+    for some in (logits[:2], logits[2:]):
+        best.add({"logits": some, "clip_logits": np.stack([some - 1, some + 1], axis=-1)})
+    return best.reduced()
 
 
 def test_retrieval_ranks_videos_and_captions():
@@ -100,10 +104,9 @@ def test_retrieval_ranks_videos_and_captions():
     }
 
 
-def test_retrieval_predictions_name_the_best_videos_and_the_right_one(monkeypatch):
-    monkeypatch.setattr(retrieval, "NUM_RANKED", 1)
+def test_retrieval_predictions_name_the_best_videos_and_the_right_one():
     evaluator = RetrievalEvaluator(Retrieval(), CAPTIONS, OPTIONS)
-    predictions = check_parts_agree(evaluator, retrieval_reduced())
+    predictions = check_parts_agree(evaluator, retrieval_reduced(num_best=1))
     assert [(p["id"], p["video_id"], p["rank"]) for p in predictions] == [
         ("a0", "a", 1), ("b0", "b", 2), ("a1", "a", 3), ("c0", "c", 2),
     ]  # fmt: skip
@@ -116,6 +119,23 @@ def test_retrieval_predictions_name_the_best_videos_and_the_right_one(monkeypatc
         "match_logit": -1.0,
         "clip_match_logits": [-2.0, 0.0],
     }
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50])
+def test_the_best_videos_are_those_of_the_whole_matrix(batch_size):
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 9, (50, 7)).astype(np.float32)  # with ties
+    clip_logits = rng.standard_normal((50, 7, 3), np.float32)
+    own = rng.integers(0, 50, 7)
+    best = BestVideos(own, 4)
+    for first in range(0, 50, batch_size):
+        rows = slice(first, first + batch_size)
+        best.add({"logits": logits[rows], "clip_logits": clip_logits[rows]})
+    reduced = best.reduced()
+    expected = np.concatenate([np.argsort(-logits, axis=0, kind="stable")[:4], own[None]]).T
+    np.testing.assert_array_equal(reduced["logits"], logits)
+    np.testing.assert_array_equal(reduced["videos"], expected)
+    np.testing.assert_array_equal(reduced["clip_logits"], clip_logits[expected, np.arange(7)[:, None]])
 
 
 def test_retrieval_writes_the_score_matrix_with_its_names(tmp_path):
@@ -451,6 +471,13 @@ def test_embeddings_beyond_the_vocabulary_are_never_guessed():
     assert reduced["words"].tolist() == [[7] * 8] * 4
     assert reduced["match_logits"].shape == (4, 2)
     assert reduced["clip_match_logits"].shape == (4, 2)
+
+
+def test_words_of_texts_that_are_cut_keep_their_places():
+    token_scores = np.zeros((4, 2, 2, 3, OPTIONS.tokenizer.vocab_size), np.float32)
+    token_scores[:, :, 0, :, 7] = 1.0
+    says = dataclasses.replace(output(np.zeros((4, 2, 2, 2))), token_scores=jnp.asarray(token_scores))
+    assert pretraining(CAPTIONS).reduce(says)["words"].tolist() == [[7] * 3 + [0] * 5] * 4
 
 
 def test_pretraining_without_hidden_words_scores_matching_alone():

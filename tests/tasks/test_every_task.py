@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from clipbert_jax.batch import Batch
-from clipbert_jax.evaluation import Scorer
+from clipbert_jax.evaluation import Queries, score_queries
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.scorer import Scorer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -166,8 +167,13 @@ def test_more_clips_than_in_training():
     assert train(arrays).shape == (2, 2, 2, 1)
 
     scorer = Scorer(skeleton, arrays)
-    count = scorer.compiled(lambda output: {"counts": task.counts(output.scores)}, [1, 5])
     clips = np.concatenate([batch.frames[:, :1], np.repeat(batch.frames[:, :1], 5, axis=1)], axis=1)
-    counts = count(scorer.encode(clips), batch.text_ids, batch.text_mask)
+    counts = score_queries(
+        scorer,
+        lambda output: {"counts": task.counts(output.scores)},
+        [(clips, np.ones(2, bool))],
+        Queries(text_ids=batch.text_ids, text_mask=batch.text_mask, video=np.arange(2)),
+        num_clips=[1, 5],
+    )
     np.testing.assert_allclose(counts[5]["counts"], counts[1]["counts"], rtol=1e-5)
     assert np.ptp(counts[1]["counts"]) > 1e-3

@@ -3,13 +3,13 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clipbert_jax.evaluation import Scorer
+from clipbert_jax.evaluation import Queries, score_queries
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.scorer import Scorer
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.training.step import forward
 
@@ -104,8 +104,12 @@ def test_evaluation_sees_all_visual_tokens(seen):
     task = Pretraining(num_sampled_tokens=5)
     skeleton, params, frozen = split_model(small_model(task))
     scorer = Scorer(skeleton, {**params, **frozen})
-    match = scorer.compiled(lambda output: {"match": task.match_logit(output.scores)}, [2])
-    logits = match(jnp.zeros((2, 2, 8, 16)), BATCH.text_ids, BATCH.text_mask)
-    assert scorer.encode(BATCH.frames).shape == (2, 2, 8, 16)
+    found = score_queries(
+        scorer,
+        lambda output: {"match": task.match_logit(output.scores)},
+        [(BATCH.frames, np.ones(2, bool))],
+        Queries(text_ids=BATCH.text_ids, text_mask=BATCH.text_mask, video=np.arange(2)),
+        num_clips=[2],
+    )
     assert seen == [8]
-    assert logits[2]["match"].shape == (2, 2)
+    assert found[2]["match"].shape == (2, 2)

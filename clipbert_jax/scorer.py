@@ -1,0 +1,202 @@
+"""Scorer: a model on some devices, which encodes videos and scores texts against them in compiled programs.
+
+Before `evaluation`, which decides what meets what and in which order. Videos are split over the devices and
+texts are on all of them. A video needs nothing of the others, so devices exchange nothing: each runs the
+program of one device on its share of the videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.skeleton import Parameters, Skeleton
+from clipbert_jax.text_buckets import BUCKET_LENGTHS
+from clipbert_jax.training.sharding import batch_sharding, make_mesh, replicated
+
+Reduce = Callable[[ClipBertOutput], dict[str, jax.Array]]
+"""Output of the model for [b k n] -> arrays [b n ...]; traced under `jax.jit`, once for each length of texts.
+Shapes of the arrays may not depend on that length."""
+
+Scores = dict[int, dict[str, jax.Array]]
+"""By number of clips, what `Reduce` returned for them."""
+
+ScoreTexts = Callable[[jax.Array, jax.Array, jax.Array], Scores]
+"""(visual tokens [b k v d], text ids [n l], text mask [n l]) -> scores [b n ...]."""
+
+ScoreQueries = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], Scores]
+"""(visual tokens of two batches, places in them [q], text ids [q n l], text mask) -> scores [q n ...]."""
+
+_EVERYWHERE, _SPLIT = PartitionSpec(), PartitionSpec("data")
+
+
+class Scorer:
+    """Encodes and scores with the parameters of one model."""
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        parameters: Parameters,
+        *,
+        mesh: Mesh | None = None,
+        bucket_lengths: Sequence[int] = BUCKET_LENGTHS,
+    ) -> None:
+        """Take a model; it is put on the devices when it is first needed.
+
+        Args:
+          skeleton: of the model.
+          parameters: of the model, wherever they are.
+          mesh: devices of this process; all of them by default.
+          bucket_lengths: lengths that texts are cut to; none leaves texts as they are.
+        """
+        self.mesh = mesh or make_mesh(jax.local_devices())
+        self.bucket_lengths = tuple(bucket_lengths)
+        self.parameters = parameters
+        self._skeleton = skeleton
+        self._encode = encode_program(skeleton, self.mesh)
+        self._programs: dict[tuple[Any, Reduce, tuple[int, ...]], Callable[..., Scores]] = {}
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that videos are split over."""
+        return self.mesh.size
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters as they were given; they may be replaced."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._placed: Parameters | None = None
+
+    def encode(self, frames: UInt8[np.ndarray, "b k t h w 3"]) -> Float[jax.Array, "rows k v d"]:
+        """Return visual tokens; rows without meaning follow up to a multiple of the number of devices."""
+        missing = -len(frames) % self.num_devices
+        if missing:
+            frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
+        return self._encode(self._parameters_on_devices(), self.put_split(frames))
+
+    def compiled(self, reduce: Reduce, num_clips: Sequence[int]) -> ScoreTexts:
+        """Return the function that scores texts against all videos; the same `reduce` is compiled once.
+
+        Args:
+          reduce: what to keep.
+          num_clips: numbers of clips that follow each other along k; empty for one, all of them.
+        """
+        return self._with_parameters(tile_program, reduce, num_clips)
+
+    def compiled_queries(self, reduce: Reduce, num_clips: Sequence[int]) -> ScoreQueries:
+        """Return the function that scores texts against a video of their own; arguments as in `compiled`."""
+        return self._with_parameters(query_program, reduce, num_clips)
+
+    def put_everywhere(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
+        """Copy an array to every device."""
+        return jax.device_put(array, replicated(self.mesh))
+
+    def put_split(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
+        """Split an array over the devices, as videos are split."""
+        return jax.device_put(array, batch_sharding(self.mesh))
+
+    def _with_parameters(
+        self, make_program: Callable[..., Callable[..., Scores]], reduce: Reduce, num_clips: Sequence[int]
+    ) -> Callable[..., Scores]:
+        key = (make_program, reduce, tuple(num_clips))
+        if key not in self._programs:
+            self._programs[key] = make_program(self._skeleton, self.mesh, reduce, num_clips)
+        program = self._programs[key]
+        return lambda *arrays: program(self._parameters_on_devices(), *arrays)
+
+    def _parameters_on_devices(self) -> Parameters:
+        if self._placed is not None:
+            return self._placed
+        local = {name: _local(array) for name, array in self._parameters.items()}
+        self._placed = placed = jax.device_put(local, replicated(self.mesh))
+        return placed
+
+
+def _local(array: Any) -> Any:
+    """Return this process's copy of an array that training has on the devices of all processes."""
+    is_global = isinstance(array, jax.Array) and not array.is_fully_addressable
+    return array.addressable_data(0) if is_global else array
+
+
+def encode_program(skeleton: Skeleton, mesh: Mesh) -> Callable[..., jax.Array]:
+    """Return the jitted (parameters, frames [b k t h w 3]) -> visual tokens [b k v d]."""
+
+    def encode(parameters: Parameters, frames: jax.Array) -> jax.Array:
+        return skeleton.merge(parameters).encode_video(frames)
+
+    return _on_each_device(encode, mesh, (_EVERYWHERE, _SPLIT))
+
+
+def tile_program(
+    skeleton: Skeleton, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+) -> Callable[..., Scores]:
+    """Return the jitted function that scores a tile: some texts, each against some encoded videos.
+
+    It takes parameters, visual tokens [b k v d], text ids [n l] and text mask [n l]. The texts are repeated
+    for the videos on the device.
+    """
+
+    def score(
+        parameters: Parameters,
+        visual_tokens: Float[jax.Array, "b k v d"],
+        ids: Int[jax.Array, "n l"],
+        mask: Bool[jax.Array, "n l"],
+    ) -> Scores:
+        ids, mask = (jnp.broadcast_to(x, (visual_tokens.shape[0], *x.shape)) for x in (ids, mask))
+        output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
+        return _reduce_each_count(output, reduce, num_clips)
+
+    return _on_each_device(score, mesh, (_EVERYWHERE, _SPLIT, _EVERYWHERE, _EVERYWHERE))
+
+
+def query_program(
+    skeleton: Skeleton, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+) -> Callable[..., Scores]:
+    """Return the jitted function that scores texts of some queries, each against the video it is asked of.
+
+    It takes parameters, the visual tokens of two batches of videos, for each query the place of its video
+    among those that its device has of the first and then of the second batch [q], text ids [q n l] and text
+    mask.
+    """
+
+    def score(
+        parameters: Parameters,
+        earlier: Float[jax.Array, "b k v d"],
+        latest: Float[jax.Array, "c k v d"],
+        rows: Int[jax.Array, " q"],
+        ids: Int[jax.Array, "q n l"],
+        mask: Bool[jax.Array, "q n l"],
+    ) -> Scores:
+        visual_tokens = jnp.concatenate([earlier, latest])[rows]
+        output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
+        return _reduce_each_count(output, reduce, num_clips)
+
+    return _on_each_device(score, mesh, (_EVERYWHERE, *[_SPLIT] * 5))
+
+
+def _on_each_device(
+    function: Callable[..., Any], mesh: Mesh, in_specs: tuple[PartitionSpec, ...]
+) -> Callable[..., Any]:
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=_SPLIT, check_vma=False)
+    return jax.jit(mapped)
+
+
+def _reduce_each_count(output: ClipBertOutput, reduce: Reduce, num_clips: Sequence[int]) -> Scores:
+    """Reduce the clips of each number of clips alone."""
+    counts = tuple(num_clips) or (output.scores.shape[1],)
+    ends = np.cumsum(counts).tolist()
+    return {
+        count: reduce(jax.tree.map(lambda x, start=end - count, end=end: x[:, start:end], output))
+        for count, end in zip(counts, ends, strict=True)
+    }

@@ -1,0 +1,49 @@
+"""How many cores decode as fast as training trains: what the training loop says when it waits for input.
+
+`heartbeat` measures what a video costs, the loop how many videos per second it could use.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+from data_pipelines.data_config import DataConfig
+
+_COMPACT = "prepare the data with --storage compact, which decodes several times faster"
+
+
+def num_usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def num_needed_cores(core_seconds_per_video: float, videos_per_second: float) -> int:
+    """Return how many cores decode so many videos per second."""
+    return max(1, math.ceil(core_seconds_per_video * videos_per_second))
+
+
+def explain_wait(config: DataConfig, core_seconds_per_video: float | None, videos_per_second: float) -> str:
+    """Return one line on why training waits for input, and the remedy.
+
+    Args:
+      config: with the decoders that there are.
+      core_seconds_per_video: what decoding costs; None if not one video is decoded yet.
+      videos_per_second: how many training could use.
+    """
+    if core_seconds_per_video is None:
+        return "input is the bottleneck: the decoders have just started"
+    kind, count = ("workers", config.num_workers) if config.num_workers else ("threads", config.num_threads)
+    needed, usable = num_needed_cores(core_seconds_per_video, videos_per_second), num_usable_cores()
+    line = (
+        f"input is the bottleneck: decoding takes {core_seconds_per_video:.2g} core-seconds a video, so "
+        f"{videos_per_second:.3g} videos/s take {needed} core(s)"
+    )
+    if needed > usable:
+        return f"{line}, and there are {usable}: {_COMPACT}"
+    if needed > count:
+        return f"{line} (now {count} {kind}): set --data.num-workers {needed}, or {_COMPACT}"
+    return (
+        f"{line}, but the {count} {kind} do not get as much done: they wait for the storage of the data, or "
+        "for cores that are busy otherwise"
+    )

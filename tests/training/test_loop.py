@@ -1,0 +1,187 @@
+"""The loop on the host: it keeps the devices busy, compiles once a bucket, and knows what it waits for."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.training import loop
+from clipbert_jax.training.loop import TrainConfig, train
+from clipbert_jax.training.metrics_writer import read_metrics
+from clipbert_jax.training.optimizer import OptimizerConfig
+
+from .conftest import TASK, make_batch, small_config
+
+NUM_VIDEOS = 2
+
+
+class Batches:
+    """Batches whose texts have these lengths in turn."""
+
+    def __init__(self, lengths):
+        self.lengths, self.position = lengths, 0
+
+    def __next__(self):
+        batch = make_batch(self.position, num_videos=NUM_VIDEOS)
+        length = self.lengths[self.position % len(self.lengths)]
+        self.position += 1
+        return dataclasses.replace(
+            batch, text_ids=batch.text_ids[..., :length], text_mask=batch.text_mask[..., :length]
+        )
+
+    def get_state(self):
+        return {"next_step": self.position}
+
+    def close(self):
+        pass
+
+
+def run(workdir, lengths, *, model, num_steps, **options):
+    """Train and return what is said."""
+    said = []
+    train(
+        model,
+        TASK,
+        config=TrainConfig(
+            num_steps=num_steps, batch_size=NUM_VIDEOS, log_every_steps=options.pop("log_every", 4)
+        ),
+        optimizer_config=OptimizerConfig(),
+        make_batches=lambda step: Batches(lengths),
+        workdir=workdir,
+        resolved_config={},
+        mesh=loop.make_mesh(jax.devices()[:1]),
+        log=said.append,
+        **options,
+    )
+    return said
+
+
+def test_each_length_of_texts_is_compiled_once(tmp_path, monkeypatch):
+    made = []
+    make_train_step = loop.make_train_step
+    monkeypatch.setattr(
+        loop, "make_train_step", lambda *a, **k: made.append(make_train_step(*a, **k)) or made[0]
+    )
+    model = ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0))
+    said = run(tmp_path, [6, 6, 4, 6, 4, 4], model=model, num_steps=8)
+    assert made[0]._cache_size() == 2
+    assert [line for line in said if "compiles" in line] == [
+        "step 3 compiles, as the first with texts of 4 tokens"
+    ]
+    assert not [line for line in said if "compiled again" in line]
+
+
+def test_a_compilation_without_a_new_length_is_reported():
+    def train_step(state, batch):
+        raise AssertionError
+
+    said = []
+    compilations = loop._Compilations(train_step, said.append)
+    compilations.after_step(0)  # a step that does not tell
+
+    train_step._cache_size = lambda: num_programs
+    compilations = loop._Compilations(train_step, said.append)
+    for step, num_programs in enumerate([1, 1, 2, 2, 3], start=1):  # noqa: B007, what the step tells
+        compilations.before_step(step, make_batch(0))
+        compilations.after_step(step)
+    assert [line.partition(" although")[0] for line in said] == [
+        "step 3 compiled again",
+        "step 5 compiled again",
+    ]
+
+
+class Clocked:
+    """A device and an input that take a time for each step and batch, by a clock that nothing else moves."""
+
+    def __init__(self, monkeypatch, *, step_seconds, input_seconds):
+        self.now, self.ready_at, self.events = 0.0, [0.0], []
+        self.step_seconds, self.input_seconds = step_seconds, input_seconds
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(loop, "Prefetcher", lambda batches, put: Input(self))
+        monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: self.dispatch)
+        block_until_ready, device_get = jax.block_until_ready, jax.device_get
+        monkeypatch.setattr(jax, "block_until_ready", lambda tree: self.wait(tree) or block_until_ready(tree))
+        monkeypatch.setattr(jax, "device_get", lambda tree: self.wait(tree) or device_get(tree))
+
+    def dispatch(self, state, batch):
+        step = len(self.ready_at)
+        self.events.append(f"dispatch {step}")
+        self.ready_at.append(max(self.now, self.ready_at[-1]) + self.step_seconds)
+        return state, {"loss": jnp.array(float(step)), "grad_norm": jnp.zeros(())}
+
+    def wait(self, tree):
+        """Let the host wait for the metrics of a step, or of several."""
+        last = tree[-1] if isinstance(tree, list) else tree
+        if isinstance(last, dict) and "loss" in last:
+            step = int(last["loss"])
+            self.events.append(f"wait {step}")
+            self.now = max(self.now, self.ready_at[step])
+
+
+class Input:
+    """A prefetcher: workers put a batch into its queue every `input_seconds`, but stop while it is full."""
+
+    def __init__(self, clocked):
+        self.clocked, self.wait_seconds, self.state = clocked, 0.0, {"next_step": 0}
+        self.ready_at = [clocked.input_seconds, 2 * clocked.input_seconds]
+
+    @property
+    def is_empty(self):
+        return self.ready_at[0] > self.clocked.now
+
+    def __next__(self):
+        clocked, ready_at = self.clocked, self.ready_at.pop(0)
+        self.wait_seconds += max(0.0, ready_at - clocked.now)
+        clocked.now = max(clocked.now, ready_at)
+        self.ready_at.append(max(clocked.now, self.ready_at[-1]) + clocked.input_seconds)
+        return make_batch(0, num_videos=NUM_VIDEOS)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def clocked_run(tmp_path, monkeypatch):
+    """Return a function that trains 20 steps by such a clock, and returns it and what is said."""
+
+    def start(*, explain_wait=None, **seconds):
+        clocked = Clocked(monkeypatch, **seconds)
+        model = nnx.Module()
+        model.weight = nnx.Param(jnp.zeros(()))
+        said = run(tmp_path, [6], model=model, num_steps=20, log_every=10, explain_wait=explain_wait)
+        return clocked, said
+
+    return start
+
+
+def test_the_next_step_is_dispatched_before_the_last_one_is_waited_for(clocked_run, tmp_path):
+    clocked, _ = clocked_run(step_seconds=1.0, input_seconds=0.1)
+    events = clocked.events
+    for step in range(2, 10):
+        assert events.index(f"dispatch {step + 1}") < events.index(f"wait {step}"), "the device would be idle"
+    assert events.index("dispatch 8") > events.index("wait 6"), "batches would pile up on the device"
+    assert [record["input_wait_share"] for record in read_metrics(tmp_path)][1:] == [0.0, 0.0]
+    assert clocked.now == pytest.approx(20.1)
+
+
+def test_only_waiting_of_an_idle_device_counts(clocked_run, tmp_path):
+    """Input of 4 s for steps of 3 s: the device is idle a quarter of the time, and could do a third more."""
+    asked = []
+    clocked, said = clocked_run(
+        step_seconds=3.0, input_seconds=4.0, explain_wait=lambda rate: asked.append(rate) or "more workers"
+    )
+    records = read_metrics(tmp_path)
+    assert [record["input_wait_share"] for record in records][1:] == pytest.approx([0.25, 0.25])
+    assert [record["videos_per_second"] for record in records][1:] == pytest.approx([NUM_VIDEOS / 4] * 2)
+    assert asked == pytest.approx([NUM_VIDEOS / 3]), "once"
+    assert said.count("more workers") == 1
+    assert clocked.now == pytest.approx(20 * 4.0 + 3.0)
+
+
+def test_input_that_keeps_up_needs_no_advice(clocked_run):
+    _, said = clocked_run(step_seconds=4.0, input_seconds=3.9, explain_wait=lambda rate: "more workers")
+    assert "more workers" not in said
