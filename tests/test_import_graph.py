@@ -26,7 +26,7 @@ FORBIDDEN = {
     },
     "data_pipelines": {"experiments", "benchmarks", "tyro"},
     "experiments": {"benchmarks"},
-    "benchmarks": {"experiments", "tyro"},
+    "benchmarks": {"tyro"},
 }
 # These run on machines that have JAX and no data pipeline.
 for name in (
@@ -42,7 +42,14 @@ for name in (
     "torch_model",
     "torch_peer",
 ):
-    FORBIDDEN[f"benchmarks/{name}.py"] = {"data_pipelines", "av", "cv2", "grain", "tensorflow_datasets"}
+    FORBIDDEN[f"benchmarks/{name}.py"] = {
+        "experiments",
+        "data_pipelines",
+        "av",
+        "cv2",
+        "grain",
+        "tensorflow_datasets",
+    }
 EVERYWHERE_FORBIDDEN = {"tensorflow", "torch"}
 ALLOWED = {"benchmarks/torch_model.py": {"torch"}, "benchmarks/torch_peer.py": {"torch"}}
 

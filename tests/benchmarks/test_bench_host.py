@@ -77,9 +77,9 @@ def test_a_simulated_device_is_no_faster_than_itself_or_its_input():
 
 
 def test_devices_are_fed_by_real_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_speed, "DEVICE_SHARES", (0.5, 50.0))
+    monkeypatch.setattr(input_speed, "DEVICE_SHARES", (50.0, 0.5))
     fed = overlap(demo_corpus(tmp_path / "demo", num_videos=6), 0, seconds=0.5)
-    slow, fast = fed["devices"]
+    fast, slow = fed["devices"]
     assert slow["videos_per_second"] < fed["decoders_videos_per_second"]
     assert fast["ratio"] < slow["ratio"] <= 1.01
 
