@@ -98,7 +98,7 @@ TORCH ?= torch
 .PHONY: bench-gpu
 bench-gpu: ## Time the paper's tasks on a GPU, with the JAX and PyTorch that are there
 	@python=$(or $(PYTHON),python3); \
-	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" 2>/dev/null || \
+	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" || \
 	    { $(MAKE) $(READY); python=$(BIN)/python; }; \
 	"$$python" -m benchmarks.bench --set accelerator $(BENCH_OPTIONS)
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,12 +24,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import ROOT, run_child
 from benchmarks.report import table
 from benchmarks.workloads import ACCELERATOR
 from clipbert_jax.costs.devices import DEVICES
 
 RESULTS = Path(__file__).with_name("results")
-ROOT = Path(__file__).parents[1]
 
 # Topologies, and videos a device of the retrieval workloads.
 TARGETS = {
@@ -108,27 +107,10 @@ def compile_in(python: str, target: str, workload: str, options: argparse.Namesp
         command += ["--batch-size", str(TARGETS[target])]
     if target.startswith("h"):
         command += ["--options", json.dumps(WITHOUT_TUNING)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "PYTHONPATH": str(ROOT)}
-    try:
-        process = subprocess.run(
-            command,
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60 * options.timeout_minutes,
-        )
-    except subprocess.TimeoutExpired:
-        return {"target": target, "workload": workload, "problem": "took too long"}
-    if process.returncode:
-        return {"target": target, "workload": workload, "problem": _reason(process.stderr)}
-    return json.loads(process.stdout.strip().splitlines()[-1])
-
-
-def _reason(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    told = [line for line in lines if "RESOURCE_EXHAUSTED" in line or "Error" in line]
-    return (told or lines or ["no output"])[-1][:300]
+    environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    seconds = 60 * options.timeout_minutes
+    found = run_child(command, timeout_seconds=seconds, environment=environment)
+    return {"target": target, "workload": workload, **found}
 
 
 def markdown(record: dict[str, Any]) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.child import run_child
 
 START = time.perf_counter()
 AS_COMMANDS_DO = {
@@ -25,16 +25,13 @@ AS_COMMANDS_DO = {
 }
 """What `experiments/compilation_cache.py` sets."""
 
-_ROOT = Path(__file__).parents[1]
 _EVENT = "/jax/compilation_cache/"
 
 
 def cold_and_warm(set_name: str, workload: str) -> dict[str, Any]:
     """Start twice in new processes, with an empty cache and with the one that the first has filled."""
     with tempfile.TemporaryDirectory(prefix="clipbert-bench-") as kept_in:
-        environment = (
-            os.environ | AS_COMMANDS_DO | {"JAX_COMPILATION_CACHE_DIR": kept_in, "PYTHONPATH": str(_ROOT)}
-        )
+        environment = {**AS_COMMANDS_DO, "JAX_COMPILATION_CACHE_DIR": kept_in}
         command = [sys.executable, "-m", "benchmarks.first_step", "--set", set_name, "--workload", workload]
         starts = [_start(command, environment) for _ in range(2)]
         kept = sum(path.stat().st_size for path in Path(kept_in).rglob("*-cache"))
@@ -44,10 +41,10 @@ def cold_and_warm(set_name: str, workload: str) -> dict[str, Any]:
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:
     begin = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return {"process_seconds": time.perf_counter() - begin, **json.loads(done.stdout.splitlines()[-1])}
+    found = run_child(command, environment=environment)
+    if "problem" in found:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{found.get('stderr', found['problem'])}")
+    return {"process_seconds": time.perf_counter() - begin, **found}
 
 
 def first_step(set_name: str, workload_name: str) -> dict[str, Any]:

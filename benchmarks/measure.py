@@ -30,7 +30,7 @@ from benchmarks.programs import (
 )
 from benchmarks.stages import time_stages
 from benchmarks.workloads import SETS, Workload, find_workload, synthetic_batch
-from clipbert_jax.costs.devices import DEVICES, Device, measure_device, roofline
+from clipbert_jax.costs.devices import known_device, measure_device, roofline
 from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.skeleton import split_model
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
@@ -131,27 +131,22 @@ def _times(call: Callable[[], Any], num_steps: int, num_warmup_steps: int) -> di
     }
 
 
-def _peak_bytes() -> int:
-    """Return the most memory used so far: of the first device, or on a CPU of this process."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def this_device() -> Device:
-    """Return what the first device can do: from the table, or measured here."""
-    kind = jax.devices()[0].device_kind.lower()
-    known = {"h100": "h100", "h200": "h200", "a100": "a100", "v5 lite": "v5e", "v5p": "v5p", "v6 lite": "v6e"}
-    name = next((name for part, name in known.items() if part in kind), None)
-    return DEVICES[name] if name else measure_device()
+def _peak_bytes() -> int | None:
+    """Return the most memory used so far: of the first device, if it says so, or on a CPU of this process."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def _against_roofline(workload: Workload, seconds: float) -> dict[str, Any]:
     """Return the floor of all devices together and what share of their peak is used."""
-    device, costs = this_device(), costs_of(workload)
+    device, costs = known_device(jax.devices()[0].device_kind) or measure_device(), costs_of(workload)
     peak = device.bf16_flops if workload.model.compute_dtype == "bfloat16" else device.fp32_flops
     num_devices = jax.device_count()
     floor = roofline(costs, device).seconds / num_devices
     return {
+        "device_figures": device.source,
         "flops": costs.flops,
         "flops_share": costs.flops / seconds / (num_devices * peak) if peak else None,
         "floor_seconds": floor,

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.programs import costs_of
 from benchmarks.workloads import find_workload
-from clipbert_jax.costs.devices import DEVICES, Device, roofline
+from clipbert_jax.costs.devices import known_device, roofline
 
 COLUMNS = [
     "workload",
@@ -64,13 +64,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{ours['floor_share']:.0%}",
         f"{1e3 * ours['dispatch_seconds']:.1f}",
         f"{ours['first_call_seconds']:.0f}",
-        f"{ours['peak_bytes'] / 2**30:.1f}",
+        f"{ours['peak_bytes'] / 2**30:.1f}" if ours["peak_bytes"] else "",
     ]
 
 
 def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind: str) -> str:
     """Return measured milliseconds of each part beside its floor, where the device is in our table."""
-    device = _known_device(kind)
+    device = known_device(kind)
     workload = find_workload(row["set"], row["workload"], (row["ours"] or {}).get("batch_size"))
     floors = roofline(costs_of(workload), device).stages if device else {}
     lines = []
@@ -81,10 +81,6 @@ def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind:
             cells += [f"{1e3 * seconds[way]:.2f}", floor] if way in seconds else ["", ""]
         lines.append(cells)
     return table(["part", "forward ms", "floor", "backward ms", "floor"], lines)
-
-
-def _known_device(kind: str) -> Device | None:
-    return next((device for name, device in DEVICES.items() if name in kind.lower() and name != "cpu"), None)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

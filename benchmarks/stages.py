@@ -86,7 +86,7 @@ def _programs(model: ClipBert, stage: Stage, *, has_input_gradient: bool) -> tup
         trained, frozen = nnx.split_state(arrays, nnx.Param, ...)
         operands = (trained, x) if has_input_gradient else (trained,)
         y, pull_back = jax.vjp(lambda t, x=x: forward(nnx.merge_state(t, frozen), x), *operands)
-        return y, pull_back(jnp.ones_like(y))
+        return y, pull_back(y)
 
     return jax.jit(forward), jax.jit(both)
 

@@ -15,7 +15,9 @@ _COMPACT = "prepare the data with --storage compact, which decodes several times
 
 def num_usable_cores() -> int:
     """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def num_needed_cores(core_seconds_per_video: float, videos_per_second: float) -> int:

@@ -1,7 +1,7 @@
 """Compiled programs on disk, so that a command compiles once and not at every start.
 
 What lies there is machine code that JAX loads and runs: whoever may write into the directory can run programs
-as this user. So it is private to the user, and one that others may write into is refused. JAX's own variables
+as this user. So it is private to the user; one that others may write into is not used. JAX's own variables
 rule: `JAX_COMPILATION_CACHE_DIR` names another directory, `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
 """
 
@@ -50,7 +50,7 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
       log: receives a line if programs cannot be kept.
 
     Raises:
-      UserError: others could put programs into the directory.
+      UserError: others could put programs into the directory that JAX_COMPILATION_CACHE_DIR names.
     """
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
@@ -61,6 +61,11 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
             _check_chosen(chosen)
             return
         config.update("jax_compilation_cache_dir", str(_own_directory()))
+    except UserError as error:
+        if chosen:
+            raise
+        log(f"compiled programs are not kept for the next start: {error}")
+        return
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home, or a file system without locks
         log(f"compiled programs cannot be kept for the next start ({error}): {_OTHERWISE}")
         return

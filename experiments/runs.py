@@ -168,9 +168,12 @@ def make_validate(experiment: Experiment) -> Validate:
 
     def validate(parameters: Parameters) -> ValidationResult:
         scorer.parameters = parameters
-        reduced = score_split(
-            evaluator, scorer, data, what="validation", num_clips=[count], batch_size=8, texts_per_call=64
-        )
+        try:
+            reduced = score_split(
+                evaluator, scorer, data, what="validation", num_clips=[count], batch_size=8, texts_per_call=64
+            )
+        finally:
+            scorer.parameters = {}  # copies of them would stay on the devices
         try:
             metrics = evaluator.metrics(reduced[count])
         except ValueError:

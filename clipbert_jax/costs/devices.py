@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -84,6 +85,21 @@ DEVICES: dict[str, Device] = {
     "cpu": Device(source="nothing known: they differ too much"),
 }
 """Datasheets promise more than products and copies reach: of an H100 989e12 and 3.35e12."""
+
+
+_KINDS = {
+    r"\bH100\b": "h100",
+    r"\bH200\b": "h200",
+    r"\bA100\b": "a100",
+    r"\bTPU v5 lite\b|\bTPU v5e\b": "v5e",
+    r"\bTPU v5p?$": "v5p",
+    r"\bTPU v6 lite\b|\bTPU v6e\b": "v6e",
+}
+
+
+def known_device(kind: str) -> Device | None:
+    """Return what the table says of a JAX `device_kind`, such as `NVIDIA H100 80GB HBM3`; None if nothing."""
+    return next((DEVICES[name] for pattern, name in _KINDS.items() if re.search(pattern, kind)), None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text the
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +60,7 @@ class FusionLayer(nnx.Module):
         rate = self.config.dropout_rate
         query, key, value = self._query_key_value(x, rows)
         attention = None
-        is_fused = self.lowering.has_fused_attention and query.dtype == jnp.bfloat16
+        is_fused = self.lowering.has_fused_attention and _fits_fused_attention(query)
         if is_fused and dropout_key is None and not return_attention:
             context = _fused_attention(query, key, value, mask)
         else:
@@ -94,6 +93,11 @@ def attend(
 
 def _mix(attention: Attention, value: Float[Array, "m s heads e"]) -> Float[Array, "m r heads e"]:
     return jnp.einsum("mhqk,mkhe->mqhe", attention.astype(value.dtype), value)
+
+
+def _fits_fused_attention(query: Float[Array, "m r heads e"]) -> bool:
+    """Return whether cuDNN takes heads of this width and data type."""
+    return query.dtype == jnp.bfloat16 and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
 
 
 @jax.custom_vjp
@@ -159,29 +163,11 @@ class CrossModalFusion(nnx.Module):
     ) -> Float[Array, "m r d"]:
         """Return the last hidden states of the tokens `rows`, the only ones that the last layer computes."""
         last = len(self.layers) - 1
-        if self.lowering.scans_layers:
-            x = self._scan(x, mask, last, dropout_key)
-        else:
-            for index in range(last):
-                x, _ = self.layers[index](
-                    x, mask, dropout_key=subkey(dropout_key, index), return_attention=False
-                )
+        for index in range(last):
+            key = subkey(dropout_key, index)
+            x, _ = self.layers[index](x, mask, dropout_key=key, return_attention=False)
         key = subkey(dropout_key, last)
         return self.layers[last](x, mask, dropout_key=key, rows=rows, return_attention=False)[0]
-
-    def _scan(
-        self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"], num_layers: int, key: jax.Array | None
-    ) -> Float[Array, "m s d"]:
-        """Apply the first layers as a loop of the compiled program."""
-        graphdefs, states = zip(*(nnx.split(self.layers[i]) for i in range(num_layers)), strict=True)
-        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
-
-        def body(x: jax.Array, layer: tuple[jax.Array, Any]) -> tuple[jax.Array, None]:
-            index, state = layer
-            module = nnx.merge(graphdefs[0], state, copy=True)
-            return module(x, mask, dropout_key=subkey(key, index), return_attention=False)[0], None
-
-        return jax.lax.scan(body, x, (jnp.arange(num_layers), stacked))[0]
 
     def pool(self, cls_state: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Summarise each sequence by the last state of its first token, [CLS]."""

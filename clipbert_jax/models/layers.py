@@ -71,7 +71,7 @@ class LayerFactory:
         )
 
 
-def subkey(key: jax.Array | None, index: int | jax.Array) -> jax.Array | None:
+def subkey(key: jax.Array | None, index: int) -> jax.Array | None:
     """Return the dropout key of part `index`; no key stays no key."""
     return None if key is None else jax.random.fold_in(key, index)
 

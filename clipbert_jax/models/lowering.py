@@ -27,8 +27,6 @@ class Lowering:
     """Without dropout, attention that nobody asks to see is one kernel of cuDNN; bfloat16 only."""
     trims_last_layer: bool = True
     """The last fusion layer computes only the tokens that a head reads."""
-    scans_layers: bool = False
-    """The fusion's layers are a loop in the program instead of one after the other."""
 
     def product_sizes(self, stage: str) -> tuple[int, ...]:
         """Return the kernel sizes of a stage whose convolutions are matrix products."""
@@ -53,8 +51,8 @@ def default_lowering(platform: str | None = None) -> Lowering:
 
 
 def _has_cudnn_attention(device: Any) -> bool:
-    """Return whether this is an NVIDIA GPU of the generation of the A100 or a later one."""
+    """Return whether this is an NVIDIA GPU from A100 to B200; later ones ask for a newer cuDNN."""
     try:
-        return float(getattr(device, "compute_capability", "")) >= 8.0
+        return 8.0 <= float(getattr(device, "compute_capability", "")) <= 10.0
     except ValueError:  # of another maker
         return False

@@ -129,7 +129,7 @@ def train(
 
     batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
     reporter = _Reporter(config, optimizer_config, workdir, first_step, explain_wait, log)
-    compilations = _Compilations(train_step, log)
+    compilations = _Compilations(train_step, log if jax.process_index() == 0 else lambda line: None)
     metrics: Metrics = {}
     due = validation_steps(config.num_steps, config.num_validations if validate else 0)
     with Interruption() as interruption:
@@ -176,6 +176,7 @@ class _Compilations:
     def __init__(self, train_step: TrainStep, log: Callable[[str], None]) -> None:
         self._count: Callable[[], int] = getattr(train_step, "_cache_size", lambda: 0)
         self._lengths: set[int] = set()
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._num_unexpected = 0
         self._log = log
 
@@ -185,14 +186,15 @@ class _Compilations:
         if self._lengths and length not in self._lengths:
             self._log(f"step {step} compiles, as the first with texts of {length} tokens")
         self._lengths.add(length)
+        self._shapes.add(tuple(array.shape for array in jax.tree.leaves(batch)))
 
     def after_step(self, step: int) -> None:
-        """Report a compilation that no new length of texts explains."""
-        num_unexpected = self._count() - len(self._lengths)
+        """Report a compilation that no new shape of a batch explains."""
+        num_unexpected = self._count() - len(self._shapes)
         if num_unexpected > self._num_unexpected:
             self._num_unexpected = num_unexpected
             self._log(
-                f"step {step} compiled again although its texts are as long as earlier ones: training is "
+                f"step {step} compiled again although a batch of this shape came before: training is "
                 "slower than it should be; please report this with your config.json"
             )
 

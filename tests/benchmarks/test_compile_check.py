@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from benchmarks import compile_check
+from benchmarks import child, compile_check
 from benchmarks.compile_check import markdown
 
 GOOD = {
@@ -56,7 +56,7 @@ def test_a_program_that_does_not_compile_is_a_row(monkeypatch, tmp_path, capsys)
             command, int(is_first), "" if is_first else json.dumps(GOOD), "Error: it broke\n"
         )
 
-    monkeypatch.setattr(compile_check.subprocess, "run", run)
+    monkeypatch.setattr(child.subprocess, "run", run)
     out = tmp_path / "compiled"
     compile_check.main(["--only", "v5p:2", "--python-tpu", sys.executable, "--out", str(out)])
     record = json.loads(out.with_suffix(".json").read_text())
@@ -72,7 +72,7 @@ def test_what_takes_too_long_is_a_row(monkeypatch):
     def run(command, timeout, **options):
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(compile_check.subprocess, "run", run)
+    monkeypatch.setattr(child.subprocess, "run", run)
     options = argparse.Namespace(lowering="{}", timeout_minutes=1.0)
     row = compile_check.compile_in(sys.executable, "h100:1", "inference", options)
     assert row["problem"] == "took too long"

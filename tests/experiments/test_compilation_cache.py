@@ -107,28 +107,31 @@ def test_the_directory_is_private_whatever_the_umask(cache_home):
 
 @pytest.mark.parametrize("writers", [0o770, 0o707, 0o777])
 @pytest.mark.parametrize("part", ["compiled", "."])
-def test_a_directory_that_others_may_write_into_is_refused(cache_home, writers, part):
+def test_a_directory_that_others_may_write_into_is_not_used(cache_home, writers, part):
     directory = default_directory()
     directory.mkdir(parents=True)
     directory.chmod(0o700)
     directory.parent.chmod(0o700)
     opened = directory if part == "compiled" else directory.parent
     opened.chmod(writers)
-    with pytest.raises(UserError, match=f"chmod 700 {opened}"):
-        use_compilation_cache()
+    said = []
+    use_compilation_cache(said.append)
+    assert f"chmod 700 {opened}" in said[0]
     assert jax.config.jax_compilation_cache_dir is None
     opened.chmod(0o700)
     use_compilation_cache()
 
 
-def test_a_link_to_an_open_directory_is_refused(cache_home, tmp_path):
+def test_a_link_to_an_open_directory_is_not_used(cache_home, tmp_path):
     elsewhere = tmp_path / "private" / "open"
     elsewhere.mkdir(parents=True)
     elsewhere.chmod(0o777)
     default_directory().parent.mkdir(parents=True)
     default_directory().symlink_to(elsewhere)
-    with pytest.raises(UserError, match=f"chmod 700 {elsewhere}"):
-        use_compilation_cache()
+    said = []
+    use_compilation_cache(said.append)
+    assert f"chmod 700 {elsewhere}" in said[0]
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 def give_away(path, monkeypatch):
@@ -139,12 +142,15 @@ def give_away(path, monkeypatch):
         monkeypatch.setattr(os, "geteuid", lambda: 4242)
 
 
-def test_a_directory_of_another_user_is_refused(cache_home, monkeypatch):
+def test_a_directory_of_another_user_is_not_used(cache_home, monkeypatch):
     use_compilation_cache()
     jax.config.update("jax_compilation_cache_dir", None)
     give_away(default_directory(), monkeypatch)
-    with pytest.raises(UserError, match=r"belongs to another user.*JAX_COMPILATION_CACHE_DIR"):
-        use_compilation_cache()
+    said = []
+    use_compilation_cache(said.append)
+    assert "belongs to another user" in said[0]
+    assert "JAX_COMPILATION_CACHE_DIR" in said[0]
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_run_goes_on_without_where_nothing_can_be_written(cache_home, tmp_path, monkeypatch):

@@ -24,7 +24,6 @@ CHANGES = {
     "pointwise products": {"pointwise_products": STAGES},
     "window products": {"window_products": (*STAGES, "grid_encoder")},
     "trimmed last layer": {"trims_last_layer": True},
-    "layers in a loop": {"trims_last_layer": True, "scans_layers": True},
 }
 HEADS = {"classifier": ClassifierHeadConfig(num_outputs=2), "pretraining": PretrainingHeadConfig()}
 
@@ -125,7 +124,8 @@ class _Gpu:
 
 
 @pytest.mark.parametrize(
-    ("compute_capability", "expected"), [("7.5", False), ("8.0", True), ("9.0", True), ("gfx90a", False)]
+    ("compute_capability", "expected"),
+    [("7.5", False), ("8.0", True), ("9.0", True), ("10.3", False), ("gfx90a", False)],
 )
 def test_old_and_other_gpus_do_without_cudnn_attention(monkeypatch, compute_capability, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
