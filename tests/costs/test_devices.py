@@ -7,11 +7,11 @@ import dataclasses
 import jax
 import pytest
 
+from benchmarks.programs import costs_of
 from benchmarks.workloads import ACCELERATOR, Workload
 from clipbert_jax.costs.devices import DEVICES, Device, measure_device, roofline
 from clipbert_jax.costs.model import Costs
 from clipbert_jax.costs.work import LayerCost, Work
-from tests.costs.workload_costs import costs_of
 
 RETRIEVAL, INFERENCE, PAIRS, PRETRAINING, TGIF = ACCELERATOR
 DEVICE = Device(bf16_flops=100.0, fp32_flops=50.0, bandwidth=10.0, source="made up")

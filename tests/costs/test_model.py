@@ -11,6 +11,7 @@ import jax
 import pytest
 from flax import nnx
 
+from benchmarks.programs import costs_of
 from benchmarks.workloads import ACCELERATOR, DEMO, Workload, synthetic_batch
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.costs.model import Costs, model_costs
@@ -30,7 +31,6 @@ from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import make_train_state, make_train_step
-from tests.costs.workload_costs import costs_of
 
 RETRIEVAL, INFERENCE, PAIRS, PRETRAINING, _ = ACCELERATOR
 TINY_INFERENCE, TINY_TRAINING = DEMO
