@@ -39,7 +39,9 @@ for name in (
     "compile_check",
     "compile_one",
     "compiled_program",
+    "torch_pixel_encoder",
     "torch_model",
+    "torch_trainer",
     "torch_peer",
 ):
     FORBIDDEN[f"benchmarks/{name}.py"] = {
@@ -51,7 +53,10 @@ for name in (
         "tensorflow_datasets",
     }
 EVERYWHERE_FORBIDDEN = {"tensorflow", "torch"}
-ALLOWED = {"benchmarks/torch_model.py": {"torch"}, "benchmarks/torch_peer.py": {"torch"}}
+ALLOWED = {
+    f"benchmarks/{name}.py": {"torch"}
+    for name in ("torch_pixel_encoder", "torch_model", "torch_trainer", "torch_peer")
+}
 
 
 def imported_modules(path: pathlib.Path) -> Iterator[tuple[int, str]]:

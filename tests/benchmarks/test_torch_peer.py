@@ -31,7 +31,7 @@ from tests.tasks.step_golden import FLOAT32, FLOAT64, Tolerances, fill, make_bat
 
 torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
 
-from benchmarks import torch_peer  # noqa: E402
+from benchmarks import torch_peer, torch_trainer  # noqa: E402
 from benchmarks.torch_model import PeerModel, load_original  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_pretraining_step_equals_the_original():
 
 def _golden_peer(task, head_name: str) -> PeerModel:
     workload = _workload(task, golden.config(compute_dtype="float32"), kind="inference")
-    return torch_peer.make_model(workload, _golden_weights(head_name), "cpu")
+    return torch_trainer.make_model(workload, _golden_weights(head_name), "cpu")
 
 
 def _golden_weights(head_name: str) -> dict[str, np.ndarray]:
@@ -127,9 +127,9 @@ def _check_golden_step(
     task, head_name: str, batch: Batch, reference: dict[str, np.ndarray], dtype: str, tolerances: Tolerances
 ) -> None:
     workload = _workload(task, golden.config(compute_dtype=dtype))
-    model = torch_peer.make_model(workload, _golden_weights(head_name), "cpu")
-    trainer = torch_peer.Trainer(model, task, num_steps=10)
-    loss, norm = trainer.step(torch_peer.device_batch(task, batch, "cpu"))
+    model = torch_trainer.make_model(workload, _golden_weights(head_name), "cpu")
+    trainer = torch_trainer.Trainer(model, task, num_steps=10)
+    loss, norm = trainer.step(torch_trainer.device_batch(task, batch, "cpu"))
     np.testing.assert_allclose(float(loss), reference["loss"][-1], rtol=tolerances.loss)
     np.testing.assert_allclose(float(norm), reference["grad_norm"][0], rtol=tolerances.norm)
 
@@ -156,10 +156,10 @@ def test_two_updates_equal_ours(name, is_norm_trainable):
             ours.append((float(metrics["loss"]), float(metrics["grad_norm"])))
         updated = to_original({**state.params, **state.frozen})
 
-    peer = torch_peer.make_model(workload, weights, "cpu", dropout=False)
-    trainer = torch_peer.Trainer(peer, workload.task, num_steps=100)
-    tensors = torch_peer.device_batch(workload.task, batch, "cpu")
-    samples = [torch_peer.our_token_sample(workload, "cpu", number) for number in range(2)]
+    peer = torch_trainer.make_model(workload, weights, "cpu", dropout=False)
+    trainer = torch_trainer.Trainer(peer, workload.task, num_steps=100)
+    tensors = torch_trainer.device_batch(workload.task, batch, "cpu")
+    samples = [torch_trainer.our_token_sample(workload, "cpu", number) for number in range(2)]
     theirs = [tuple(float(x) for x in trainer.step(tensors, sample)) for sample in samples]
     np.testing.assert_allclose(theirs, ours, rtol=1e-8)
 
@@ -181,7 +181,7 @@ def test_losses_after_updates_equal_ours():
     step = make_train_step(skeleton, workload.task, optimizer, mesh, seed=0)
     state, first = step(state, batch)
     state, second = step(state, batch)
-    found = torch_peer.first_losses(workload, weights, batch)
+    found = torch_trainer.first_losses(workload, weights, batch)
     expected = [float(first["loss"]), float(first["grad_norm"]), float(second["loss"])]
     np.testing.assert_allclose(list(found.values()), expected, rtol=1e-4)
 
@@ -198,13 +198,13 @@ def test_match_logits_equal_ours(name, kind):
         run = jax.jit(lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores)
         scores = run({**params, **frozen}, batch.frames, batch.text_ids, batch.text_mask)
         ours = np.asarray(workload.task.choice_logits(scores))
-    peer = torch_peer.make_model(workload, weights, "cpu")
-    tensors = torch_peer.device_batch(workload.task, batch, "cpu")
+    peer = torch_trainer.make_model(workload, weights, "cpu")
+    tensors = torch_trainer.device_batch(workload.task, batch, "cpu")
     if kind == "pairs":
-        tensors = torch_peer.with_visual_tokens(peer, tensors)
+        tensors = torch_trainer.with_visual_tokens(peer, tensors)
         assert "frames" not in tensors
     with torch.no_grad():
-        theirs = torch_peer.match_logits(peer, workload.task, tensors)
+        theirs = torch_trainer.match_logits(peer, workload.task, tensors)
     np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-12)
 
 
@@ -214,8 +214,8 @@ def test_match_logits_equal_ours(name, kind):
 def test_mask_that_hides_nothing_is_left_out():
     workload = _workload(TASKS["retrieval"], _config("float32"))
     batch = synthetic_batch(workload)
-    assert torch_peer.device_batch(workload.task, batch, "cpu")["text_mask"] is None
-    assert torch_peer.device_batch(workload.task, _batch(workload), "cpu")["text_mask"] is not None
+    assert torch_trainer.device_batch(workload.task, batch, "cpu")["text_mask"] is None
+    assert torch_trainer.device_batch(workload.task, _batch(workload), "cpu")["text_mask"] is not None
 
 
 def test_dropout_changes_the_loss():
@@ -224,7 +224,7 @@ def test_dropout_changes_the_loss():
     workload = _workload(TASKS["retrieval"], dataclasses.replace(config, fusion=fusion))
     weights = _weights(workload)
     losses = [
-        torch_peer.first_losses(workload, weights, _batch(workload), dropout=dropout)["loss"]
+        torch_trainer.first_losses(workload, weights, _batch(workload), dropout=dropout)["loss"]
         for dropout in (False, False, True, True)
     ]
     assert losses[0] == losses[1]
@@ -236,7 +236,7 @@ def test_bfloat16_stays_close_to_float32():
     for dtype in ("float32", "bfloat16"):
         workload = _workload(TASKS["pretraining"], _config(dtype))
         weights = _weights(workload)
-        losses[dtype] = list(torch_peer.first_losses(workload, weights, _batch(workload)).values())
+        losses[dtype] = list(torch_trainer.first_losses(workload, weights, _batch(workload)).values())
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)
 
 
@@ -257,8 +257,8 @@ def test_weights_must_fit_exactly():
 
 def test_schedule_ends_with_its_steps():
     workload = _workload(TASKS["retrieval"], _config("float32"))
-    model = torch_peer.make_model(workload, _weights(workload), "cpu")
-    trainer = torch_peer.Trainer(model, workload.task, num_steps=20)
+    model = torch_trainer.make_model(workload, _weights(workload), "cpu")
+    trainer = torch_trainer.Trainer(model, workload.task, num_steps=20)
     assert {len(rates) for rates in trainer.rates.values()} == {20}
     assert trainer.rates["transformer"][:3] == pytest.approx([2.5e-5, 5e-5, 17 / 18 * 5e-5])
 
@@ -285,7 +285,7 @@ def test_command_prints_one_line_of_json(options, tmp_path):
     assert record["peak_bytes"] > 2**20
     small = dataclasses.replace(workload, batch_size=2)
     with np.load(tmp_path / "weights.npz") as weights:
-        expected = torch_peer.first_losses(small, dict(weights), synthetic_batch(small))
+        expected = torch_trainer.first_losses(small, dict(weights), synthetic_batch(small))
     assert record["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert record["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
 
