@@ -22,8 +22,8 @@ from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
 
 TASK_NAMES = {

@@ -20,8 +20,8 @@ from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
 from experiments.experiment import AnyTask, Experiment, InitConfig
 

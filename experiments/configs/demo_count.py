@@ -13,7 +13,7 @@ import dataclasses
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs.bases import DEMO_IMAGES, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 

@@ -11,7 +11,7 @@ Expect:    accuracy 93 %; the best constant answer gets 15 % (docs/results.md).
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs.bases import DEMO_IMAGES, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 

@@ -11,7 +11,7 @@ Expect:    accuracy 99 % with 8 clips, 46 % with one; guessing gets 20 % (docs/r
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs.bases import DEMO_VIDEOS, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 

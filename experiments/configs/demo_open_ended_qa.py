@@ -11,7 +11,7 @@ Expect:    accuracy 80 % with 8 clips, 45 % with one; guessing gets 15 % (docs/r
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs.bases import DEMO_VIDEOS, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 

@@ -11,7 +11,7 @@ Expect:    hidden words 92 %, matching 90 %; guessing gets 33 % and 50 % (docs/r
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs.bases import DEMO_IMAGES, SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 

@@ -11,8 +11,8 @@ Expect:    R@1 of 80 to 100 % with 8 clips, below 10 % with one (docs/results.md
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
 from experiments.experiment import Experiment
 

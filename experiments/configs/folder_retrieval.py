@@ -13,8 +13,8 @@ Expect:    a handful of videos is learned by heart (R@1 100 % on the videos trai
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.loop import TrainConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
 from experiments.experiment import Experiment
 

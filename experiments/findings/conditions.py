@@ -14,7 +14,7 @@ from typing import Any
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.configs import demo_pretraining
 from experiments.configs.bases import DEMO_VIDEOS, SMALL_OPTIMIZER
 from experiments.experiment import Experiment, InitConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from clipbert_jax.training.loop import TrainConfig
+from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.loader import TrainBatches
 from experiments import runs
 from experiments.configs import demo_retrieval

@@ -9,10 +9,12 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.training import loop
-from clipbert_jax.training.loop import TrainConfig, train
+from clipbert_jax.training import loop, reporter
+from clipbert_jax.training.compilations import Compilations
+from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 
 from .conftest import TASK, make_batch, small_config
 
@@ -80,11 +82,11 @@ def test_a_compilation_without_a_new_length_is_reported():
         raise AssertionError
 
     said = []
-    compilations = loop._Compilations(train_step, said.append)
+    compilations = Compilations(train_step, said.append)
     compilations.after_step(0)  # a step that does not tell
 
     train_step._cache_size = lambda: num_programs
-    compilations = loop._Compilations(train_step, said.append)
+    compilations = Compilations(train_step, said.append)
     for step, num_programs in enumerate([1, 1, 2, 2, 3], start=1):  # noqa: B007, what the step tells
         compilations.before_step(step, make_batch(0))
         compilations.after_step(step)
@@ -100,7 +102,8 @@ class Clocked:
     def __init__(self, monkeypatch, *, step_seconds, input_seconds):
         self.now, self.ready_at, self.events = 0.0, [0.0], []
         self.step_seconds, self.input_seconds = step_seconds, input_seconds
-        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        for module in (loop, reporter):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(loop, "Prefetcher", lambda batches, put: Input(self))
         monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: self.dispatch)
         block_until_ready, device_get = jax.block_until_ready, jax.device_get

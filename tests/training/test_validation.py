@@ -10,11 +10,12 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training import loop
+from clipbert_jax.training import loop, reporter
 from clipbert_jax.training.checkpoint import SavedCheckpoint, has_checkpoint
-from clipbert_jax.training.loop import TrainConfig, train
+from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import ValidationCourse, ValidationResult, validation_steps
 
 from .conftest import TASK, make_batch
@@ -90,7 +91,8 @@ def run(tmp_path, monkeypatch):
     """
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: clock.now
-    monkeypatch.setattr(loop, "time", clock)
+    for module in (loop, reporter):
+        monkeypatch.setattr(module, "time", clock)
 
     def make_train_step(*args, **options):
         def step(state, batch):
