@@ -110,6 +110,12 @@ bench-host: $(READY) ## Time what the host does: dispatch, first steps, decoding
 compile-check: $(READY) ## Compile for H100s and TPU pods that are not here (an hour): ARGS="--only h100"
 	@$(BIN)/python -m benchmarks.compile_check $(ARGS)
 
+.PHONY: soak
+soak: $(READY) ## Kill, stop and wear out small trainings for half an hour: what is left must always do
+	@$(BIN)/python -m tests.soak.kills $(ARGS)
+	@$(BIN)/python -m tests.soak.stops
+	@$(BIN)/python -m tests.soak.long_run
+
 .PHONY: bench-data
 bench-data: $(READY) ## Time the reading of clips against other ways to read them
 	@$(BIN)/python -m benchmarks.bench_data $(BENCH_OPTIONS)

@@ -20,14 +20,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import ROOT, run_child
 from benchmarks.report import table
 from benchmarks.workloads import ACCELERATOR
+from clipbert_jax.costs.compile_for import (
+    COMPILER_OPTIONS,
+    environment_folder,
+    packages_to_compile,
+    platform_of,
+)
 from clipbert_jax.costs.devices import DEVICES
+from clipbert_jax.costs.segments import Platform
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -44,8 +50,6 @@ TARGETS = {
 }
 ON_ALL = ("retrieval training", "inference")
 PODS = ("v5e:16x16", "v5p:4x8x8", "v6e:16x16")
-REQUIREMENTS = {"tpu": "jax[tpu]", "cuda": "jax[cuda13]"}
-WITHOUT_TUNING = {"xla_gpu_enable_triton_gemm": False}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,9 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out or RESULTS / f"{now:%Y-%m-%d}_compiled"
     record: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), "programs": []}
     for target, workload in _programs(options.only, options.workload):
-        kind = "cuda" if target.startswith("h") else "tpu"
-        python = options.python_cuda if kind == "cuda" else options.python_tpu
-        row = compile_in(python or make_environment(kind), target, workload, options)
+        python = options.python_cuda if platform_of(target) == "gpu" else options.python_tpu
+        row = compile_in(python or make_environment(platform_of(target)), target, workload, options)
         record["programs"].append(row)
         print(_line(row), flush=True)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +88,15 @@ def _programs(only: Sequence[str], workloads: Sequence[str] | None) -> Iterator[
         yield from ((target, name) for name in names if not workloads or name in workloads)
 
 
-def make_environment(kind: str) -> str:
+def make_environment(platform: Platform) -> str:
     """Return the interpreter of `.venv-tpu` or `.venv-cuda`, which is made first if it is not there."""
-    folder = ROOT / f".venv-{kind}"
+    folder = ROOT / environment_folder(platform)
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists():
-        print(f"making {folder.name} with {REQUIREMENTS[kind]}: some minutes", flush=True)
+        print(f"making {folder.name}: some minutes", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        versions = [f"{name}=={version(name)}" for name in ("flax", "optax", "jaxtyping", "numpy")]
-        jax = f"{REQUIREMENTS[kind]}=={version('jax')}"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", jax, *versions], check=True)
+        packages = packages_to_compile(platform)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         ready.touch()
     return str(python)
 
@@ -105,8 +107,7 @@ def compile_in(python: str, target: str, workload: str, options: argparse.Namesp
     command += ["--lowering", options.lowering]
     if workload in ON_ALL:
         command += ["--batch-size", str(TARGETS[target])]
-    if target.startswith("h"):
-        command += ["--options", json.dumps(WITHOUT_TUNING)]
+    command += ["--options", json.dumps(COMPILER_OPTIONS[platform_of(target)])]
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     seconds = 60 * options.timeout_minutes
     found = run_child(command, timeout_seconds=seconds, environment=environment)
@@ -159,7 +160,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     items = row["items_per_call"] / row["num_devices"]
     seconds = row["compiler_seconds"] or 0
     collectives = ", ".join(f"{count} {name}" for name, count in row["collectives"].items())
-    is_gpu = row["target"].startswith("h")
+    is_gpu = platform_of(row["target"]) == "gpu"
     return [
         row["target"],
         row["workload"],

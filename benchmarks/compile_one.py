@@ -11,21 +11,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks.compiled_program import summarise
 from benchmarks.programs import change, costs_of, make_program
 from benchmarks.workloads import ACCELERATOR, Workload
+from clipbert_jax.costs.compile_for import compile_program, platform_of, target_devices
 from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.training.sharding import make_mesh
-
-H100 = Path(__file__).with_name("h100.txtpb")
 
 
 def main() -> None:
@@ -44,53 +39,21 @@ def main() -> None:
     workload = dataclasses.replace(
         workload, batch_size=(options.batch_size or workload.batch_size) * mesh.size
     )
-    platform = "gpu" if options.target.startswith("h") else "tpu"
-    lowering = change(default_lowering(platform), options.lowering)
+    lowering = change(default_lowering(platform_of(options.target)), options.lowering)
     record = compile_workload(workload, mesh, lowering, options.options, options.text)
     print(json.dumps({"target": options.target, "workload": workload.name, **record}))
-
-
-def target_devices(target: str) -> list[Any]:
-    """Return the devices of a topology: `v5e:4x4`, or `h100:8` for so many GPUs of one machine."""
-    kind, _, shape = target.partition(":")
-    if kind == "h100":
-        topology = topologies.get_topology_desc(
-            "h100", platform="cuda", target_config=H100.read_text(), topology=f"1x1x{shape}"
-        )
-    else:
-        topology = topologies.get_topology_desc(topology_name=target, platform="tpu")
-    return list(np.ravel(topology.devices))
 
 
 def compile_workload(
     workload: Workload, mesh: Mesh, lowering: Lowering, options: dict[str, Any], text: Path | None = None
 ) -> dict[str, Any]:
     """Compile a workload's program for a mesh and describe what came out, for one device."""
-    lowered = make_program(workload, mesh, lowering).lower()
-    start = time.perf_counter()
-    compiled = lowered.compile(compiler_options=options or None)
-    seconds = time.perf_counter() - start
-    program, memory = compiled.as_text(), compiled.memory_analysis()
-    assert program is not None
-    assert memory is not None
-    if text:
-        text.write_text(program)
-    cost = compiled.cost_analysis() or {}
     return {
         "num_devices": mesh.size,
         "batch_size": workload.batch_size,
         "items_per_call": workload.items_per_call,
-        "compile_seconds": seconds,
         "flops": costs_of(workload).flops / mesh.size,
-        "compiler_flops": cost.get("flops"),
-        "compiler_seconds": cost.get("optimal_seconds"),
-        "argument_bytes": memory.argument_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "program_bytes": memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes,
-        **dataclasses.asdict(summarise(program)),
+        **compile_program(make_program(workload, mesh, lowering), options, text=text),
         "lowering": dataclasses.asdict(lowering),
         "compiler_options": options,
     }

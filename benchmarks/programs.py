@@ -7,47 +7,37 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from benchmarks.workloads import Workload, synthetic_batch
-from clipbert_jax.batch import Batch
+from benchmarks.workloads import Workload
 from clipbert_jax.costs.model import Costs, model_costs
 from clipbert_jax.costs.sizes import BatchShape
+from clipbert_jax.costs.train_program import (
+    Program,
+    TrainSetting,
+    describe_batch,
+    placed,
+    train_functions,
+    train_program,
+)
 from clipbert_jax.costs.work import Assumptions
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.lowering import Lowering
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
-from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from clipbert_jax.training.sharding import batch_sharding, replicated
-from clipbert_jax.training.step import TrainState, make_train_state, make_train_step
-
-_MAKE_OPTIMIZER = OptimizerConfig()
-_NUM_STEPS = 1000  # of the schedule
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-    """A jitted function and descriptions of its arguments."""
-
-    function: Any
-    arguments: tuple[Any, ...]
-    """Shapes, data types and shardings."""
-
-    def lower(self) -> jax.stages.Lowered:
-        """Trace and lower it, from the descriptions alone."""
-        return self.function.lower(*self.arguments)
+from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.sharding import batch_sharding
+from clipbert_jax.training.step import TrainState, TrainStep
+from clipbert_jax.training.train_config import TrainConfig
 
 
 def make_program(workload: Workload, mesh: Mesh, lowering: Lowering) -> Program:
     """Return the program of a workload for a mesh, whose devices need not be there."""
-    batch = _describe_batch(workload, mesh)
     if workload.kind == "train":
-        make_state, step = training(workload, mesh, lowering)
-        return Program(function=step, arguments=(_placed(jax.eval_shape(make_state), mesh), batch))
+        return train_program(train_setting(workload), mesh, lowering)
+    batch = describe_batch(train_setting(workload), mesh)
     skeleton, params, frozen = split_model(nnx.eval_shape(lambda: make_model(workload, lowering)))
-    arrays = _placed({**params, **frozen}, mesh)
+    arrays = placed({**params, **frozen}, mesh)
     texts = (batch.text_ids, batch.text_mask)
     if workload.kind == "inference":
         return Program(function=inference(skeleton, workload), arguments=(arrays, batch.frames, *texts))
@@ -59,15 +49,9 @@ def make_program(workload: Workload, mesh: Mesh, lowering: Lowering) -> Program:
 
 def training(
     workload: Workload, mesh: Mesh, lowering: Lowering
-) -> tuple[Callable[[], TrainState], Callable[..., Any]]:
+) -> tuple[Callable[[], TrainState], TrainStep]:
     """Return a function that makes the first state, and the jitted train step."""
-    optimizer = make_optimizer(_MAKE_OPTIMIZER, num_steps=_NUM_STEPS)
-
-    def make_state() -> TrainState:
-        return make_train_state(make_model(workload, lowering), optimizer, mesh)[1]
-
-    skeleton, _, _ = split_model(nnx.eval_shape(lambda: make_model(workload, lowering)))
-    return make_state, make_train_step(skeleton, workload.task, optimizer, mesh, seed=0)
+    return train_functions(train_setting(workload), mesh, lowering)
 
 
 def inference(skeleton: Skeleton, workload: Workload) -> Any:
@@ -108,9 +92,20 @@ def visual_tokens_shape(workload: Workload) -> tuple[int, int, int, int]:
     return workload.batch_size, workload.num_clips, workload.num_visual_tokens, width
 
 
-def costs_of(workload: Workload, **assumptions: bool) -> Costs:
-    """Return what the workload costs by `clipbert_jax.costs`, on all devices together."""
-    shape = BatchShape(
+def train_setting(workload: Workload, **options: Any) -> TrainSetting:
+    """Return what decides the train step of a workload's task; `options` are of `TrainConfig`."""
+    return TrainSetting(
+        model=workload.model,
+        task=workload.task,
+        optimizer=OptimizerConfig(),
+        train=TrainConfig(batch_size=workload.batch_size, **options),
+        shape=batch_shape(workload),
+    )
+
+
+def batch_shape(workload: Workload) -> BatchShape:
+    """Return the shape of the workload's batch, over all devices."""
+    return BatchShape(
         num_videos=workload.batch_size,
         num_clips=workload.num_clips,
         num_frames=workload.num_frames,
@@ -122,20 +117,9 @@ def costs_of(workload: Workload, **assumptions: bool) -> Costs:
         is_training=workload.kind == "train",
         encodes_video=workload.kind != "pairs",
     )
+
+
+def costs_of(workload: Workload, **assumptions: bool) -> Costs:
+    """Return what the workload costs by `clipbert_jax.costs`, on all devices together."""
+    shape = batch_shape(workload)
     return model_costs(workload.model, workload.task.head, shape, Assumptions(**assumptions))
-
-
-def _placed(tree: Any, mesh: Mesh) -> Any:
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _describe_batch(workload: Workload, mesh: Mesh) -> Batch:
-    one = synthetic_batch(dataclasses.replace(workload, batch_size=1))
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            (workload.batch_size, *x.shape[1:]), jnp.result_type(x), sharding=sharding
-        ),
-        one,
-    )

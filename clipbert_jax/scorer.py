@@ -1,8 +1,9 @@
 """Scorer: a model on some devices, which encodes videos and scores texts against them in compiled programs.
 
-Before `evaluation`, which decides what meets what and in which order. Videos are split over the devices and
-texts are on all of them. A video needs nothing of the others, so devices exchange nothing: each runs the
-program of one device on its share of the videos.
+Before `evaluation`, which decides what meets what and in which order. Videos are split over the devices,
+those of other processes too, and texts are on all of them. A video needs nothing of the others, so devices
+exchange nothing: each runs the program of one device on its share of the videos. All processes make the same
+calls; each brings its own videos, and gets the scores of all.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.skeleton import Parameters, Skeleton
 from clipbert_jax.text_buckets import BUCKET_LENGTHS
-from clipbert_jax.training.sharding import batch_sharding, make_mesh, replicated
+from clipbert_jax.training.sharding import VIDEOS, batch_sharding, make_mesh, replicated
 
 Reduce = Callable[[ClipBertOutput], dict[str, jax.Array]]
 """Output of the model for [b k n] -> arrays [b n ...]; traced under `jax.jit`, once for each length of texts.
@@ -34,7 +35,7 @@ ScoreTexts = Callable[[jax.Array, jax.Array, jax.Array], Scores]
 ScoreQueries = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], Scores]
 """(visual tokens of two batches, places in them [q], text ids [q n l], text mask) -> scores [q n ...]."""
 
-_EVERYWHERE, _SPLIT = PartitionSpec(), PartitionSpec("data")
+_EVERYWHERE, _SPLIT = PartitionSpec(), VIDEOS
 
 
 class Scorer:
@@ -53,10 +54,10 @@ class Scorer:
         Args:
           skeleton: of the model.
           parameters: of the model, wherever they are.
-          mesh: devices of this process; all of them by default.
+          mesh: devices; by default all of all processes.
           bucket_lengths: lengths that texts are cut to; none leaves texts as they are.
         """
-        self.mesh = mesh or make_mesh(jax.local_devices())
+        self.mesh = mesh or make_mesh()
         self.bucket_lengths = tuple(bucket_lengths)
         self.parameters = parameters
         self._skeleton = skeleton
@@ -65,7 +66,7 @@ class Scorer:
 
     @property
     def num_devices(self) -> int:
-        """Devices that videos are split over."""
+        """Devices of all processes, which videos are split over."""
         return self.mesh.size
 
     @property
@@ -79,11 +80,15 @@ class Scorer:
         self._placed: Parameters | None = None
 
     def encode(self, frames: UInt8[np.ndarray, "b k t h w 3"]) -> Float[jax.Array, "rows k v d"]:
-        """Return visual tokens; rows without meaning follow up to a multiple of the number of devices."""
-        missing = -len(frames) % self.num_devices
+        """Return visual tokens; rows without meaning follow up to a multiple of the number of devices.
+
+        Of several processes each gives its own frames, equally many; theirs follow each other.
+        """
+        missing = -len(frames) % (self.num_devices // jax.process_count())
         if missing:
             frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
-        return self._encode(self._parameters_on_devices(), self.put_split(frames))
+        placed = jax.make_array_from_process_local_data(batch_sharding(self.mesh), frames)
+        return self._encode(self._parameters_on_devices(), placed)
 
     def compiled(self, reduce: Reduce, num_clips: Sequence[int]) -> ScoreTexts:
         """Return the function that scores texts against all videos; the same `reduce` is compiled once.
@@ -99,12 +104,12 @@ class Scorer:
         return self._with_parameters(query_program, reduce, num_clips)
 
     def put_everywhere(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
-        """Copy an array to every device."""
-        return jax.device_put(array, replicated(self.mesh))
+        """Copy an array that all processes have to every device."""
+        return _put(array, replicated(self.mesh))
 
     def put_split(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
-        """Split an array over the devices, as videos are split."""
-        return jax.device_put(array, batch_sharding(self.mesh))
+        """Split an array that all processes have over the devices, as videos are split."""
+        return _put(array, batch_sharding(self.mesh))
 
     def _with_parameters(
         self, make_program: Callable[..., Callable[..., Scores]], reduce: Reduce, num_clips: Sequence[int]
@@ -118,15 +123,24 @@ class Scorer:
     def _parameters_on_devices(self) -> Parameters:
         if self._placed is not None:
             return self._placed
-        local = {name: _local(array) for name, array in self._parameters.items()}
-        self._placed = placed = jax.device_put(local, replicated(self.mesh))
+        everywhere = replicated(self.mesh)
+        self._placed = placed = {
+            name: array if _is_placed(array, everywhere) else _put(array, everywhere)
+            for name, array in self._parameters.items()
+        }
         return placed
 
 
-def _local(array: Any) -> Any:
-    """Return this process's copy of an array that training has on the devices of all processes."""
-    is_global = isinstance(array, jax.Array) and not array.is_fully_addressable
-    return array.addressable_data(0) if is_global else array
+def _is_placed(array: Any, sharding: NamedSharding) -> bool:
+    """Return whether an array is where training has it: whole on every device."""
+    return isinstance(array, jax.Array) and array.sharding.is_equivalent_to(sharding, array.ndim)
+
+
+def _put(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Put what all processes have, without the look at each other that `jax.device_put` takes."""
+    if jax.process_count() == 1:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
 
 
 def encode_program(skeleton: Skeleton, mesh: Mesh) -> Callable[..., jax.Array]:
@@ -135,7 +149,8 @@ def encode_program(skeleton: Skeleton, mesh: Mesh) -> Callable[..., jax.Array]:
     def encode(parameters: Parameters, frames: jax.Array) -> jax.Array:
         return skeleton.merge(parameters).encode_video(frames)
 
-    return _on_each_device(encode, mesh, (_EVERYWHERE, _SPLIT))
+    mapped = _on_each_device(encode, mesh, (_EVERYWHERE, _SPLIT))
+    return jax.jit(mapped)
 
 
 def tile_program(
@@ -157,7 +172,8 @@ def tile_program(
         output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
         return _reduce_each_count(output, reduce, num_clips)
 
-    return _on_each_device(score, mesh, (_EVERYWHERE, _SPLIT, _EVERYWHERE, _EVERYWHERE))
+    mapped = _on_each_device(score, mesh, (_EVERYWHERE, _SPLIT, _EVERYWHERE, _EVERYWHERE))
+    return _jitted_for_hosts(mapped, mesh)
 
 
 def query_program(
@@ -182,14 +198,18 @@ def query_program(
         output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
         return _reduce_each_count(output, reduce, num_clips)
 
-    return _on_each_device(score, mesh, (_EVERYWHERE, *[_SPLIT] * 5))
+    return _jitted_for_hosts(_on_each_device(score, mesh, (_EVERYWHERE, *[_SPLIT] * 5)), mesh)
 
 
 def _on_each_device(
     function: Callable[..., Any], mesh: Mesh, in_specs: tuple[PartitionSpec, ...]
 ) -> Callable[..., Any]:
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=_SPLIT, check_vma=False)
-    return jax.jit(mapped)
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=_SPLIT, check_vma=False)
+
+
+def _jitted_for_hosts(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Return the jitted function, whose results every process can fetch: of several each has all of them."""
+    return jax.jit(function, out_shardings=replicated(mesh) if jax.process_count() > 1 else None)
 
 
 def _reduce_each_count(output: ClipBertOutput, reduce: Reduce, num_clips: Sequence[int]) -> Scores:

@@ -171,6 +171,13 @@ class TrainBatches(Iterator[Batch]):
         self.set_state({"next_step": step})
         return self
 
+    def name_examples(self, step: int) -> list[str]:
+        """Return the videos of a step, counted from 1 on, of all processes."""
+        make_batch = self._make_batch
+        first = (step - 1) * make_batch.batch_size
+        places = map(make_batch.mixture.place, range(first, first + make_batch.batch_size))
+        return [make_batch.sources[place.source][0].video_id(place.index) for place in places]
+
     def core_seconds_per_video(self) -> float | None:
         """Return what a video has cost the decoders so far, on average; nothing before the first."""
         return self._batches.core_seconds_per_video() if self._batches is not None else None

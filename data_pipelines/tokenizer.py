@@ -75,6 +75,21 @@ class Tokenizer:
             f"tokens and lose their end; the longest has {max(lengths):,}"
         )
 
+    def unknown_words(self, texts: Iterable[str]) -> list[str]:
+        """Return the words, each once, that the vocabulary can spell only letter by letter, or not at all."""
+        unknown: dict[str, None] = {}
+        for text in texts:
+            encoding = self._model.encode(text)
+            for word, tokens in itertools.groupby(
+                zip(encoding.word_ids, encoding.tokens, strict=True), key=lambda pair: pair[0]
+            ):
+                pieces = [token.removeprefix("##") for _, token in tokens]
+                is_spelt = len(pieces) > 1 and all(len(piece) == 1 for piece in pieces)
+                span = encoding.word_to_chars(word) if word is not None else None  # None: [CLS] and [SEP]
+                if span and (is_spelt or pieces == ["[UNK]"]):
+                    unknown[text[slice(*span)]] = None
+        return list(unknown)
+
     def save(self, folder: Path) -> None:
         """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` makes an equal tokenizer."""
         write_vocab(folder / "vocab.txt", self.tokens)

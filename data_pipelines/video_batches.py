@@ -28,15 +28,15 @@ class VideoBatch:
 
     Attributes:
       video_ids: of the real rows only, so there may be fewer than b.
-      frames: RGB 0-255.
+      frames: RGB 0-255; of several processes each has a share of the rows.
       example_mask: False for the rows that fill the last batch.
-      clip_times: when each frame is shown, in seconds after the video's first frame.
+      clip_times: when each frame is shown, in seconds after the video's first frame; shared like frames.
     """
 
     video_ids: tuple[str, ...]
-    frames: UInt8[np.ndarray, "b k t h w 3"]
+    frames: UInt8[np.ndarray, "share k t h w 3"]
     example_mask: Bool[np.ndarray, " b"]
-    clip_times: Float[np.ndarray, "b k t"]
+    clip_times: Float[np.ndarray, "share k t"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,18 @@ class _MakeVideoBatch:
     num_clips: tuple[int, ...]
     sampling: Sampling
     one_clip: OneClip
+    process_index: int
+    process_count: int
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
         config = self.config
-        shape = (self.batch_size, sum(self.num_clips), config.num_frames)
+        share = self.batch_size // self.process_count
+        shape = (share, sum(self.num_clips), config.num_frames)
         frames = np.zeros((*shape, config.size, config.size, 3), np.uint8)
         clip_times = np.zeros(shape)
         video_ids = self.rows(number)
-        for row, video_id in enumerate(video_ids):
+        mine = video_ids[self.process_index * share : (self.process_index + 1) * share]
+        for row, video_id in enumerate(mine):
             # Random clips of evaluation depend on the video alone, not on its place in a batch.
             rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
             with decoding(video_id):
@@ -85,17 +89,21 @@ def video_batches(
     num_clips: Sequence[int],
     sampling: Sampling = "uniform",
     one_clip: OneClip = "middle",
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[VideoBatch]:
     """Yield each video once, in order; the last batch is filled up with masked zeros.
 
     Args:
       config: data and frames; its `num_clips` is that of training and not used.
       video_ids: which videos.
-      batch_size: videos of a batch.
+      batch_size: videos of a batch, over all processes, which must divide it.
       num_clips: clips per video; several numbers give the clips of each, one after the other, from reading
         the video once.
       sampling: `uniform` covers the whole video.
       one_clip: where a single clip lies by the released rule; `start` for its question answering.
+      process_index: which process this is; it reads only its rows of each batch, which follow each other.
+      process_count: how many there are.
 
     Raises:
       UserError: no such data directory or video; a video twice; too little shared memory; a worker dies or is
@@ -109,10 +117,18 @@ def video_batches(
         raise UserError(f"video {twice!r} is asked for twice; name every video once")
     if not video_ids:
         return
-    batch_bytes = config.batch_bytes(batch_size, sum(num_clips))
+    batch_bytes = config.batch_bytes(batch_size // process_count, sum(num_clips))
     check_shared_memory(config, batch_bytes)
     make_batch = _MakeVideoBatch(
-        tuple(video_ids), corpus, config, batch_size, tuple(num_clips), sampling, one_clip
+        tuple(video_ids),
+        corpus,
+        config,
+        batch_size,
+        tuple(num_clips),
+        sampling,
+        one_clip,
+        process_index,
+        process_count,
     )
     num_batches = -(-len(video_ids) // batch_size)
     batches = WatchedBatches(make_batch, config, start=0, stop=num_batches, batch_bytes=batch_bytes)

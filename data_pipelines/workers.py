@@ -263,7 +263,8 @@ class _Begin:
         ends.
         """
         del worker_count
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+        for number in (signal.SIGINT, signal.SIGTERM):  # they reach all processes; the parent decides
+            signal.signal(number, signal.SIG_IGN)
         use_slot_in_process(self.heartbeats, worker_index)
         parent = multiprocessing.parent_process()
         assert parent is not None

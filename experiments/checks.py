@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.skeleton import split_model
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.pretraining import Pretraining
-from experiments.experiment import Experiment, make_model
+from experiments.experiment import Experiment, model_shapes
 
 AT_LEAST_ONE = {
     "data": ("num_clips", "num_frames", "size", "max_text_length", "num_prefetch", "num_threads"),
@@ -33,6 +31,7 @@ AT_LEAST_ZERO = (
     ("train", "seed"),
     ("train", "num_steps"),
     ("train", "num_epochs"),
+    ("train", "clips_per_pass"),
     ("train", "num_validations"),
     ("train", "early_stop_validations"),
 )
@@ -47,7 +46,7 @@ MIN_WORKER_MEMORY_GIB = 0.5
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """Refuse counts, seeds and frame rates that are too small, and an early stop without validations.
+    """Refuse numbers that are too small or do not go together.
 
     Raises:
       UserError: there is one.
@@ -71,6 +70,16 @@ def check_numbers(experiment: Experiment) -> None:
         raise UserError("how long to train is not said: give --train.num-steps or --train.num-epochs")
     if experiment.train.early_stop_validations and not experiment.train.num_validations:
         raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
+    num_clips, clips_per_pass = experiment.data.num_clips, experiment.train.clips_per_pass
+    if clips_per_pass and num_clips % clips_per_pass:
+        raise UserError(
+            f"--train.clips-per-pass {clips_per_pass} must divide --data.num-clips {num_clips}; 0 takes all "
+            "clips at once"
+        )
+    if not 0 <= experiment.train.ema_decay < 1:
+        raise UserError(
+            f"--train.ema-decay must be at least 0 and below 1, not {experiment.train.ema_decay:g}"
+        )
     for name in ("fps", "decode_timeout_seconds"):
         value = getattr(experiment.data, name)
         if not value > 0:
@@ -114,8 +123,7 @@ def check_model(experiment: Experiment) -> None:
     text_ids = jax.ShapeDtypeStruct((1, 1, data.max_text_length), jnp.int32)
     text_mask = jax.ShapeDtypeStruct(text_ids.shape, jnp.bool_)
     try:
-        model = nnx.eval_shape(lambda: make_model(experiment))
-        skeleton, trainable, frozen = split_model(model)
+        skeleton, trainable, frozen = model_shapes(experiment)
         _check_frozen_parts(experiment.train.frozen_parts, trainable)
         jax.eval_shape(
             lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores,

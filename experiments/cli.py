@@ -6,25 +6,30 @@ the command line here and nowhere else. A user's mistake ends in one sentence an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import itertools
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.training.logging_config import ProfileConfig
 from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.doctor import Doctor
+from experiments.estimate import Estimate
 from experiments.explain_sampling import ExplainSampling
 from experiments.prepare import PrepareCommand
+from experiments.processes import joined_processes
 
 
 def _docstring(experiment: str) -> str:
@@ -50,6 +55,10 @@ class Train:
     """The run directory: config, checkpoints, metrics."""
     data_dir: Path | None = None
     """Short for --data.data-dir."""
+    profile: bool = False
+    """Take a trace of some steps into RUN/profile, for xprof, TensorBoard or Perfetto."""
+    traced: Annotated[ProfileConfig, arg(name="profile")] = ProfileConfig()
+    """Any of these options takes a trace too."""
 
     def run(self) -> None:
         """Train."""
@@ -59,8 +68,15 @@ class Train:
         if self.data_dir is not None:
             data = dataclasses.replace(experiment.data, data_dir=str(self.data_dir))
             experiment = dataclasses.replace(experiment, data=data)
-        use_compilation_cache()
-        train_run(experiment, self.workdir)
+        with joined_processes():
+            use_compilation_cache()
+            train_run(experiment, self.workdir, profile=self._profile_config())
+
+    def _profile_config(self) -> ProfileConfig | None:
+        numbers = (self.traced.first_step, self.traced.num_steps)
+        if any(number is not None and number < 1 for number in numbers):
+            raise UserError("--profile.first-step and --profile.num-steps are numbers from 1 on")
+        return self.traced if self.profile or self.traced != ProfileConfig() else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +113,9 @@ class Evaluate:
         """Evaluate and print the table."""
         from experiments.evaluate import evaluate
 
-        use_compilation_cache()
-        evaluate(**vars(self))
+        with joined_processes():
+            use_compilation_cache()
+            evaluate(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,11 +143,59 @@ class Predict:
         predict(**vars(self))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write one HTML page about a run: curves, results, samples, config, environment.
+
+    Of a run that goes on, has ended or was killed. The page is one file, to be sent by mail or archived.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`."""
+    out: Path | None = None
+    """The file; RUN/run-report.html by default."""
+
+    def run(self) -> None:
+        """Write the page and say where."""
+        from experiments.reports.run_report import write_run_report
+        from experiments.run_summary import read_run
+
+        out = self.out or self.run_dir / "run-report.html"
+        if out.is_dir():
+            raise UserError(f"--out {out} is a directory: give the name of a file")
+        write_run_report(read_run(self.run_dir), out)
+        print(out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs in a directory, or say in what some of them differ."""
+
+    directory: Annotated[Positional[Path], arg(metavar="DIRECTORY")] = Path("runs")
+    """Where to look, folders of folders included."""
+    compare: tuple[str, ...] = ()
+    """Runs, by the names of the list: settings in which they differ, and what came of it, side by side."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> None:
+        """Print the table."""
+        from experiments.run_list import compare_runs, list_runs
+
+        if self.compare:
+            compare_runs(self.directory, self.compare, as_json=self.json)
+        else:
+            list_runs(self.directory, as_json=self.json)
+
+
 Command = (
     Annotated[PrepareCommand, subcommand("prepare")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Estimate, subcommand("estimate")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Runs, subcommand("runs")]
     | Annotated[ExplainSampling, subcommand("explain-sampling")]
     | Annotated[Doctor, subcommand("doctor")]
 )
@@ -141,14 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         check_experiment_name(arguments)
-        introduce_experiment(arguments)
-        command = tyro.cli(
-            Command,  # type: ignore[arg-type]
-            prog="clipbert",
-            description="ClipBERT: learn video and language end to end, from video files.",
-            args=arguments,
-            config=(tyro.conf.CascadeSubcommandArgs,),
-        )
+        with _one_column():
+            command = parse(arguments)
         command.run()
     except UserError as error:
         _complain(error, str(error))
@@ -162,6 +221,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
         sys.exit(130)
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """Return the command; help and hints are about the experiment that is named, if one is."""
+    place = _place_of_experiment(arguments)
+    if place is None:
+        return tyro.cli(
+            Command,  # type: ignore[arg-type]
+            prog="clipbert",
+            description="ClipBERT: learn video and language end to end, from video files.",
+            args=arguments,
+            config=(tyro.conf.CascadeSubcommandArgs,),
+        )
+    name = arguments[place]
+    return tyro.cli(
+        Train,
+        prog=f"clipbert train {name}",
+        description=_docstring(name),
+        default=Train(experiment=EXPERIMENTS[name](), workdir=tyro.MISSING),
+        args=[*arguments[1:place], *arguments[place + 1 :]],
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _place_of_experiment(arguments: Sequence[str]) -> int | None:
+    """Return where the name of an experiment stands that is to be trained."""
+    if list(arguments[:1]) != ["train"]:
+        return None
+    places = [place for place, word in enumerate(arguments) if word in EXPERIMENTS]
+    # A run directory may have such a name too.
+    after_no_option = [place for place in places if not arguments[place - 1].startswith("-")]
+    return next(iter([*after_no_option, *places]), None)
+
+
+@contextlib.contextmanager
+def _one_column() -> Iterator[None]:
+    """Let help read from top to bottom: on a wide terminal groups of options would stand side by side."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(min(shutil.get_terminal_size().columns, 110))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _complain(error: BaseException, sentence: str) -> None:
@@ -190,13 +295,6 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
     nearest = difflib.get_close_matches(given, EXPERIMENTS, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {known}"
     raise UserError(f"no experiment {given!r}; {hint}")
-
-
-def introduce_experiment(arguments: Sequence[str]) -> None:
-    """Print the docstring of an experiment as it is, above the options that `--help` lists."""
-    if arguments and arguments[0] == "train" and {"-h", "--help"} & set(arguments):
-        for name in (name for name in EXPERIMENTS if name in arguments):
-            print(f"{_docstring(name)}\n")
 
 
 if __name__ == "__main__":

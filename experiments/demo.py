@@ -6,7 +6,6 @@ finished is kept, so an interrupted demo goes on where it stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -22,20 +21,19 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.transforms import resized_hw
 from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import demo_retrieval
 from experiments.evaluate import Evaluated, evaluate
 from experiments.experiment import Experiment
 from experiments.prepare import PrepareDemo
 from experiments.progress import say
-from experiments.report import Query, RankedVideo, write_report
+from experiments.reports.demo_report import Query, RankedVideo, write_report
+from experiments.reports.frames import clip_frames
 from experiments.runs import Run, load_run, train_run
 
 NUM_CLIPS = (1, 2, 4, 8)
 NUM_QUERIES = 6
 NUM_RANKED = 3
-DISPLAY_SIZE = 160
 
 
 def demo(experiment: Experiment, workdir: Path) -> None:
@@ -101,15 +99,11 @@ def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_cl
     video = open_corpus(data.data_dir).read(video_id)
     frames, _ = sample_video(video, data, num_clips=[num_clips], sampling="uniform")
     (match,) = match_texts(run.scorer, task, frames, [text], *run.encode_texts([text]))
-    shown, _ = sample_video(
-        video, dataclasses.replace(data, size=DISPLAY_SIZE), num_clips=[num_clips], sampling="uniform"
-    )
-    height, width = resized_hw(video.index.height, video.index.width, DISPLAY_SIZE)
     return RankedVideo(
         video_id=video_id,
         probability=match.probability,
         is_correct=is_correct,
-        frames=[clip[0, :height, :width] for clip in shown],  # without the padding
+        frames=clip_frames(data, video_id, num_clips=num_clips),
         clip_scores=match.clip_probabilities,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
+from experiments.option_checks import check_out_file, check_range
 
 if TYPE_CHECKING:
     from data_pipelines.corpus.doctor import Finding
@@ -37,8 +38,9 @@ class Doctor:
         from data_pipelines.corpus.doctor import printable, write_table
         from experiments.doctor_table import header, line, summary, terminal_width
 
-        if self.out is not None and not self.out.parent.is_dir():
-            raise UserError(f"no folder {self.out.parent} for the table; make it, or choose another --out")
+        check_range("--num-workers", self.num_workers, 0)
+        if self.out is not None:
+            check_out_file(self.out, (".tsv", ".json"))
         examined = _examined(self.path, self.num_workers)
         findings = []
         width = terminal_width()
@@ -55,14 +57,14 @@ class Doctor:
 
 
 def _examined(path: Path, num_workers: int) -> Iterator[Finding]:
-    from data_pipelines.corpus.doctor import OneFile, examine_records, examine_source
+    from data_pipelines.corpus.doctor import OneFile, examine_corpus, examine_source
     from data_pipelines.corpus.sources import open_source
 
     if (path / "video_ids.json").is_file():
         from data_pipelines.corpus.builder import open_corpus  # late: brings TFDS
 
         corpus = open_corpus(path)
-        return examine_records((corpus.read(video_id) for video_id in corpus.ids), num_workers=num_workers)
+        return examine_corpus(corpus, num_workers=num_workers)
     if not path.exists():
         raise UserError(f"there is nothing at {path}; give a file, folder, archive, list or data directory")
     is_collection = path.is_dir() or path.name.lower().endswith(COLLECTION_SUFFIXES)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import json as json_format
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Reduced
 from clipbert_jax.training.checkpoint import WhichStep
 from clipbert_jax.training.run_directory import list_differences
+from data_pipelines.annotations.store import records_path
+from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.data_config import DataConfig
 from experiments.evaluators.evaluator import Evaluation, Evaluator
-from experiments.evaluators.make import make_evaluator
+from experiments.evaluators.make import KIND_OF_EVALUATION, make_evaluator
 from experiments.experiment import to_json
+from experiments.option_checks import MAX_CLIPS, check_range
+from experiments.preflight import check_writable
 from experiments.progress import say
 from experiments.results import environment, write_json
 from experiments.runs import Run, load_run
@@ -57,7 +64,13 @@ def evaluate(
     """
     if not decode_timeout > 0:
         raise UserError(f"--decode-timeout takes seconds above 0, not {decode_timeout:g}")
-    _check_positive(num_clips=num_clips, batch_size=[batch_size], texts_per_call=[texts_per_call])
+    if not num_clips:
+        raise UserError("--num-clips needs one or more numbers")
+    for count in num_clips:
+        check_range("--num-clips", count, 1, MAX_CLIPS)
+    check_range("--batch-size", batch_size, 1)
+    check_range("--texts-per-call", texts_per_call, 1)
+    check_range("--num-workers", num_workers, 0)
     out = out or run_dir
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a directory")
@@ -68,11 +81,15 @@ def evaluate(
         num_workers=num_workers,
         decode_timeout_seconds=decode_timeout,
     )
+    check_writable(out)
+    open_corpus(data.data_dir)  # before its records, so that it is the directory that is said to be missing
     name = task or run.experiment.task_name
     evaluator = make_evaluator(
         name, run.experiment.task, data.data_dir, split, run.text_options, answers=run.answers
     )
     if note := run.tokenizer.note_on_length(evaluator.all_texts(), data.max_text_length):
+        say(note)
+    if note := _note_on_seen(records_path(data.data_dir, KIND_OF_EVALUATION[name][0], split)):
         say(note)
     counts = tuple(dict.fromkeys(num_clips))
     reduced = score_split(
@@ -88,6 +105,9 @@ def evaluate(
         evaluations = {count: evaluator.evaluate(reduced[count]) for count in counts}
     except ValueError as error:
         raise UserError(f"{run_dir} cannot be evaluated: {error}") from error
+    evaluated = Evaluated(evaluator=evaluator, reduced=reduced, evaluations=evaluations)
+    if jax.process_index() > 0:
+        return evaluated
     out.mkdir(parents=True, exist_ok=True)
     stem = split if name == run.experiment.task_name else f"{name}-{split}"
     paths = [path for count in counts for path in _write_details(evaluator, reduced[count], out, stem, count)]
@@ -97,7 +117,7 @@ def evaluate(
     write_results(path, evaluations, evaluator.baseline, factors)
     say(_table({count: evaluation.metrics for count, evaluation in evaluations.items()}, evaluator.baseline))
     say(f"results: {path}, and beside it {', '.join(path.name for path in paths)}")
-    return Evaluated(evaluator=evaluator, reduced=reduced, evaluations=evaluations)
+    return evaluated
 
 
 def _write_details(
@@ -168,10 +188,15 @@ def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
     }
 
 
-def _check_positive(**options: Sequence[int]) -> None:
-    for name, values in options.items():
-        if not values or min(values) < 1:
-            raise UserError(f"--{name.replace('_', '-')} takes numbers from 1 on, not {list(values)}")
+def _note_on_seen(path: Path) -> str | None:
+    """Return a sentence if the records of a split are those of training, as in a trial with a few videos."""
+    train = path.with_name("train.jsonl")
+    if path == train or not train.is_file() or not filecmp.cmp(path, train, shallow=False):
+        return None
+    return (
+        f"{path} is the same as {train.name}: the model is asked about the videos that it learnt from, and "
+        "the numbers say nothing about others"
+    )
 
 
 def _table(metrics: Mapping[int, Mapping[str, float]], baseline: Mapping[str, float]) -> str:

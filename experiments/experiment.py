@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from tyro.conf import AvoidSubcommands
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.heads import HeadConfig
+from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.sharding import MeshConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
 
@@ -58,6 +63,8 @@ class Experiment:
     optimizer: OptimizerConfig
     train: TrainConfig
     init: InitConfig = InitConfig()
+    logging: LoggingConfig = LoggingConfig()
+    mesh: MeshConfig = MeshConfig()
 
     @property
     def task_name(self) -> str:
@@ -70,7 +77,18 @@ def make_model(experiment: Experiment) -> ClipBert:
     return ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
 
 
-# These change how a run is watched, fed or stored, but no number in it: they may differ when it goes on.
+def model_shapes(experiment: Experiment) -> tuple[Skeleton, Parameters, Parameters]:
+    """Return skeleton, trainable and frozen arrays of the model as shapes; takes seconds, once."""
+    return _shapes(experiment.model, experiment.task.head)
+
+
+@functools.lru_cache(maxsize=1)
+def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Parameters, Parameters]:
+    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))
+
+
+# These change how a run is watched, fed or stored, or a number by no more than another device would: they may
+# differ when it goes on. (`train.clips_per_pass` may not, as the draws of dropout depend on it.)
 # (Paths may: what the files there hold is compared by `runs.data_sha256`.)
 FREE_FIELDS = frozenset(
     {
@@ -85,6 +103,10 @@ FREE_FIELDS = frozenset(
         "train.log_every_steps",
         "train.save_every_steps",
         "train.num_kept_checkpoints",
+        "train.remat",
+        "logging.wandb",
+        "mesh.fsdp",
+        "mesh.tensor",
     }
 )
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
+from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
 
 if TYPE_CHECKING:
     from data_pipelines.sampling import ChosenFrames
     from data_pipelines.video import Video
 
-_MAX_CLIPS, _MAX_FRAMES = 64, 32
+_MAX_FRAMES = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,21 +80,15 @@ class ExplainSampling:
         )
 
     def _check(self) -> None:
-        for name, most in (("num_clips", _MAX_CLIPS), ("num_frames", _MAX_FRAMES)):
-            value = getattr(self, name)
-            if not 1 <= value <= most:
-                raise UserError(f"--{name.replace('_', '-')} takes a number from 1 to {most}, not {value}")
+        check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
+        check_range("--num-frames", self.num_frames, 1, _MAX_FRAMES)
+        check_range("--seed", self.seed, 0)
         if not 0 < self.fps < float("inf"):
             raise UserError(f"--fps takes a number above 0, not {self.fps:g}")
-        if self.seed < 0:
-            raise UserError(f"--seed takes a number from 0 on, not {self.seed}")
         if not self.video.is_file():
             what = "is a directory" if self.video.is_dir() else "does not exist"
             raise UserError(f"{self.video} {what}: give the path of a video file")
-        if self.out.suffix.lower() not in (".png", ".svg", ".pdf"):
-            raise UserError(f"--out {self.out} must end in .png, .svg or .pdf")
-        if not self.out.resolve().parent.is_dir():
-            raise UserError(f"--out {self.out}: there is no directory {self.out.resolve().parent}")
+        check_out_file(self.out, (".png", ".svg", ".pdf"))
 
 
 def describe(video: Video) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from clipbert_jax.prediction import match_texts
 from clipbert_jax.training.checkpoint import WhichStep
 from data_pipelines.clips import sample_video
 from data_pipelines.probe import probe
+from experiments.option_checks import MAX_CLIPS, check_range
 from experiments.progress import say
-from experiments.runs import load_run
+from experiments.runs import Run, load_run
 
 
 def predict(
@@ -30,8 +32,7 @@ def predict(
     Raises:
       UserError: no such run or video, a video that cannot be decoded, an empty text.
     """
-    if num_clips < 1:
-        raise UserError(f"--num-clips takes a number from 1 on, not {num_clips}")
+    check_range("--num-clips", num_clips, 1, MAX_CLIPS)
     if not texts or not all(text.strip() for text in texts):
         raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
     if not video.is_file():
@@ -50,6 +51,8 @@ def predict(
             f"{run_dir} is a model of {run.experiment.task_name}: predict needs one that was trained to "
             "match texts, by retrieval or pretraining"
         )
+    for note in _notes(run, texts):
+        say(note, stream=sys.stderr)
     ids, mask = run.encode_texts(texts)
     matches = match_texts(run.scorer, run.experiment.task, frames, list(texts), ids, mask)
     matches = sorted(matches, key=lambda match: -match.probability)
@@ -66,3 +69,13 @@ def predict(
             f"{match.probability:7.1%}  {match.text}   "
             f"(clip {match.best_clip + 1} at {when} says {match.clip_probabilities[match.best_clip]:.1%})"
         )
+
+
+def _notes(run: Run, texts: Sequence[str]) -> list[str]:
+    """Return what the model does not see of the texts as it was meant."""
+    length = run.experiment.data.max_text_length
+    cut = [text for text in texts if run.tokenizer.note_on_length([text], length)]
+    notes = [f"the model reads {length} tokens, and not the end of: {text}" for text in cut]
+    if unknown := run.tokenizer.unknown_words(texts):
+        notes.append(f"the model has never seen: {', '.join(unknown)}")
+    return notes

@@ -39,6 +39,7 @@ from data_pipelines.corpus.embedded_texts import Level
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions
 from data_pipelines.corpus.storage import Compact, Frames, Original, StorageForm
+from experiments.option_checks import check_range
 from experiments.progress import Progress, say
 
 AnyDataset = TypeVar("AnyDataset", bound=Dataset)
@@ -67,6 +68,7 @@ class PrepareDemo:
 
     def run(self) -> None:
         """Prepare and say what there is."""
+        check_range("--num-workers", self.num_workers, 0)
         num_videos = self.num_train + self.num_validation + self.num_test
         progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
         prepare_embedded(**vars(self), on_progress=progress.update)
@@ -92,6 +94,7 @@ class PrepareDemoImages:
 
     def run(self) -> None:
         """Prepare and say what there is."""
+        check_range("--num-workers", self.num_workers, 0)
         num_images = self.num_train + self.num_validation + self.num_test
         progress = Progress(f"generated in {self.data_dir}", total=num_images, unit="images")
         prepare_embedded_images(**vars(self), on_progress=progress.update)
@@ -126,7 +129,13 @@ class StoreOptions:
 
     @property
     def ingest_options(self) -> IngestOptions:
-        """What the corpus is built with."""
+        """What the corpus is built with.
+
+        Raises:
+          UserError: an option out of range, or one of another storage form.
+        """
+        check_range("--num-workers", self.num_workers, 0)
+        check_range("--max-bad-share", self.max_bad_share, 0, 1)
         return IngestOptions(
             storage=self.storage_form,
             on_error=self.on_error,
@@ -156,12 +165,13 @@ class StoreOptions:
         values = {name: getattr(self, option) for name, option in option_of.items()}
         return form(**{name: value for name, value in values.items() if value is not None})
 
-    def exit_if_too_bad(self, bad_share: float) -> None:
+    def exit_if_too_bad(self, bad_share: float, data_dir: Path) -> None:
         """End with exit code 1 if more videos are bad than accepted; what is built stays."""
         if bad_share > self.max_bad_share:
             say(
                 f"{bad_share:.1%} of the videos are missing or unreadable, more than --max-bad-share "
-                f"{self.max_bad_share:.1%}"
+                f"{self.max_bad_share:.1%}. {data_dir} is complete without them and may be used as it is; "
+                "with those files corrected, the same command with --overwrite makes it anew"
             )
             sys.exit(1)
 
@@ -198,7 +208,7 @@ class PrepareFolder:
             on_progress=Progress("stored", total=None, unit="videos").update,
         )
         say(f"{self.data_dir}: {report}")
-        self.store.exit_if_too_bad(report.bad_share)
+        self.store.exit_if_too_bad(report.bad_share, self.data_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -239,7 +249,7 @@ class PrepareDataset(Generic[AnyDataset]):
             on_progress=Progress("stored", total=None, unit="videos").update,
         )
         say(f"{build.data_dir}:\n{report}")
-        self.store.exit_if_too_bad(report.bad_share)
+        self.store.exit_if_too_bad(report.bad_share, build.data_dir)
 
 
 def _in_short(dataset: type) -> str:

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.scorer import Scorer
 from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
+from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.run_directory import claim, list_differences, read_config
+from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.validation import Validate, ValidationResult
+from clipbert_jax.training.wandb_run import import_wandb
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import record_kind
@@ -32,8 +34,9 @@ from experiments.checks import check_batch_size, check_model, check_numbers, che
 from experiments.evaluators.answers import SoftQuestionEvaluator
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make import make_evaluator
-from experiments.experiment import FREE_FIELDS, Experiment, from_json, make_model, to_json
+from experiments.experiment import FREE_FIELDS, Experiment, from_json, make_model, model_shapes, to_json
 from experiments.initial_weights import start_from
+from experiments.preflight import check_machine
 from experiments.progress import say
 from experiments.resolve import (
     DATA_SHA256,
@@ -45,10 +48,17 @@ from experiments.resolve import (
 )
 from experiments.results import write_json
 from experiments.scoring import score_split
+from experiments.starts import noted_start
 
 
-def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], None] = say) -> None:
-    """Train an experiment in `workdir`, or continue the run that is there.
+def train_run(
+    experiment: Experiment,
+    workdir: Path,
+    *,
+    profile: ProfileConfig | None = None,
+    log: Callable[[str], None] = say,
+) -> None:
+    """Train an experiment in `workdir`, or go on with the run there; `profile` takes a trace of some steps.
 
     Raises:
       UserError: bad data or options, or the directory holds a run with another config. Nothing has been
@@ -57,6 +67,8 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
     check_numbers(experiment)
     check_task(experiment)
     check_optimizer_config(experiment.optimizer)
+    if experiment.logging.wandb is not None:
+        import_wandb()
     experiment = resolve(experiment)
     check_batch_size(experiment)
     # Bad annotations are reported here, before the directory is claimed; workers start with the first batch.
@@ -71,6 +83,7 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
     experiment = resolve_num_steps(experiment, batches.num_examples)
     notes = batches.notes
     check_model(experiment)
+    notes += check_machine(experiment, workdir)
     validate = make_validate(experiment) if experiment.train.num_validations else None
     model = make_model(experiment)
     if experiment.init.model is not None and not has_checkpoint(workdir):
@@ -90,19 +103,25 @@ def train_run(experiment: Experiment, workdir: Path, *, log: Callable[[str], Non
         multihost_utils.sync_global_devices("the run directory is claimed")
     for note in notes:
         log(note)
-    log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s)")
-    train(
-        model,
-        experiment.task,
-        config=experiment.train,
-        optimizer_config=experiment.optimizer,
-        make_batches=batches.starting_at,
-        workdir=workdir,
-        resolved_config=resolved_config,
-        validate=validate,
-        explain_wait=batches.explain_wait,
-        log=log,
-    )
+    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s){hosts}")
+    with noted_start(workdir):
+        train(
+            model,
+            experiment.task,
+            config=experiment.train,
+            optimizer_config=experiment.optimizer,
+            make_batches=batches.starting_at,
+            workdir=workdir,
+            resolved_config=resolved_config,
+            validate=validate,
+            explain_wait=batches.explain_wait,
+            name_examples=batches.name_examples,
+            mesh=make_mesh(config=experiment.mesh),
+            logging=experiment.logging,
+            profile=profile,
+            log=log,
+        )
 
 
 ANSWERS = "answers.json"
@@ -135,8 +154,6 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
 def make_validate(experiment: Experiment) -> Validate:
     """Return parameters -> score and metrics on the validation split of the first data directory.
 
-    Every process does all of it on its own devices; what process 0 finds decides for all.
-
     Raises:
       UserError: there is no validation split, its answers are withheld, or a video of it is missing.
     """
@@ -164,13 +181,20 @@ def make_validate(experiment: Experiment) -> Validate:
         path = records_path(data.data_dir, record_kind(experiment.task), "validation")
         raise UserError(f"{path} has no answers to validate on: train with --train.num-validations 0")
     check_videos(evaluator.video_ids, open_corpus(data.data_dir), "of the validation records")
-    scorer = Scorer(split_model(nnx.eval_shape(lambda: make_model(experiment)))[0], {})
+    scorer = Scorer(model_shapes(experiment)[0], {})
 
-    def validate(parameters: Parameters) -> ValidationResult:
+    def validate(parameters: Parameters, after_batch: Callable[[], None]) -> ValidationResult:
         scorer.parameters = parameters
         try:
             reduced = score_split(
-                evaluator, scorer, data, what="validation", num_clips=[count], batch_size=8, texts_per_call=64
+                evaluator,
+                scorer,
+                data,
+                what="validation",
+                num_clips=[count],
+                batch_size=8,
+                texts_per_call=64,
+                after_batch=after_batch,
             )
         finally:
             scorer.parameters = {}  # copies of them would stay on the devices
@@ -180,8 +204,6 @@ def make_validate(experiment: Experiment) -> Validate:
             # Not finite: training goes on or stops by its own rules, and this is never the best.
             metrics = {evaluator.headline: math.nan}
         score = metrics[evaluator.headline] * (-1 if evaluator.is_lower_better else 1)
-        if jax.process_count() > 1:
-            score = float(multihost_utils.broadcast_one_to_all(np.float32(score)))
         return ValidationResult(score=score, metrics=metrics)
 
     return validate
@@ -226,7 +248,7 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
         )
     config.pop(DATA_SHA256, None)
     experiment = from_json(config, workdir / "config.json")
-    skeleton, trainable, frozen = split_model(nnx.eval_shape(lambda: make_model(experiment)))
+    skeleton, trainable, frozen = model_shapes(experiment)
     parameters = checkpoint.load_parameters({**trainable, **frozen})
     return Run(
         workdir=workdir,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import jax
 
 from clipbert_jax.evaluation import Reduced
 from clipbert_jax.scorer import Scorer
@@ -21,10 +23,22 @@ def score_split(
     num_clips: Sequence[int],
     batch_size: int,
     texts_per_call: int,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> dict[int, Reduced]:
     """Score what the evaluator asks, with uniform clips; every video is decoded and encoded once.
 
-    The batch size grows to a multiple of the number of devices, which share each batch.
+    The batch size grows to a multiple of the number of devices, which share each batch. Each process decodes
+    the videos of its devices, and gets all scores.
+
+    Args:
+      evaluator: says which videos and texts.
+      scorer: the model.
+      data: of the videos.
+      what: for the progress lines.
+      num_clips: several numbers share one pass over the videos.
+      batch_size: videos scored at once, over all devices.
+      texts_per_call: texts scored at once, at most.
+      after_batch: called after each batch; may raise to end it all.
 
     Raises:
       UserError: a video that is missing or cannot be decoded.
@@ -35,11 +49,19 @@ def score_split(
         batch_size=batch_size + -batch_size % scorer.num_devices,
         num_clips=num_clips,
         one_clip=evaluator.one_clip,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
+    progress = Progress(what, total=len(evaluator.video_ids), unit="videos")
+
+    def on_progress(num_done: int) -> None:
+        progress.update(num_done)
+        after_batch()
+
     return evaluator.score(
         scorer,
         ((batch.frames, batch.example_mask) for batch in videos),
         num_clips=num_clips,
         texts_per_call=texts_per_call,
-        on_progress=Progress(what, total=len(evaluator.video_ids), unit="videos").update,
+        on_progress=on_progress,
     )

@@ -38,7 +38,6 @@ for name in (
     "workloads",
     "compile_check",
     "compile_one",
-    "compiled_program",
     "torch_pixel_encoder",
     "torch_model",
     "torch_trainer",

@@ -17,7 +17,7 @@ _PIXEL_BYTES = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class _Map:
+class FeatureMap:
     """Features of one frame."""
 
     height: int
@@ -28,30 +28,73 @@ class _Map:
     def num_places(self) -> int:
         return self.height * self.width
 
-    def halved(self, features: int) -> _Map:
+    @property
+    def num_numbers(self) -> int:
+        return self.num_places * self.features
+
+    def halved(self, features: int) -> FeatureMap:
         """Return what a stride of two leaves."""
-        return _Map(-(-self.height // 2), -(-self.width // 2), features)
+        return FeatureMap(-(-self.height // 2), -(-self.width // 2), features)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualBlock:
+    """A residual block: what comes in, what goes out."""
+
+    stage: int
+    """0 would be the stem, 1 is res2."""
+    index: int
+    """In its stage."""
+    x: FeatureMap
+    y: FeatureMap
+
+    @property
+    def name(self) -> str:
+        """Such as `res3.0`."""
+        return f"res{self.stage + 1}.{self.index}"
+
+    @property
+    def middle(self) -> FeatureMap:
+        """What the 3x3 convolution reads and gives."""
+        return dataclasses.replace(self.y, features=self.y.features // 4)
+
+    @property
+    def has_stride(self) -> bool:
+        """Whether it halves the resolution."""
+        return self.x.num_places != self.y.num_places
+
+
+def stem_map(sizes: Sizes) -> FeatureMap:
+    """Return what the first convolution gives; a pool halves it again."""
+    pixels = FeatureMap(sizes.shape.height, sizes.shape.width, 3)
+    return pixels.halved(sizes.config.pixel_encoder.stem_width)
+
+
+def residual_blocks(sizes: Sizes) -> Iterator[ResidualBlock]:
+    """Yield the blocks of all stages."""
+    config = sizes.config.pixel_encoder
+    x, out_features = stem_map(sizes).halved(config.stem_width), config.stage_width
+    for stage, num_blocks in enumerate(config.stage_blocks, start=1):
+        for index in range(num_blocks):
+            is_halved = index == 0 and stage > 1
+            y = x.halved(out_features) if is_halved else dataclasses.replace(x, features=out_features)
+            yield ResidualBlock(stage, index, x, y)
+            x = y
+        out_features *= 2
 
 
 def pixel_encoder_layers(counter: Counter, sizes: Sizes) -> Iterator[LayerCost]:
     """Yield every convolution and both pools."""
-    config = sizes.config.pixel_encoder
-    pixels = _Map(sizes.shape.height, sizes.shape.width, 3)
-    stem = pixels.halved(config.stem_width)
-    yield from _stem(counter, sizes, pixels, stem)
-    x, out_features = stem.halved(config.stem_width), config.stage_width
-    for stage, num_blocks in enumerate(config.stage_blocks, start=1):
-        for block in range(num_blocks):
-            is_halved = block == 0 and stage > 1
-            y = x.halved(out_features) if is_halved else dataclasses.replace(x, features=out_features)
-            for layer in _bottleneck(sizes, stage, block, x, y):
-                yield counter.product(layer)
-            x = y
-        out_features *= 2
-    yield from _grid_encoder(counter, sizes, x)
+    yield from _stem(counter, sizes)
+    blocks = list(residual_blocks(sizes))
+    for block in blocks:
+        for layer in _bottleneck(sizes, block):
+            yield counter.product(layer)
+    yield from _grid_encoder(counter, sizes, blocks[-1].y)
 
 
-def _stem(counter: Counter, sizes: Sizes, pixels: _Map, y: _Map) -> Iterator[LayerCost]:
+def _stem(counter: Counter, sizes: Sizes) -> Iterator[LayerCost]:
+    pixels, y = FeatureMap(sizes.shape.height, sizes.shape.width, 3), stem_map(sizes)
     num_numbers = sizes.num_frames * pixels.num_places * pixels.features
     is_fused = counter.assumptions.fused_epilogues
     if not is_fused:
@@ -66,14 +109,14 @@ def _stem(counter: Counter, sizes: Sizes, pixels: _Map, y: _Map) -> Iterator[Lay
     yield _max_pool(counter, "stem.max_pool", "stem", num_outputs, num_pooled, is_trained=is_trained)
 
 
-def _bottleneck(sizes: Sizes, stage: int, block: int, x: _Map, y: _Map) -> Iterator[Product]:
-    num_frozen, is_first = sizes.config.pixel_encoder.num_frozen_stages, block == 0
+def _bottleneck(sizes: Sizes, block: ResidualBlock) -> Iterator[Product]:
+    stage, x, middle, y = block.stage, block.x, block.middle, block.y
+    num_frozen, is_first = sizes.config.pixel_encoder.num_frozen_stages, block.index == 0
     # Of the first trained layer, nothing before wants the gradient.
     is_input_trained = stage > num_frozen or (stage == num_frozen and not is_first)
-    middle = dataclasses.replace(y, features=y.features // 4)
 
     def convolution(part: str, *arguments: Any, **options: Any) -> Product:
-        return _convolution(sizes, f"{block}.{part}", stage, *arguments, **options)
+        return _convolution(sizes, f"{block.index}.{part}", stage, *arguments, **options)
 
     if is_first:
         options = {"has_epilogue": False, "has_input_gradient": is_input_trained}
@@ -90,8 +133,8 @@ def _convolution(
     sizes: Sizes,
     name: str,
     stage: int,
-    x: _Map,
-    y: _Map,
+    x: FeatureMap,
+    y: FeatureMap,
     size: int,
     *,
     has_input_gradient: bool = True,
@@ -118,7 +161,7 @@ def _convolution(
     )
 
 
-def _grid_encoder(counter: Counter, sizes: Sizes, x: _Map) -> Iterator[LayerCost]:
+def _grid_encoder(counter: Counter, sizes: Sizes, x: FeatureMap) -> Iterator[LayerCost]:
     config, d = sizes.config.pixel_encoder, sizes.config.fusion.hidden_size
     num_rows = sizes.num_frames * x.num_places
     yield counter.product(

@@ -8,7 +8,9 @@ transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text the
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.layers import LayerFactory, at_least_float32, dropout, subkey
 from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.remat import Remat, rematerialised
 
 Attention = Float[Array, "m heads r s"]
 """Attention probabilities: who looks (r) at whom (s); rows sum to one."""
@@ -129,6 +132,7 @@ class CrossModalFusion(nnx.Module):
         lowering: Lowering | None = None,
     ):
         self.lowering = lowering or default_lowering()
+        self.remat: Remat = "none"
         layers = LayerFactory(config, param_dtype, rngs)
         self.layers = nnx.List(
             FusionLayer(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
@@ -147,8 +151,8 @@ class CrossModalFusion(nnx.Module):
           dropout_key: None for no dropout.
         """
         hidden_states, attention = [x], []
-        for index, layer in enumerate(self.layers):
-            x, layer_attention = layer(x, mask, dropout_key=subkey(dropout_key, index))
+        for index in range(len(self.layers)):
+            x, layer_attention = self._run_layer(index, x, mask, dropout_key)
             hidden_states.append(x)
             attention.append(layer_attention)
         return tuple(hidden_states), tuple(attention)
@@ -164,10 +168,19 @@ class CrossModalFusion(nnx.Module):
         """Return the last hidden states of the tokens `rows`, the only ones that the last layer computes."""
         last = len(self.layers) - 1
         for index in range(last):
-            key = subkey(dropout_key, index)
-            x, _ = self.layers[index](x, mask, dropout_key=key, return_attention=False)
-        key = subkey(dropout_key, last)
-        return self.layers[last](x, mask, dropout_key=key, rows=rows, return_attention=False)[0]
+            x, _ = self._run_layer(index, x, mask, dropout_key, return_attention=False)
+        return self._run_layer(last, x, mask, dropout_key, rows=rows, return_attention=False)[0]
+
+    def _run_layer(
+        self,
+        index: int,
+        x: Float[Array, "m s d"],
+        mask: Bool[Array, "m s"],
+        dropout_key: jax.Array | None,
+        **options: Any,
+    ) -> tuple[Float[Array, "m r d"], Attention | None]:
+        layer = rematerialised(functools.partial(self.layers[index], **options), self.remat)
+        return layer(x, mask, dropout_key=subkey(dropout_key, index))
 
     def pool(self, cls_state: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Summarise each sequence by the last state of its first token, [CLS]."""

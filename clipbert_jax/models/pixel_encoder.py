@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Real
 from clipbert_jax.config import ClipBertConfig, PixelEncoderConfig
 from clipbert_jax.models.layers import Frozen
 from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.remat import Remat
 
 _NORM_EPS = 1e-5
 # Blocks start close to their shortcut, so that a network of any depth trains from nothing.
@@ -203,6 +204,7 @@ class PixelEncoder(nnx.Module):
         lowering = lowering or default_lowering()
         self.config = config.pixel_encoder
         self.compute_dtype = config.compute_dtype
+        self.remat: Remat = "none"
         shared = {
             "is_norm_trainable": self.config.is_norm_trainable,
             "rngs": rngs,
@@ -261,7 +263,7 @@ class PixelEncoder(nnx.Module):
     def run_stage(self, name: str, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
         """Return what the stage `res2`, `res3`, ... makes of the features of the one before."""
         for block in self.stages[name]:
-            x = block(x)
+            x = jax.checkpoint(block)(x) if self.remat == "full" else block(x)
         return x
 
     def _apply_stem(self, x: Float[Array, "m h w 3"]) -> Float[Array, "m h2 w2 o"]:

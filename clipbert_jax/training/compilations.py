@@ -20,13 +20,15 @@ class Compilations:
         self._num_unexpected = 0
         self._log = log
 
-    def before_step(self, step: int, batch: Batch) -> None:
-        """Announce that a bucket of text lengths is met for the first time."""
+    def before_step(self, step: int, batch: Batch) -> bool:
+        """Announce that a bucket of text lengths is met for the first time; return whether this compiles."""
         length = batch.text_ids.shape[-1]
         if self._lengths and length not in self._lengths:
             self._log(f"step {step} compiles, as the first with texts of {length} tokens")
         self._lengths.add(length)
+        num_shapes = len(self._shapes)
         self._shapes.add(tuple(array.shape for array in jax.tree.leaves(batch)))
+        return len(self._shapes) > num_shapes
 
     def after_step(self, step: int) -> None:
         """Report a compilation that no new shape of a batch explains."""

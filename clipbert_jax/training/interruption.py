@@ -1,33 +1,66 @@
-"""Ctrl-C as a request: training finishes its step, saves, and stops."""
+"""Ctrl-C and SIGTERM as requests: training finishes its step, saves, and stops. All processes together.
+
+Clusters send SIGTERM some seconds before they take a machine away. With several processes JAX passes the
+notice of any of them on to all, and they agree on the moment at which each looks for it.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+CONTINUE_EXIT_CODE = 75
+"""Of a run that the same command continues; `EX_TEMPFAIL` of sysexits.h."""
 
 
 class Interruption:
-    """Within the block the first SIGINT only sets `is_requested`; a second one interrupts at once.
+    """Within the block the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once.
 
     A KeyboardInterrupt in the middle of an asynchronous save would tear down what the save stands on.
     """
 
     def __init__(self) -> None:
-        self.is_requested = False
-        self._previous = signal.getsignal(signal.SIGINT)
+        self.is_by_keyboard = False
+        """Whether a person has asked, at this process; a launcher asks by SIGTERM."""
+        self._is_signalled = False
+        self._num_looks = 0
+        self._is_alone = jax.process_count() == 1
+        # JAX itself waits for SIGTERM where there are other processes to tell.
+        self._signals = (signal.SIGINT, signal.SIGTERM) if self._is_alone else (signal.SIGINT,)
+        self._previous: dict[signal.Signals, Callable[..., Any] | int | None] = {}
+
+    def look(self) -> bool:
+        """Return whether to stop now; every process must look equally often."""
+        if self._is_alone:
+            return self._is_signalled
+        self._num_looks += 1
+        return multihost_utils.reached_preemption_sync_point(self._num_looks)
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
-            signal.signal(signal.SIGINT, self._request)
+            self._previous = {number: signal.signal(number, self._request) for number in self._signals}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+        self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.is_requested = True
-        signal.signal(signal.SIGINT, self._previous)
+        self._is_signalled = True
+        self.is_by_keyboard = number == signal.SIGINT
+        self._restore()
+        if not self._is_alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,26 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run; a last line cut off by a kill is left out."""
-    path = workdir / "metrics.jsonl"
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    """Return the records of a run, whether it goes on, has ended or was killed in the middle of a line.
+
+    Numbers that JSON lacks are the names that `float` takes.
+    """
+    records = read_json_lines(workdir / "metrics.jsonl")
+    return [record for record in records if isinstance(record.get("step"), int)]
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file that may be missing, or be written just now; other lines are left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -127,6 +128,9 @@ def make_schedules(config: OptimizerConfig, num_steps: int) -> dict[str, optax.S
 def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
     """Build the transformation for parameters kept as a flat dict `name -> array`.
 
+    Its `update` takes `is_finite`. Where that is false, moments and their count stay as they were and the
+    updates mean nothing; schedules go on, so that rates are always those of the number of the step.
+
     Raises:
       UserError: from `check_optimizer_config`.
     """
@@ -161,19 +165,34 @@ def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    def adam(eps: Any) -> optax.GradientTransformation:
-        return optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=eps)
+def _scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Return gradients -> direction: `optax.scale_by_adam`, but gradients may be not finite.
 
-    def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> Any:
-        # The original's sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps) is Optax's formula with an eps that
-        # undergoes the bias correction of sqrt(v) too.
-        eps = config.eps / jnp.sqrt(1 - config.beta2 ** (state.count + 1))
-        return adam(eps).update(updates, state, params)
+    Moments are chosen before the direction is made of them, so that compilers choose where they compute them
+    anyway. Chosen afterwards, a CPU reads and writes all of them again; at a branch, a GPU copies them.
+    """
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2)
 
-    if config.algorithm == "adamw":
-        return adam(config.eps)
-    return optax.GradientTransformation(adam(config.eps).init, update)
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        is_finite: jax.typing.ArrayLike = True,
+        **_extra: Any,
+    ) -> tuple[Any, Any]:
+        _, updated = adam.update(updates, state, params)
+        state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+        mean = optax.tree.bias_correction(state.mu, config.beta1, state.count)
+        square = optax.tree.bias_correction(state.nu, config.beta2, state.count)
+        eps = config.eps
+        if config.algorithm == "adamw_original":
+            # Its sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps) is this formula with an eps that undergoes
+            # the bias correction of sqrt(v) too.
+            eps /= jnp.sqrt(1 - config.beta2**state.count)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mean, square), state
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
 
 
 def _scale_and_decay(

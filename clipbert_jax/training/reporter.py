@@ -1,26 +1,39 @@
-"""What a training run says of itself: progress lines, and records on disk. Process 0 only."""
+"""What a training run says of itself: lines, records on disk, and a bar on a terminal. Process 0 only."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from clipbert_jax.batch import Batch
+from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.metrics_writer import MetricsWriter
 from clipbert_jax.training.optimizer import OptimizerConfig, make_schedules
+from clipbert_jax.training.progress_bar import ProgressBar, is_terminal
 from clipbert_jax.training.step import Metrics
 from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.utilization import Utilization
 from clipbert_jax.training.validation import ValidationCourse
+from clipbert_jax.training.wandb_run import WandbRun
 
 _MAX_WAIT_SHARE = 0.05
 """More waiting for input than this share of the time is worth a line of advice."""
 
 
 class Reporter:
-    """Turns metrics into progress lines and records; reads the device only every few steps."""
+    """Turns metrics into lines and records; reads the devices only every few steps.
+
+    A record tells of the steps since the one before: means of the losses and of the gradient norm over the
+    updates that were made, and `num_skipped` of those that were not; the learning rates of the last step;
+    `step_seconds`, `videos_per_second`, `input_wait_share`, `mfu` where it is known, and `num_compilations`,
+    whose time counts in all of these.
+    """
 
     def __init__(
         self,
@@ -28,26 +41,40 @@ class Reporter:
         optimizer_config: OptimizerConfig,
         workdir: Path,
         first_step: int,
+        *,
+        utilization: Utilization,
         explain_wait: Callable[[float], str] | None,
+        logging: LoggingConfig,
+        resolved_config: Mapping[str, Any],
         log: Callable[[str], None],
     ) -> None:
         self._config = config
         self._schedules = make_schedules(optimizer_config, config.num_steps)
-        self._explain_wait = explain_wait
-        self._is_main = jax.process_index() == 0
-        self._writer = MetricsWriter(workdir, first_step=first_step) if self._is_main else None
-        self._log = log
+        self._utilization, self._explain_wait, self._log = utilization, explain_wait, log
+        self._sinks: list[MetricsWriter | WandbRun] = []
+        self._bar: ProgressBar | None = None
+        if jax.process_index() == 0:
+            if logging.wandb is not None:  # first, as it may refuse
+                self._sinks.append(WandbRun(logging.wandb, workdir, resolved_config))
+            self._sinks.append(MetricsWriter(workdir, first_step=first_step))
+            if is_terminal():
+                self._bar = ProgressBar(first_step=first_step, num_steps=config.num_steps)
         self._pending: list[Metrics] = []
-        self._start = self._last_time = time.perf_counter()
+        self._shapes: set[tuple[int, ...]] = set()
+        self._num_compilations = self._flops = 0
+        self._last_time = time.perf_counter()
         self._first_step = first_step
         self._last_wait = 0.0
         self._after_compile: tuple[int, float] | None = None
 
-    def after_step(self, step: int, metrics: Metrics, wait_seconds: float) -> None:
+    def after_step(self, step: int, batch: Batch, metrics: Metrics, wait_seconds: float) -> None:
         """Collect one step; log when it is time. Waiting here for the step before keeps one in flight."""
         self._pending.append(metrics)
         if len(self._pending) > 1:
             jax.block_until_ready(self._pending[-2])
+        self._count(batch)
+        if self._bar is not None:
+            self._bar.advance(step)
         is_first = step == self._first_step + 1
         if not (is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps):
             return
@@ -58,28 +85,9 @@ class Reporter:
         self._last_time, self._last_wait = now, wait_seconds
         if self._after_compile is None:
             self._after_compile = (step, now)
-        if self._writer is None:
-            return
-        record = {
-            "step": step,
-            **{
-                name: float(sum(m[name] for m in host) / len(host))
-                for name in host[0]
-                if name.startswith("loss")
-            },
-            "grad_norm": float(host[-1]["grad_norm"]),
-            **{
-                f"{group}_learning_rate": float(jax.device_get(rate(step - 1)))
-                for group, rate in self._schedules.items()
-            },
-            "step_seconds": interval / len(host),
-            "videos_per_second": len(host) * self._config.batch_size / interval,
-            "input_wait_share": waited / interval,
-        }
-        self._writer.write(record)
-        self._log(self._line(record, is_first=is_first))
-        if not is_first:
-            self._advise(record)
+        if self._sinks:
+            self._report({"step": step, **self._learned(step, host), **self._speed(host, interval, waited)})
+        self._num_compilations = self._flops = 0
 
     def after_validation(
         self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float
@@ -89,14 +97,77 @@ class Reporter:
         if self._after_compile is not None:
             compiled_step, compiled_time = self._after_compile
             self._after_compile = (compiled_step, compiled_time + seconds)
-        if self._writer is None:
+        if not self._sinks:
             return
-        self._writer.write({"step": step, **{f"validation/{name}": x for name, x in metrics.items()}})
+        self._write({"step": step, **{f"validation/{name}": x for name, x in metrics.items()}})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         is_best = "  (best so far)" if course.best_step == step else ""
         self._log(f"step {step:>{len(str(self._config.num_steps))}}  validation: {shown}{is_best}")
 
-    def _advise(self, record: dict[str, Any]) -> None:
+    def close(self) -> None:
+        """Take the bar away, and finish the files."""
+        if self._bar is not None:
+            self._bar.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _count(self, batch: Batch) -> None:
+        """Note what a step has to compute, and whether it is the first of its shape, which is compiled."""
+        self._flops += self._utilization.flops(batch)
+        self._num_compilations += batch.text_ids.shape not in self._shapes
+        self._shapes.add(batch.text_ids.shape)
+
+    def _learned(self, step: int, host: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return what the model learned by, in the steps whose metrics these are."""
+        made = [metrics for metrics in host if not metrics.get("is_skipped", 0)]
+        averaged = [name for name in host[0] if name.startswith("loss") or name == "grad_norm"]
+        values = {name: _mean([metrics[name] for metrics in made]) for name in averaged}
+        if "is_skipped" in host[0]:
+            values["num_skipped"] = len(host) - len(made)
+        rates = {group: float(jax.device_get(rate(step - 1))) for group, rate in self._schedules.items()}
+        return {**values, **{f"{group}_learning_rate": rate for group, rate in rates.items()}}
+
+    def _speed(self, host: Sequence[object], interval: float, waited: float) -> dict[str, float]:
+        """Return how fast these steps were."""
+        speed = {
+            "step_seconds": interval / len(host),
+            "videos_per_second": len(host) * self._config.batch_size / interval,
+            "input_wait_share": waited / interval,
+            "num_compilations": self._num_compilations,
+        }
+        mfu = self._utilization.share(self._flops, interval)
+        return speed if mfu is None else {**speed, "mfu": mfu}
+
+    def _report(self, record: dict[str, Any]) -> None:
+        self._write(record)
+        is_first = record["step"] == self._first_step + 1
+        learned, speed = _learned_phrases(record), self._speed_phrases(record, is_first=is_first)
+        total = self._config.num_steps
+        self._log("  ".join([f"step {record['step']:>{len(str(total))}}/{total}", *learned, *speed]))
+        if self._bar is not None:
+            self._bar.show("  ".join([learned[0], *(phrase for phrase in speed if "s/step" not in phrase)]))
+        if is_first and self._utilization.note:
+            self._log(self._utilization.note)
+        if not is_first:
+            self._advise(record)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.write(record)
+
+    def _speed_phrases(self, record: Mapping[str, Any], *, is_first: bool) -> list[str]:
+        if is_first:
+            return [f"(compiled in {record['step_seconds']:.0f} s)"]
+        utilization = [f"MFU {record['mfu']:.0%}"] if "mfu" in record else []
+        return [
+            f"{record['step_seconds']:.3g} s/step",
+            f"{record['videos_per_second']:.1f} videos/s",
+            *utilization,
+            f"input wait {record['input_wait_share']:.0%}",
+            f"{self._time_left(record['step'])} left",
+        ]
+
+    def _advise(self, record: Mapping[str, Any]) -> None:
         """Say once what to do about slow input: it must come as fast as videos are used while it is there."""
         share = record["input_wait_share"]
         if self._explain_wait is None or share <= _MAX_WAIT_SHARE:
@@ -104,16 +175,6 @@ class Reporter:
         videos_per_second = record["videos_per_second"] / jax.process_count()
         self._log(self._explain_wait(videos_per_second / max(1 - share, 1e-3)))
         self._explain_wait = None
-
-    def _line(self, record: dict[str, Any], *, is_first: bool) -> str:
-        step, total = record["step"], self._config.num_steps
-        line = f"step {step:>{len(str(total))}}/{total}  loss {record['loss']:.4f}"
-        if is_first:
-            return f"{line}  (compiled in {record['step_seconds']:.0f} s)"
-        return (
-            f"{line}  {record['videos_per_second']:.1f} videos/s  "
-            f"input wait {record['input_wait_share']:.0%}  {self._time_left(step)} left"
-        )
 
     def _time_left(self, step: int) -> str:
         """Extrapolate from the steps after the first, which compiled."""
@@ -123,6 +184,29 @@ class Reporter:
         seconds = round(rate * (self._config.num_steps - step))
         return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+
+def _mean(values: Sequence[np.ndarray]) -> float:
+    return float(np.mean(values, dtype=np.float64)) if values else math.nan
+
+
+def _learned_phrases(record: Mapping[str, Any]) -> list[str]:
+    """Return the loss, the gradient norm and the learning rates."""
+    phrases = [
+        f"loss {record['loss']:.4f}",
+        f"gradient {record['grad_norm']:.3g}",
+        f"rate {_rates_phrase(record)}",
+    ]
+    skipped = record.get("num_skipped", 0)
+    return [*phrases, f"{skipped} update(s) left out"] if skipped else phrases
+
+
+def _rates_phrase(record: Mapping[str, Any]) -> str:
+    """Return each rate once, with the groups that have it if there are several."""
+    suffix = "_learning_rate"
+    groups: dict[str, list[str]] = {}
+    for name, rate in record.items():
+        if name.endswith(suffix):
+            groups.setdefault(f"{rate:.1e}", []).append(name.removesuffix(suffix))
+    if len(groups) == 1:
+        return next(iter(groups))
+    return ", ".join(f"{rate} ({', '.join(names)})" for rate, names in groups.items())

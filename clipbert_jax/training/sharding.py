@@ -1,29 +1,183 @@
-"""Where arrays live: one device mesh, batches split over its `data` axis, parameters on every device."""
+"""Where arrays live: a mesh of devices, and rules from the path of an array to its place on the mesh.
+
+    data     every device has its own videos and a copy of the parameters
+    fsdp     the same, but the devices share one copy of parameters and optimizer state
+    tensor   the devices share the products of the fusion (heads, inner width, vocabulary) for the same
+             videos; of the pixel encoder, whose convolutions do not divide well, each does its own videos
+
+The step is the same program on every mesh: XLA adds the collectives that these places ask for. Rules follow
+Shoeybi et al., "Megatron-LM", 2019 (tensor), and Rajbhandari et al., "ZeRO", 2020 (fsdp).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clipbert_jax.batch import Batch
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.skeleton import Parameters
+
+DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
+
+VIDEOS = PartitionSpec(AXES)
+"""Of an array that counts videos first: every device has some, in the order of the devices."""
+
+_VIDEOS_OF_FUSION = PartitionSpec((DATA, FSDP))
+
+_MIN_SHARDED_ELEMENTS = 1 << 14
+"""Smaller arrays are not divided by fsdp: gathering them costs more than keeping them."""
+
+_TENSOR_DIMENSION = {
+    r"fusion/layers/\d+/(query|key|value|intermediate)/(kernel|bias)": -1,
+    r"fusion/layers/\d+/(attention_output|output)/kernel": 0,
+    r"text_encoder/word_embeddings/embedding": 0,
+    r"head/decoder_bias": 0,
+}
+"""Which dimension of a parameter the tensor axis divides; the others are whole on every device."""
+
+Tree = TypeVar("Tree")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh with one axis, `data`, over all devices of all processes."""
-    return Mesh(np.asarray(devices if devices is not None else jax.devices()), ("data",))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How the devices share the work; what these axes leave is data parallel. Changes no result."""
+
+    fsdp: int = 1
+    """Devices that share one copy of parameters and optimizer state, to save memory."""
+    tensor: int = 1
+    """Devices of one host that share the products of the fusion; must divide its heads."""
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | None = None) -> Mesh:
+    """Return the mesh over all devices of all processes, or over the given ones.
+
+    Devices are in the order of their processes, so that a process has consecutive rows of a batch.
+
+    Raises:
+      UserError: the axes do not divide the devices, or the tensor axis would reach beyond a process.
+    """
+    devices = list(devices if devices is not None else jax.devices())
+    config = config or MeshConfig()
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    num_local = min(
+        sum(device.process_index == index for device in devices)
+        for index in {device.process_index for device in devices}
+    )
+    shared = config.fsdp * config.tensor
+    if shared < 1 or len(devices) % shared:
+        raise UserError(
+            f"--mesh.fsdp {config.fsdp} times --mesh.tensor {config.tensor} must divide the {len(devices)} "
+            "device(s)"
+        )
+    if num_local % config.tensor:
+        raise UserError(
+            f"--mesh.tensor {config.tensor} must divide the {num_local} device(s) of a process, as they "
+            "exchange every layer"
+        )
+    return Mesh(np.asarray(devices).reshape(-1, config.fsdp, config.tensor), AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of parameters and optimizer state: a copy on every device."""
+    """Return the sharding of what every device has."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch: videos split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Return the sharding of a batch: videos split over all devices."""
+    return NamedSharding(mesh, VIDEOS)
+
+
+def parameter_sharding(name: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    """Return where a parameter lives, or an array of the optimizer that belongs to it.
+
+    Args:
+      name: flat name, such as `fusion/layers/0/query/kernel`.
+      shape: of the array.
+      mesh: from `make_mesh`.
+
+    Raises:
+      UserError: the tensor axis does not divide the dimension that it is to divide.
+    """
+    spec: list[str | None] = [None] * len(shape)
+    num_tensor, num_fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
+    dimension = _tensor_dimension(name)
+    if num_tensor > 1 and dimension is not None:
+        spec[dimension] = _checked_tensor(name, shape[dimension], num_tensor)
+    if num_fsdp > 1 and math.prod(shape) >= _MIN_SHARDED_ELEMENTS:
+        free = [i for i, size in enumerate(shape) if spec[i] is None and size % num_fsdp == 0]
+        if free:
+            spec[max(free, key=lambda i: shape[i])] = FSDP
+    while spec and spec[-1] is None:  # as XLA writes it, so that the next step is not compiled again
+        spec.pop()
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _tensor_dimension(name: str) -> int | None:
+    return next((found for rule, found in _TENSOR_DIMENSION.items() if re.fullmatch(rule, name)), None)
+
+
+def _checked_tensor(name: str, size: int, num_tensor: int) -> str | None:
+    if size % num_tensor == 0:
+        return TENSOR
+    if name.startswith("fusion/"):
+        raise UserError(f"--mesh.tensor {num_tensor} does not divide {name}, whose size there is {size}")
+    return None  # a vocabulary of any size
+
+
+def state_shardings(tree: Tree, mesh: Mesh) -> Tree:
+    """Return where each array of a train state, or of a part of it, lives, by the names on its path."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: parameter_sharding(_last_name(path), x.shape, mesh), tree
+    )
+
+
+def _last_name(path: tuple[Any, ...]) -> str:
+    """Return the flat name of the parameter on the way to an array; scalars such as counts have none."""
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return str(names[-1]) if names else ""
+
+
+def constrain_state(tree: Tree, mesh: Mesh) -> Tree:
+    """Within a jitted function, keep the arrays of a train state where they live."""
+    return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh))
+
+
+def gather_over_fsdp(params: Parameters, mesh: Mesh) -> Parameters:
+    """Within a jitted function, bring together what the fsdp axis divides: before the model uses it."""
+    if mesh.shape[FSDP] == 1:
+        return params
+
+    def gathered(name: str, shape: Sequence[int]) -> NamedSharding:
+        spec = parameter_sharding(name, shape, mesh).spec
+        return NamedSharding(mesh, PartitionSpec(*(None if axis == FSDP else axis for axis in spec)))
+
+    return {
+        name: jax.lax.with_sharding_constraint(array, gathered(name, array.shape))
+        for name, array in params.items()
+    }
+
+
+def share_videos(tree: Tree, mesh: Mesh) -> Tree:
+    """Within a jitted function, give devices that share the fusion's products the videos of each other."""
+    if mesh.shape[TENSOR] == 1:
+        return tree
+    sharding = NamedSharding(mesh, _VIDEOS_OF_FUSION)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
+
+
+def whole_parameters(params: Parameters, mesh: Mesh) -> Parameters:
+    """Return the parameters, each whole on every device of the mesh."""
+    if all(array.sharding.is_fully_replicated for array in params.values()):
+        return params
+    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(params)
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

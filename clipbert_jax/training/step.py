@@ -21,10 +21,18 @@ from jax.sharding import Mesh
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBert, ClipBertOutput
 from clipbert_jax.models.pixel_encoder import grid_size
+from clipbert_jax.models.remat import Remat
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.models.visual_embedding import draw_token_sample
 from clipbert_jax.tasks.task import Task
-from clipbert_jax.training.sharding import replicated
+from clipbert_jax.training.clip_passes import score_in_passes
+from clipbert_jax.training.sharding import (
+    constrain_state,
+    gather_over_fsdp,
+    replicated,
+    share_videos,
+    state_shardings,
+)
 
 Metrics = dict[str, jax.Array]
 
@@ -46,7 +54,14 @@ class TrainState:
     frozen: Parameters
     opt_state: Any
     step: Any
-    """Number of updates done."""
+    """Number of steps done, those included whose update was left out."""
+    ema: Parameters = dataclasses.field(default_factory=dict)
+    """Moving averages of `params`, by the same names; empty if the training keeps none."""
+
+    @property
+    def evaluated(self) -> Parameters:
+        """All arrays of the model as validation sees it: with averages, if there are any, for parameters."""
+        return {**self.params, **self.frozen, **self.ema}
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -58,6 +73,7 @@ def make_train_state(
     mesh: Mesh,
     *,
     frozen_parts: Sequence[str] = (),
+    has_ema: bool = False,
 ) -> tuple[Skeleton, TrainState]:
     """Split a model into its skeleton and a fresh train state on the mesh.
 
@@ -66,6 +82,7 @@ def make_train_state(
       optimizer: gets a state for the trained parameters.
       mesh: devices.
       frozen_parts: beginnings of the names of parameters that are not to be trained.
+      has_ema: whether the training averages the parameters.
     """
     skeleton, params, frozen = split_model(model)
     kept = {name: array for name, array in params.items() if name.startswith(tuple(frozen_parts))}
@@ -75,8 +92,10 @@ def make_train_state(
         frozen={**frozen, **kept},
         opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
+        # Copies, because the step is given both and an array cannot be given away twice.
+        ema=jax.tree.map(jnp.copy, params) if has_ema else {},
     )
-    return skeleton, jax.device_put(state, replicated(mesh))
+    return skeleton, jax.device_put(state, state_shardings(state, mesh))
 
 
 def make_train_step(
@@ -88,20 +107,28 @@ def make_train_step(
     seed: int,
     num_accumulation_steps: int = 1,
     accumulation: Accumulation = "mean",
+    remat: Remat = "none",
+    clips_per_pass: int = 0,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Return the jitted `(state, batch) -> (state, metrics)`; it donates the state.
 
-    Metrics are scalars: `loss`, `loss/<name>` for each of several losses of the task, and `grad_norm` (before
-    clipping). With `num_accumulation_steps` > 1 the batch is processed in that many parts: by `mean` to the
-    same result but for rounding and randomness; by `sum` the loss is the mean of the parts' and the gradient
-    their sum.
+    Metrics are scalars: `loss`, `loss/<name>` for each of several losses of the task, `grad_norm` (before
+    clipping), and `is_skipped`: 1 if that norm was not finite. Then parameters, averages and the moments of
+    `make_optimizer` stay as they were; the step counts: data, dropout and learning rates go on as planned.
+
+    With `num_accumulation_steps` > 1 the batch is processed in that many parts: by `mean` to the same result
+    but for rounding and randomness; by `sum` the loss is the mean of the parts' and the gradient their sum.
+    `remat` changes rounding alone, `clips_per_pass` (0 for all at once) rounding and randomness.
     """
 
     def part_losses(
         params: Parameters, frozen: Parameters, batch: Batch, norms: Metrics, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        model = skeleton.merge({**params, **frozen})
-        losses, weights = task.losses(forward(model, task, batch, key), batch), task.loss_weights(batch)
+        model = skeleton.merge(gather_over_fsdp({**params, **frozen}, mesh))
+        model.set_attributes(remat=remat)
+        output = forward(model, task, batch, key, mesh, clips_per_pass)
+        losses, weights = task.losses(output, batch), task.loss_weights(batch)
         terms = {name: jnp.sum(losses[name] * weights[name]) / norms[name] for name in losses}
         return sum(terms.values(), jnp.zeros(())), terms
 
@@ -128,42 +155,94 @@ def make_train_step(
         first = jax.tree.unflatten(structure, [x[0] for x in folded])
         shapes = jax.eval_shape(grad_of_part, params, frozen, first, norms, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        # XLA optimises convolutions on CPU only outside of loops: unrolled, a ResNet-50 step takes a tenth.
-        unroll = num_accumulation_steps if jax.default_backend() == "cpu" else 1
         indices = jnp.arange(num_accumulation_steps)
-        (grads, terms), _ = jax.lax.scan(body, zeros, (indices, folded), unroll=unroll)
+        (grads, terms), _ = jax.lax.scan(body, zeros, (indices, folded), unroll=unrolls_loops(mesh))
         num_averaged = 1 if accumulation == "mean" else num_accumulation_steps
         return grads, {name: term / num_averaged for name, term in terms.items()}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, terms = accumulate(state.params, state.frozen, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": sum(terms.values(), jnp.zeros(())), "grad_norm": optax.tree.norm(grads)}
+        grads = constrain_state(grads, mesh)
+        grad_norm = optax.tree.norm(grads)
+        is_finite = jnp.isfinite(grad_norm)
+        metrics = {
+            "loss": sum(terms.values(), jnp.zeros(())),
+            "grad_norm": grad_norm,
+            "is_skipped": 1.0 - is_finite,
+        }
         if len(terms) > 1:
             metrics |= {f"loss/{name}": term for name, term in terms.items()}
-        next_state = TrainState(
-            params=params,  # type: ignore[arg-type]
-            frozen=state.frozen,
-            opt_state=opt_state,
-            step=state.step + 1,
-        )
-        return next_state, metrics
+        next_state = update_state(state, grads, optimizer, is_finite=is_finite, ema_decay=ema_decay)
+        return constrain_state(next_state, mesh), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(None, replicated(mesh)))
 
 
-def forward(model: ClipBert, task: Task, batch: Batch, key: jax.Array) -> ClipBertOutput:
+def update_state(
+    state: TrainState,
+    grads: Parameters,
+    optimizer: optax.GradientTransformation,
+    *,
+    is_finite: jax.typing.ArrayLike,
+    ema_decay: float,
+) -> TrainState:
+    """Return the state after a step: updated if the gradients are finite, and else one step older."""
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        grads, state.opt_state, state.params, is_finite=is_finite
+    )
+    moved = optax.apply_updates(state.params, updates)
+    params = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), moved, state.params)
+    ema = _moving_average(params, state, ema_decay, is_finite)
+    return dataclasses.replace(state, params=params, opt_state=opt_state, ema=ema, step=state.step + 1)
+
+
+def _moving_average(
+    params: Parameters, state: TrainState, decay: float, is_finite: jax.typing.ArrayLike
+) -> Parameters:
+    """Return the averages after an update from `state` to `params`; none without a decay.
+
+    At first the decay is smaller, so that averages forget where training began: (1 + step) / (10 + step) is
+    the warm-up of TensorFlow's `tf.train.ExponentialMovingAverage` with `num_updates`.
+    """
+    if not decay:
+        return {}
+    warm_up = (1 + state.step) / (10 + state.step)
+    step_size = jnp.where(is_finite, 1 - jnp.minimum(decay, warm_up), 0.0)
+    average: Any = optax.incremental_update(params, state.ema, step_size.astype(jnp.float32))
+    return average
+
+
+def forward(
+    model: ClipBert,
+    task: Task,
+    batch: Batch,
+    key: jax.Array,
+    mesh: Mesh | None = None,
+    clips_per_pass: int = 0,
+) -> ClipBertOutput:
     """Run the model as training does: with dropout, and on random visual tokens if the task wants it."""
     sampled_tokens = None
     if task.num_sampled_tokens:
         num_tokens = math.prod(grid_size(model.config.pixel_encoder, *batch.frames.shape[3:5]))
         sample_key = jax.random.fold_in(key, _TOKEN_SAMPLE)
         sampled_tokens = draw_token_sample(sample_key, num_tokens, task.num_sampled_tokens)
-    return model(
-        batch.frames, batch.text_ids, batch.text_mask, dropout_key=key, sampled_tokens=sampled_tokens
-    )
+
+    def score(frames: jax.Array, key: jax.Array) -> ClipBertOutput:
+        visual_tokens = model.encode_video(frames, dropout_key=key, sampled_tokens=sampled_tokens)
+        inputs = visual_tokens, batch.text_ids, batch.text_mask
+        return model.score_texts(*(share_videos(inputs, mesh) if mesh else inputs), dropout_key=key)
+
+    is_unrolled = mesh is not None and unrolls_loops(mesh)
+    return score_in_passes(score, jnp.asarray(batch.frames), key, clips_per_pass, is_unrolled=is_unrolled)
+
+
+def unrolls_loops(mesh: Mesh) -> bool:
+    """Return whether loops of the step are written out.
+
+    XLA optimises convolutions on CPU only outside of loops: written out, a ResNet-50 step takes a tenth.
+    """
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 def _total_weights(task: Task, batch: Batch) -> Metrics:

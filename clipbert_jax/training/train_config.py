@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from clipbert_jax.models.remat import Remat
 from clipbert_jax.training.step import Accumulation
 
 
@@ -21,6 +22,15 @@ class TrainConfig:
     """Parts that a batch is processed in, to save memory."""
     accumulation: Accumulation = "mean"
     """`mean`: the parts are as the whole batch. `sum`: their gradients are added, as in the original."""
+    remat: Remat = "none"
+    """What the backward pass computes again to save memory: `full`, each residual block and each layer of the
+    fusion from its input; `dots`, of the fusion, all but products with weights. Changes rounding alone."""
+    clips_per_pass: int = 0
+    """Clips of each video that the model sees at once, to save memory: must divide data.num_clips; 0 for all.
+    The passes are computed twice, and draw dropout otherwise than one pass would."""
+    ema_decay: float = 0.0
+    """Of a moving average of the parameters, such as 0.999, which validation and evaluation use in their
+    place; 0 keeps none."""
     frozen_parts: tuple[str, ...] = ()
     """Beginnings of the names of parameters that are not trained, such as pixel_encoder/ text_encoder/."""
     seed: int = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from clipbert_jax.models.skeleton import Parameters
 
@@ -18,34 +20,82 @@ class ValidationResult:
     metrics: Mapping[str, float]
 
 
-Validate = Callable[[Parameters], ValidationResult]
+Validate = Callable[[Parameters, Callable[[], None]], ValidationResult]
+"""Takes all arrays of the model, each whole on every device, and what it calls after each batch; that may
+raise, to end the validation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValidationCourse:
-    """How validation went so far; stored with each checkpoint, so that a continued run decides alike."""
+    """How validation went so far."""
 
     best_step: int | None = None
     best_score: float | None = None
     num_since_best: int = 0
     """Validations after the best one."""
-    has_stopped: bool = False
-    """Whether the run has ended early."""
+    last_step: int | None = None
+    """Of the last validation."""
 
-    def after(self, step: int, score: float, *, patience: int) -> ValidationCourse:
+    def after(self, step: int, score: float) -> ValidationCourse:
         """Return the course after one more validation; of equal scores the earlier counts as the best.
 
         Args:
           step: of the validation.
           score: the higher, the better; NaN is never the best.
-          patience: validations without a new best after which to stop; 0 never stops.
         """
         if not math.isnan(score) and (self.best_score is None or score > self.best_score):
-            return ValidationCourse(best_step=step, best_score=score)
-        num_since_best = self.num_since_best + 1
-        return dataclasses.replace(
-            self, num_since_best=num_since_best, has_stopped=0 < patience <= num_since_best
-        )
+            return ValidationCourse(best_step=step, best_score=score, last_step=step)
+        return dataclasses.replace(self, num_since_best=self.num_since_best + 1, last_step=step)
+
+    def has_stopped(self, patience: int) -> bool:
+        """Return whether there were so many validations without a new best; with 0 there never are."""
+        return 0 < patience <= self.num_since_best
+
+
+class ValidationLog:
+    """Scores on disk, a JSON line each; apart from checkpoints, which are saved before they are validated.
+
+    A run that goes on from a step reads what was found up to there, and so decides as an unbroken run does.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._path = workdir / "validations.jsonl"
+
+    def course(self, last_step: int) -> ValidationCourse:
+        """Return the course up to a step."""
+        course = ValidationCourse()
+        for step, score in self._scores():
+            if step <= last_step:
+                course = course.after(step, score)
+        return course
+
+    def drop_after(self, last_step: int) -> None:
+        """Forget validations after a step: those will be done again."""
+        kept = [self._line(step, score) for step, score in self._scores() if step <= last_step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(self._path)
+
+    def add(self, step: int, score: float) -> None:
+        """Note a validation."""
+        with self._path.open("a") as file:
+            file.write(self._line(step, score))
+
+    def _scores(self) -> list[tuple[int, float]]:
+        """Return steps and scores; a last line cut off by a kill is left out."""
+        scores = []
+        for line in self._path.read_text().splitlines() if self._path.exists() else []:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            score = record["score"]
+            scores.append((record["step"], math.nan if score is None else score))
+        return scores
+
+    @staticmethod
+    def _line(step: int, score: float) -> str:
+        return json.dumps({"step": step, "score": None if math.isnan(score) else score}) + "\n"
 
 
 def validation_steps(num_steps: int, num_validations: int) -> frozenset[int]:

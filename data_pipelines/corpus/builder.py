@@ -14,8 +14,10 @@ needed. A data directory:
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
+from google.protobuf.json_format import ParseError
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
 from tensorflow_datasets.proto import tf_example_pb2
@@ -33,7 +36,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.ingest import Entry
 from data_pipelines.corpus.storage import Original, StoredVideo, store
-from data_pipelines.video import FrameIndex, Health, Video
+from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
 
 FORMAT_VERSION = "2.0.0"
 _SPLIT = "videos"
@@ -194,6 +197,7 @@ class Corpus:
         self.ids = ids
         self._row_of = {video_id: row for row, video_id in enumerate(ids)}
         self._source: Any = None
+        self._shards = _Shards((), ())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -208,19 +212,60 @@ class Corpus:
         """Return a video.
 
         Raises:
-          UserError: the corpus has no such video.
+          UserError: the corpus has no such video, or its descriptions are damaged.
+          UnreadableVideo: the file that holds it is damaged.
         """
         if video_id not in self._row_of:
             raise UserError(
                 f"no video {video_id!r} in {self.data_dir}; its video_ids.json lists those it has"
             )
-        if self._source is None:  # opened where it is used: in the worker process
-            builder = tfds.builder_from_directory(_dataset_dir(self.data_dir))
-            self._source = builder.as_data_source(
-                split=_SPLIT,  # pyright: ignore[reportCallIssue]
-                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-            )
-        return _decode(video_id, self._source[self._row_of[video_id]])
+        if self._source is None:  # where it is used: in the worker process
+            self._source, self._shards = _open_source(self.data_dir, len(self.ids))
+        row = self._row_of[video_id]
+        try:
+            record = self._source[row]
+        except (RuntimeError, OSError) as error:  # ArrayRecord's own are RuntimeErrors
+            raise UnreadableVideo(video_id, self._shards.explain(row, error)) from error
+        return _decode(video_id, record)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shards:
+    """The files of a dataset, and how many records they have together with those before."""
+
+    paths: tuple[str, ...]
+    ends: tuple[int, ...]
+
+    def explain(self, row: int, error: Exception) -> str:
+        path = self.paths[bisect.bisect_right(self.ends, row)]
+        reason = str(error).strip().partition("\n")[0]
+        return (
+            f"its record is not to be had from {path} ({reason}); restore that file or prepare the data again"
+        )
+
+
+def _open_source(data_dir: Path, num_videos: int) -> tuple[Any, _Shards]:
+    """Return the records by number, and which file has which."""
+    folder = _dataset_dir(data_dir)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        split = builder.info.splits[_SPLIT]
+        source = builder.as_data_source(
+            split=_SPLIT,  # pyright: ignore[reportCallIssue]
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+        )
+    except (OSError, ValueError, KeyError, ParseError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"the descriptions of the videos in {folder} cannot be read ({reason}); prepare the data again"
+        ) from error
+    ends = tuple(itertools.accumulate(split.shard_lengths))
+    if ends[-1:] != (num_videos,):
+        raise UserError(
+            f"{data_dir / 'video_ids.json'} names {num_videos} videos, and {folder} has {sum(ends[-1:])}; "
+            "prepare the data again"
+        )
+    return source, _Shards(tuple(map(os.fspath, split.filepaths)), ends)
 
 
 def _decode(video_id: str, record: bytes) -> Video:
@@ -269,7 +314,11 @@ def open_corpus(data_dir: str | Path) -> Corpus:
         )
     if not _dataset_dir(data_dir).is_dir():
         raise UserError(f"{data_dir} was made by another version; prepare it again with `clipbert prepare`")
-    return Corpus(data_dir, tuple(json.loads(ids_path.read_text(encoding="utf-8"))))
+    try:
+        ids = json.loads(ids_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{ids_path} is no JSON ({error}); prepare the data again") from error
+    return Corpus(data_dir, tuple(ids))
 
 
 def _dataset_dir(data_dir: Path) -> Path:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from data_pipelines.decode import read_frames
 from data_pipelines.jpeg_frames import is_jpeg_frames
 from data_pipelines.probe import examine
 from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
+
+if TYPE_CHECKING:
+    from data_pipelines.corpus.builder import Corpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,26 +100,46 @@ def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Finding
     with Isolated(num_workers) as isolated:
         for result in isolated.map(_examine_file, items, timeout_seconds=_time_limit):
             name = next(names)
-            yield _failed(name, source.size(name), result) if isinstance(result, Failure) else result
+            yield _failed(name, source.size(name), result.reason) if isinstance(result, Failure) else result
 
 
-def examine_records(videos: Iterable[Video], *, num_workers: int) -> Iterator[Finding]:
-    """Yield whether each stored video still decodes and agrees with its stored index."""
-    sizes: dict[str, int] = {}
+def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Finding]:
+    """Yield what became of each stored video; those whose file is damaged are unreadable."""
+    return examine_records((_read(corpus, video_id) for video_id in corpus.ids), num_workers=num_workers)
 
-    def noted() -> Iterator[Video]:
+
+def _read(corpus: Corpus, video_id: str) -> Video | UnreadableVideo:
+    try:
+        return corpus.read(video_id)
+    except UnreadableVideo as error:
+        return error
+
+
+def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: int) -> Iterator[Finding]:
+    """Yield whether each stored video still decodes and agrees with its stored index.
+
+    An error stands for a video that could not be read.
+    """
+    sizes: list[tuple[str, int]] = []
+
+    def noted() -> Iterator[Video | UnreadableVideo]:
         for video in videos:
-            sizes[video.video_id] = len(video.data)
+            sizes.append(_name_and_size(video))
             yield video
 
     with Isolated(num_workers) as isolated:
         results = isolated.map(
-            examine_record, noted(), timeout_seconds=lambda video: time_limit_seconds(len(video.data))
+            examine_record,
+            noted(),
+            timeout_seconds=lambda video: time_limit_seconds(_name_and_size(video)[1]),
         )
         for result in results:
-            name = next(iter(sizes))
-            yield _failed(name, sizes[name], result) if isinstance(result, Failure) else result
-            del sizes[name]
+            name, num_bytes = sizes.pop(0)
+            yield _failed(name, num_bytes, result.reason) if isinstance(result, Failure) else result
+
+
+def _name_and_size(video: Video | UnreadableVideo) -> tuple[str, int]:
+    return (video.path, 0) if isinstance(video, UnreadableVideo) else (video.video_id, len(video.data))
 
 
 def _time_limit(item: tuple[VideoSource, str]) -> float:
@@ -136,8 +159,10 @@ def _examine_file(item: tuple[VideoSource, str]) -> Finding:
     return _finding(name, len(data), examination.health, examination.index, seconds)
 
 
-def examine_record(video: Video) -> Finding:
+def examine_record(video: Video | UnreadableVideo) -> Finding:
     """Decode a stored video again; differences to its stored index make it `damaged`."""
+    if isinstance(video, UnreadableVideo):
+        return _failed(video.path, 0, video.reason)
     begin = time.perf_counter()
     if is_jpeg_frames(video.data):
         problem = _undecodable(video)
@@ -187,8 +212,8 @@ def _finding(name: str, num_bytes: int, health: Health, index: FrameIndex | None
     )
 
 
-def _failed(name: str, num_bytes: int, failure: Failure) -> Finding:
-    return Finding(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=failure.reason))
+def _failed(name: str, num_bytes: int, reason: str) -> Finding:
+    return Finding(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=reason))
 
 
 def printable(text: str) -> str:

@@ -57,7 +57,7 @@ def make_evaluator(
         )
     records: list[Any] = read_records(data_dir, kind, split)
     if not records:
-        raise UserError(f"{records_path(data_dir, kind, split)} is empty: choose another --split")
+        raise UserError(f"{records_path(data_dir, kind, split)} is empty: there is nothing to score")
     match name:
         case "retrieval":
             return RetrievalEvaluator(task, records, options)

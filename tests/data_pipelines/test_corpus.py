@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -11,9 +13,17 @@ from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path
 from data_pipelines.corpus import embedded
-from data_pipelines.corpus.builder import open_corpus, write_videos
+from data_pipelines.corpus.builder import (
+    RecordEncoder,
+    open_corpus,
+    shard_path,
+    write_metadata,
+    write_shard,
+    write_videos,
+)
 from data_pipelines.corpus.embedded import prepare_embedded
-from data_pipelines.corpus.ingest import new_data_dir
+from data_pipelines.corpus.ingest import Entry, new_data_dir
+from data_pipelines.corpus.storage import Original, store
 from data_pipelines.probe import probe
 from data_pipelines.video import FrameIndex, Health, Video
 
@@ -69,6 +79,45 @@ def test_missing_data_are_named_with_the_remedy(data_dir, tmp_path):
         open_corpus(data_dir).read("nobody")
     with pytest.raises(UserError, match=r"no captions for split 'training': .*training.jsonl does not exist"):
         read_records(data_dir, Caption, "training")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("*.array_record*", "", r"cannot read the video train_00000: .*\.array_record-00000-of-00001 \("),
+        ("*.array_record*", None, "train_00000: .*open.. failed: No such file"),
+        ("features.json", "{", r"descriptions of the videos in .*2\.0\.0 cannot be read"),
+        ("dataset_info.json", "{", "descriptions of the videos in .* cannot be read"),
+        ("dataset_info.json", None, "descriptions of the videos in .* cannot be read"),
+        ("video_ids.json", "[", r"video_ids.json is no JSON .*; prepare the data again"),
+        ("video_ids.json", '["train_00000"]', "names 1 videos, and .* has 27"),
+    ],
+)
+def test_damaged_files_are_named(file, text, message, data_dir, tmp_path):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = folder.rglob(file)
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_corpus(folder).read("train_00000")
+
+
+def test_of_several_files_the_damaged_one_is_named(data_dir, tmp_path):
+    video, ids = open_corpus(data_dir).read("test_00000"), ["a", "b", "c"]
+    encoder = RecordEncoder(tmp_path)
+    records = []
+    for video_id in ids:
+        stored = store(dataclasses.replace(video, video_id=video_id), Original())
+        records.append(encoder.encode(Entry(video=stored, source_name=video_id, source_sha256="")))
+    paths = [shard_path(tmp_path, place, 2) for place in range(2)]
+    paths[0].parent.mkdir(parents=True)
+    for path, part in zip(paths, (records[:2], records[2:]), strict=True):
+        write_shard(path, part)
+    write_metadata(tmp_path, ids, [2, 1], sum(map(len, records)))
+    paths[1].write_bytes(b"")
+    corpus = open_corpus(tmp_path)
+    assert [corpus.read(video_id).data for video_id in "ab"] == [video.data] * 2
+    with pytest.raises(UserError, match=r"read the video c: .*-00001-of-00002 .*; restore that file"):
+        corpus.read("c")
 
 
 @pytest.mark.parametrize(

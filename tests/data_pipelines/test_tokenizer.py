@@ -52,6 +52,16 @@ def test_texts_that_lose_their_end_are_counted(vocab_path):
     assert tokenizer.note_on_length([], 6) is None
 
 
+def test_words_that_can_only_be_spelt_are_unknown(vocab_path):
+    tokenizer = load_tokenizer(vocab_path)
+    assert tokenizer.unknown_words(["a Giraffe, a star", "a giraffe and 学 x"]) == [
+        "Giraffe",
+        "giraffe",
+        "学",
+    ]
+    assert tokenizer.unknown_words(TEXTS) == []
+
+
 def test_ids_equal_those_of_transformers(vocab_path):
     from transformers import BertTokenizerFast
 

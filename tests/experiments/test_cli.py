@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,8 @@ from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded import prepare_embedded
 from experiments import runs
 from experiments.cli import main
+from experiments.configs import EXPERIMENTS
+from experiments.starts import read_starts
 
 from .conftest import OF_IMAGES, SMALL, fails
 
@@ -58,9 +61,20 @@ def test_prediction_names_the_clip(run_dir, video, capsys):
     assert f"{said['texts'][0]['text']}" in capsys.readouterr().out
 
 
-def test_a_misspelt_field_is_refused_with_a_suggestion(tmp_path, capsys):
-    arguments = ["train", "demo/retrieval", "--workdir", tmp_path / "x", "--train.num-step", "3"]
-    assert "--train.num-steps" in fails(arguments, capsys)
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("--train.num-step", "--train.num-steps"),
+        ("--num-steps", "--train.num-steps"),
+        ("--data.clips", "--data.num-clips"),
+        ("--learning-rate", "--optimizer.transformer-learning-rate"),
+        ("--profil", "--profile"),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_a_suggestion(misspelt, meant, tmp_path, capsys):
+    said = fails(["train", "demo/retrieval", "--workdir", tmp_path / "x", misspelt, "3"], capsys)
+    assert re.search(rf"Perhaps you meant:.*{meant}\b", said, re.DOTALL)
+    assert "tgif" not in said, "other experiments have nothing to do with it"
     assert not (tmp_path / "x").exists()
 
 
@@ -87,6 +101,9 @@ def test_a_misspelt_experiment_is_refused_with_a_suggestion(tmp_path, capsys):
         (["--train.num-validations", "-1"], "--train.num-validations must be at least 0"),
         (["--train.num-validation-clips", "0"], "--train.num-validation-clips must be at least 1"),
         (["--train.early-stop-validations", "2"], "give --train.num-validations too"),
+        (["--train.clips-per-pass", "-1"], "--train.clips-per-pass must be at least 0"),
+        (["--train.clips-per-pass", "3"], "--train.clips-per-pass 3 must divide --data.num-clips 4"),
+        (["--train.ema-decay", "1"], "--train.ema-decay must be at least 0 and below 1, not 1"),
         (["--data.num-workers", "-1"], "--data.num-workers must be at least 0"),
         (["--model.fusion.num-heads", "0"], "the model cannot be built"),
         (["--data.fps", "0"], "--data.fps must be above 0"),
@@ -175,6 +192,10 @@ def test_an_interrupted_run_is_saved_and_goes_on(data_dir, tmp_path):
         stopped = re.search(r"stopped at step (\d+) of 10000 and saved", rest)
         assert (tmp_path / "run" / "checkpoints" / stopped[1]).is_dir()
         assert any(line.startswith(beginning) for line in lines)
+    starts = read_starts(tmp_path / "run")
+    assert [start["how"] for start in starts] == ["stopped", "stopped"]
+    assert all("train demo/retrieval" in start["command"] for start in starts)
+    assert all(start["num_processes"] == 1 and start["date"] <= start["ended"] for start in starts)
 
 
 def test_help_is_for_users(capsys):
@@ -182,6 +203,59 @@ def test_help_is_for_users(capsys):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         assert "type: ignore" not in capsys.readouterr().out
+
+
+def test_help_of_an_experiment_is_in_groups_one_below_the_other(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["train", "--workdir", "demo/count", "demo/retrieval", "--help"])
+    said = capsys.readouterr().out
+    assert os.environ["COLUMNS"] == "200"
+    assert said.startswith("usage: clipbert train demo/retrieval ")
+    assert said.split("\n\n")[1] == "Text-to-video retrieval on the embedded corpus, from nothing."
+    titles = re.findall(r"^[╭─ ]*([a-z.-]+) options[ ─╮]*$", said, re.MULTILINE)
+    expected = ["model", "model.pixel-encoder", "model.fusion", "task", "data", "optimizer", "train"]
+    assert titles[: len(expected)] == expected
+    assert {"init", "logging", "profile"} < set(titles)
+
+
+def test_help_without_an_experiment_lists_them_all(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in EXPERIMENTS)
+
+
+def test_a_trace_is_taken_on_request(data_dir, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ["train", "demo/retrieval", "--data-dir", str(data_dir), "--workdir", str(run), *SMALL]
+    assert "from 1 on" in fails([*arguments, "--profile.num-steps", "0"], capsys)
+    main([*arguments, "--profile.first-step", "2", "--profile.num-steps", "1"])
+    assert list(run.glob("profile/plugins/profile/*/*.xplane.pb"))
+    assert f"profile of steps 2 to 2 in {run / 'profile'}" in capsys.readouterr().out
+    assert "profile" not in (run / "config.json").read_text()
+
+
+def test_weights_and_biases_is_an_extra_that_a_run_may_take_up_later(
+    run_dir, data_dir, tmp_path, capsys, monkeypatch
+):
+    wandb = ["--logging.wandb", "videos"]
+    arguments = [
+        "train",
+        "demo/retrieval",
+        "--data-dir",
+        str(data_dir),
+        "--train.num-validations",
+        "1",
+        *SMALL,
+    ]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    said = fails([*arguments, *wandb, "--workdir", str(tmp_path / "x")], capsys)
+    assert "pip install 'clipbert_jax[wandb]'" in said
+    assert not (tmp_path / "x").exists()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=None))
+    main([*arguments, *wandb, "--workdir", str(run_dir)])
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_preparing_shows_how_far_it_is(tmp_path, capsys):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -87,10 +89,37 @@ def test_a_prepared_corpus_is_examined_again(corpus: Path, capsys: pytest.Captur
     assert "8 examined: 8 ok" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["missing"], ["."], [".", "--out", "missing/table.tsv"]])
+def test_videos_of_a_damaged_data_directory_are_unreadable(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(corpus, tmp_path / "data")
+    (path,) = folder.rglob("*.array_record*")
+    os.truncate(path, 5000)
+    assert exit_code(str(folder)) == 1
+    output = capsys.readouterr().out
+    assert "8 examined: 0 ok, 0 damaged, 8 unreadable\n" in output
+    assert f"  unreadable: test_00002: its record is not to be had from {path} (" in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing"],
+        ["empty"],
+        ["empty", "--out", "missing/table.tsv"],
+        ["in/a.mp4", "--out", "a.csv"],
+        ["in/a.mp4", "--out", "in/folder.tsv"],
+    ],
+)
 def test_mistakes_give_exit_code_2(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"not examined")
+    (tmp_path / "in" / "folder.tsv").mkdir()
     assert exit_code(*arguments) == 2
-    assert capsys.readouterr().err.startswith("clipbert: ")
+    said = capsys.readouterr()
+    assert said.err.startswith("clipbert: ")
+    assert not said.out

@@ -1,15 +1,17 @@
 """Evaluation of each task's demo, end to end, and as other tasks."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from clipbert_jax.training.metrics_writer import read_metrics
-from data_pipelines.annotations.records import SoftQuestion
+from data_pipelines.annotations.records import Caption, SoftQuestion
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
+from experiments import evaluate as evaluate_module
 from experiments.cli import main
 
 from .conftest import TASKS, fails
@@ -138,3 +140,58 @@ def test_withheld_answers_leave_a_submission(run_of, images_dir, tmp_path, capsy
     assert results["metrics"] == results["intervals"] == {"1": {}}
     submission = json.loads((tmp_path / "submission-test-1-clips.json").read_text())
     assert [answer["question_id"] for answer in submission] == [line["id"] for line in lines]
+
+
+@pytest.fixture
+def nothing_is_scored(monkeypatch):
+    monkeypatch.setattr(evaluate_module, "score_split", lambda *args, **options: pytest.fail("it was scored"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "FILE/results"], "FILE/results cannot be written: FILE is no directory"),
+        (["--data-dir", "nothere"], "no data directory nothere; make one with `clipbert prepare`"),
+        (["--num-clips", 8, 100_000], "--num-clips takes a number from 1 to 64, not 100000"),
+        (["--num-workers", -1], "--num-workers takes a number from 0 on, not -1"),
+    ],
+)
+def test_mistakes_are_said_before_scoring(options, message, run_dir, tmp_path, nothing_is_scored, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    options = [str(option).replace("FILE", str(file)) for option in options]
+    assert message.replace("FILE", str(file)) in fails(["evaluate", run_dir, *options], capsys)
+
+
+def test_a_damaged_data_directory_is_said_in_a_sentence(run_dir, data_dir, tmp_path, capsys):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = folder.rglob("*.array_record*")
+    os.truncate(path, 5000)
+    said = fails(["evaluate", run_dir, "--data-dir", folder, "--out", tmp_path / "out"], capsys)
+    assert f"its record is not to be had from {path} (" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_on_what_was_trained_on_says_so(run_dir, data_dir, tmp_path, capsys):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    path = records_path(folder, Caption, "test")
+    shutil.copy(path.with_name("train.jsonl"), path)
+    evaluate(run_dir, "--num-clips", 1, "--data-dir", folder, "--out", tmp_path)
+    assert f"{path} is the same as train.jsonl" in capsys.readouterr().out
+    evaluate(run_dir, "--num-clips", 1, "--out", tmp_path / "other")
+    assert "is the same as" not in capsys.readouterr().out
+
+
+def test_predict_says_what_it_does_not_read(run_dir, data_dir, tmp_path, capsys):
+    video = tmp_path / "video.mp4"
+    video.write_bytes(open_corpus(data_dir).read("test_00000").data)
+    command = ["predict", str(run_dir), str(video), "--num-clips", "1", "--json", "--texts", "a ball"]
+    main(command)
+    assert capsys.readouterr().err == ""
+    long = "a ball " * 12
+    main([*command, long, "a giraffe"])
+    said = capsys.readouterr()
+    assert f"the model reads 12 tokens, and not the end of: {long}\n" in said.err
+    assert "the model has never seen: giraffe\n" in said.err
+    assert len(json.loads(said.out)["texts"]) == 3
+    assert "--num-clips takes a number from 1 to 64, not 65" in fails([*command, "--num-clips", 65], capsys)

@@ -89,6 +89,7 @@ def test_picture_grows_with_the_clips(video, tmp_path, num_clips, num_frames):
         (["VIDEO", "--seed", "-1"], "--seed takes a number from 0 on, not -1"),
         (["VIDEO", "--out", "a.txt"], "--out a.txt must end in .png, .svg or .pdf"),
         (["VIDEO", "--out", "/no/where/a.png"], "there is no directory /no/where"),
+        (["VIDEO", "--out", "/proc/a.png"], "--out /proc/a.png cannot be written"),
         (["BROKEN"], "cannot read the video"),
     ],
 )

@@ -105,4 +105,19 @@ def test_too_many_missing_videos_give_exit_code_1(lsmdc, tmp_path, video, capsys
     said = capsys.readouterr().out
     assert "2 videos are missing" in said
     assert "50.0% of the videos are missing or unreadable, more than --max-bad-share 1.0%" in said
+    assert f"{tmp_path / 'data'} is complete without them and may be used as it is" in said
     main([*lsmdc, "--allow-partial", "--overwrite", "--max-bad-share", "0.6"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--max-bad-share", "-1"), "--max-bad-share takes a number from 0 to 1, not -1"),
+        (("--num-workers", "-1"), "--num-workers takes a number from 0 on, not -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option, message, lsmdc, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*lsmdc, *option])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err

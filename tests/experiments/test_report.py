@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments.report import Query, write_report
+from experiments.reports.demo_report import Query, write_report
 
 RECALLS = {
     "1": {"r1": 12.3, "r5": 23.4, "r10": 34.5, "median_rank": 21.5},

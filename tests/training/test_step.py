@@ -1,13 +1,17 @@
 """The train step: the same on any number of devices, in any number of parts, from any start."""
 
 import dataclasses
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
@@ -101,3 +105,59 @@ def test_dropout_depends_on_seed_and_step_alone():
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="multiple of 8"):
         put_batch(make_batch(0, num_videos=6), make_mesh(jax.devices()[:8]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Breaking(Retrieval):
+    """Retrieval whose loss breaks at a batch without a first text."""
+
+    factor: float
+
+    def losses(self, output, batch):
+        is_good = jnp.asarray(batch.text_valid)[0, 0]
+        return {
+            name: x * jnp.where(is_good, 1.0, self.factor)
+            for name, x in super().losses(output, batch).items()
+        }
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_step_without_a_finite_gradient_changes_nothing(batches, factor):
+    valid = np.array(batches[1].text_valid)
+    valid[0, 0] = False
+    history = [batches[0], dataclasses.replace(batches[1], text_valid=valid), batches[2]]
+    mesh = make_mesh(jax.devices()[:1])
+    task = Breaking(num_negatives=2, factor=factor)
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, schedule="constant"), num_steps=4)
+
+    def start():
+        model = ClipBert(small_config(), task.head, rngs=nnx.Rngs(0))
+        return make_train_state(model, optimizer, mesh, has_ema=True)
+
+    skeleton, state = start()
+    step = make_train_step(skeleton, task, optimizer, mesh, seed=0, ema_decay=0.05)
+    states, skipped = [], []
+    for batch in history:
+        state, metrics = step(state, put_batch(batch, mesh))
+        states.append(jax.device_get(state))
+        skipped.append(float(metrics["is_skipped"]))
+    assert skipped == [0, 1, 0]
+    before, after, end = states
+    jax.tree.map(np.testing.assert_array_equal, (after.params, after.ema), (before.params, before.ema))
+    for name in ("mu", "nu"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            optax.tree.get(after.opt_state, name),
+            optax.tree.get(before.opt_state, name),
+        )
+
+    # What comes after is as if the step had not been there, but for the learning rate, here a constant.
+    _, state = start()
+    for batch in (history[0], history[2]):
+        state, _ = step(state, put_batch(batch, mesh))
+    jax.tree.map(
+        np.testing.assert_array_equal, (end.params, end.ema), jax.device_get((state.params, state.ema))
+    )
+    assert int(end.step) == 3
+    counts = [int(count) for _, count in optax.tree.get_all_with_path(end.opt_state, "count")]
+    assert sorted(counts) == [2, 3, 3, 3], "updates in the moments, and steps of three schedules"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import jax
@@ -12,11 +14,17 @@ from flax import nnx
 from clipbert_jax.errors import UserError
 from clipbert_jax.training import loop, reporter
 from clipbert_jax.training.checkpoint import SavedCheckpoint, has_checkpoint
+from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
-from clipbert_jax.training.validation import ValidationCourse, ValidationResult, validation_steps
+from clipbert_jax.training.validation import (
+    ValidationCourse,
+    ValidationLog,
+    ValidationResult,
+    validation_steps,
+)
 
 from .conftest import TASK, make_batch
 
@@ -36,30 +44,46 @@ def test_validations_are_spread_over_the_steps_and_include_the_last(num_steps, n
     assert validation_steps(num_steps, num_validations) == expected
 
 
-def course_of(*scores: float, patience: int = 0) -> ValidationCourse:
+def course_of(*scores: float) -> ValidationCourse:
     course = ValidationCourse()
     for step, score in enumerate(scores, start=1):
-        course = course.after(step, score, patience=patience)
+        course = course.after(step, score)
     return course
 
 
 def test_the_best_is_the_first_of_the_highest_scores():
-    assert course_of(1.0, 3.0, 2.0, 3.0) == ValidationCourse(best_step=2, best_score=3.0, num_since_best=2)
-    assert course_of(-3.0, -1.0) == ValidationCourse(best_step=2, best_score=-1.0)
+    assert course_of(1.0, 3.0, 2.0, 3.0) == ValidationCourse(
+        best_step=2, best_score=3.0, num_since_best=2, last_step=4
+    )
+    assert course_of(-3.0, -1.0) == ValidationCourse(best_step=2, best_score=-1.0, last_step=2)
 
 
 def test_a_score_that_is_not_a_number_is_never_the_best():
     assert course_of(math.nan, 0.0, math.nan) == ValidationCourse(
-        best_step=2, best_score=0.0, num_since_best=1
+        best_step=2, best_score=0.0, num_since_best=1, last_step=3
     )
-    assert course_of(math.nan) == ValidationCourse(num_since_best=1)
+    assert course_of(math.nan) == ValidationCourse(num_since_best=1, last_step=1)
 
 
 def test_patience_counts_validations_since_the_best():
-    assert not course_of(2.0, 1.0, 3.0, 1.0, patience=2).has_stopped
-    assert course_of(2.0, 1.0, 2.0, patience=2).has_stopped
-    assert course_of(math.nan, math.nan, patience=2).has_stopped
-    assert not course_of(2.0, *[1.0] * 50, patience=0).has_stopped
+    assert not course_of(2.0, 1.0, 3.0, 1.0).has_stopped(2)
+    assert course_of(2.0, 1.0, 2.0).has_stopped(2)
+    assert course_of(math.nan, math.nan).has_stopped(2)
+    assert not course_of(2.0, *[1.0] * 50).has_stopped(0)
+
+
+def test_the_log_survives_a_kill_and_forgets_what_is_done_again(tmp_path):
+    log = ValidationLog(tmp_path)
+    assert log.course(100) == ValidationCourse()
+    for step, score in ((2, 1.0), (4, math.nan), (6, 3.0)):
+        log.add(step, score)
+    with (tmp_path / "validations.jsonl").open("a") as file:
+        file.write('{"step": 8, "sc')
+    assert log.course(8) == ValidationCourse(best_step=6, best_score=3.0, last_step=6)
+    assert log.course(5) == ValidationCourse(best_step=2, best_score=1.0, num_since_best=1, last_step=4)
+    log.drop_after(4)
+    log.add(6, 0.5)
+    assert log.course(8) == ValidationCourse(best_step=2, best_score=1.0, num_since_best=2, last_step=6)
 
 
 class Batches:
@@ -105,13 +129,16 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
 
-    def run(scores, *, num_batches=100, **options):
+    def run(scores, *, num_batches=100, stop_in_validation_of=0, **options):
         """Train 12 steps with validations after 2, 4 ..., whose scores are given by step."""
         validated = []
 
-        def validate(parameters):
+        def validate(parameters, after_batch):
             step = int(parameters["weight"])
             validated.append(step)
+            if step == stop_in_validation_of:
+                os.kill(os.getpid(), signal.SIGTERM)
+            after_batch()
             clock.now += 50.0
             return ValidationResult(score=scores[step], metrics={"r1": scores[step]})
 
@@ -196,6 +223,20 @@ def test_a_continued_run_validates_as_if_it_had_never_been_killed(run, tmp_path,
     assert validated == list(range(last + 2, 13, 2))
     assert saved(tmp_path) == [4, 12]
     assert SavedCheckpoint(tmp_path).step == 4
+
+
+@pytest.mark.parametrize("step", [6, 12])
+def test_a_validation_that_a_stop_kept_from_ending_is_done_when_the_run_goes_on(run, tmp_path, step):
+    scores = {**SCORES, step: 9.0}
+    with pytest.raises(SystemExit) as stopped:
+        run(scores, stop_in_validation_of=step)
+    assert stopped.value.code == CONTINUE_EXIT_CODE
+    assert max(saved(tmp_path)) == step, "the step is not lost"
+    said, validated = run(scores)
+    assert validated == list(range(step, 13, 2))
+    assert f"done: checkpoint 12, the best on validation is {step}" in said
+    assert SavedCheckpoint(tmp_path).step == step
+    assert run(scores) == (f"{tmp_path} has all 12 steps; nothing to do", [])
 
 
 def test_patience_is_not_renewed_by_a_kill(run, tmp_path):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from benchmarks.compiled_program import summarise
+from clipbert_jax.costs.compiled_program import summarise
 
 PROGRAM = """\
 HloModule jit_step, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}

@@ -1,0 +1,153 @@
+"""The train step as a program to compile, without data, weights or even its devices.
+
+Beside the path of a batch. A `TrainSetting` is all that decides the program. It holds nothing but settings,
+and can be sent to a process of another environment. `memory.py` estimates what its program needs,
+`compile_for.py` compiles it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.costs.sizes import BatchShape
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.lowering import Lowering
+from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.pretraining import Pretraining
+from clipbert_jax.tasks.task import Losses, Task
+from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from clipbert_jax.training.sharding import MeshConfig, batch_sharding, state_shardings
+from clipbert_jax.training.step import TrainState, TrainStep, forward, make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
+
+Tree = TypeVar("Tree")
+
+_NUM_STEPS = 1000  # of a schedule, where epochs decide; no operation depends on it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSetting:
+    """What decides the program of a train step."""
+
+    model: ClipBertConfig
+    task: Task
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: MeshConfig = MeshConfig()
+    shape: BatchShape
+    """Of the batch of one update, over all devices."""
+
+    def with_batch_size(self, num_videos: int) -> TrainSetting:
+        """Return the setting with another batch."""
+        train = dataclasses.replace(self.train, batch_size=num_videos)
+        return dataclasses.replace(
+            self, train=train, shape=dataclasses.replace(self.shape, num_videos=num_videos)
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A jitted function and descriptions of its arguments."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    """Shapes, data types and shardings."""
+
+    def lower(self) -> jax.stages.Lowered:
+        """Trace and lower it, from the descriptions alone."""
+        return self.function.lower(*self.arguments)
+
+
+def train_functions(
+    setting: TrainSetting, mesh: Mesh, lowering: Lowering
+) -> tuple[Callable[[], TrainState], TrainStep]:
+    """Return a function that makes the first state, and the jitted train step."""
+    train = setting.train
+    optimizer = make_optimizer(setting.optimizer, num_steps=train.num_steps or _NUM_STEPS)
+
+    def make_state() -> TrainState:
+        model, has_ema = _make_model(setting, lowering), train.ema_decay > 0
+        return make_train_state(model, optimizer, mesh, frozen_parts=train.frozen_parts, has_ema=has_ema)[1]
+
+    step = make_train_step(
+        split_model(nnx.eval_shape(lambda: _make_model(setting, lowering)))[0],
+        setting.task,
+        optimizer,
+        mesh,
+        seed=0,
+        num_accumulation_steps=train.num_accumulation_steps,
+        accumulation=train.accumulation,
+        remat=train.remat,
+        clips_per_pass=train.clips_per_pass,
+        ema_decay=train.ema_decay,
+    )
+    return make_state, step
+
+
+def train_program(setting: TrainSetting, mesh: Mesh, lowering: Lowering) -> Program:
+    """Return the train step for a mesh, whose devices need not be there."""
+    make_state, step = train_functions(setting, mesh, lowering)
+    state = placed(jax.eval_shape(make_state), mesh)
+    return Program(function=step, arguments=(state, describe_batch(setting, mesh)))
+
+
+def forward_program(setting: TrainSetting, mesh: Mesh, lowering: Lowering) -> Program:
+    """Return the first half of the step: from frames and texts to the losses, with dropout."""
+    task = setting.task
+    skeleton, trained, frozen = split_model(nnx.eval_shape(lambda: _make_model(setting, lowering)))
+
+    @jax.jit
+    def losses(arrays: Parameters, batch: Batch) -> Losses:
+        return task.losses(forward(skeleton.merge(arrays), task, batch, jax.random.key(0), mesh), batch)
+
+    arrays = placed({**trained, **frozen}, mesh)
+    return Program(function=losses, arguments=(arrays, describe_batch(setting, mesh)))
+
+
+def describe_batch(setting: TrainSetting, mesh: Mesh | None = None) -> Batch:
+    """Return the batch of a setting, on a mesh if there is one, with shapes in the place of arrays."""
+    task, shape = setting.task, setting.shape
+    b, n, length = shape.num_videos, shape.num_texts, shape.text_length
+    sharding = batch_sharding(mesh) if mesh else None
+
+    def array(dtype: Any, *sides: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
+
+    labels = array(jnp.int32, b, n)
+    if isinstance(task, MultipleChoiceQA):
+        labels = array(jnp.int32, b)
+    elif isinstance(task, ImageQA):
+        labels = array(jnp.float32, b, n, task.num_answers)
+    return Batch(
+        frames=array(jnp.uint8, b, shape.num_clips, shape.num_frames, shape.height, shape.width, 3),  # type: ignore[arg-type]
+        text_ids=array(jnp.int32, b, n, length),  # type: ignore[arg-type]
+        text_mask=array(jnp.bool_, b, n, length),  # type: ignore[arg-type]
+        text_valid=array(jnp.bool_, b, n),  # type: ignore[arg-type]
+        labels=labels,  # type: ignore[arg-type]
+        example_mask=array(jnp.bool_, b),  # type: ignore[arg-type]
+        token_labels=array(jnp.int32, b, n, length) if isinstance(task, Pretraining) else None,  # type: ignore[arg-type]
+    )
+
+
+def placed(tree: Tree, mesh: Mesh) -> Tree:
+    """Return descriptions of parameters or of a train state, each where it lives on the mesh."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree,
+        state_shardings(tree, mesh),
+    )
+
+
+def _make_model(setting: TrainSetting, lowering: Lowering) -> ClipBert:
+    return ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), lowering=lowering)

@@ -1,0 +1,59 @@
+"""The last line of a terminal while a training runs; elsewhere there is none.
+
+Beside the reporter. What is printed meanwhile, by whomever, appears above it. Files, pipes and notebooks get
+the printed lines alone, without control codes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+_REFRESHES_PER_SECOND = 4.0
+"""Each takes a millisecond of the thread that dispatches steps."""
+
+_MIN_WIDTH_FOR_BAR = 110
+"""Characters; narrower terminals need the space for the numbers."""
+
+
+def is_terminal() -> bool:
+    """Return whether the output is a terminal that can rewrite a line."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+class ProgressBar:
+    """Shows how far a training is, and what was logged last."""
+
+    def __init__(self, *, first_step: int, num_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+        from rich.table import Column
+
+        console = Console()
+        widest = Column(no_wrap=True, min_width=len(f"step {num_steps}/{num_steps}"))
+        bar: list[Any] = [BarColumn(bar_width=20), TaskProgressColumn()]
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}", table_column=widest),
+            *(bar if console.width >= _MIN_WIDTH_FOR_BAR else ()),
+            TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            redirect_stderr=sys.stderr.isatty(),  # a file of errors stays one
+        )
+        self._task = self._progress.add_task("", total=num_steps, completed=first_step, status="compiling")
+        self._progress.start()
+
+    def advance(self, step: int) -> None:
+        """Show that a step is under way; costs next to nothing, and asks nothing of the devices."""
+        self._progress.update(self._task, completed=step)
+
+    def show(self, status: str) -> None:
+        """Show what was logged last."""
+        self._progress.update(self._task, status=status)
+
+    def close(self) -> None:
+        """Take the line away, and leave the terminal as it was."""
+        self._progress.stop()

@@ -1,0 +1,43 @@
+"""What several commands refuse before they begin: numbers out of range, files that cannot be written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipbert_jax.errors import UserError
+
+MAX_CLIPS = 64
+"""Of one video: they are decoded and encoded together. The paper stops at 16."""
+
+
+def check_range(option: str, value: float, least: float, most: float = float("inf")) -> None:
+    """Refuse a number out of range.
+
+    Raises:
+      UserError: names the option and its range.
+    """
+    if not least <= value <= most:
+        span = f"from {least:g} on" if most == float("inf") else f"from {least:g} to {most:g}"
+        raise UserError(f"{option} takes a number {span}, not {value:g}")
+
+
+def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse a file of --out that could not be written when the work is done.
+
+    Raises:
+      UserError: another suffix, no such folder, or no permission.
+    """
+    folder = path.resolve().parent
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"--out {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    if not folder.is_dir():
+        raise UserError(f"--out {path}: there is no directory {folder}")
+    if path.is_dir():
+        raise UserError(f"--out {path} is a directory: give the name of a file")
+    try:
+        with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written ({error.strerror}): choose another place") from error

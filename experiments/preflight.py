@@ -1,0 +1,231 @@
+"""What of the machine is looked at before a training writes anything: disk, memory, permissions, open files.
+
+After `checks.py`, which looks at the options, and before the run directory is claimed. Shared memory is the
+business of `data_pipelines/workers.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.training.optimizer import make_optimizer
+from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.validation import validation_steps
+from experiments.experiment import Experiment, model_shapes
+from experiments.host_memory import host_memory
+
+_GB = 10**9
+
+_WORKER_BYTES = _GB // 4
+"""Of a decoding worker before its first video: the interpreter and the libraries."""
+
+_BATCHES_ON_DEVICES = 3
+"""Ahead of the step, and the one that it has; on a CPU they are in the host's memory."""
+
+_DISK_MARGIN = 1.25
+"""Less room than that many times what is written is worth a line: logs and other runs grow too."""
+
+_MIN_OPEN_FILES = 1024
+
+
+def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
+    """Refuse a place or a machine on which this training must fail; return lines on where it may.
+
+    A run that has all its steps needs nothing.
+
+    Args:
+      experiment: resolved, with its number of steps.
+      workdir: the run directory, which may hold a part of the run already.
+
+    Raises:
+      UserError: the run directory cannot be written, its disk cannot hold the checkpoints, or the host cannot
+        hold the batches.
+    """
+    saved = _saved_steps(workdir)
+    if saved and max(saved) >= experiment.train.num_steps:
+        return []
+    check_writable(workdir)
+    sizes = _StateSizes.of(experiment)
+    notes = [
+        _check_disk(experiment.train, workdir, sizes.checkpoint, num_saved=len(saved)),
+        _check_memory(_MemoryNeeds.of(experiment, sizes)),
+        _note_on_open_files(),
+    ]
+    return [note for note in notes if note]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _StateSizes:
+    """Bytes of what training changes and saves."""
+
+    parameters: int
+    """Trained and frozen."""
+    trained: int
+    """Of these, trained; gradients are as many."""
+    optimizer: int
+
+    @property
+    def checkpoint(self) -> int:
+        return self.parameters + self.optimizer
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> _StateSizes:
+        train = experiment.train
+        _, trainable, frozen = model_shapes(experiment)
+        trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
+        optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
+        return cls(
+            parameters=_num_bytes((trainable, frozen)),
+            trained=_num_bytes(trained),
+            optimizer=_num_bytes(jax.eval_shape(optimizer.init, trained)),
+        )
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+# ---- The place of the run directory -----------------------------------------------------------------------
+
+
+def _saved_steps(workdir: Path) -> list[int]:
+    """Return the steps of the complete checkpoints; others have longer names."""
+    folder = workdir / "checkpoints"
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+
+
+def _place(path: Path) -> Path:
+    """Return the path, or the nearest directory above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+
+
+def check_writable(workdir: Path) -> None:
+    """Refuse a run directory in which this process could write nothing.
+
+    Raises:
+      UserError: says which directory it is, and why.
+    """
+    for place in (_place(workdir), _place(workdir / "checkpoints")):
+        reason = _why_not_writable(place)
+        if reason:
+            raise UserError(
+                f"--workdir {workdir} cannot be written: {place} {reason}; choose another run directory, or "
+                "change that"
+            )
+
+
+def _why_not_writable(place: Path) -> str | None:
+    if not place.is_dir():
+        return "is no directory"
+    if not os.access(place, os.W_OK | os.X_OK):
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            return "is on a read-only filesystem"
+        return "does not let this user write"
+    if jax.process_index() == 0:  # alone, or another process might see the file and take it for part of a run
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            return f"refuses a new file ({error.strerror})"
+    return None
+
+
+def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num_saved: int) -> str | None:
+    """Refuse a disk without room for the checkpoints to come; return a line if there is little."""
+    place = _place(workdir / "checkpoints")
+    num_more = max(1, _max_checkpoints(train) - num_saved)
+    needed, free = num_more * checkpoint_bytes, shutil.disk_usage(place).free
+    what = (
+        f"{free / _GB:.1f} GB are free on the disk of {place}, and this run writes {num_more} checkpoint(s) "
+        f"of {checkpoint_bytes / _GB:.1f} GB, {needed / _GB:.1f} GB together"
+    )
+    remedy = "free some, choose another --workdir, or keep fewer with --train.num-kept-checkpoints"
+    if free < needed:
+        raise UserError(f"the disk is too small: {what}; {remedy}")
+    return f"disk: {what}; if that gets too little, {remedy}" if free < _DISK_MARGIN * needed else None
+
+
+def _max_checkpoints(train: TrainConfig) -> int:
+    """Return how many there are at once at most: those kept, the best, and the one being written."""
+    kept = train.num_kept_checkpoints + bool(train.num_validations) + 1
+    regular = set(range(train.save_every_steps, train.num_steps + 1, train.save_every_steps))
+    written = {*regular, *validation_steps(train.num_steps, train.num_validations), train.num_steps}
+    return min(kept, len(written))
+
+
+# ---- The host's memory ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _MemoryNeeds:
+    """Bytes that this process and its workers need on the host."""
+
+    batches: int
+    """Made ahead, on the way, and on the devices."""
+    state: int
+    """The model's first arrays or the copy of the state that is being saved; on a CPU all of training's too,
+    but for activations."""
+    num_workers: int
+    decoding: int
+    """What decoding may take in one worker."""
+
+    @property
+    def least(self) -> int:
+        return self.batches + self.state + self.num_workers * _WORKER_BYTES
+
+    @property
+    def most(self) -> int:
+        return self.least + self.num_workers * self.decoding
+
+    @classmethod
+    def of(cls, experiment: Experiment, sizes: _StateSizes) -> _MemoryNeeds:
+        data = experiment.data
+        num_videos = experiment.train.batch_size // jax.process_count()
+        # As DataConfig.num_prefetch says.
+        num_ahead = data.num_workers * max(4, data.num_prefetch) or data.num_prefetch + data.num_threads
+        is_cpu = jax.default_backend() == "cpu"
+        return cls(
+            batches=(num_ahead + _BATCHES_ON_DEVICES) * data.batch_bytes(num_videos, data.num_clips),
+            state=sizes.checkpoint + (sizes.checkpoint + sizes.trained if is_cpu else 0),
+            num_workers=data.num_workers,
+            decoding=int(data.worker_memory_gib * 2**30),
+        )
+
+
+def _check_memory(needs: _MemoryNeeds) -> str | None:
+    """Refuse a host that cannot hold even the least; return a line if the most is not at hand."""
+    memory = host_memory()
+    what = (
+        f"(batches {needs.batches / _GB:.1f}, model and checkpoints {needs.state / _GB:.1f}, "
+        f"{needs.num_workers} decoding workers)"
+    )
+    remedy = "lower --data.num-workers, --data.num-prefetch, --data.worker-memory-gib or --train.batch-size"
+    if needs.least > memory.total:
+        raise UserError(
+            f"the memory is too small: each process needs {needs.least / _GB:.1f} GB {what}, and "
+            f"{memory.total / _GB:.1f} GB is all that it may have here; {remedy}"
+        )
+    if needs.most > memory.available:
+        return (
+            f"memory: each process may need {needs.most / _GB:.1f} GB {what}, and "
+            f"{memory.available / _GB:.1f} GB are free; if the system ends a process for it, {remedy}"
+        )
+    return None
+
+
+def _note_on_open_files() -> str | None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= _MIN_OPEN_FILES:
+        return None
+    return (
+        f"a process may open {limit} files at once here, which workers and checkpoints may exceed: raise it "
+        f"with `ulimit -n {_MIN_OPEN_FILES}` before the command"
+    )

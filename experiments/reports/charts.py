@@ -1,0 +1,259 @@
+"""Line charts as inline SVG: laid out here, drawn by `macros.html.jinja`.
+
+Every point can be read: by pointing at it where a page has a script, in titles where it has none. Long runs
+are thinned to means, with a band from the least to the largest value; what is not finite leaves a gap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+Point = tuple[float, float]
+
+MAX_POINTS = 240
+"""Of a line; there are about twice as many pixels."""
+
+_LOG_RATIO = 100.0
+"""A largest value so many times the least, both above 0, is shown on a logarithmic scale."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series:
+    """Values by step, both as they were logged."""
+
+    name: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+    def thinned(self) -> list[ThinnedPoint]:
+        """Return at most `MAX_POINTS`, of equally many values each."""
+        size = math.ceil(len(self.steps) / MAX_POINTS) or 1
+        pairs = list(zip(self.steps, self.values, strict=True))
+        return [_thinned(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThinnedPoint:
+    """One point of a line: some values that follow one another."""
+
+    step: int
+    """Of the last."""
+    mean: float
+    """Of the finite ones; NaN if there are none."""
+    least: float
+    largest: float
+    num_lost: int
+    """Values that are not finite."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a chart, in the chart's own pixels."""
+
+    label: str
+    path: str
+    band: str = ""
+    """Outline of the area around it."""
+    dots: Sequence[tuple[float, float, str]] = ()
+    """Places to draw a dot at, and what a pointer over it is told."""
+    label_place: Point | None = None
+    """Where the label is written beside the line, if there is no legend."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The drawing area of a chart; margins leave room for the labels."""
+
+    width: int = 460
+    height: int = 280
+    left: int = 46
+    right: int = 412
+    top: int = 26
+    bottom: int = 236
+
+    def x_position(self, share: float) -> float:
+        """Return where a share of the width is."""
+        return self.left + share * (self.right - self.left)
+
+    def y_position(self, share: float) -> float:
+        """Return where a share of the height is."""
+        return self.bottom - share * (self.bottom - self.top)
+
+
+LOW_FRAME = Frame(height=194, left=50, right=446, top=12, bottom=168)
+"""Of curves that stand among many, under a caption."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A line chart, laid out; the template only draws it."""
+
+    title: str
+    description: str
+    frame: Frame
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    lines: Sequence[Line]
+    x_label: str = ""
+    y_label: str = ""
+    last: str = ""
+    """What the curves have come to."""
+    readings: Sequence[tuple[float, str]] = ()
+    """Places, and what to say when a pointer is near."""
+
+
+def curve_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    show: Callable[[float], str],
+    has_dots: bool = False,
+    may_be_logarithmic: bool = False,
+    frame: Frame = LOW_FRAME,
+) -> Chart | None:
+    """Lay out curves over the steps of a run; None if nothing of them is finite.
+
+    Args:
+      title: what is drawn.
+      series: the curves, which share both axes.
+      show: turns a value into what is written.
+      has_dots: mark each point, where there are few.
+      may_be_logarithmic: use such an axis if small values would vanish otherwise.
+      frame: where to draw.
+    """
+    thinned = {one.name: one.thinned() for one in series if len(one.steps)}
+    points = list(itertools.chain.from_iterable(thinned.values()))
+    finite = [value for point in points for value in (point.least, point.largest) if math.isfinite(value)]
+    if not finite:
+        return None
+    scale = _Scale.of(finite, may_be_logarithmic=may_be_logarithmic)
+    last_step = max([1, *(point.step for point in points)])
+    x_ticks = [tick for tick in round_ticks(last_step) if tick <= last_step]
+
+    def place(step: float, value: float) -> Point:
+        return frame.x_position(step / last_step), frame.y_position(scale.share(value))
+
+    lines = [
+        _line(name if len(thinned) > 1 else "", of_one, place, show=show, has_dots=has_dots)
+        for name, of_one in thinned.items()
+    ]
+    readings = _readings(thinned, show)
+    last = readings[max(readings)]
+    return Chart(
+        title=title,
+        description=f"{title}: {last}",
+        frame=frame,
+        x_ticks=[(frame.x_position(tick / last_step), f"{tick:,.0f}") for tick in x_ticks],
+        y_ticks=[(frame.y_position(scale.share(tick)), show(tick)) for tick in scale.ticks],
+        lines=lines,
+        last=last,
+        readings=[(round(frame.x_position(step / last_step), 1), text) for step, text in readings.items()],
+    )
+
+
+def _line(
+    label: str,
+    points: Sequence[ThinnedPoint],
+    place: Callable[[float, float], Point],
+    *,
+    show: Callable[[float], str],
+    has_dots: bool,
+) -> Line:
+    dotted = [point for point in points if has_dots and math.isfinite(point.mean)]
+    return Line(
+        label=label,
+        path=path_through([place(point.step, point.mean) for point in points]),
+        band=_band(
+            [place(point.step, point.least) for point in points],
+            [place(point.step, point.largest) for point in points],
+        ),
+        dots=[(*place(point.step, point.mean), f"step {point.step}: {show(point.mean)}") for point in dotted],
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """A vertical axis with round numbers."""
+
+    ticks: Sequence[float]
+    is_logarithmic: bool
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, may_be_logarithmic: bool) -> _Scale:
+        """Return one that shows all values, and 0 if it is linear."""
+        least, largest = min(values), max(values)
+        if may_be_logarithmic and least > 0 and largest / least > _LOG_RATIO:
+            first, last = math.floor(math.log10(least)), math.ceil(math.log10(largest))
+            step = math.ceil((last - first) / 5)
+            powers = range(first, last + step, step)
+            return cls(ticks=[10.0**power for power in powers], is_logarithmic=True)
+        below = [-tick for tick in round_ticks(-least)] if least < 0 else [0.0]
+        above = round_ticks(largest) if largest > 0 else [0.0]
+        ticks = [*reversed(below), *above[1:]]
+        return cls(ticks=ticks if len(ticks) > 1 else [0.0, 1.0], is_logarithmic=False)
+
+    def share(self, value: float) -> float:
+        """Return where a value is, from 0 at the bottom to 1 at the top."""
+        first, last = self.ticks[0], self.ticks[-1]
+        if self.is_logarithmic:
+            return math.log(value / first) / math.log(last / first)
+        return (value - first) / (last - first)
+
+
+def _thinned(pairs: Sequence[tuple[int, float]]) -> ThinnedPoint:
+    finite = [value for _, value in pairs if math.isfinite(value)] or [math.nan]
+    return ThinnedPoint(
+        step=pairs[-1][0],
+        mean=math.fsum(finite) / len(finite),
+        least=min(finite),
+        largest=max(finite),
+        num_lost=sum(not math.isfinite(value) for _, value in pairs),
+    )
+
+
+def path_through(points: Sequence[Point]) -> str:
+    """Return an SVG path that leaves out what is not finite; a lone point becomes a short stroke."""
+    parts = []
+    for _, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
+        places = [f"{x:.1f},{y:.1f}" for x, y in run if math.isfinite(y)]
+        if places:
+            parts.append("M" + "L".join(places) + ("h.1" if len(places) == 1 else ""))
+    return "".join(parts)
+
+
+def _band(below: Sequence[Point], above: Sequence[Point]) -> str:
+    """Return the outline between two lines, where both are finite; nothing if they are the same."""
+    edges = [pair for pair in zip(below, above, strict=True) if math.isfinite(pair[0][1])]
+    if all(low == high for low, high in edges):
+        return ""
+    outline = [low for low, _ in edges] + [high for _, high in reversed(edges)]
+    return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in outline) + "Z"
+
+
+def _readings(thinned: Mapping[str, Sequence[ThinnedPoint]], show: Callable[[float], str]) -> dict[int, str]:
+    """Return what is to be read at each step, in their order."""
+    by_step: dict[int, list[str]] = {}
+    for name, points in thinned.items():
+        for point in points:
+            value = _reading(point, show)
+            by_step.setdefault(point.step, []).append(f"{name} {value}" if len(thinned) > 1 else value)
+    return {step: f"{', '.join(values)} at step {step:,}" for step, values in sorted(by_step.items())}
+
+
+def _reading(point: ThinnedPoint, show: Callable[[float], str]) -> str:
+    if not math.isfinite(point.mean):
+        return "not finite"
+    least, largest = show(point.least), show(point.largest)
+    spread = f" ({least} to {largest})" if least != largest else ""
+    return show(point.mean) + spread + (f", {point.num_lost} not finite" if point.num_lost else "")
+
+
+def round_ticks(highest: float) -> list[float]:
+    """Return 4 to 6 round numbers from 0 to at least `highest`."""
+    rough = max(highest, 1e-9) / 4
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
+    return [step * i for i in range(math.ceil(highest / step - 1e-6) + 1)]

@@ -1,0 +1,62 @@
+"""What all pages have in common: everything in them is escaped, and they need nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+
+_FOLDER = Path(__file__).parent
+_MAX_FRAME_SIDE = 160
+"""Pixels; a frame is shown at about half of that, so it stays sharp on dense screens."""
+
+
+def write_page(path: Path, template: str, *, script: str = "", **values: Any) -> None:
+    """Write a page of the template of this name; folders are made.
+
+    The browser is told to load nothing, and to run no script but the one of this file name.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["zip"] = zip
+    text = (_FOLDER / script).read_text() if script else ""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    page = environment.get_template(template).render(script=text, script_hash=digest, **values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def flatten(factors: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return one row per leaf: {"train.batch_size": "32"}."""
+    rows: dict[str, str] = {}
+    for name, value in factors.items():
+        if isinstance(value, Mapping):
+            rows |= flatten(value, f"{prefix}{name}.")
+        else:
+            is_list = isinstance(value, list | tuple)
+            rows[f"{prefix}{name}"] = ", ".join(map(str, value)) if is_list else str(value)
+    return rows
+
+
+def jpeg_data_uri(frame: np.ndarray) -> str:
+    """Return a uint8 RGB frame as an inline JPEG, made smaller if it is larger than shown."""
+    shrink = _MAX_FRAME_SIDE / max(frame.shape[:2])
+    if shrink < 1:
+        frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    is_encoded, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )
+    if not is_encoded:
+        raise ValueError(f"OpenCV could not encode a frame of shape {frame.shape} as JPEG.")
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

@@ -1,0 +1,131 @@
+"""The curves of a run, and the table of numbers behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.reports.charts import Chart, Series, curve_chart
+from experiments.run_summary import RunSummary
+
+_MAX_LINES = 6
+"""In one chart."""
+
+_NUM_ROWS = 40
+"""Of the table."""
+
+_RATE = "_learning_rate"
+_KIND_OF_METRIC = {"median_rank": "ranks", "mean_rank": "ranks", "mse": "squared error"}
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def learning_charts(run: RunSummary) -> list[Chart]:
+    """Return losses, gradient norm, learning rates and what validation found, as far as there are any."""
+    loss, norm = _series(run.records, "loss"), _series(run.records, "grad_norm")
+    losses = [_series(run.records, name, name.removeprefix("loss/")) for name in _names(run, prefix="loss/")]
+    charts = [
+        curve_chart("Loss", [loss], show=short, may_be_logarithmic=True),
+        curve_chart("Losses of the task", losses[:_MAX_LINES], show=short, may_be_logarithmic=True),
+        curve_chart("Gradient norm", [norm], show=short, may_be_logarithmic=True),
+        curve_chart("Learning rate", _rates(run), show=_scientific),
+        *_validation_charts(run),
+    ]
+    return list(filter(None, charts))
+
+
+def speed_charts(run: RunSummary) -> list[Chart]:
+    """Return how fast the steps were, and what they waited for."""
+    records = undisturbed(run)
+    waiting, utilization = _percent(records, "input_wait_share"), _percent(records, "mfu")
+    charts = [
+        curve_chart("Videos per second", [_series(records, "videos_per_second")], show=short),
+        curve_chart("Seconds per step", [_series(records, "step_seconds")], show=short),
+        curve_chart("Waiting for input, % of the time", [waiting], show=_two_places),
+        curve_chart("Use of the devices' peak (MFU), %", [utilization], show=_two_places),
+    ]
+    return list(filter(None, charts))
+
+
+def undisturbed(run: RunSummary) -> Records:
+    """Return the records whose times hold no compilation."""
+    return [record for record in run.records[1:] if not record.get("num_compilations")]
+
+
+def numbers(run: RunSummary) -> tuple[list[str], list[list[str]]]:
+    """Return a heading and evenly chosen rows, the last record among them."""
+    names = _names(run)
+    stride = math.ceil(len(run.records) / _NUM_ROWS) or 1
+    chosen = run.records[::-1][::stride][::-1]
+    return names, [[_cell(record.get(name)) for name in names] for record in chosen]
+
+
+def short(value: float) -> str:
+    """Return three digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _two_places(value: float) -> str:
+    return f"{round(value, 2):g}"
+
+
+def _scientific(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
+
+
+def _names(run: RunSummary, *, prefix: str = "", suffix: str = "") -> list[str]:
+    names = dict.fromkeys(itertools.chain.from_iterable(run.records))
+    return [name for name in names if name.startswith(prefix) and name.endswith(suffix)]
+
+
+def _series(records: Records, name: str, label: str = "", *, factor: float = 1.0) -> Series:
+    there = [record for record in records if name in record]
+    return Series(
+        name=label or name,
+        steps=[record["step"] for record in there],
+        values=[record[name] * factor for record in there],
+    )
+
+
+def _percent(records: Records, name: str) -> Series:
+    return _series(records, name, factor=100)
+
+
+def _rates(run: RunSummary) -> list[Series]:
+    """Return the learning rates, one for the parameter groups that have the same."""
+    series = [_series(run.records, name, name.removesuffix(_RATE)) for name in _names(run, suffix=_RATE)]
+    groups: dict[tuple[float, ...], list[Series]] = {}
+    for one in series:
+        groups.setdefault(tuple(one.values), []).append(one)
+    return [
+        dataclasses.replace(of_group[0], name=", ".join(one.name for one in of_group))
+        for of_group in groups.values()
+    ]
+
+
+def _validation_charts(run: RunSummary) -> list[Chart | None]:
+    """Return one for each direction and kind of metrics, so that ranks and errors don't squeeze recalls."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(itertools.chain.from_iterable(run.validations)):
+        if name != "step":
+            direction, _, metric = name.rpartition("/")
+            parts = ["Validation", direction.replace("_", " "), _KIND_OF_METRIC.get(metric, "")]
+            groups.setdefault(", ".join(filter(None, parts)), []).append(name)
+    return [
+        curve_chart(
+            title,
+            [_series(run.validations, name, name.rpartition("/")[2]) for name in names[:_MAX_LINES]],
+            show=short,
+            has_dots=True,
+        )
+        for title, names in groups.items()
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):.4g}"

@@ -1,0 +1,147 @@
+"""A small training run as a program; it can be told to get a signal after a step, alone or as one of several.
+
+    python small_run.py DATA_DIR WORKDIR [--signal KILL --after-step 3 --process 1] [--notes FILE] ...
+
+Trains as `clipbert train` does, with dropout and accumulation, so that all randomness takes part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from clipbert_jax.training.sharding import MeshConfig
+from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.watchdog import Watchdog
+from data_pipelines.loader import TrainBatches
+from experiments import runs
+from experiments.compilation_cache import use_compilation_cache
+from experiments.configs import EXPERIMENTS
+from experiments.experiment import Experiment
+from experiments.processes import joined_processes
+
+SAVE_EVERY = 5
+
+
+def experiment(
+    data_dir: str | Path,
+    *,
+    task: str = "retrieval",
+    num_workers: int = 0,
+    num_steps: int = 10,
+    save_every: int = SAVE_EVERY,
+    fsdp: int = 1,
+    num_validations: int = 0,
+) -> Experiment:
+    """Return the run."""
+    demo = EXPERIMENTS[f"demo/{task}"]()
+    pixel_encoder = dataclasses.replace(demo.model.pixel_encoder, stage_blocks=(1,), stage_width=16)
+    fusion = dataclasses.replace(
+        demo.model.fusion, num_layers=1, hidden_size=16, num_heads=2, intermediate_size=32, dropout_rate=0.1
+    )
+    return dataclasses.replace(
+        demo,
+        model=dataclasses.replace(demo.model, pixel_encoder=pixel_encoder, fusion=fusion),
+        data=dataclasses.replace(
+            demo.data,
+            data_dir=str(data_dir),
+            num_clips=min(2, demo.data.num_clips),
+            size=32,
+            num_workers=num_workers,
+        ),
+        mesh=MeshConfig(fsdp=fsdp),
+        train=TrainConfig(
+            num_steps=num_steps,
+            batch_size=8,
+            num_accumulation_steps=2,
+            log_every_steps=1,
+            save_every_steps=save_every,
+            num_validations=num_validations,
+        ),
+    )
+
+
+def after(step: int, act: Callable[[], None]) -> None:
+    """Do something when a step is done."""
+    beat: Callable[..., Any] = Watchdog.beat
+
+    def beat_and_act(self: Watchdog, what: str) -> None:
+        beat(self, what)
+        if what == f"step {step}":
+            act()
+
+    Watchdog.beat = beat_and_act
+
+
+def signal_after(step: int, which: signal.Signals, *, process: int, saved: Path | None) -> None:
+    """Let a process get a signal when it has done a step, and once a checkpoint is there if one must be."""
+
+    def signal_itself() -> None:
+        while saved is not None and not saved.is_dir():  # the save runs beside the training
+            time.sleep(0.05)
+        if jax.process_index() == process:
+            os.kill(os.getpid(), which)
+
+    after(step, signal_itself)
+
+
+def note_batches(path: Path) -> None:
+    """Write down a digest of every batch that is made, with its position."""
+    make_next: Callable[..., Any] = TrainBatches.__next__
+
+    def next_noted(self: TrainBatches) -> object:
+        position = self.get_state()["next_step"]
+        batch = make_next(self)
+        digest = hashlib.sha256(b"".join(x.tobytes() for x in jax.tree.leaves(batch))).hexdigest()
+        with path.open("a") as file:
+            file.write(f"{position} {digest}\n")
+        return batch
+
+    TrainBatches.__next__ = next_noted
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data_dir")
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("--signal", choices=["KILL", "TERM", "INT"])
+    parser.add_argument("--after-step", type=int, default=0)
+    parser.add_argument("--process", type=int, default=0)
+    parser.add_argument("--max-file-bytes", type=int, help="from --after-step on, as if the disk were full")
+    parser.add_argument("--notes", type=Path)
+    parser.add_argument("--task", default="retrieval")
+    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--num-steps", type=int, default=10)
+    parser.add_argument("--save-every", type=int, default=SAVE_EVERY)
+    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--num-validations", type=int, default=0)
+    options = vars(parser.parse_args())
+    name, after_step, process = (options.pop(key) for key in ("signal", "after_step", "process"))
+    max_file_bytes = options.pop("max_file_bytes")
+    workdir, notes = options.pop("workdir"), options.pop("notes")
+    with joined_processes():
+        use_compilation_cache()
+        if notes is not None:
+            note_batches(notes)
+        if max_file_bytes is not None:
+            after(after_step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes,) * 2))
+        if name is not None:
+            must_be_saved = after_step > options["save_every"]
+            saved = workdir / "checkpoints" / str(options["save_every"]) if must_be_saved else None
+            signal_after(after_step, signal.Signals[f"SIG{name}"], process=process, saved=saved)
+        runs.train_run(experiment(**options), workdir)
+
+
+if __name__ == "__main__":
+    main()

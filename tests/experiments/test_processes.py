@@ -1,0 +1,150 @@
+"""Several real processes train, validate, save, stop, die, resume and evaluate as one does."""
+
+import json
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from clipbert_jax.errors import UserError
+from data_pipelines.corpus.embedded import prepare_embedded
+from experiments.processes import joined_processes
+
+from .small_runs import environments, read_losses, start, start_command, start_together
+
+OPTIONS = {"num_validations": 2, "num_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "demo"
+    return prepare_embedded(path, num_train=12, num_validation=5, num_test=5, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    """The run of one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    start(data_dir, workdir, **OPTIONS).ends_with(0)
+    return workdir
+
+
+def end_together(processes, code):
+    return [process.ends_with(code) for process in processes]
+
+
+def assert_same_run(workdir, expected):
+    ours, theirs = read_losses(workdir), read_losses(expected)
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=1e-5)
+    lines = [(folder / "validations.jsonl").read_text() for folder in (workdir, expected)]
+    assert lines[0] == lines[1]
+
+
+def evaluate(environment, workdir, out):
+    arguments = ["evaluate", str(workdir), "--num-clips", "1", "2", "--out", str(out), "--batch-size", "2"]
+    return start_command([sys.executable, "-m", "experiments.cli", *arguments], environment)
+
+
+def test_two_processes_stop_together_and_one_goes_on(data_dir, alone, tmp_path):
+    """The notice comes to process 1; process 0 saves."""
+    workdir = tmp_path / "run"
+    processes = start_together(2, data_dir, workdir, signal="TERM", after_step=3, process=1, **OPTIONS)
+    outputs = end_together(processes, 75)
+    assert "training in" in outputs[0]
+    assert "2 cpu device(s) of 2 processes" in outputs[0]
+    assert "and saved; the same command goes on from there" in outputs[0]
+    assert "step" not in outputs[1].replace("Reached preemption sync point, step", ""), (
+        "only process 0 prints"
+    )
+    output = start(data_dir, workdir, **OPTIONS).ends_with(0)
+    assert "continuing from step" in output
+    assert_same_run(workdir, alone)
+
+    together = [evaluate(environment, workdir, tmp_path / "two") for environment in environments(2)]
+    outputs = end_together(together, 0)
+    assert "results:" in outputs[0]
+    assert "results:" not in outputs[1]
+    evaluate({}, workdir, tmp_path / "one").ends_with(0)
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"] == two["metrics"]
+    scores = [next((tmp_path / name).glob("*2-clips*.npz")) for name in ("one", "two")]
+    one, two = (np.load(path) for path in scores)
+    for name in one.files:
+        if np.issubdtype(one[name].dtype, np.floating):
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(two[name], one[name])
+
+
+def test_when_one_dies_the_other_ends_and_says_so(data_dir, alone, tmp_path):
+    workdir = tmp_path / "run"
+    survivor, victim = start_together(2, data_dir, workdir, signal="KILL", after_step=6, process=1, **OPTIONS)
+    victim.ends_with(-signal.SIGKILL)
+    start_time = time.monotonic()
+    output = survivor.ends_with(75)
+    assert time.monotonic() - start_time < 60
+    assert "process 0 of 2: another process is gone" in output
+    assert "The same command goes on from the newest checkpoint" in output
+    assert "Traceback" not in output
+    outputs = end_together(start_together(2, data_dir, workdir, **OPTIONS), 0)
+    assert "continuing from step" in outputs[0]
+    assert_same_run(workdir, alone)
+
+
+@pytest.mark.slow
+def test_one_two_four_processes_and_back_are_one_run(data_dir, alone, tmp_path):
+    workdir = tmp_path / "run"
+    start(data_dir, workdir, signal="TERM", after_step=2, **OPTIONS).ends_with(75)
+    for count, step in ((2, 4), (4, 6)):
+        processes = start_together(
+            count, data_dir, workdir, signal="TERM", after_step=step, process=count - 1, **OPTIONS
+        )
+        end_together(processes, 75)
+    start(data_dir, workdir, num_workers=2, **OPTIONS).ends_with(0)
+    assert_same_run(workdir, alone)
+
+
+@pytest.mark.slow
+def test_fsdp_over_processes_is_the_same_run_too(data_dir, alone, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start_together(
+        2, data_dir, workdir, signal="TERM", after_step=4, process=0, fsdp=2, **OPTIONS
+    )
+    end_together(processes, 75)
+    end_together(start_together(4, data_dir, workdir, fsdp=4, **OPTIONS), 0)
+    assert_same_run(workdir, alone)
+
+
+def test_a_user_s_mistake_ends_all_processes_with_one_sentence(tmp_path):
+    processes = start_together(2, tmp_path / "no data", tmp_path / "run")
+    for output in end_together(processes, 2):
+        assert "Traceback" not in output
+        assert "no data" in output
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID must be set too"),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "host:1",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": "2",
+            },
+            "JAX_PROCESS_ID=2 must be a number from 0 on and below JAX_NUM_PROCESSES=2",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "host", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            "JAX_COORDINATOR_ADDRESS=host must be host:port",
+        ),
+    ],
+)
+def test_variables_that_name_no_processes_are_refused(monkeypatch, values, sentence):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=sentence), joined_processes():
+        pytest.fail("the block must not run")
