@@ -94,12 +94,13 @@ peer: ## Make .venv-peer, where PyTorch is, for the ratios of `make bench` (plai
 
 TORCH ?= torch
 
-# On a GPU machine the interpreter that already has JAX is the one to measure; nothing is installed then.
+# The interpreter that has JAX for the GPU is the one to measure; a .venv for CPUs would be of no use here.
 .PHONY: bench-gpu
 bench-gpu: ## Time the paper's tasks on a GPU, with the JAX and PyTorch that are there
 	@python=$(or $(PYTHON),python3); \
-	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" || \
-	    { $(MAKE) $(READY); python=$(BIN)/python; }; \
+	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" 2>/dev/null || { \
+	    echo "$$python lacks JAX or what the model needs: activate an environment of your own, then" \
+	        "pip install -c constraints.txt -e '.[cuda]', and try again" >&2; exit 2; }; \
 	"$$python" -m benchmarks.bench --set accelerator $(BENCH_OPTIONS)
 
 .PHONY: bench-host

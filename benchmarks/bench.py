@@ -7,7 +7,8 @@
 Batches are synthetic, so that neither data pipeline nor network is needed: JAX, Flax, Optax, Orbax and
 jaxtyping are enough. Times are of single steps, each waited for, after warm-up; where PyTorch is installed,
 it runs the same workload in the same call, in turn with ours. A JSON and a Markdown file go to
-`benchmarks/results/`.
+`benchmarks/results/`, those of `--smoke` into a new temporary folder. The exit code is 1 if anything failed
+but for want of memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,8 @@ from benchmarks.workloads import SETS
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
 
+NO_TIME = "no time left"
+
 JOB_SECONDS = 200.0
 """Of one process, so that one that hangs does not take the time of all others."""
 
@@ -48,8 +52,8 @@ LEVERS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    """Measure, print a table, write both files, and return the path of the JSON file."""
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a table, and write both files."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bench", description=(__doc__ or "").split("\n")[0]
     )
@@ -65,6 +69,8 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has PyTorch")
     parser.add_argument("--out", type=Path, help="file without suffix (default: in benchmarks/results/)")
     options = parser.parse_args(arguments)
+    if mistake := _mistake(options):
+        parser.exit(2, f"{parser.prog}: {mistake}\n")
     end = time.monotonic() + 60 * options.minutes
     record: dict[str, Any] = {**_circumstances(options.peer_python), "rows": []}
     if record["peer_versions"].get("torch") is None:
@@ -79,7 +85,47 @@ def main(arguments: list[str] | None = None) -> Path:
             # After every one, so that a benchmark that is cut short loses nothing.
             _write(record, out)
     print(f"Wrote {out}.json and {out}.md")
-    return out.with_name(out.name + ".json")
+    if failed := _failed(record["rows"]):
+        sys.exit(f"not measured: {', '.join(failed)}; the reasons are in {out}.json")
+
+
+def _mistake(options: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options, in a sentence."""
+    known = {workload.name: None for name in options.sets for workload in SETS[name]}
+    if unknown := [name for name in options.workload or () if name not in known]:
+        return f"no workload {unknown[0]!r} in this set; there are {', '.join(known)}"
+    for name in ("batch_size", "steps", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            return f"--{name.replace('_', '-')} takes a number from 1 on, not {value}"
+    if not options.minutes > 0:
+        return f"--minutes takes a number above 0, not {options.minutes:g}"
+    if shutil.which(options.peer_python) is None:
+        return f"--peer-python {options.peer_python} is no program; `make peer` makes .venv-peer/bin/python"
+    return _why_not_writable(options.out) if options.out else None
+
+
+def _why_not_writable(out: Path) -> str | None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        return f"--out {out} cannot be written ({error.strerror}): choose another place"
+    return None
+
+
+def _failed(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what gave no numbers, though there was memory and time for it."""
+    failed = []
+    for row in rows:
+        problems = {part: (row.get(part) or {}).get("problem") for part in ("ours", "peer")}
+        problems["parts"] = row.get("stages_problem")
+        failed += [
+            f"{row['workload']} ({row.get('lever', part)})"
+            for part, problem in problems.items()
+            if problem not in (None, NO_TIME)
+        ]
+    return failed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,14 +146,17 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
         for workload in SETS[name]
         if not options.workload or workload.name in options.workload
     ]
+    # Whether everything runs is asked of one workload in all its parts, to have the answer in two minutes.
+    complete = chosen[:1] if options.sets == ["smoke"] and not options.workload else chosen
     early, late = [], []
     for where in chosen:
         # Compiling takes PyTorch a minute and more: on a GPU the other ratios come last.
         has_early_peer = where["set_name"] != "accelerator" or where is chosen[0]
         for _ in range(options.rounds):
             early.append(Job(kind="ours", **where))
-            (early if has_early_peer else late).append(Job(kind="peer", **where))
-    stages = [] if options.no_stages else [Job(kind="stages", **where) for where in chosen]
+            if where in complete:
+                (early if has_early_peer else late).append(Job(kind="peer", **where))
+    stages = [] if options.no_stages else [Job(kind="stages", **where) for where in complete]
     levers = [Job(kind="lever", **where, lever=name) for where in chosen for name in LEVERS]
     if options.levers:
         return [*early, *levers]
@@ -134,7 +183,8 @@ def _do(job: Job, rows: list[dict[str, Any]], options: argparse.Namespace, end: 
                 found = _run([*command, "--compile-mode", "default"], end)
             row["peer"] = _better(row["peer"], found)
         case "stages":
-            row["stages"] = _run([*ours, "--stages"], end).get("stages")
+            found = _run([*ours, "--stages"], end)
+            row["stages"], row["stages_problem"] = found.get("stages"), found.get("problem")
             return
         case "lever":
             chosen = (row["ours"] or {}).get("lowering", {})
@@ -148,7 +198,7 @@ def _do(job: Job, rows: list[dict[str, Any]], options: argparse.Namespace, end: 
 
 def _run(command: Sequence[str], end: float) -> dict[str, Any]:
     seconds = min(end - time.monotonic(), JOB_SECONDS)
-    return run_child(command, timeout_seconds=seconds) if seconds > 0 else {"problem": "no time left"}
+    return run_child(command, timeout_seconds=seconds) if seconds > 0 else {"problem": NO_TIME}
 
 
 def _better(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +215,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{text} {'out of memory' if ours.get('out_of_memory') else ours.get('problem')}"
     text += f" {1e3 * ours['median_seconds']:9.1f} ms {ours['items_per_second']:10.1f} {ours['unit']}/s"
     if "median_seconds" in peer:
-        text += f"  {peer['median_seconds'] / ours['median_seconds']:.2f}x the peer's rate"
+        text += f"  {ours['median_seconds'] / peer['median_seconds']:.2f} of the peer's time"
     return text
 
 
@@ -213,7 +263,7 @@ def _processor() -> str:
 
 
 def _default_out(record: dict[str, Any], sets: Sequence[str]) -> Path:
-    folder = Path(tempfile.gettempdir()) if sets == ["smoke"] else RESULTS
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-bench-")) if sets == ["smoke"] else RESULTS
     device = record["device"]
     kind = "cpu" if device["platform"] == "cpu" else device["kind"]
     kind = "".join(c if c.isalnum() else "-" for c in kind.lower())

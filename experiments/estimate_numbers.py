@@ -128,9 +128,9 @@ def check_on_cpu(setting: TrainSetting, num_videos: int) -> dict[str, Any]:
     flops, memory = step_flops(plain), train_memory(plain, "cpu").program
     return {
         "num_videos": num_videos,
-        "flops": {"counted": flops.total, "compiled": compiled["compiler_flops"]},
-        "forward_flops": {"counted": flops.forward, "compiled": compiled["compiler_forward_flops"]},
-        "memory": {"estimated": memory, "compiled": compiled["program_bytes"]},
+        "forward_flops": _pair(flops.forward, compiled["compiler_forward_flops"]),
+        "flops": _pair(flops.total, compiled["compiler_flops"]),
+        "memory": _pair(memory, compiled["program_bytes"]),
         "compile_seconds": compiled["compile_seconds"],
     }
 

@@ -121,9 +121,9 @@ def check_lines(check: dict[str, Any]) -> Iterator[str]:
         ("flops", "step", _GFLOP, "GFLOP"),
         ("memory", "memory", *_memory_unit(check["memory"]["compiled"])),
     ):
-        yield _compared(name, *check[key].values(), scale, unit)
+        yield _compared(name, check[key], scale, unit)
     yield "  XLA leaves out products with padded zeros, and counts elementwise operations, which weigh in"
-    yield "  small models; its memory has gaps between arrays, and copies of what the update overwrites"
+    yield "  small models; between its arrays in memory there are gaps"
 
 
 def comparison_lines(comparison: dict[str, Any]) -> Iterator[str]:
@@ -143,21 +143,22 @@ def comparison_lines(comparison: dict[str, Any]) -> Iterator[str]:
         ("seconds", "time", 1e-3, "ms: floor, and what the compiler expects"),
     )
     for key, name, scale, unit in rows:
-        pair = comparison[key]
-        yield _compared(name, pair["estimated"], pair["compiled"], scale, unit)
+        yield _compared(name, comparison[key], scale, unit)
     yield _line(
         "time of traffic", "", f"{1e3 * comparison['traffic_seconds']:>10,.1f} ms at the device's bandwidth"
     )
     collectives = ", ".join(f"{count} {name}" for name, count in comparison["collectives"].items())
     yield _line("collectives", "", f"{collectives or 'none':>10}")
+    yield "  estimated traffic is the least that kernels move; a compiler counts products of a loop once"
 
 
-def _compared(name: str, ours: float, theirs: float | None, scale: float, unit: str) -> str:
+def _compared(name: str, pair: dict[str, float | None], scale: float, unit: str) -> str:
+    ours, theirs = pair["estimated"], pair["compiled"]
+    assert ours is not None
     if theirs is None:
         return _line(name, f"{ours / scale:,.2f}", f"{'':>10} {unit}; the compiler does not say")
-    return _line(
-        name, f"{ours / scale:,.2f}", f"{theirs / scale:>10,.2f} {unit}, {100 * (ours / theirs - 1):+.1f} %"
-    )
+    difference = 100 * (ours / theirs - 1)
+    return _line(name, f"{ours / scale:,.2f}", f"{theirs / scale:>10,.2f} {unit}, {difference:+.1f} %")
 
 
 def _line(name: str, value: str, rest: str) -> str:

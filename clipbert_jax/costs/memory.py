@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.costs.segments import EMBEDDINGS, Platform, Segment, element_bytes, make_segments
 from clipbert_jax.costs.sizes import Sizes
-from clipbert_jax.costs.train_program import TrainSetting, describe_batch
+from clipbert_jax.costs.train_program import TrainSetting, batch_arrays
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
 from clipbert_jax.models.skeleton import split_model
@@ -173,7 +173,7 @@ class _Step:
 
     @property
     def batch_bytes(self) -> int:
-        arrays = jax.tree.leaves(describe_batch(self.setting))
+        arrays = batch_arrays(self.setting).values()
         return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays) // self.num_devices
 
     @property

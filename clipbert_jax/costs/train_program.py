@@ -115,29 +115,37 @@ def forward_program(setting: TrainSetting, mesh: Mesh, lowering: Lowering) -> Pr
     return Program(function=losses, arguments=(arrays, describe_batch(setting, mesh)))
 
 
-def describe_batch(setting: TrainSetting, mesh: Mesh | None = None) -> Batch:
-    """Return the batch of a setting, on a mesh if there is one, with shapes in the place of arrays."""
+def describe_batch(setting: TrainSetting, mesh: Mesh) -> Batch:
+    """Return the batch of a setting on a mesh, with descriptions in the place of arrays."""
+    sharding = batch_sharding(mesh)
+    described = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        for name, x in batch_arrays(setting).items()
+    }
+    return Batch(**described)  # type: ignore[arg-type]
+
+
+def batch_arrays(setting: TrainSetting) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and data types of the arrays of a batch, by name."""
     task, shape = setting.task, setting.shape
     b, n, length = shape.num_videos, shape.num_texts, shape.text_length
-    sharding = batch_sharding(mesh) if mesh else None
-
-    def array(dtype: Any, *sides: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
-
-    labels = array(jnp.int32, b, n)
+    frames = (b, shape.num_clips, shape.num_frames, shape.height, shape.width, 3)
+    labels = jax.ShapeDtypeStruct((b, n), jnp.int32)
     if isinstance(task, MultipleChoiceQA):
-        labels = array(jnp.int32, b)
+        labels = jax.ShapeDtypeStruct((b,), jnp.int32)
     elif isinstance(task, ImageQA):
-        labels = array(jnp.float32, b, n, task.num_answers)
-    return Batch(
-        frames=array(jnp.uint8, b, shape.num_clips, shape.num_frames, shape.height, shape.width, 3),  # type: ignore[arg-type]
-        text_ids=array(jnp.int32, b, n, length),  # type: ignore[arg-type]
-        text_mask=array(jnp.bool_, b, n, length),  # type: ignore[arg-type]
-        text_valid=array(jnp.bool_, b, n),  # type: ignore[arg-type]
-        labels=labels,  # type: ignore[arg-type]
-        example_mask=array(jnp.bool_, b),  # type: ignore[arg-type]
-        token_labels=array(jnp.int32, b, n, length) if isinstance(task, Pretraining) else None,  # type: ignore[arg-type]
-    )
+        labels = jax.ShapeDtypeStruct((b, n, task.num_answers), jnp.float32)
+    arrays = {
+        "frames": jax.ShapeDtypeStruct(frames, jnp.uint8),
+        "text_ids": jax.ShapeDtypeStruct((b, n, length), jnp.int32),
+        "text_mask": jax.ShapeDtypeStruct((b, n, length), jnp.bool_),
+        "text_valid": jax.ShapeDtypeStruct((b, n), jnp.bool_),
+        "labels": labels,
+        "example_mask": jax.ShapeDtypeStruct((b,), jnp.bool_),
+    }
+    if isinstance(task, Pretraining):
+        arrays["token_labels"] = jax.ShapeDtypeStruct((b, n, length), jnp.int32)
+    return arrays
 
 
 def placed(tree: Tree, mesh: Mesh) -> Tree:

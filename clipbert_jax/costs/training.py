@@ -23,14 +23,14 @@ USABLE_SHARE: dict[Platform, float] = {"gpu": 0.75, "tpu": 0.95, "cpu": 0.75}
 class Amounts:
     """Operations, or seconds, of an update by what they are for."""
 
-    forward: float
-    backward: float
-    recomputed: float
+    forward: int | float
+    backward: int | float
+    recomputed: int | float
     """Of the forward pass again, for rematerialisation and passes over clips."""
-    update: float = 0.0
+    update: int | float = 0
 
     @property
-    def total(self) -> float:
+    def total(self) -> int | float:
         """All together."""
         return self.forward + self.backward + self.recomputed + self.update
 

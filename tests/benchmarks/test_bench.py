@@ -68,8 +68,8 @@ def test_the_report_shows_ratios_floors_and_what_failed(record):
         {"workload": "inference", "set": "accelerator", "ours": {"out_of_memory": True}},
         {"workload": "pretraining", "set": "accelerator", "ours": {"problem": "no time left"}},
     ]
-    text = markdown(record | {"rows": rows, "device": {"kind": "NVIDIA H100", "count": 1}})
-    assert "| 1.50 |" in text
+    text = markdown(record | {"rows": rows, "device": {"kind": "NVIDIA H100", "platform": "gpu", "count": 1}})
+    assert "| 0.67 |" in text
     assert "out of memory" in text
     assert "no time left" in text
     # The floor of an H100 is in the table of the parts, beside what was measured.

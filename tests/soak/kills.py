@@ -3,8 +3,8 @@
     python -m tests.soak.kills --number 100 --seed 0
 
 Each life is a process of its own, forked from this one, which imports everything and never starts JAX. It
-first reads every checkpoint that it finds, then trains on until it is killed. At the end the run must be bitwise
-the one that was never killed.
+first reads every checkpoint that it finds, then trains on until it is killed. At the end the run must be
+bitwise the one that was never killed.
 """
 
 from __future__ import annotations

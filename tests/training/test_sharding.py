@@ -1,8 +1,11 @@
 """Where arrays live changes what devices exchange and hold, and no result."""
 
 import dataclasses
-import re
+import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -20,6 +23,7 @@ from clipbert_jax.training.step import make_train_state, make_train_step
 
 from .conftest import TASK, make_batch, small_config
 
+ROOT = Path(__file__).parents[2]
 OPTIMIZER = OptimizerConfig(transformer_learning_rate=1e-2, pixel_encoder_learning_rate=1e-2)
 
 MESHES = {
@@ -108,24 +112,32 @@ def test_tensor_divides_the_fusion_by_heads():
         ), name
 
 
-def collectives(config, batch):
-    """Return how often the compiled step has each collective."""
-    mesh, state, step = prepare(config)
-    text = step.lower(state, put_batch(batch, mesh)).compile().as_text()
-    found = re.findall(
-        r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text
-    )
-    return Counter(found)
+def compiled(fsdp, tensor):
+    """Return the collectives of the compiled step, and the parameters that the mesh divides."""
+    command = [sys.executable, "-m", "tests.training.print_collectives", str(fsdp), str(tensor)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=600)
+    found = json.loads(done.stdout)
+    return Counter(kind for kind, _ in found["collectives"]), found["divided"]
 
 
-def test_data_parallel_exchanges_sums_alone(batches):
-    assert set(collectives(MESHES["data"], batches[0])) == {"all-reduce"}
+def test_data_parallel_exchanges_the_weight_of_the_loss_and_the_gradients():
+    found, divided = compiled(1, 1)
+    assert found == {"all-reduce": 2}
+    assert divided == {"fsdp": [], "tensor": []}
 
 
-def test_one_device_exchanges_nothing(batches):
-    mesh, state, step = prepare(MeshConfig(), 1)
-    text = step.lower(state, put_batch(batches[0], mesh)).compile().as_text()
-    assert "all-reduce" not in text
+def test_fsdp_gathers_each_divided_parameter_and_sums_gradients():
+    found, divided = compiled(8, 1)
+    assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert len(divided["fsdp"]) > 10
+    assert len(divided["fsdp"]) <= found["all-gather"] <= len(divided["fsdp"]) + 2
+
+
+def test_tensor_sums_partial_products_and_gives_videos_to_each_other():
+    found, divided = compiled(1, 2)
+    assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter", "all-to-all"}
+    assert found["all-reduce"] >= 4, "two for a layer, in each direction"
+    assert {name.split("/")[0] for name in divided["tensor"]} == {"fusion", "text_encoder"}
 
 
 def test_axes_that_do_not_divide_the_devices_are_refused():
