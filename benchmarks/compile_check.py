@@ -65,10 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--timeout-minutes", type=float, default=30.0, help="for one program")
     parser.add_argument("--out", type=Path, help="file without suffix (default: in benchmarks/results/)")
     options = parser.parse_args(arguments)
+    programs = list(_programs(options.only, options.workload))
+    if not programs:
+        known = f"targets {', '.join(TARGETS)}; workloads {', '.join(w.name for w in ACCELERATOR)}"
+        parser.exit(2, f"{parser.prog}: no program is that of --only and --workload; there are {known}\n")
     now = datetime.datetime.now(datetime.UTC)
     out = options.out or RESULTS / f"{now:%Y-%m-%d}_compiled"
     record: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), "programs": []}
-    for target, workload in _programs(options.only, options.workload):
+    for target, workload in programs:
         python = options.python_cuda if platform_of(target) == "gpu" else options.python_tpu
         row = compile_in(python or make_environment(platform_of(target)), target, workload, options)
         record["programs"].append(row)
@@ -120,7 +124,8 @@ def markdown(record: dict[str, Any]) -> str:
     parts = [
         f"# Compiled programs ({record['date'][:10]})",
         "`make compile-check`: compiled for devices that were not there, nothing was run. Figures are of one "
-        "device. `traffic` is what all kernels read and write; `products / traffic` are the times that "
+        "device; an item is a video, or in pair scoring a text with a clip. "
+        "`traffic` is what all kernels read and write; `products / traffic` are the times that "
         "products and traffic alone would take at the rates in `clipbert_jax/costs/devices.py`. `compiler` "
         "is the TPU compiler's own estimate of the time, and the rate that it means; for v5e it gives none. "
         "H100: "
@@ -136,11 +141,11 @@ COLUMNS = [
     "batch a device",
     "memory GiB",
     "fits",
-    "GFLOP a video",
-    "traffic GB a video",
+    "GFLOP an item",
+    "traffic GB an item",
     "products / traffic ms",
     "compiler ms",
-    "videos/s a device",
+    "items/s a device",
     "collectives",
     "fused: bias, ReLU, attention",
     "copies (GB)",

@@ -33,7 +33,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"{f'; peer: PyTorch {torch}' if torch else '; without PyTorch'}. "
         "Times of one step or call: median (10th to 90th percentile). `ours / peer` compares times: below 1 "
         "ours is faster. `share of peak` counts the products of the model; `floor` is the least time by "
-        "`clipbert_jax/costs`. `dispatch` is until the call returns; on a CPU, whose cores are then computing "
+        "`clipbert_jax/costs`. `dispatch` is until the call returns; on a CPU, whose cores then compute "
         "already, it says nothing and is left out: see `make bench-host`.",
         table(
             COLUMNS,

@@ -49,8 +49,9 @@ class Estimate:
     """Ask the compiler of the device, which needs no device: minutes."""
     topology: str | None = None
     """How the devices are connected, such as v5e:16x16 or h100:8."""
-    python: str = sys.executable
-    """Interpreter of an environment with jax[tpu] or jax[cuda13], for --compile."""
+    python: str | None = None
+    """Interpreter of an environment with jax[tpu] or jax[cuda13], for --compile; by default the one that runs
+    this."""
     timeout_minutes: float = 60.0
     """For --compile."""
     json: bool = False
@@ -77,7 +78,7 @@ class Estimate:
             numbers["compiled"] = compare_with_compiler(
                 CompileRequest(setting=setting, target=target, num_devices=num_devices),
                 device,
-                python=self.python,
+                python=self.python or sys.executable,
                 timeout_seconds=60 * self.timeout_minutes,
             )
             self._show(comparison_lines(numbers["compiled"]))

@@ -100,12 +100,11 @@ def _time(numbers: dict[str, Any], device: str) -> Iterator[str]:
 
 
 def _training(numbers: dict[str, Any]) -> str:
-    time = numbers["time"]
-    if time["hours"] is None:
+    hours, num_steps = numbers["time"]["hours"], numbers["time"]["num_steps"]
+    if hours is None:
         return _line("training", "?", "hours: epochs of data that is not there; give --num-examples")
-    return _line(
-        "training", f"{time['hours']:,.1f}", f"hours at that rate, for {time['num_steps']:,} updates"
-    )
+    amount, unit = (hours, "hours") if hours >= 1 else (60 * hours, "minutes")
+    return _line("training", f"{amount:,.1f}", f"{unit} at that rate, for {num_steps:,} updates")
 
 
 # ---- Compilers --------------------------------------------------------------------------------------------

@@ -118,8 +118,7 @@ def check_writable(workdir: Path) -> None:
         reason = _why_not_writable(place)
         if reason:
             raise UserError(
-                f"--workdir {workdir} cannot be written: {place} {reason}; choose another run directory, or "
-                "change that"
+                f"{workdir} cannot be written: {place} {reason}; choose another directory, or change that"
             )
 
 

@@ -326,6 +326,8 @@ def _read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 def _check_names(manager: ocp.CheckpointManager, step: int, expected: Parameters) -> None:
     with _readable(Path(manager.directory) / str(step)):
         saved = manager.item_metadata(step)["parameters"]
+        if saved is None:
+            raise LookupError("the list of its parameters is missing")
         shapes = {name: tuple(array.shape) for name, array in saved.items()}
     try:
         check_names_and_shapes({name: tuple(array.shape) for name, array in expected.items()}, shapes)

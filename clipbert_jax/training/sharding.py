@@ -64,9 +64,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | 
     Raises:
       UserError: the axes do not divide the devices, or the tensor axis would reach beyond a process.
     """
-    devices = list(devices if devices is not None else jax.devices())
+    devices = sorted(devices if devices is not None else jax.devices(), key=_process_and_id)
     config = config or MeshConfig()
-    devices.sort(key=lambda device: (device.process_index, device.id))
     num_local = min(
         sum(device.process_index == index for device in devices)
         for index in {device.process_index for device in devices}
@@ -83,6 +82,11 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | 
             "exchange every layer"
         )
     return Mesh(np.asarray(devices).reshape(-1, config.fsdp, config.tensor), AXES)
+
+
+def _process_and_id(device: Any) -> tuple[int, int]:
+    """Return what devices are ordered by: those of TPU pods are numbered by place, not by process."""
+    return device.process_index, device.id
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

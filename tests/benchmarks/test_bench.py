@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from benchmarks import bench
 from benchmarks.report import markdown
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,3 +77,48 @@ def test_the_report_shows_ratios_floors_and_what_failed(record):
     fusion = next(line for line in text.splitlines() if line.startswith("| fusion |"))
     forward, floor, backward, backward_floor = (float(cell) for cell in fusion.split("|")[2:6])
     assert min(forward, backward) >= 0 < min(floor, backward_floor)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workload", "nothing"], "no workload 'nothing' in this set; there are retrieval training, "),
+        (["--steps", "0"], "--steps takes a number from 1 on, not 0"),
+        (["--rounds", "0"], "--rounds takes a number from 1 on, not 0"),
+        (["--batch-size", "-1"], "--batch-size takes a number from 1 on, not -1"),
+        (["--minutes", "0"], "--minutes takes a number above 0, not 0"),
+        (["--peer-python", "no-such-python"], "--peer-python no-such-python is no program"),
+        (["--out", "/proc/no/out"], "--out /proc/no/out cannot be written"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_measured(options, message, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "run_child", lambda *args, **kwargs: pytest.fail("it was measured"))
+    with pytest.raises(SystemExit) as exit_:
+        bench.main(["--smoke", *options])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def run_bench(monkeypatch, tmp_path, ours):
+    """Run the smoke set where each child finds the same; return the exit code and how many were started."""
+    commands = []
+    monkeypatch.setattr(bench, "run_child", lambda command, **kwargs: commands.append(command) or ours)
+    monkeypatch.setattr(bench.tempfile, "tempdir", str(tmp_path))
+    code = 0
+    try:
+        bench.main(["--smoke"])
+    except SystemExit as exit_:
+        code = exit_.code
+    return code, commands
+
+
+@pytest.mark.parametrize(
+    ("found", "is_failure"),
+    [({"out_of_memory": True}, False), ({"problem": "took too long"}, True), ({"problem": "an error"}, True)],
+)
+def test_only_want_of_memory_is_no_failure(found, is_failure, monkeypatch, tmp_path):
+    code, commands = run_bench(monkeypatch, tmp_path, found)
+    assert ("retrieval training (ours)" in str(code)) == is_failure == (code != 0)
+    # Of the other workloads the model alone is timed.
+    assert len([command for command in commands if "benchmarks.measure" in command]) == 6
+    assert len(list(tmp_path.glob("clipbert-bench-*/*.json"))) == 1

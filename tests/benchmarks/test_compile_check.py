@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks import child, compile_check
 from benchmarks.compile_check import markdown
 
@@ -76,3 +78,11 @@ def test_what_takes_too_long_is_a_row(monkeypatch):
     options = argparse.Namespace(lowering="{}", timeout_minutes=1.0)
     row = compile_check.compile_in(sys.executable, "h100:1", "inference", options)
     assert row["problem"] == "took too long"
+
+
+def test_targets_that_nobody_knows_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        compile_check.main(["--only", "nothing", "--out", str(tmp_path / "out")])
+    assert exit_.value.code == 2
+    assert "there are targets h100:1, " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

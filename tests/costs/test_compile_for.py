@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
+import pathlib
 
 import pytest
 
 from benchmarks.programs import train_setting
 from benchmarks.workloads import DEMO
+from clipbert_jax.costs import compile_for
 from clipbert_jax.costs.compile_for import (
     GPUS,
     PLUGINS,
@@ -34,13 +35,9 @@ def test_targets_are_a_kind_and_a_shape():
 
 def test_every_gpu_has_figures_and_a_description():
     for gpu in GPUS:
-        assert DEVICES[gpu].memory_bytes
-        source = importlib.util.find_spec("clipbert_jax.costs.compile_for")
-        assert source is not None
-        assert source.origin is not None
-        text = open(source.origin.replace("compile_for.py", f"{gpu}.txtpb")).read()
-        memory = int(text.split("device_memory_size: ")[1].split()[0])
-        assert memory == pytest.approx(DEVICES[gpu].memory_bytes, rel=0.08)
+        text = pathlib.Path(compile_for.__file__).with_name(f"{gpu}.txtpb").read_text()
+        memory_bytes = int(text.split("device_memory_size: ")[1].split()[0])
+        assert memory_bytes == pytest.approx(DEVICES[gpu].memory_bytes, rel=0.08)
 
 
 @pytest.mark.skipif(importlib.util.find_spec(PLUGINS["tpu"]) is not None, reason="the compiler is here")
@@ -52,31 +49,27 @@ def test_an_environment_without_the_compiler_is_told_how_to_make_one():
     assert "--python .venv-tpu/bin/python" in str(error.value)
 
 
+def interpreter(path: pathlib.Path, script: str) -> str:
+    """Write what stands for an interpreter."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
 def test_what_is_no_interpreter_or_breaks_is_said(tmp_path):
     with pytest.raises(UserError, match="no interpreter"):
-        compile_elsewhere(REQUEST, str(tmp_path / "python"))
-    broken = tmp_path / "broken"
-    broken.write_text("#!/bin/sh\necho 'RESOURCE_EXHAUSTED: 17.2G of 16G' >&2\nexit 1\n")
-    broken.chmod(0o700)
+        compile_elsewhere(REQUEST, str(tmp_path / "nothing"))
+    broken = interpreter(tmp_path / "broken", "echo 'RESOURCE_EXHAUSTED: 17.2G of 16G' >&2; exit 1")
     with pytest.raises(UserError, match=r"v5e:2x4 failed: RESOURCE_EXHAUSTED: 17\.2G of 16G"):
-        compile_elsewhere(REQUEST, str(broken))
-    slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\nexec sleep 60\n")
-    slow.chmod(0o700)
+        compile_elsewhere(REQUEST, broken)
     with pytest.raises(UserError, match="--timeout-minutes"):
-        compile_elsewhere(REQUEST, str(slow), timeout_seconds=0.2)
+        compile_elsewhere(REQUEST, interpreter(tmp_path / "slow", "exec sleep 60"), timeout_seconds=0.2)
 
 
-def test_a_request_reaches_an_interpreter_whose_packages_are_elsewhere(tmp_path):
-    # The package comes along alone: what lies beside it would hide packages of the other environment.
-    probe = tmp_path / "python"
-    probe.write_text(
-        f'#!/bin/sh\nls "$PYTHONPATH" >&2; exec {sys.executable} -c '
-        "'import clipbert_jax.costs.compile_for as found, sys, pickle; "
-        'sys.exit(pickle.load(sys.stdin.buffer).target + " Error " + str(found.__file__))\'\n'
+def test_nothing_but_this_package_comes_along(tmp_path):
+    # What is installed beside it would hide the packages of the other environment.
+    looking = interpreter(
+        tmp_path / "looking", 'echo "Error: $(echo $PYTHONPATH/*/ | xargs -n1 basename)" >&2; exit 1'
     )
-    probe.chmod(0o700)
-    with pytest.raises(
-        UserError, match=r"v5e:2x4 Error /tmp.*|v5e:2x4 Error .*clipbert_jax/costs/compile_for.py"
-    ):
-        compile_elsewhere(REQUEST, str(probe))
+    with pytest.raises(UserError, match=r"failed: Error: clipbert_jax$"):
+        compile_elsewhere(REQUEST, looking)

@@ -64,6 +64,7 @@ def experiment(
             num_steps=num_steps,
             batch_size=8,
             num_accumulation_steps=2,
+            ema_decay=0.9,
             log_every_steps=1,
             save_every_steps=save_every,
             num_validations=num_validations,

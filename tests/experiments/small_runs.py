@@ -86,9 +86,9 @@ def read_losses(workdir: Path) -> dict[int, tuple[float, float]]:
 
 
 def read_arrays(workdir: Path, step: int | None = None) -> Any:
-    """Return parameters and optimizer state of a checkpoint, by default the newest."""
-    restore = ocp.args.StandardRestore()
+    """Return parameters, their averages and optimizer state of a checkpoint, by default the newest."""
+    items = dict.fromkeys(("parameters", "ema", "optimizer"), ocp.args.StandardRestore())
     with warnings.catch_warnings(), ocp.CheckpointManager((workdir / "checkpoints").resolve()) as manager:
         warnings.simplefilter("ignore")  # Orbax's about restoring without a target
         step = manager.latest_step() if step is None else step
-        return manager.restore(step, args=ocp.args.Composite(parameters=restore, optimizer=restore))
+        return manager.restore(step, args=ocp.args.Composite(**items))

@@ -52,7 +52,7 @@ def test_ten_steps_equal_five_a_kill_and_five(data_dir, tmp_path):
     assert losses[0] == losses[1]
     assert list(losses[0]) == list(range(1, 11))
     ours, theirs = (read_arrays(tmp_path / name / "run") for name in ("killed", "unbroken"))
-    for item in ("parameters", "optimizer"):
+    for item in ("parameters", "ema", "optimizer"):
         jax.tree.map(np.testing.assert_array_equal, ours[item], theirs[item])
     assert len(jax.tree.leaves(ours["optimizer"])) > 2 * 30, "Adam's moments are there"
 
