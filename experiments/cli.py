@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import inspect
 import itertools
 import os
 import shutil
@@ -27,22 +26,15 @@ from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.doctor import Doctor
 from experiments.estimate import Estimate
+from experiments.experiment_choice import ExperimentChoice, docstring
 from experiments.explain_sampling import ExplainSampling
 from experiments.prepare import PrepareCommand
 from experiments.processes import joined_processes
 
-
-def _docstring(experiment: str) -> str:
-    """Return what the file of an experiment says: command, data, hardware, what to expect."""
-    return inspect.getdoc(sys.modules[EXPERIMENTS[experiment].__module__]) or ""
-
+OF_EXPERIMENTS = ("train", "estimate")
+"""Commands that take the name of an experiment and all its options."""
 
 TaskName = Literal["retrieval", "multiple_choice", "open_ended_qa", "image_qa", "count", "pretraining"]
-
-ExperimentChoice = tyro.extras.subcommand_type_from_defaults(
-    {name: make() for name, make in EXPERIMENTS.items()},
-    {name: _docstring(name).partition("\n")[0] for name in EXPERIMENTS},
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,20 +226,25 @@ def parse(arguments: Sequence[str]) -> Any:
             args=arguments,
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
-    name = arguments[place]
+    command, name = arguments[0], arguments[place]
+    defaults = {
+        "train": lambda: Train(experiment=EXPERIMENTS[name](), workdir=tyro.MISSING),
+        "estimate": lambda: Estimate(experiment=EXPERIMENTS[name](), device=tyro.MISSING),
+    }
+    default = defaults[command]()
     return tyro.cli(
-        Train,
-        prog=f"clipbert train {name}",
-        description=_docstring(name),
-        default=Train(experiment=EXPERIMENTS[name](), workdir=tyro.MISSING),
+        type(default),
+        prog=f"clipbert {command} {name}",
+        description=docstring(name),
+        default=default,
         args=[*arguments[1:place], *arguments[place + 1 :]],
         config=(tyro.conf.AvoidSubcommands,),
     )
 
 
 def _place_of_experiment(arguments: Sequence[str]) -> int | None:
-    """Return where the name of an experiment stands that is to be trained."""
-    if list(arguments[:1]) != ["train"]:
+    """Return where the name of an experiment stands that is to be trained or estimated."""
+    if not arguments or arguments[0] not in OF_EXPERIMENTS:
         return None
     places = [place for place, word in enumerate(arguments) if word in EXPERIMENTS]
     # A run directory may have such a name too.
@@ -275,12 +272,12 @@ def _complain(error: BaseException, sentence: str) -> None:
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:
-    """Refuse `train` without one of the known experiments, with the nearest name.
+    """Refuse a command that takes an experiment without a known one, with the nearest name.
 
     Raises:
       UserError: the name is missing or unknown.
     """
-    if not arguments or arguments[0] != "train" or {"-h", "--help"} & set(arguments):
+    if not arguments or arguments[0] not in OF_EXPERIMENTS or {"-h", "--help"} & set(arguments):
         return
     if any(name in arguments for name in EXPERIMENTS):
         return
@@ -291,7 +288,10 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
         (now for before, now in pairs if not now.startswith("-") and not before.startswith("-")), None
     )
     if given is None:
-        raise UserError(f"say what to train, for example `clipbert train demo/retrieval`; there are {known}")
+        raise UserError(
+            f"say what to {arguments[0]}, for example `clipbert {arguments[0]} demo/retrieval`; there are "
+            f"{known}"
+        )
     nearest = difflib.get_close_matches(given, EXPERIMENTS, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {known}"
     raise UserError(f"no experiment {given!r}; {hint}")

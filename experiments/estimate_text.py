@@ -54,7 +54,7 @@ def _memory(numbers: dict[str, Any], device: str) -> Iterator[str]:
 
 
 def _moment(name: str) -> str:
-    return "at the update" if name == "update" else f"as the backward pass of {name} runs"
+    return "at the update" if name == "update" else f"with {name} at work"
 
 
 def _usable(memory: dict[str, Any], device: dict[str, Any], name: str) -> str:

@@ -42,7 +42,7 @@ class Moment:
     """What is there at one moment of the step besides its arguments, in bytes."""
 
     name: str
-    """The segment whose backward pass runs, or `update`."""
+    """The segment at work, or `update`."""
     activations: int = 0
     """Kept from the forward pass, weights in the compute dtype among them."""
     working: int = 0
@@ -182,11 +182,17 @@ class _Step:
         return sum(segment.kept + self.converted[segment.name] for segment in self.segments)
 
     def moments(self) -> Iterator[Moment]:
-        """Yield the moments of the backward pass, the last segment first, and the update."""
-        activations, gradients = self.activations, self._gradients(EMBEDDINGS)
-        added_up, batch_again = (self.trained_bytes, self.batch_bytes) if self.num_turns > 1 else (0, 0)
+        """Yield the moments of the forward pass, of the backward pass and of the update."""
+        in_loop = (self.trained_bytes, self.batch_bytes) if self.num_turns > 1 else (0, 0)
+        added_up, batch_again = in_loop  # gradients so far, and the batch in the order of its parts
+        activations = 0
+        for segment in self.segments:
+            working = segment.forward + batch_again
+            yield Moment(name=segment.name, activations=activations, working=working, gradients=added_up)
+            activations += segment.kept + self.converted[segment.name]
+        # Words are scattered into zeros that are there from the beginning.
+        gradients = self._gradients(EMBEDDINGS)
         for segment in reversed(self.segments):
-            # Words are scattered into zeros that are there from the beginning.
             gradients += self._gradients(segment.name) if segment.name != EMBEDDINGS else 0
             yield Moment(
                 name=segment.name,

@@ -51,9 +51,9 @@ class Keeping:
     """Of the hidden size in a fusion layer: queries, keys, values, contexts; input and output of norms."""
     num_inner: int = 3
     """Of the inner size: what the GELU was given, what it gave, its derivative."""
-    square_bytes: int = 6
-    """Of the attention between two tokens: float32 for the softmax, a second array for the product."""
-    square_bytes_without_dropout: int = 6
+    num_squares: int = 1
+    """Float32 arrays of who attends to whom, besides the operand of the product with the values."""
+    num_squares_without_dropout: int = 1
     dropout_bytes: int = 1
     """Of an element that dropout decides about: the decision, or the random words that it is made from."""
 
@@ -66,8 +66,7 @@ KEEPING: dict[Platform, Keeping] = {
         hidden_bytes=_FLOAT32,
         num_hidden=12,
         num_inner=4,
-        square_bytes=8,
-        square_bytes_without_dropout=12,
+        num_squares_without_dropout=2,
         dropout_bytes=8,
     ),
     "gpu": Keeping(),
@@ -85,6 +84,8 @@ class Segment:
     """Bytes from its forward pass to its backward pass."""
     working: int = 0
     """Bytes while its backward pass runs, besides."""
+    forward: int = 0
+    """Bytes while its forward pass runs."""
 
     def rematerialised(self, kept: int) -> Segment:
         """Return the segment if it keeps so many bytes, and computes the rest again when it needs it."""
@@ -99,7 +100,7 @@ def element_bytes(config: ClipBertConfig) -> int:
 def make_segments(
     sizes: Sizes, head: HeadConfig, platform: Platform, *, remat: Remat = "none", num_tensor: int = 1
 ) -> tuple[Segment, ...]:
-    """Return the segments in the order of the forward pass, without those before the first trained one.
+    """Return the segments in the order of the forward pass; frozen ones keep nothing.
 
     Args:
       sizes: of the model, and of the part of a batch that one device goes through at once.
@@ -138,22 +139,32 @@ class _Maker:
     # ---- Pixel encoder ------------------------------------------------------------------------------------
 
     def pixel_encoder(self) -> Iterator[Segment]:
-        """Yield the trained ones among the stem and the residual blocks, and the grid encoder."""
+        """Yield the stem, the residual blocks and the grid encoder."""
         num_frozen = self.sizes.config.pixel_encoder.num_frozen_stages
         blocks = list(residual_blocks(self.sizes))
-        if num_frozen == 0:
-            yield self._stem()
+        yield self._stem(is_trained=num_frozen == 0)
         for block, following in itertools.zip_longest(blocks, blocks[1:]):
-            if block.stage >= num_frozen:
+            if block.stage < num_frozen:
+                yield self._of_frames(block.name, 0, forward=self._forward(block))
+            else:
                 yield self._residual_block(block, following, is_first=block.stage == num_frozen)
         yield self._grid_encoder(blocks[-1].y)
 
-    def _stem(self) -> Segment:
+    def _stem(self, *, is_trained: bool) -> Segment:
         shape, y = self.sizes.shape, stem_map(self.sizes)
         pooled = y.halved(y.features)
-        kept = 3 * shape.height * shape.width * self._operand + y.num_numbers * self._element
-        kept += pooled.num_numbers * self._operand + self._pool(y, pooled.num_numbers)
-        return self._of_frames("stem", kept, working=y.num_numbers * self._operand)
+        pixels = 3 * shape.height * shape.width
+        forward = (pixels + y.num_numbers + pooled.num_numbers) * self._element
+        if not is_trained:
+            return self._of_frames("stem", 0, forward=forward)
+        kept = (pixels + pooled.num_numbers) * self._operand + y.num_numbers * self._element
+        kept += self._pool(y, pooled.num_numbers)
+        return self._of_frames("stem", kept, working=y.num_numbers * self._operand, forward=forward)
+
+    def _forward(self, block: ResidualBlock) -> int:
+        """Return what a block needs as it runs: what comes in, and what each of its convolutions gives."""
+        numbers = block.x.num_numbers + 2 * block.middle.num_numbers + block.y.num_numbers
+        return (numbers + block.y.num_numbers * (block.index == 0)) * self._element
 
     def _residual_block(
         self, block: ResidualBlock, following: ResidualBlock | None, *, is_first: bool
@@ -169,7 +180,8 @@ class _Maker:
             kept += y * self._element * (block.index == 0)  # the shortcut, which the last ReLU was given too
             if following is not None and not following.has_stride:
                 kept += y * self._operand
-        segment = self._of_frames(block.name, kept, working=2 * (middle + y) * self._operand)
+        working = 2 * (middle + y) * self._operand
+        segment = self._of_frames(block.name, kept, working=working, forward=self._forward(block))
         return self._maybe_rematerialised(segment, self.sizes.num_frames * block.x.num_numbers)
 
     def _grid_encoder(self, x: FeatureMap) -> Segment:
@@ -180,7 +192,7 @@ class _Maker:
             windows = _WINDOW * x.num_numbers * self._operand
             kept, working = kept + windows, working + windows
         kept += pooled * _FLOAT32 + self._pool(y, pooled)
-        return self._of_frames("grid_encoder", kept, working)
+        return self._of_frames("grid_encoder", kept, working=working)
 
     def _pool(self, x: FeatureMap, num_pooled: int) -> int:
         """Return what a pool keeps besides its input."""
@@ -188,9 +200,12 @@ class _Maker:
             return 0
         return x.num_numbers * _FLOAT32 + num_pooled * _PLACE_BYTES
 
-    def _of_frames(self, name: str, kept: int, working: int) -> Segment:
+    def _of_frames(self, name: str, kept: int, *, working: int = 0, forward: int = 0) -> Segment:
+        """Return a segment from bytes of one frame."""
         num_frames = self.sizes.num_frames
-        return Segment(name=name, kept=num_frames * kept, working=num_frames * working)
+        return Segment(
+            name=name, kept=num_frames * kept, working=num_frames * working, forward=num_frames * forward
+        )
 
     def _maybe_rematerialised(self, segment: Segment, num_inputs: int) -> Segment:
         """Return what is left of a segment that keeps its input alone, if such a one is computed again."""
@@ -246,9 +261,10 @@ class _Maker:
 
     @property
     def _square(self) -> int:
+        """Return the bytes for two tokens, of which one attends to the other."""
         if self.sizes.config.fusion.attention_dropout_rate > 0:
-            return self.keeping.square_bytes + self.keeping.dropout_bytes
-        return self.keeping.square_bytes_without_dropout
+            return self.keeping.num_squares * _FLOAT32 + self._operand + self.keeping.dropout_bytes
+        return self.keeping.num_squares_without_dropout * _FLOAT32 + self._operand
 
     def head_segment(self) -> Segment:
         """Return the pooler and the head."""

@@ -159,12 +159,20 @@ def test_a_residual_block_keeps_what_its_relus_give():
     assert on_cpu == 2 * (2 * middle + y) + 4 * (2 * middle + y)  # before the ReLUs, and as operands
 
 
-def test_frozen_stages_keep_nothing():
-    names = list(segments(SMALL))
-    assert names[0] == "res3.0"
-    encoder = dataclasses.replace(SMALL.model.pixel_encoder, num_frozen_stages=0)
-    trained = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, pixel_encoder=encoder))
-    assert list(segments(trained))[:2] == ["stem", "res2.0"]
+def test_frozen_stages_keep_nothing_but_run():
+    made = segments(SMALL)
+    assert [name for name, segment in made.items() if not segment.kept] == [
+        "stem",
+        "res2.0",
+        "res2.1",
+        "res2.2",
+    ]
+    # Of 16 x 16 places: 64 features come in; 64, 64, 256 go out of the convolutions, 256 of the shortcut.
+    assert made["res2.0"].forward == 2 * 256 * (64 + 64 + 64 + 256 + 256)
+    frozen = dataclasses.replace(RETRIEVAL.model.pixel_encoder, num_frozen_stages=5)
+    model = dataclasses.replace(RETRIEVAL.model, pixel_encoder=frozen)
+    memory = train_memory(train_setting(dataclasses.replace(RETRIEVAL, model=model, text_length=2)), "gpu")
+    assert memory.activations < 0.5 * train_memory(train_setting(RETRIEVAL), "gpu").activations
 
 
 def test_a_vocabulary_of_logits_is_kept():
