@@ -28,8 +28,8 @@ Reduced = dict[str, np.ndarray]
 
 Videos = Iterable[tuple[UInt8[np.ndarray, "b k t h w 3"], Bool[np.ndarray, " b"]]]
 """Batches of frames, and which of their rows are videos: the first ones. The clips of several numbers of
-clips follow each other: with 1 and 4 clips k is 5. Of several processes each has the frames of its own rows, as
-many as the others, and the mask of all rows."""
+clips follow each other: with 1 and 4 clips k is 5. Of several processes each has the frames of its own rows,
+as many as the others, and the mask of all rows."""
 
 OnProgress = Callable[[int], None]
 

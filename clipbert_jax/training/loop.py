@@ -1,9 +1,9 @@
 """The training loop: restore, then batch -> step -> log -> save -> validate, to the last step.
 
 It reads from top to bottom in the order of execution. Data come as an iterator of host batches; files
-go to the run directory (see `checkpoint.py` and `metrics_writer.py` for what is in it). A run may be killed at
-any moment, and asked to stop at any step or batch of a validation: what it does next depends on its newest
-checkpoint and on the validations up to there alone.
+go to the run directory (see `checkpoint.py` and `metrics_writer.py` for what is in it). A run may be killed
+at any moment, and asked to stop at any step or batch of a validation: what it does next depends on its
+newest checkpoint and on the validations up to there alone.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ class NonFiniteGuard:
         self._log(f"step {step}: the gradient is not finite, so the update is left out {where}")
         if self.num_in_a_row >= MAX_IN_A_ROW:
             raise UserError(
-                f"{self.num_in_a_row} steps in a row, up to {step}, had no finite gradient {where}: train with "
-                "lower learning rates or in float32, or look at these videos with `clipbert doctor`"
+                f"{self.num_in_a_row} steps in a row, up to {step}, had no finite gradient {where}: train "
+                "with lower learning rates or in float32, or look at these videos with `clipbert doctor`"
             )
 
     def _note(self, step: int, names: Sequence[str]) -> None:

@@ -169,9 +169,7 @@ def test_checkpoints_of_another_user_are_refused(machine, tmp_path, monkeypatch)
 
 
 def test_a_place_that_takes_no_files_whatever_it_permits_is_refused(machine):
-    with pytest.raises(
-        UserError, match=r"/proc/run cannot be written: /proc (refuses|does not let)"
-    ):
+    with pytest.raises(UserError, match=r"/proc/run cannot be written: /proc (refuses|does not let)"):
         check_machine(experiment(), preflight.Path("/proc/run"))
 
 
