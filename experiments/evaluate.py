@@ -175,6 +175,7 @@ def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
     return {
         "workdir": str(run.workdir),
         "checkpoint_step": run.step,
+        "parameters": "moving averages" if run.has_ema else "as trained",
         "data_dir": data.data_dir,
         "sampling": "uniform",
         "sampling_rule": data.sampling_rule,

@@ -221,6 +221,8 @@ class Run:
     tokenizer: Tokenizer
     answers: tuple[str, ...]
     """What the outputs of the head mean, if it answers from a vocabulary."""
+    has_ema: bool = False
+    """Whether the scorer has moving averages in the place of trained parameters."""
 
     @property
     def text_options(self) -> TextOptions:
@@ -257,6 +259,7 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
         scorer=Scorer(skeleton, parameters),
         tokenizer=load_tokenizer(workdir),
         answers=_read_answers(workdir),
+        has_ema=checkpoint.has_ema,
     )
 
 

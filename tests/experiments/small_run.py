@@ -72,28 +72,18 @@ def experiment(
     )
 
 
-def after(step: int, act: Callable[[], None]) -> None:
-    """Do something when a step is done."""
+def after(step: int, act: Callable[[], object], saved: Path | None) -> None:
+    """Do something when a step is done, and once a checkpoint is there if one must be."""
     beat: Callable[..., Any] = Watchdog.beat
 
     def beat_and_act(self: Watchdog, what: str) -> None:
         beat(self, what)
         if what == f"step {step}":
+            while saved is not None and not saved.is_dir():  # the save runs beside the training
+                time.sleep(0.05)
             act()
 
     Watchdog.beat = beat_and_act
-
-
-def signal_after(step: int, which: signal.Signals, *, process: int, saved: Path | None) -> None:
-    """Let a process get a signal when it has done a step, and once a checkpoint is there if one must be."""
-
-    def signal_itself() -> None:
-        while saved is not None and not saved.is_dir():  # the save runs beside the training
-            time.sleep(0.05)
-        if jax.process_index() == process:
-            os.kill(os.getpid(), which)
-
-    after(step, signal_itself)
 
 
 def note_batches(path: Path) -> None:
@@ -135,12 +125,14 @@ def main() -> None:
         use_compilation_cache()
         if notes is not None:
             note_batches(notes)
+        must_be_saved = after_step > options["save_every"]
+        saved = workdir / "checkpoints" / str(options["save_every"]) if must_be_saved else None
         if max_file_bytes is not None:
-            after(after_step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes,) * 2))
-        if name is not None:
-            must_be_saved = after_step > options["save_every"]
-            saved = workdir / "checkpoints" / str(options["save_every"]) if must_be_saved else None
-            signal_after(after_step, signal.Signals[f"SIG{name}"], process=process, saved=saved)
+            limits = max_file_bytes, max_file_bytes
+            after(after_step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits), saved)
+        if name is not None and jax.process_index() == process:
+            number = signal.Signals[f"SIG{name}"]
+            after(after_step, lambda: os.kill(os.getpid(), number), saved)
         runs.train_run(experiment(**options), workdir)
 
 

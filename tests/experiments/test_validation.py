@@ -23,7 +23,7 @@ def test_a_run_is_used_at_its_best_checkpoint(data_dir, tmp_path, monkeypatch, c
     results = iter(
         [ValidationResult(score=1.0, metrics={"r1": 1.0}), ValidationResult(score=0.5, metrics={})]
     )
-    monkeypatch.setattr(runs, "make_validate", lambda experiment: lambda parameters: next(results))
+    monkeypatch.setattr(runs, "make_validate", lambda experiment: lambda *_: next(results))
     run = tmp_path / "run"
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", run, *SMALL]
     main([*map(str, arguments), "--train.num-validations", "2", "--train.num-kept-checkpoints", "1"])
@@ -37,16 +37,17 @@ def test_a_run_is_used_at_its_best_checkpoint(data_dir, tmp_path, monkeypatch, c
 def test_a_model_that_broke_down_is_never_the_best(run_of):
     run = load_run(run_of("multiple_choice"))
     validate = make_validate(run.experiment)
-    sound = validate(run.scorer.parameters)
+    sound = validate(run.scorer.parameters, lambda: None)
     assert sound.score == sound.metrics["accuracy"]
-    broken = validate({name: jnp.full_like(array, math.nan) for name, array in run.scorer.parameters.items()})
+    nothing = {name: jnp.full_like(array, math.nan) for name, array in run.scorer.parameters.items()}
+    broken = validate(nothing, lambda: None)
     assert math.isnan(broken.score)
     assert broken.metrics.keys() == {"accuracy"}
 
 
 def test_of_two_errors_the_smaller_is_better(run_of):
     run = load_run(run_of("count"))
-    result = make_validate(run.experiment)(run.scorer.parameters)
+    result = make_validate(run.experiment)(run.scorer.parameters, lambda: None)
     assert result.score == -result.metrics["mse"]
 
 

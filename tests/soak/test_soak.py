@@ -31,6 +31,7 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     assert "bitwise those of the unbroken run" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["retrieval", "pretraining"])
 def test_a_stop_after_any_step_changes_nothing(task):
     said = run("stops", "--steps", 1, 2, "--tasks", task, "--workers", 0)

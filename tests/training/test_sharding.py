@@ -76,7 +76,8 @@ def test_every_mesh_trains_as_one_device(name, one_device, batches):
         np.testing.assert_allclose(jax.device_get(state.params[name]), value, atol=2e-4, err_msg=name)
 
 
-def test_accumulation_on_a_mesh_of_all_axes(batches):
+@pytest.mark.slow
+def test_accumulation_with_fsdp(batches):
     whole, _ = train(MeshConfig(), batches, 1)
     parts, _ = train(MeshConfig(fsdp=2), batches, 4, num_accumulation_steps=2)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
