@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training.metrics_writer import read_json_lines, read_metrics
+from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.run_directory import read_config
-from clipbert_jax.training.validation import ValidationCourse
+from clipbert_jax.training.validation import ValidationCourse, ValidationLog
 from experiments.configs import EXPERIMENTS
 from experiments.starts import read_starts
 
@@ -145,7 +145,7 @@ def read_run(workdir: Path) -> RunSummary:
         config=config,
         records=[record for record in records if _is_of_training(record)],
         validations=[record for record in records if not _is_of_training(record)],
-        scores=_scores(workdir),
+        scores=dict(ValidationLog(workdir).scores()),
         starts=read_starts(workdir),
         checkpoints=_checkpoints(workdir),
         results=_results(workdir),
@@ -175,13 +175,6 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(TypeError, ValueError):
             numbers[name.removeprefix("validation/")] = value if isinstance(value, int) else float(value)
     return numbers
-
-
-def _scores(workdir: Path) -> dict[int, float]:
-    """Return what `training/validation.py` has noted."""
-    lines = read_json_lines(workdir / "validations.jsonl")
-    pairs = [(line.get("step"), line.get("score")) for line in lines]
-    return {step: math.nan if score is None else score for step, score in pairs if isinstance(step, int)}
 
 
 def _checkpoints(workdir: Path) -> list[CheckpointFiles]:

@@ -66,6 +66,17 @@ class Progress:
     """Steps without finite gradients, up to now and in a row."""
 
 
+class _Manager(ocp.CheckpointManager):
+    """Leaves preemption notices to the loop.
+
+    Processes agree on a moment by a number that each counts up. Orbax would count steps where
+    `interruption.py` counts its looks, and with two counters they agree on a moment that never comes.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpointer:
     """Saves and restores the train state of one run; keeps the newest few, and the best on validation."""
 
@@ -89,7 +100,7 @@ class Checkpointer:
         self._config = dict(config)
         self._log = log
         with self._explained("opened"):
-            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
+            self._manager = _Manager(self.directory, options=options, item_handlers=_handlers())
         self._purge()
 
     @property

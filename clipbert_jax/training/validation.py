@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.training.metrics_writer import read_json_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,14 +65,14 @@ class ValidationLog:
     def course(self, last_step: int) -> ValidationCourse:
         """Return the course up to a step."""
         course = ValidationCourse()
-        for step, score in self._scores():
+        for step, score in self.scores():
             if step <= last_step:
                 course = course.after(step, score)
         return course
 
     def drop_after(self, last_step: int) -> None:
         """Forget validations after a step: those will be done again."""
-        kept = [self._line(step, score) for step, score in self._scores() if step <= last_step]
+        kept = [self._line(step, score) for step, score in self.scores() if step <= last_step]
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         temporary.replace(self._path)
@@ -81,16 +82,13 @@ class ValidationLog:
         with self._path.open("a") as file:
             file.write(self._line(step, score))
 
-    def _scores(self) -> list[tuple[int, float]]:
-        """Return steps and scores; a last line cut off by a kill is left out."""
+    def scores(self) -> list[tuple[int, float]]:
+        """Return steps and scores; a line cut off by a kill is left out."""
         scores = []
-        for line in self._path.read_text().splitlines() if self._path.exists() else []:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            score = record["score"]
-            scores.append((record["step"], math.nan if score is None else score))
+        for record in read_json_lines(self._path):
+            step, score = record.get("step"), record.get("score")
+            if isinstance(step, int):
+                scores.append((step, math.nan if score is None else score))
         return scores
 
     @staticmethod

@@ -32,7 +32,11 @@ def alone(data_dir, tmp_path_factory):
 
 
 def end_together(processes, code):
-    return [process.ends_with(code) for process in processes]
+    try:
+        return [process.ends_with(code) for process in processes]
+    finally:
+        for process in processes:
+            process.process.kill()
 
 
 def assert_same_run(workdir, expected):

@@ -135,6 +135,13 @@ def main() -> None:
     )
     if exit_code(preparing):
         raise SystemExit((folder / "prepare.log").read_text())
+    # First, so that compiled programs are kept: no life is long enough to compile.
+    unbroken = fork(
+        lambda: live(folder / "unbroken", data_dir, num_steps, folder / "unbroken.jsonl"),
+        folder / "unbroken.log",
+    )
+    if exit_code(unbroken):
+        raise SystemExit((folder / "unbroken.log").read_text()[-4000:])
     draw = random.Random(options.seed)
     for number in range(1, options.number + 1):
         process = fork(lambda: live(workdir, data_dir, num_steps, notes), folder / "lives.log")
@@ -144,11 +151,7 @@ def main() -> None:
         if number % 10 == 0:
             print(f"{number} kills, at step {read_notes(notes)[-1].last_step} of {num_steps}", flush=True)
     last = fork(lambda: live(workdir, data_dir, num_steps, notes), folder / "lives.log")
-    unbroken = fork(
-        lambda: live(folder / "unbroken", data_dir, num_steps, folder / "unbroken.jsonl"),
-        folder / "unbroken.log",
-    )
-    if exit_code(last) or exit_code(unbroken):
+    if exit_code(last):
         raise SystemExit((folder / "lives.log").read_text()[-4000:])
     report(read_notes(notes), folder, num_steps)
 

@@ -85,6 +85,15 @@ def test_storage_that_goes_away_is_named_with_what_is_still_good(tmp_path):
     assert steps(tmp_path) == [1, 3]
 
 
+def test_preemption_notices_are_left_to_the_loop(tmp_path, monkeypatch):
+    """Were two counters asked for a moment to agree on, it would never come."""
+    monkeypatch.setattr("orbax.checkpoint.utils.reached_preemption", pytest.fail)
+    checkpointer = Checkpointer(tmp_path, config={})
+    save(checkpointer, 1)
+    checkpointer.close()
+    assert steps(tmp_path) == [1]
+
+
 def test_slow_storage_is_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(checkpoint, "_SLOW_SECONDS", -1.0)
