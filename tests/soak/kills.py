@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -36,8 +37,10 @@ from tests.experiments.small_run import experiment
 from tests.experiments.small_runs import read_arrays
 
 SAVE_EVERY = 20
-MAX_SECONDS = 2.5
-"""Of a life, from the moment at which it looks at the run directory."""
+MAX_START_SECONDS = 4.0
+"""Of every fourth life, from the moment at which it looks at the run directory: most die while they start."""
+MAX_TRAINING_SECONDS = 2.0
+"""Of the others, from their first step on."""
 
 
 def live(workdir: Path, data_dir: Path, num_steps: int, notes: Path) -> None:
@@ -88,15 +91,14 @@ def exit_code(process: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def kill_after(process: int, seconds: float, notes: Path, num_lives: int) -> int:
-    """Kill a process some time after it has begun; return its exit code."""
-    while len(read_notes(notes)) < num_lives:
+def kill_after(process: int, seconds: float, has_begun: Callable[[], bool]) -> int:
+    """Kill a process some time after it has begun with something; return its exit code."""
+    while not has_begun():
         time.sleep(0.01)
-        if os.waitpid(process, os.WNOHANG)[0]:
-            raise SystemExit("a life ended before it began")
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return exit_code(process)
     time.sleep(seconds)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
     return exit_code(process)
 
 
@@ -115,12 +117,24 @@ def read_notes(notes: Path) -> list[Found]:
     return [Found(**json.loads(line)) for line in lines]
 
 
+def has_noted(notes: Path, number: int) -> bool:
+    """Return whether so many lives have begun."""
+    return len(read_notes(notes)) == number
+
+
+def has_made_a_step(lives: Path, said: int) -> bool:
+    """Return whether a life has made a step, by what it has printed after `said` bytes of those before."""
+    with lives.open("rb") as file:
+        file.seek(said)
+        return b"  loss " in file.read()
+
+
 def main() -> None:
     """Run the campaign; exit code 1 if anything was lost that should not be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--number", type=int, default=100, help="kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps-per-kill", type=int, default=60)
+    parser.add_argument("--steps-per-kill", type=int, default=80)
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="clipbert-soak-"))
@@ -142,28 +156,37 @@ def main() -> None:
     )
     if exit_code(unbroken):
         raise SystemExit((folder / "unbroken.log").read_text()[-4000:])
+    lives = folder / "lives.log"
+    lives.touch()
     draw = random.Random(options.seed)
     for number in range(1, options.number + 1):
-        process = fork(lambda: live(workdir, data_dir, num_steps, notes), folder / "lives.log")
-        code = kill_after(process, draw.uniform(0, MAX_SECONDS), notes, number)
+        said = lives.stat().st_size
+        process = fork(lambda: live(workdir, data_dir, num_steps, notes), lives)
+        if number % 4 == 0:
+            seconds, has_begun = draw.uniform(0, MAX_START_SECONDS), partial(has_noted, notes, number)
+        else:
+            seconds, has_begun = draw.uniform(0, MAX_TRAINING_SECONDS), partial(has_made_a_step, lives, said)
+        code = kill_after(process, seconds, has_begun)
         if code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"life {number} failed:\n{(folder / 'lives.log').read_text()[-4000:]}")
+            raise SystemExit(f"life {number} failed:\n{lives.read_text()[-4000:]}")
         if number % 10 == 0:
             print(f"{number} kills, at step {read_notes(notes)[-1].last_step} of {num_steps}", flush=True)
-    last = fork(lambda: live(workdir, data_dir, num_steps, notes), folder / "lives.log")
+    last = fork(lambda: live(workdir, data_dir, num_steps, notes), lives)
     if exit_code(last):
-        raise SystemExit((folder / "lives.log").read_text()[-4000:])
+        raise SystemExit(lives.read_text()[-4000:])
     report(read_notes(notes), folder, num_steps)
 
 
 def report(lives: list[Found], folder: Path, num_steps: int) -> None:
     """Say what was lost, and compare with the run that was never killed."""
     lost = [life.last_step - life.newest_checkpoint for life in lives[1:]]
-    num_underway = sum(0 < life.last_step < num_steps for life in lives)
+    num_underway = sum(0 < life.last_step < num_steps for life in lives[1:])
     print(
         f"{len(lives) - 1} kills, {num_underway} of a run that was underway; every checkpoint could be read; "
         f"lost steps: at most {max(lost)}, {np.mean(lost):.1f} on average, saved every {SAVE_EVERY}"
     )
+    if num_underway < (len(lives) - 1) / 2:
+        raise SystemExit("too few kills have met a run that was underway: this says little")
     # The checkpoint of an interval is being written while the next one begins.
     if max(lost) >= 2 * SAVE_EVERY:
         raise SystemExit("more was lost than an interval and what a save takes")
