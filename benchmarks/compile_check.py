@@ -15,6 +15,7 @@ are left out: what is counted here is counted with cuBLAS and cuDNN.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import subprocess
@@ -34,6 +35,7 @@ from clipbert_jax.costs.compile_for import (
 )
 from clipbert_jax.costs.devices import DEVICES
 from clipbert_jax.costs.segments import Platform
+from clipbert_jax.training.sharding import MeshConfig
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -50,6 +52,12 @@ TARGETS = {
 }
 ON_ALL = ("retrieval training", "inference")
 PODS = ("v5e:16x16", "v5p:4x8x8", "v6e:16x16")
+DATA_PARALLEL = MeshConfig()
+# Other meshes than data parallel ones, for the first workload.
+MESHES = {
+    "h100:8": (MeshConfig(fsdp=8), MeshConfig(tensor=2)),
+    "v5e:16x16": (MeshConfig(fsdp=16), MeshConfig(tensor=4)),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,9 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
     now = datetime.datetime.now(datetime.UTC)
     out = options.out or RESULTS / f"{now:%Y-%m-%d}_compiled"
     record: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), "programs": []}
-    for target, workload in programs:
+    for target, workload, mesh in programs:
         python = options.python_cuda if platform_of(target) == "gpu" else options.python_tpu
-        row = compile_in(python or make_environment(platform_of(target)), target, workload, options)
+        row = compile_in(python or make_environment(platform_of(target)), target, workload, mesh, options)
         record["programs"].append(row)
         print(_line(row), flush=True)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,14 +90,17 @@ def main(arguments: list[str] | None = None) -> None:
         out.with_suffix(".md").write_text(markdown(record))
 
 
-def _programs(only: Sequence[str], workloads: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+def _programs(only: Sequence[str], workloads: Sequence[str] | None) -> Iterator[tuple[str, str, MeshConfig]]:
     for target in TARGETS:
         if not target.startswith(tuple(only)):
             continue
         names = [workload.name for workload in ACCELERATOR] if target == "h100:1" else ON_ALL
         if target in PODS:
             names = ON_ALL[:1]  # inference does not communicate
-        yield from ((target, name) for name in names if not workloads or name in workloads)
+        for name in names:
+            if not workloads or name in workloads:
+                meshes = MESHES.get(target, ()) if name == ON_ALL[0] else ()
+                yield from ((target, name, mesh) for mesh in (DATA_PARALLEL, *meshes))
 
 
 def make_environment(platform: Platform) -> str:
@@ -105,17 +116,19 @@ def make_environment(platform: Platform) -> str:
     return str(python)
 
 
-def compile_in(python: str, target: str, workload: str, options: argparse.Namespace) -> dict[str, Any]:
+def compile_in(
+    python: str, target: str, workload: str, mesh: MeshConfig, options: argparse.Namespace
+) -> dict[str, Any]:
     """Compile one program in the environment of its compiler and return its row."""
     command = [python, "-m", "benchmarks.compile_one", "--target", target, "--workload", workload]
-    command += ["--lowering", options.lowering]
+    command += ["--fsdp", str(mesh.fsdp), "--tensor", str(mesh.tensor), "--lowering", options.lowering]
     if workload in ON_ALL:
         command += ["--batch-size", str(TARGETS[target])]
     command += ["--options", json.dumps(COMPILER_OPTIONS[platform_of(target)])]
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     seconds = 60 * options.timeout_minutes
     found = run_child(command, timeout_seconds=seconds, environment=environment)
-    return {"target": target, "workload": workload, **found}
+    return {"target": target, "workload": workload, **dataclasses.asdict(mesh), **found}
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -137,6 +150,7 @@ def markdown(record: dict[str, Any]) -> str:
 
 COLUMNS = [
     "devices",
+    "mesh",
     "program",
     "batch a device",
     "memory GiB",
@@ -156,7 +170,7 @@ COLUMNS = [
 def _cells(row: dict[str, Any]) -> list[str]:
     if "problem" in row:
         fits = "no" if "RESOURCE_EXHAUSTED" in row["problem"] else ""
-        return [row["target"], row["workload"], "", "", fits, row["problem"], *[""] * 8]
+        return [row["target"], _mesh(row), row["workload"], "", "", fits, row["problem"], *[""] * 8]
     device = DEVICES[row["target"].partition(":")[0]]
     assert device.bf16_flops
     assert device.bandwidth
@@ -168,6 +182,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     is_gpu = platform_of(row["target"]) == "gpu"
     return [
         row["target"],
+        _mesh(row),
         row["workload"],
         f"{per_device:g}",
         f"{row['program_bytes'] / 2**30:.1f}",
@@ -182,6 +197,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['copies']} ({row['copied_bytes'] / 1e9:.1f})",
         f"{row['compile_seconds']:.0f}",
     ]
+
+
+def _mesh(row: dict[str, Any]) -> str:
+    """Return what the mesh divides beside the videos."""
+    return ", ".join(f"{axis} {row[axis]}" for axis in ("fsdp", "tensor") if row.get(axis, 1) > 1)
 
 
 def _line(row: dict[str, Any]) -> str:

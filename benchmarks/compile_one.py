@@ -20,7 +20,7 @@ from benchmarks.programs import change, costs_of, make_program
 from benchmarks.workloads import ACCELERATOR, Workload
 from clipbert_jax.costs.compile_for import compile_program, platform_of, target_devices
 from clipbert_jax.models.lowering import Lowering, default_lowering
-from clipbert_jax.training.sharding import make_mesh
+from clipbert_jax.training.sharding import FSDP, TENSOR, MeshConfig, make_mesh
 
 
 def main() -> None:
@@ -32,9 +32,12 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="of the compiler, as JSON")
     parser.add_argument("--batch-size", type=int, help="per device")
     parser.add_argument("--num-devices", type=int, help="use only so many of them")
+    parser.add_argument("--fsdp", type=int, default=1, help="axis of the mesh; see sharding.py")
+    parser.add_argument("--tensor", type=int, default=1, help="axis of the mesh")
     parser.add_argument("--text", type=Path, help="write the compiled program here")
     options = parser.parse_args()
-    mesh = make_mesh(target_devices(options.target)[: options.num_devices])
+    axes = MeshConfig(fsdp=options.fsdp, tensor=options.tensor)
+    mesh = make_mesh(target_devices(options.target)[: options.num_devices], axes)
     workload = next(w for w in ACCELERATOR if w.name == options.workload)
     workload = dataclasses.replace(
         workload, batch_size=(options.batch_size or workload.batch_size) * mesh.size
@@ -50,6 +53,8 @@ def compile_workload(
     """Compile a workload's program for a mesh and describe what came out, for one device."""
     return {
         "num_devices": mesh.size,
+        "fsdp": mesh.shape[FSDP],
+        "tensor": mesh.shape[TENSOR],
         "batch_size": workload.batch_size,
         "items_per_call": workload.items_per_call,
         "flops": costs_of(workload).flops / mesh.size,

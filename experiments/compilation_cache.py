@@ -55,6 +55,8 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
         return
+    if config.jax_persistent_cache_min_compile_time_secs == _JAX_MIN_COMPILE_SECONDS:
+        config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
     chosen = config.jax_compilation_cache_dir
     try:
         if chosen:
@@ -71,8 +73,6 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
         return
     if config.jax_compilation_cache_max_size < 0:  # a limit that the user has set stays
         config.update("jax_compilation_cache_max_size", MAX_BYTES)
-    if config.jax_persistent_cache_min_compile_time_secs == _JAX_MIN_COMPILE_SECONDS:
-        config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
 
 
 def default_directory() -> Path:

@@ -26,4 +26,5 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # a worker of pytest-xdist: it has inherited the directory
     directory = tempfile.mkdtemp(prefix="clipbert-tests-")
     os.environ[_CACHE] = directory
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the tests are many small programs
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))

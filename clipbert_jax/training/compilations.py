@@ -30,8 +30,8 @@ class Compilations:
         self._shapes.add(tuple(array.shape for array in jax.tree.leaves(batch)))
         return len(self._shapes) > num_shapes
 
-    def after_step(self, step: int) -> None:
-        """Report a compilation that no new shape of a batch explains."""
+    def after_step(self, step: int) -> int:
+        """Report a compilation that no new shape of a batch explains; return how many there were in all."""
         num_unexpected = self._count() - len(self._shapes)
         if num_unexpected > self._num_unexpected:
             self._num_unexpected = num_unexpected
@@ -39,3 +39,4 @@ class Compilations:
                 f"step {step} compiled again although a batch of this shape came before: training is "
                 "slower than it should be; please report this with your config.json"
             )
+        return len(self._shapes) + self._num_unexpected

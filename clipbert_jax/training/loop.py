@@ -174,8 +174,8 @@ def train(
                 if compilations.before_step(step, batch):
                     watchdog.be_patient()
                 state, metrics = train_step(state, batch)
-                compilations.after_step(step)
-                reporter.after_step(step, batch, metrics, batches.wait_seconds)
+                num_compilations = compilations.after_step(step)
+                reporter.after_step(step, batch, metrics, batches.wait_seconds, num_compilations)
                 nonfinite.after_step(step, metrics)
                 profiler.after_step(step, metrics)
                 watchdog.beat(f"step {step}")

@@ -60,19 +60,28 @@ class Reporter:
             if is_terminal():
                 self._bar = ProgressBar(first_step=first_step, num_steps=config.num_steps)
         self._pending: list[Metrics] = []
-        self._shapes: set[tuple[int, ...]] = set()
-        self._num_compilations = self._flops = 0
+        self._flops = self._last_compilations = 0
         self._last_time = time.perf_counter()
         self._first_step = first_step
         self._last_wait = 0.0
         self._after_compile: tuple[int, float] | None = None
 
-    def after_step(self, step: int, batch: Batch, metrics: Metrics, wait_seconds: float) -> None:
-        """Collect one step; log when it is time. Waiting here for the step before keeps one in flight."""
+    def after_step(
+        self, step: int, batch: Batch, metrics: Metrics, wait_seconds: float, num_compilations: int
+    ) -> None:
+        """Collect one step; log when it is time. Waiting here for the step before keeps one in flight.
+
+        Args:
+          step: that was made.
+          batch: of this step.
+          metrics: of this step, on the devices.
+          wait_seconds: for input, since the start of the run.
+          num_compilations: of the step, since the start of the run.
+        """
         self._pending.append(metrics)
         if len(self._pending) > 1:
             jax.block_until_ready(self._pending[-2])
-        self._count(batch)
+        self._flops += self._utilization.flops(batch)
         if self._bar is not None:
             self._bar.advance(step)
         is_first = step == self._first_step + 1
@@ -86,8 +95,10 @@ class Reporter:
         if self._after_compile is None:
             self._after_compile = (step, now)
         if self._sinks:
-            self._report({"step": step, **self._learned(step, host), **self._speed(host, interval, waited)})
-        self._num_compilations = self._flops = 0
+            num_new = num_compilations - self._last_compilations
+            speed = self._speed(len(host), interval, waited)
+            self._report({"step": step, **self._learned(step, host), **speed, "num_compilations": num_new})
+        self._flops, self._last_compilations = 0, num_compilations
 
     def after_validation(
         self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float
@@ -111,12 +122,6 @@ class Reporter:
         for sink in self._sinks:
             sink.close()
 
-    def _count(self, batch: Batch) -> None:
-        """Note what a step has to compute, and whether it is the first of its shape, which is compiled."""
-        self._flops += self._utilization.flops(batch)
-        self._num_compilations += batch.text_ids.shape not in self._shapes
-        self._shapes.add(batch.text_ids.shape)
-
     def _learned(self, step: int, host: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return what the model learned by, in the steps whose metrics these are."""
         made = [metrics for metrics in host if not metrics.get("is_skipped", 0)]
@@ -127,13 +132,12 @@ class Reporter:
         rates = {group: float(jax.device_get(rate(step - 1))) for group, rate in self._schedules.items()}
         return {**values, **{f"{group}_learning_rate": rate for group, rate in rates.items()}}
 
-    def _speed(self, host: Sequence[object], interval: float, waited: float) -> dict[str, float]:
+    def _speed(self, num_steps: int, interval: float, waited: float) -> dict[str, float]:
         """Return how fast these steps were."""
         speed = {
-            "step_seconds": interval / len(host),
-            "videos_per_second": len(host) * self._config.batch_size / interval,
+            "step_seconds": interval / num_steps,
+            "videos_per_second": num_steps * self._config.batch_size / interval,
             "input_wait_share": waited / interval,
-            "num_compilations": self._num_compilations,
         }
         mfu = self._utilization.share(self._flops, interval)
         return speed if mfu is None else {**speed, "mfu": mfu}

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import child, compile_check
 from benchmarks.compile_check import markdown
+from clipbert_jax.training.sharding import MeshConfig
 
 GOOD = {
     "target": "v5p:2x2x2",
@@ -33,7 +34,7 @@ GOOD = {
 def test_the_table_says_what_fits_and_how_fast():
     rows = [
         GOOD,
-        GOOD | {"program_bytes": 100 << 30, "compiler_seconds": -3.0},
+        GOOD | {"program_bytes": 100 << 30, "compiler_seconds": -3.0, "fsdp": 8, "tensor": 1},
         {
             "target": "v5e:2x4",
             "workload": "retrieval training",
@@ -42,10 +43,11 @@ def test_the_table_says_what_fits_and_how_fast():
     ]
     lines = markdown({"date": "2026-01-01", "programs": rows}).strip().splitlines()[-3:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][4:6] == ["yes", "2,000.0"]
-    assert cells[0][7:11] == ["70 / 100", "128", "125", "3 all-reduce"]
-    assert (cells[1][4], cells[1][8]) == ("no", "")  # and no estimate where the compiler has none
-    assert (cells[2][4], cells[2][5]) == ("no", "RESOURCE_EXHAUSTED: 17.2G of 16G")
+    assert cells[0][5:7] == ["yes", "2,000.0"]
+    assert cells[0][8:12] == ["70 / 100", "128", "125", "3 all-reduce"]
+    assert (cells[1][5], cells[1][9]) == ("no", "")  # and no estimate where the compiler has none
+    assert (cells[2][5], cells[2][6]) == ("no", "RESOURCE_EXHAUSTED: 17.2G of 16G")
+    assert [row[1] for row in cells] == ["", "fsdp 8", ""]
 
 
 def test_a_program_that_does_not_compile_is_a_row(monkeypatch, tmp_path, capsys):
@@ -76,8 +78,25 @@ def test_what_takes_too_long_is_a_row(monkeypatch):
 
     monkeypatch.setattr(child.subprocess, "run", run)
     options = argparse.Namespace(lowering="{}", timeout_minutes=1.0)
-    row = compile_check.compile_in(sys.executable, "h100:1", "inference", options)
+    row = compile_check.compile_in(sys.executable, "h100:8", "inference", MeshConfig(tensor=2), options)
     assert row["problem"] == "took too long"
+    assert (row["fsdp"], row["tensor"]) == (1, 2)
+
+
+def test_other_meshes_are_compiled_where_they_say_something(monkeypatch, tmp_path):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, json.dumps(GOOD), "")
+
+    monkeypatch.setattr(child.subprocess, "run", run)
+    compile_check.main(["--only", "h100:8", "--python-cuda", sys.executable, "--out", str(tmp_path / "out")])
+    said = [
+        (c[c.index("--workload") + 1], c[c.index("--fsdp") + 1], c[c.index("--tensor") + 1]) for c in commands
+    ]
+    training = "retrieval training"
+    assert said == [(training, "1", "1"), (training, "8", "1"), (training, "1", "2"), ("inference", "1", "1")]
 
 
 def test_targets_that_nobody_knows_are_refused(tmp_path, capsys):

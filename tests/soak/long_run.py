@@ -76,9 +76,9 @@ def main() -> None:
     counts: list[int] = []
     after_step = compilations.Compilations.after_step
 
-    def count(self: compilations.Compilations, step: int) -> None:
-        after_step(self, step)
-        counts.append(self._count())
+    def count(self: compilations.Compilations, step: int) -> int:
+        counts.append(after_step(self, step))
+        return counts[-1]
 
     compilations.Compilations.after_step = count
     folder = Path(tempfile.mkdtemp(prefix="clipbert-soak-"))

@@ -86,10 +86,11 @@ def test_a_compilation_without_a_new_length_is_reported():
     compilations.after_step(0)  # a step that does not tell
 
     train_step._cache_size = lambda: num_programs
-    compilations = Compilations(train_step, said.append)
+    compilations, counts = Compilations(train_step, said.append), []
     for step, num_programs in enumerate([1, 1, 2, 2, 3], start=1):  # noqa: B007, what the step tells
         compilations.before_step(step, make_batch(0))
-        compilations.after_step(step)
+        counts.append(compilations.after_step(step))
+    assert counts == [1, 1, 2, 2, 3]
     assert [line.partition(" although")[0] for line in said] == [
         "step 3 compiled again",
         "step 5 compiled again",

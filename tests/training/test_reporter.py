@@ -37,7 +37,7 @@ def report(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
-    def run(steps, *, utilization=UNKNOWN, batches=None, project=None, **optimizer):
+    def run(steps, *, utilization=UNKNOWN, batches=None, compilations=None, project=None, **optimizer):
         said = []
         reporter = Reporter(
             TrainConfig(num_steps=len(steps), batch_size=4, log_every_steps=2),
@@ -53,7 +53,8 @@ def report(tmp_path, monkeypatch):
         for step, of_step in enumerate(steps, start=1):
             clock.now += 2.0
             batch = batches[step - 1] if batches else BATCH
-            reporter.after_step(step, batch, of_step, wait_seconds=0.5 * step)
+            num_compilations = compilations[step - 1] if compilations else 1
+            reporter.after_step(step, batch, of_step, 0.5 * step, num_compilations)
         reporter.close()
         return read_metrics(tmp_path), said
 
@@ -116,10 +117,8 @@ def test_an_unknown_utilization_is_left_out_and_explained_once(report):
 
 
 def test_compilations_are_counted(report):
-    short = make_batch(0, num_videos=4)
-    batches = [BATCH, BATCH, BATCH, make_batch(0, num_videos=2), short, short]
-    records, _ = report([metrics(1)] * 6, batches=batches)
-    assert [record["num_compilations"] for record in records] == [1, 0, 1, 0]
+    records, _ = report([metrics(1)] * 6, compilations=[1, 1, 1, 3, 3, 4])
+    assert [record["num_compilations"] for record in records] == [1, 0, 2, 1]
 
 
 def test_learning_rates_that_differ_are_named(report):
