@@ -8,13 +8,15 @@ transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.config import ClipBertConfig
@@ -24,6 +26,22 @@ from clipbert_jax.models.remat import Remat, rematerialised
 
 Attention = Float[Array, "m heads r s"]
 """Attention probabilities: who looks (r) at whom (s); rows sum to one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerSharding:
+    """Where the arrays of a layer live when devices share its products.
+
+    Left to itself, XLA divides some of them in other ways than the weights, and moves both back and forth.
+    """
+
+    states: Sharding
+    """[m s d]: whole; what the devices have computed of them, and on the way back of their gradient, is
+    summed."""
+    heads: Sharding
+    """[m s heads e]"""
+    inner: Sharding
+    """[m s f]"""
 
 
 class FusionLayer(nnx.Module):
@@ -39,6 +57,7 @@ class FusionLayer(nnx.Module):
     ):
         self.config = config.fusion
         self.lowering = lowering
+        self.sharding: LayerSharding | None = None
         layers = LayerFactory(config, param_dtype, rngs)
         width, inner_width = self.config.hidden_size, self.config.intermediate_size
         self.query = layers.dense(width, width)
@@ -61,6 +80,7 @@ class FusionLayer(nnx.Module):
     ) -> tuple[Float[Array, "m r d"], Attention | None]:
         """Return the next hidden states of the tokens `rows`, and if asked the attention before dropout."""
         rate = self.config.dropout_rate
+        x = self._placed("states", x)
         query, key, value = self._query_key_value(x, rows)
         attention = None
         is_fused = self.lowering.has_fused_attention and _fits_fused_attention(query)
@@ -71,18 +91,29 @@ class FusionLayer(nnx.Module):
             weights = dropout(attention, self.config.attention_dropout_rate, subkey(dropout_key, 0))
             context = _mix(weights, value)
         x = x[:, rows]
-        context = self.attention_output(context.reshape(x.shape))
+        context = self._placed("states", self.attention_output(context.reshape(x.shape)))
         x = self.attention_layer_norm(x + dropout(context, rate, subkey(dropout_key, 1)))
-        inner = jax.nn.gelu(self.intermediate(x), approximate=False)
-        x = self.output_layer_norm(x + dropout(self.output(inner), rate, subkey(dropout_key, 2)))
+        inner = jax.nn.gelu(
+            self._placed("inner", self.intermediate(self._placed("states", x))), approximate=False
+        )
+        output = self._placed("states", self.output(inner))
+        x = self.output_layer_norm(x + dropout(output, rate, subkey(dropout_key, 2)))
         return x, attention
 
     def _query_key_value(
         self, x: Float[Array, "m s d"], rows: slice
     ) -> tuple[Float[Array, "m r heads e"], Float[Array, "m s heads e"], Float[Array, "m s heads e"]]:
         projected = self.query(x[:, rows]), self.key(x), self.value(x)
-        query, key, value = (y.reshape(*y.shape[:2], self.config.num_heads, -1) for y in projected)
+        heads = (y.reshape(*y.shape[:2], self.config.num_heads, -1) for y in projected)
+        query, key, value = (self._placed("heads", y) for y in heads)
         return query, key, value
+
+    def _placed(
+        self, what: Literal["states", "heads", "inner"], x: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        if self.sharding is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, getattr(self.sharding, what))
 
 
 def attend(

@@ -23,14 +23,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
+from clipbert_jax.models.fusion import LayerSharding
 from clipbert_jax.models.skeleton import Parameters
 
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 
 VIDEOS = PartitionSpec(AXES)
 """Of an array that counts videos first: every device has some, in the order of the devices."""
-
-_VIDEOS_OF_FUSION = PartitionSpec((DATA, FSDP))
 
 _MIN_SHARDED_ELEMENTS = 1 << 14
 """Smaller arrays are not divided by fsdp: gathering them costs more than keeping them."""
@@ -169,11 +168,23 @@ def gather_over_fsdp(params: Parameters, mesh: Mesh) -> Parameters:
     }
 
 
+def layer_sharding(mesh: Mesh) -> LayerSharding | None:
+    """Return where the arrays of the fusion's layers live, if devices share their products."""
+    if mesh.shape[TENSOR] == 1:
+        return None
+    videos = (DATA, FSDP)
+    return LayerSharding(
+        states=NamedSharding(mesh, PartitionSpec(videos)),
+        heads=NamedSharding(mesh, PartitionSpec(videos, None, TENSOR)),
+        inner=NamedSharding(mesh, PartitionSpec(videos, None, TENSOR)),
+    )
+
+
 def share_videos(tree: Tree, mesh: Mesh) -> Tree:
     """Within a jitted function, give devices that share the fusion's products the videos of each other."""
     if mesh.shape[TENSOR] == 1:
         return tree
-    sharding = NamedSharding(mesh, _VIDEOS_OF_FUSION)
+    sharding = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 

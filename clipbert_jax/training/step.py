@@ -29,6 +29,7 @@ from clipbert_jax.training.clip_passes import score_in_passes
 from clipbert_jax.training.sharding import (
     constrain_state,
     gather_over_fsdp,
+    layer_sharding,
     replicated,
     share_videos,
     state_shardings,
@@ -126,7 +127,7 @@ def make_train_step(
         params: Parameters, frozen: Parameters, batch: Batch, norms: Metrics, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         model = skeleton.merge(gather_over_fsdp({**params, **frozen}, mesh))
-        model.set_attributes(remat=remat)
+        model.set_attributes(remat=remat, sharding=layer_sharding(mesh))
         output = forward(model, task, batch, key, mesh, clips_per_pass)
         losses, weights = task.losses(output, batch), task.loss_weights(batch)
         terms = {name: jnp.sum(losses[name] * weights[name]) / norms[name] for name in losses}
