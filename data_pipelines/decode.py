@@ -115,11 +115,19 @@ def decoded(
     container: InputContainer, stream: av.VideoStream, codec: av.VideoCodecContext
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames in the order in which they are shown, passing over packets that do not decode."""
-    for packet in container.demux(stream):
-        try:
-            yield from codec.decode(packet)
-        except DAMAGE:
-            continue
+    with demuxed(container, stream) as packets:
+        for packet in packets:
+            try:
+                yield from codec.decode(packet)
+            except DAMAGE:
+                continue
+
+
+@contextlib.contextmanager
+def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Iterator[av.Packet]]:
+    """Yield the packets of a stream; PyAV frees its own one (156 bytes) only if it is told of the end."""
+    with contextlib.closing(container.demux(stream)) as packets:
+        yield packets
 
 
 def wanted_frames(
@@ -151,7 +159,8 @@ def wanted_frames(
     if missing:  # no jump pays, or one went astray
         with open_video(data) as (container, stream, codec):
             position_of = _ticks(stream, np.array(sorted(missing)), index)
-            packets = _awaited(container.demux(stream), position_of)
+            with demuxed(container, stream) as all_packets:
+                packets = _awaited(all_packets, position_of)
             key_ticks = set(_ticks(stream, index.key_frames, index))
             yield from _decode(codec, packets, position_of, key_ticks)
 
@@ -197,13 +206,14 @@ def _jump(
     """Return packets from a key frame on; none if the container does not lead there."""
     try:
         container.seek(key_tick, stream=stream)
-        packets = itertools.dropwhile(
-            lambda packet: packet.pts is None or packet.pts < key_tick, container.demux(stream)
-        )
-        first = next(packets, None)
-        if first is None or first.pts != key_tick or not first.is_keyframe:
-            return []
-        return _awaited(itertools.chain([first], packets), position_of)
+        with demuxed(container, stream) as all_packets:
+            packets = itertools.dropwhile(
+                lambda packet: packet.pts is None or packet.pts < key_tick, all_packets
+            )
+            first = next(packets, None)
+            if first is None or first.pts != key_tick or not first.is_keyframe:
+                return []
+            return _awaited(itertools.chain([first], packets), position_of)
     except DAMAGE:
         return []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import gc
 import io
 import wave
 
@@ -184,3 +186,42 @@ def test_metadata_need_not_be_utf8(encode_video):
     assert data.count(b"Lavf") > 0  # the name of the writing program
     index = probe(data.replace(b"Lavf", b"L\xa8vf")).index
     assert len(index.frame_times) == 3
+
+
+class _MallInfo(ctypes.Structure):
+    _fields_ = [
+        ("before", 7 * ctypes.c_size_t),
+        ("uordblks", ctypes.c_size_t),
+        ("after", 2 * ctypes.c_size_t),
+    ]
+
+
+@pytest.fixture
+def allocated():
+    """Return a function: bytes that this process has got from glibc, FFmpeg's among them."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        pytest.skip("a C library without mallinfo2")
+    mallinfo2.restype = _MallInfo
+
+    def measure():
+        gc.collect()
+        return mallinfo2().uordblks
+
+    return measure
+
+
+@pytest.mark.parametrize("min_jump", [1, 500])
+def test_reading_a_part_of_a_video_keeps_no_memory(min_jump, encode_video, monkeypatch, allocated):
+    monkeypatch.setattr(decode, "MIN_JUMP", min_jump)
+    video = probe(encode_video(**X264["no_b_frames"]))
+
+    def read(times):
+        for _ in range(times):
+            read_frames(video.data, np.array([2, 14]), video.index)
+
+    read(100)
+    before = allocated()
+    read(400)
+    assert (allocated() - before) / 400 < 50  # PyAV's buffer for a packet alone has 156 bytes
