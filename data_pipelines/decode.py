@@ -126,7 +126,8 @@ def decoded(
 @contextlib.contextmanager
 def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Iterator[av.Packet]]:
     """Yield the packets of a stream; PyAV frees its own one (156 bytes) only if it is told of the end."""
-    with contextlib.closing(container.demux(stream)) as packets:
+    generator: Any = container.demux(stream)
+    with contextlib.closing(generator) as packets:
         yield packets
 
 
