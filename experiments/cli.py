@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import UserError, is_temporary
+from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 from clipbert_jax.training.logging_config import ProfileConfig
 from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
@@ -60,7 +61,7 @@ class Train:
         if self.data_dir is not None:
             data = dataclasses.replace(experiment.data, data_dir=str(self.data_dir))
             experiment = dataclasses.replace(experiment, data=data)
-        with joined_processes():
+        with joined_processes(has_notices=True):
             use_compilation_cache()
             train_run(experiment, self.workdir, profile=self._profile_config())
 
@@ -136,6 +137,48 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model as StableHLO with its weights: files that run without this package, on other devices too.
+
+    Inputs have a fixed shape. How far the files are from the model in float32 is measured and written down.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`."""
+    out: Path
+    """Directory to write to: new or empty."""
+    batch_size: int = 1
+    """Videos of a call."""
+    num_clips: int = 8
+    """Clips of a video, spread over the whole of it."""
+    num_texts: int | None = None
+    """Texts of each video in a call; by default 1, for multiple choice as many as questions have options."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic, and of the weights unless they are int8."""
+    weights: Literal["float", "int8"] = "float"
+    """int8 keeps kernels and the word table in a quarter of the bytes of float32; the program multiplies them
+    out."""
+    platforms: tuple[str, ...] = ()
+    """One or more of cpu, cuda and tpu, which need not be here; by default the one of this machine."""
+    num_compared: int = 32
+    """Videos that the files and the model in float32 are compared on, at most."""
+    data_dir: Path | None = None
+    """Data directory of these videos, of its validation split or else test; by default the run's. Without
+    data, they are random."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    overwrite: bool = False
+    """Replace an export that is in the directory."""
+
+    def run(self) -> None:
+        """Export, compare and print."""
+        from experiments.export import export
+
+        use_compilation_cache()
+        export(**vars(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Write one HTML page about a run: curves, results, samples, config, environment.
 
@@ -186,6 +229,7 @@ Command = (
     | Annotated[Estimate, subcommand("estimate")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Runs, subcommand("runs")]
     | Annotated[ExplainSampling, subcommand("explain-sampling")]
@@ -196,20 +240,24 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 after a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with errors_as_sentences():
         check_experiment_name(arguments)
         with _one_column():
             command = parse(arguments)
         command.run()
-    except UserError as error:
+
+
+@contextlib.contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """End the program with a sentence and an exit code where the user, or the machine, can do something."""
+    try:
+        yield
+    except (UserError, OSError) as error:  # of the system: a full disk, a directory that may not be written
+        if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         _complain(error, str(error))
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:  # a full disk, a directory that may not be written
-        _complain(error, str(error))
-        sys.exit(2)
+        sys.exit(CONTINUE_EXIT_CODE if is_temporary(error) else 2)
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
         sys.exit(130)

@@ -14,6 +14,7 @@ from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import check_optimizer_config
+from clipbert_jax.training.sharding import check_mesh
 from data_pipelines.examples import make_examples
 from experiments.checks import check_model, check_numbers, check_task
 from experiments.experiment import AnyTask, Experiment
@@ -75,12 +76,8 @@ def check_devices(experiment: Experiment, num_devices: int) -> None:
     Raises:
       UserError: it does not.
     """
-    train, mesh = experiment.train, experiment.mesh
-    if mesh.fsdp < 1 or mesh.tensor < 1 or num_devices % (mesh.fsdp * mesh.tensor):
-        raise UserError(
-            f"--mesh.fsdp {mesh.fsdp} times --mesh.tensor {mesh.tensor} must divide the {num_devices} "
-            "device(s) of --num-devices"
-        )
+    train = experiment.train
+    check_mesh(experiment.mesh, num_devices, num_heads=experiment.model.fusion.num_heads)
     portion = train.num_accumulation_steps * num_devices
     if train.batch_size % portion:
         raise UserError(

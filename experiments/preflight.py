@@ -20,8 +20,10 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import validation_steps
+from data_pipelines.workers import check_shared_memory
 from experiments.experiment import Experiment, model_shapes
 from experiments.host_memory import host_memory
+from experiments.processes import processes_of_this_host
 
 _GB = 10**9
 
@@ -55,9 +57,12 @@ def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
         return []
     check_writable(workdir)
     sizes = _StateSizes.of(experiment)
+    data, num_processes = experiment.data, processes_of_this_host()
+    num_videos = experiment.train.batch_size // jax.process_count()
+    check_shared_memory(data, num_processes * data.batch_bytes(num_videos, data.num_clips))
     notes = [
         _check_disk(experiment.train, workdir, sizes.checkpoint, num_saved=len(saved)),
-        _check_memory(_MemoryNeeds.of(experiment, sizes)),
+        _check_memory(_MemoryNeeds.of(experiment, sizes), num_processes),
         _note_on_open_files(),
     ]
     return [note for note in notes if note]
@@ -73,9 +78,12 @@ class _StateSizes:
     """Of these, trained; gradients are as many."""
     optimizer: int
 
+    average: int
+    """Moving averages of the trained ones."""
+
     @property
     def checkpoint(self) -> int:
-        return self.parameters + self.optimizer
+        return self.parameters + self.optimizer + self.average
 
     @classmethod
     def of(cls, experiment: Experiment) -> _StateSizes:
@@ -84,6 +92,7 @@ class _StateSizes:
         trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
         optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
         return cls(
+            average=_num_bytes(trained) if train.ema_decay > 0 else 0,
             parameters=_num_bytes((trainable, frozen)),
             trained=_num_bytes(trained),
             optimizer=_num_bytes(jax.eval_shape(optimizer.init, trained)),
@@ -199,22 +208,23 @@ class _MemoryNeeds:
         )
 
 
-def _check_memory(needs: _MemoryNeeds) -> str | None:
-    """Refuse a host that cannot hold even the least; return a line if the most is not at hand."""
+def _check_memory(needs: _MemoryNeeds, num_processes: int) -> str | None:
+    """Refuse a host without the least that its processes need; return a line if it has less than the most."""
     memory = host_memory()
     what = (
         f"(batches {needs.batches / _GB:.1f}, model and checkpoints {needs.state / _GB:.1f}, "
         f"{needs.num_workers} decoding workers)"
     )
     remedy = "lower --data.num-workers, --data.num-prefetch, --data.worker-memory-gib or --train.batch-size"
-    if needs.least > memory.total:
+    each = f"each of {num_processes} processes on this host" if num_processes > 1 else "each process"
+    if num_processes * needs.least > memory.total:
         raise UserError(
-            f"the memory is too small: each process needs {needs.least / _GB:.1f} GB {what}, and "
-            f"{memory.total / _GB:.1f} GB is all that it may have here; {remedy}"
+            f"the memory is too small: {each} needs {needs.least / _GB:.1f} GB {what}, and "
+            f"{memory.total / _GB:.1f} GB is all that there is for them; {remedy}"
         )
-    if needs.most > memory.available:
+    if num_processes * needs.most > memory.available:
         return (
-            f"memory: each process may need {needs.most / _GB:.1f} GB {what}, and "
+            f"memory: {each} may need {needs.most / _GB:.1f} GB {what}, and "
             f"{memory.available / _GB:.1f} GB are free; if the system ends a process for it, {remedy}"
         )
     return None

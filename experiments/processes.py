@@ -9,39 +9,56 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
+import hashlib
+import json
 import os
 import re
 import signal
+import socket
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax._src import distributed  # the only way to the key-value store of the processes
+from jax.experimental import multihost_utils
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import UserError, is_temporary
 from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
+from clipbert_jax.training.lost_process import is_of_lost_process
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 HEARTBEAT_SECONDS = 40
 """A process that has not been heard of for so long is dead; the others end soon after."""
 
+_MAX_SENTENCE_BYTES = 8192
+
 _LAST_SECONDS = 3600
 """How long a process waits at its end for those that still write results; the dead are noticed anyway."""
 
-_LOST = re.compile(
-    r"Gloo|NCCL|[Hh]eartbeat|UNAVAILABLE|DEADLINE|coordination service|Connection (closed|reset)"
-)
-"""What errors say when another process has gone."""
+_END_KEY = "clipbert/end"
+"""Under which the first process that fails leaves its exit code and its sentence, for the others."""
+
+_LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.5, 2.0
+"""How often the others look for it, and how long the failing one stays so that they can."""
 
 
 @contextlib.contextmanager
-def joined_processes() -> Iterator[None]:
+def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
     """Run the block as one of several processes, if there are several; to be entered before JAX is used.
 
-    What ends one process ends it at once, so that the others notice and end too, all with an exit code that
-    says whether to start them again.
+    What ends one process ends all of them, with the same exit code, which says whether to start them again;
+    a launcher may look at that of any. One that is killed says nothing: the others notice, and ask for a
+    restart.
+
+    Args:
+      has_notices: whether the block looks for notices of the end (SIGTERM); else the signal ends a process.
 
     Raises:
       UserError: the environment variables name no processes.
@@ -50,10 +67,45 @@ def joined_processes() -> Iterator[None]:
         yield
         return
     _explain_abort()
+    if not has_notices:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX keeps it for a look that does not come
+    is_over = threading.Event()
+    threading.Thread(target=_end_with_others, args=(is_over,), name="ends", daemon=True).start()
     try:
         yield
     except BaseException as error:
         _end(error)
+    finally:
+        is_over.set()
+
+
+def on_first_process(act: Callable[[], None]) -> None:
+    """Do something on process 0 alone; where it fails, all processes raise what it raised.
+
+    Raises:
+      UserError: it could not be done.
+    """
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            act()
+        except UserError as error:
+            problem = str(error)
+    if jax.process_count() > 1:
+        sent = np.zeros(_MAX_SENTENCE_BYTES, np.uint8)
+        encoded = np.frombuffer(problem.encode()[:_MAX_SENTENCE_BYTES], np.uint8)
+        sent[: len(encoded)] = encoded
+        problem = bytes(multihost_utils.broadcast_one_to_all(sent)).rstrip(b"\0").decode(errors="replace")
+    if problem:
+        raise UserError(problem)
+
+
+def processes_of_this_host() -> int:
+    """Return how many of the processes share this host, its memory and its disk."""
+    if jax.process_count() == 1:
+        return 1
+    own = np.frombuffer(hashlib.sha256(socket.gethostname().encode()).digest()[:4], np.uint32)
+    return int((multihost_utils.process_allgather(own).ravel() == own).sum())
 
 
 def _initialize() -> bool:
@@ -67,9 +119,12 @@ def _initialize() -> bool:
             shutdown_timeout_seconds=_LAST_SECONDS,
         )
     except ValueError as error:
-        if "should be defined" in str(error) or "must be defined" in str(error):
-            return False  # JAX has found no cluster
-        raise
+        if "should be defined" not in str(error) and "must be defined" not in str(error):
+            raise
+        # JAX has found no cluster.
+        if os.environ.get(_VARIABLES[0]):
+            raise _missing(_VARIABLES[1:], _VARIABLES[:1]) from None
+        return False
     except RuntimeError as error:
         if "must be called before" in str(error):
             return False  # in a notebook or a test, where JAX is in use already
@@ -89,7 +144,7 @@ def _from_environment() -> dict[str, Any]:
         return {}
     missing = [name for name in _VARIABLES if name not in values]
     if missing:
-        raise UserError(f"{' and '.join(missing)} must be set too, where {' and '.join(values)} is")
+        raise _missing(missing, list(values))
     address, count, index = (values[name] for name in _VARIABLES)
     if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
         raise UserError(
@@ -105,14 +160,23 @@ def _from_environment() -> dict[str, Any]:
     }
 
 
+def _missing(names: Sequence[str], given: Sequence[str]) -> UserError:
+    return UserError(f"{' and '.join(names)} must be set too, where {' and '.join(given)} is")
+
+
 def _end(error: BaseException) -> None:
-    """Say why this process ends, and end it without waiting for the others."""
-    sentence, code = _describe(error)
-    if sentence:
-        _say(sentence)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    """Say why this process ends, let the others know, and end without waiting for them."""
+    code = 1
+    try:
+        sentence, code = _describe(error)
+        if isinstance(error, Exception) and not is_of_lost_process(error):
+            code = _leave(code, sentence)
+        if sentence:
+            _say(sentence)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
@@ -122,11 +186,47 @@ def _describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if isinstance(error, UserError | OSError):
-        return str(error), 2
-    if isinstance(error, ValueError | RuntimeError) and _LOST.search(str(error)):
+        return str(error), CONTINUE_EXIT_CODE if is_temporary(error) else 2
+    if is_of_lost_process(error):
         return _lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE
     traceback.print_exception(error)
-    return "ends after this error, and the others with it", 1
+    return f"ends after {type(error).__name__}: {error}", 1
+
+
+def _leave(code: int, sentence: str) -> int:
+    """Leave code and sentence for the others, and return the code that all end with: that of the first."""
+    with contextlib.suppress(Exception):  # a second one that fails, or process 0 is gone
+        _client().key_value_set(_END_KEY, json.dumps([jax.process_index(), code, sentence]))
+        time.sleep(_LAST_WORDS_SECONDS)
+        return code
+    left = _left_by_another()
+    return left[1] if left else code
+
+
+def _end_with_others(is_over: threading.Event) -> None:
+    """End this process soon after another one has failed, with the same code."""
+    while not is_over.wait(_LOOK_SECONDS):
+        left = _left_by_another()
+        if left is None:
+            continue
+        index, code, sentence = left
+        with contextlib.suppress(OSError, ValueError):
+            _say(f"ends, as process {index} has said: {sentence}")
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _left_by_another() -> tuple[int, int, str] | None:
+    try:
+        index, code, sentence = json.loads(_client().key_value_try_get(_END_KEY))
+    except Exception:  # nobody has, which the client says by an error of some kind; or process 0 is gone
+        return None
+    return (index, code, sentence) if index != jax.process_index() else None
+
+
+def _client() -> Any:
+    return distributed.global_state.client
 
 
 def _lost(why: str) -> str:
@@ -147,8 +247,15 @@ def _explain_abort() -> None:
     """
 
     def explain(number: int) -> None:
-        _say(_lost("it has not been heard of, as JAX says above"))
-        os._exit(CONTINUE_EXIT_CODE)
+        left = _left_by_another()
+        if left is None:
+            faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
+        _say(
+            f"ends, as process {left[0]} has said: {left[2]}"
+            if left
+            else _lost("it has not been heard of, as JAX says above; else this one itself has broken down")
+        )
+        os._exit(left[1] if left else CONTINUE_EXIT_CODE)
 
     _explain_abort.handler = handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)  # type: ignore[attr-defined]
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
@@ -21,8 +20,8 @@ from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_che
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
-from clipbert_jax.training.run_directory import claim, list_differences, read_config
-from clipbert_jax.training.sharding import make_mesh
+from clipbert_jax.training.run_directory import RunLock, claim, list_differences, read_config
+from clipbert_jax.training.sharding import check_mesh, make_mesh
 from clipbert_jax.training.validation import Validate, ValidationResult
 from clipbert_jax.training.wandb_run import import_wandb
 from data_pipelines.annotations.store import records_path
@@ -37,6 +36,7 @@ from experiments.evaluators.make import make_evaluator
 from experiments.experiment import FREE_FIELDS, Experiment, from_json, make_model, model_shapes, to_json
 from experiments.initial_weights import start_from
 from experiments.preflight import check_machine
+from experiments.processes import on_first_process
 from experiments.progress import say
 from experiments.resolve import (
     DATA_SHA256,
@@ -83,6 +83,8 @@ def train_run(
     experiment = resolve_num_steps(experiment, batches.num_examples)
     notes = batches.notes
     check_model(experiment)
+    check_mesh(experiment.mesh, jax.device_count(), num_heads=experiment.model.fusion.num_heads)
+    mesh = make_mesh(config=experiment.mesh)
     notes += check_machine(experiment, workdir)
     validate = make_validate(experiment) if experiment.train.num_validations else None
     model = make_model(experiment)
@@ -95,17 +97,21 @@ def train_run(
             "--model.pixel-encoder.is-norm-trainable"
         )
     resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
-    if jax.process_index() == 0:
+
+    lock = RunLock(workdir)
+
+    def claim_workdir() -> None:
         claim(workdir, resolved_config, free=FREE_FIELDS)
+        lock.acquire()
         experiment.data.load_tokenizer().save(workdir)
         write_json(workdir / ANSWERS, list(training_answers(experiment)))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the run directory is claimed")
+
+    on_first_process(claim_workdir)
     for note in notes:
         log(note)
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s){hosts}")
-    with noted_start(workdir):
+    with lock, noted_start(workdir):
         train(
             model,
             experiment.task,
@@ -117,7 +123,7 @@ def train_run(
             validate=validate,
             explain_wait=batches.explain_wait,
             name_examples=batches.name_examples,
-            mesh=make_mesh(config=experiment.mesh),
+            mesh=mesh,
             logging=experiment.logging,
             profile=profile,
             log=log,

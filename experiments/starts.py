@@ -36,7 +36,9 @@ def noted_start(workdir: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         is_request = isinstance(error, KeyboardInterrupt | SystemExit)
-        note(ended=now(), how="stopped" if is_request else f"failed: {type(error).__name__}: {error}")
+        how = "stopped" if is_request else f"failed: {type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # what ended it may be the disk, and is what the user must read
+            note(ended=now(), how=how)
         raise
     note(ended=now(), how="done")
 

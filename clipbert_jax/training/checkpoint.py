@@ -27,8 +27,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError, is_temporary
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.training.lost_process import is_of_lost_process
 from clipbert_jax.training.step import TrainState
 from clipbert_jax.training.validation import ValidationLog
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
@@ -141,6 +142,15 @@ class Checkpointer:
                 ),
             )
 
+    def check(self) -> None:
+        """Raise at once what has ended a save that runs beside the training; costs nothing.
+
+        Raises:
+          UserError: it could not be written; older checkpoints are still there.
+        """
+        with self._explained("saved"):
+            self._manager.check_for_errors()
+
     def restore(self, state: TrainState) -> tuple[TrainState, Progress]:
         """Return the newest saved state, placed as `state`, and how far the run is.
 
@@ -205,12 +215,19 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
+            if not _is_of_storage(error):
+                raise
             steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
             left = f"the checkpoint of step {max(steps)} is still good" if steps else "there is none yet"
-            raise UserError(
+            raise (TemporaryError if is_temporary(error) else UserError)(
                 f"a checkpoint could not be {what} in {self.directory} ({_first_line(error)}); {left}. Look "
                 "at the space and the permissions there; the same command then goes on."
             ) from error
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Tell whether an error is about files, and not another process that is gone or a full device."""
+    return not is_of_lost_process(error) and "RESOURCE_EXHAUSTED" not in str(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -224,6 +241,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        if not _is_of_storage(error) or is_temporary(error):
+            raise
         raise UserError(
             f"the checkpoint {path} cannot be read ({_first_line(error)}): if its files are damaged, delete "
             "that directory, and the run goes on from the checkpoint before"

@@ -31,6 +31,7 @@ class Interruption:
         """Whether a person has asked, at this process; a launcher asks by SIGTERM."""
         self._is_signalled = False
         self._num_looks = 0
+        self._is_agreed = False  # JAX says it only once
         self._is_alone = jax.process_count() == 1
         # JAX itself waits for SIGTERM where there are other processes to tell.
         self._signals = (signal.SIGINT, signal.SIGTERM) if self._is_alone else (signal.SIGINT,)
@@ -38,10 +39,10 @@ class Interruption:
 
     def look(self) -> bool:
         """Return whether to stop now; every process must look equally often."""
-        if self._is_alone:
-            return self._is_signalled
-        self._num_looks += 1
-        return multihost_utils.reached_preemption_sync_point(self._num_looks)
+        if not self._is_alone and not self._is_agreed:
+            self._num_looks += 1
+            self._is_agreed = multihost_utils.reached_preemption_sync_point(self._num_looks)
+        return self._is_signalled if self._is_alone else self._is_agreed
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only

@@ -33,7 +33,7 @@ from clipbert_jax.training.step import Metrics, TrainState, make_train_state, ma
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import make_utilization
 from clipbert_jax.training.validation import Validate, ValidationCourse, ValidationLog, validation_steps
-from clipbert_jax.training.watchdog import Watchdog
+from clipbert_jax.training.watchdog import SAVE_SECONDS, Watchdog
 
 
 class _StopRequested(Exception):  # noqa: N818, not an error
@@ -124,8 +124,10 @@ def train(
         checkpointer.close()
         return state
 
+    nonfinite = NonFiniteGuard(workdir, name_examples, num_in_a_row=num_nonfinite, log=say)
     if jax.process_index() == 0:
         validations.drop_after(first_step)
+        nonfinite.drop_after(first_step)
     reporter = Reporter(
         config,
         optimizer_config,
@@ -139,12 +141,12 @@ def train(
     )
     batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
     compilations = Compilations(train_step, say)
-    nonfinite = NonFiniteGuard(workdir, name_examples, num_in_a_row=num_nonfinite, log=say)
     profiler = Profiler(profile, workdir, first_step=first_step, log=say)
     watchdog = Watchdog(workdir, process_index=jax.process_index())
     metrics: Metrics = {}
     step, is_stopped = first_step, False
-    with Interruption() as interruption, watchdog, _closing(batches, profiler, reporter, checkpointer):
+    # The checkpoint first: after a notice there is little time.
+    with Interruption() as interruption, watchdog, _closing(checkpointer, batches, profiler, reporter):
 
         def after_batch_of_validation() -> None:
             watchdog.beat(f"a batch of the validation of step {step}")
@@ -179,18 +181,21 @@ def train(
                 nonfinite.after_step(step, metrics)
                 profiler.after_step(step, metrics)
                 watchdog.beat(f"step {step}")
+                checkpointer.check()
                 is_stopped = interruption.look() and step < config.num_steps
                 is_saved = step == config.num_steps or step in due or step % config.save_every_steps == 0
                 if is_stopped or is_saved:
                     nonfinite.catch_up()
-                    watchdog.be_patient()
+                    watchdog.be_patient(SAVE_SECONDS)
                     progress = Progress(data=batches.state, num_nonfinite=nonfinite.num_in_a_row)
                     checkpointer.save(state, progress, best_step=course.best_step)
+                    watchdog.beat(f"the save of step {step}")
                 if is_stopped:
+                    reporter.catch_up(step)
                     break
         except _StopRequested:
             is_stopped = True
-        watchdog.be_patient()
+        watchdog.be_patient(SAVE_SECONDS)
     if is_stopped:
         say(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")
         raise KeyboardInterrupt if interruption.is_by_keyboard else SystemExit(CONTINUE_EXIT_CODE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.training.metrics_writer import drop_after, naming
 from clipbert_jax.training.step import Metrics
 
 MAX_IN_A_ROW = 10
@@ -41,6 +42,11 @@ class NonFiniteGuard:
         self._unseen: tuple[int, Metrics] | None = None
         self.num_in_a_row = num_in_a_row
 
+    def drop_after(self, step: int) -> None:
+        """Forget steps that are to come again."""
+        if self._path.is_file():
+            drop_after(self._path, step)
+
     def after_step(self, step: int, metrics: Metrics) -> None:
         """Look at the step before this one.
 
@@ -72,5 +78,5 @@ class NonFiniteGuard:
 
     def _note(self, step: int, names: Sequence[str]) -> None:
         if jax.process_index() == 0:
-            with self._path.open("a") as file:
+            with naming(self._path), self._path.open("a") as file:
                 file.write(json.dumps({"step": step, "examples": list(names)}) + "\n")

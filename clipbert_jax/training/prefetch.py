@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.batch import Batch
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError
 
 _CLOSE_SECONDS = 10.0
 """How long `close` waits for a batch that is being made."""
@@ -46,7 +46,7 @@ class Prefetcher(Iterator[Batch]):
         put: Callable[[Batch], Batch],
         *,
         num_ahead: int = 2,
-        timeout_seconds: float = 600.0,
+        timeout_seconds: float = 570.0,  # before the watchdog, which knows less of the reason
     ) -> None:
         self.wait_seconds = 0.0
         self.state = batches.get_state()
@@ -63,7 +63,7 @@ class Prefetcher(Iterator[Batch]):
         try:
             item = self._queue.get(timeout=self._timeout_seconds)
         except queue.Empty:
-            raise UserError(
+            raise TemporaryError(
                 f"No batch came within {self._timeout_seconds:.0f} seconds: a worker is stuck on a video, or "
                 f"the storage of the data does not answer. Check the data directory; the same command then "
                 f"continues from the newest checkpoint."

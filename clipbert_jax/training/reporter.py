@@ -60,10 +60,10 @@ class Reporter:
             if is_terminal():
                 self._bar = ProgressBar(first_step=first_step, num_steps=config.num_steps)
         self._pending: list[Metrics] = []
-        self._flops = self._last_compilations = 0
+        self._flops = self._num_compilations = self._last_compilations = 0
         self._last_time = time.perf_counter()
         self._first_step = first_step
-        self._last_wait = 0.0
+        self._wait = self._last_wait = 0.0
         self._after_compile: tuple[int, float] | None = None
 
     def after_step(
@@ -85,20 +85,26 @@ class Reporter:
         if self._bar is not None:
             self._bar.advance(step)
         is_first = step == self._first_step + 1
-        if not (is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps):
+        self._wait, self._num_compilations = wait_seconds, num_compilations
+        if is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps:
+            self.catch_up(step)
+
+    def catch_up(self, step: int) -> None:
+        """Log the steps up to this one, if there are any that no record tells of."""
+        if not self._pending:
             return
         host = jax.device_get(self._pending)
         self._pending = []
         now = time.perf_counter()
-        interval, waited = now - self._last_time, wait_seconds - self._last_wait
-        self._last_time, self._last_wait = now, wait_seconds
+        interval, waited = now - self._last_time, self._wait - self._last_wait
+        self._last_time, self._last_wait = now, self._wait
         if self._after_compile is None:
             self._after_compile = (step, now)
         if self._sinks:
-            num_new = num_compilations - self._last_compilations
+            num_new = self._num_compilations - self._last_compilations
             speed = self._speed(len(host), interval, waited)
             self._report({"step": step, **self._learned(step, host), **speed, "num_compilations": num_new})
-        self._flops, self._last_compilations = 0, num_compilations
+        self._flops, self._last_compilations = 0, self._num_compilations
 
     def after_validation(
         self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float

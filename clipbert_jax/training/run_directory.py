@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from clipbert_jax.errors import UserError
+
+_LOCK_SECONDS = 10.0
+"""Workers of a training that was killed may outlive it for a moment."""
 
 
 def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
@@ -37,6 +42,39 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = fr
     workdir.mkdir(parents=True, exist_ok=True)
     temporary.write_text(json.dumps(config, indent=2) + "\n")
     temporary.replace(path)
+
+
+class RunLock:
+    """Keeps a second training out of a run directory as long as this one goes on; a killed one holds nothing.
+
+    Two would delete what the other is just saving.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._lock = FileLock(workdir / "lock")
+        self._workdir = workdir
+
+    def acquire(self) -> None:
+        """Take it, on one process of the run.
+
+        Raises:
+          UserError: another training has it.
+        """
+        try:
+            self._lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout:
+            raise UserError(
+                f"another process trains in {self._workdir} now: wait for its end, or choose another run "
+                "directory"
+            ) from None
+        except (OSError, NotImplementedError):
+            return  # a filesystem without locks: then users must take care themselves
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

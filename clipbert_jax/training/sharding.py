@@ -12,9 +12,10 @@ Shoeybi et al., "Megatron-LM", 2019 (tensor), and Rajbhandari et al., "ZeRO", 20
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -55,6 +56,21 @@ class MeshConfig:
     """Devices of one host that share the products of the fusion; must divide its heads."""
 
 
+def check_mesh(config: MeshConfig, num_devices: int, *, num_heads: int | None = None) -> None:
+    """Refuse axes that do not divide the devices, or the heads of the fusion.
+
+    Raises:
+      UserError: names the options.
+    """
+    if min(config.fsdp, config.tensor) < 1 or num_devices % (config.fsdp * config.tensor):
+        raise UserError(
+            f"--mesh.fsdp {config.fsdp} times --mesh.tensor {config.tensor} must divide the {num_devices} "
+            "device(s)"
+        )
+    if num_heads is not None and num_heads % config.tensor:
+        raise UserError(f"--mesh.tensor {config.tensor} must divide the {num_heads} heads of the fusion")
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | None = None) -> Mesh:
     """Return the mesh over all devices of all processes, or over the given ones.
 
@@ -69,12 +85,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | 
         sum(device.process_index == index for device in devices)
         for index in {device.process_index for device in devices}
     )
-    shared = config.fsdp * config.tensor
-    if shared < 1 or len(devices) % shared:
-        raise UserError(
-            f"--mesh.fsdp {config.fsdp} times --mesh.tensor {config.tensor} must divide the {len(devices)} "
-            "device(s)"
-        )
+    check_mesh(config, len(devices))
     if num_local % config.tensor:
         raise UserError(
             f"--mesh.tensor {config.tensor} must divide the {num_local} device(s) of a process, as they "
@@ -192,7 +203,13 @@ def whole_parameters(params: Parameters, mesh: Mesh) -> Parameters:
     """Return the parameters, each whole on every device of the mesh."""
     if all(array.sharding.is_fully_replicated for array in params.values()):
         return params
-    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(params)
+    return _replicate(mesh)(params)
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[Parameters], Parameters]:
+    """Return one function for all validations, so that it is compiled once."""
+    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clipbert_jax.models.skeleton import Parameters
-from clipbert_jax.training.metrics_writer import read_json_lines
+from clipbert_jax.training.metrics_writer import drop_after, naming, read_json_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,15 +72,12 @@ class ValidationLog:
 
     def drop_after(self, last_step: int) -> None:
         """Forget validations after a step: those will be done again."""
-        kept = [self._line(step, score) for step, score in self.scores() if step <= last_step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
+        drop_after(self._path, last_step)
 
     def add(self, step: int, score: float) -> None:
         """Note a validation."""
-        with self._path.open("a") as file:
-            file.write(self._line(step, score))
+        with naming(self._path), self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "score": None if math.isnan(score) else score}) + "\n")
 
     def scores(self) -> list[tuple[int, float]]:
         """Return steps and scores; a line cut off by a kill is left out."""
@@ -90,10 +87,6 @@ class ValidationLog:
             if isinstance(step, int):
                 scores.append((step, math.nan if score is None else score))
         return scores
-
-    @staticmethod
-    def _line(step: int, score: float) -> str:
-        return json.dumps({"step": step, "score": None if math.isnan(score) else score}) + "\n"
 
 
 def validation_steps(num_steps: int, num_validations: int) -> frozenset[int]:

@@ -17,12 +17,23 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import jax
+
 from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 
 MIN_SECONDS = 600.0
 NUM_MEDIANS = 20
 COMPILE_SECONDS = 3600.0
 """How long a step may take that compiles; a TPU pod's program can take half an hour on a busy host."""
+
+SAVE_SECONDS = 1800.0
+"""How long a save may take; storage that needs more has stopped to answer."""
+
+_BARK_SECONDS = 20.0
+"""How long it may take to write down where the threads stand."""
+
+_OTHERS_SECONDS = 15.0
+"""How much longer process 0 stays, as the others end with it: they hang too, and have stacks to write."""
 
 
 class Watchdog:
@@ -46,6 +57,7 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         check_seconds: float = 1.0,
     ) -> None:
+        self._last_seconds = _OTHERS_SECONDS if process_index == 0 and jax.process_count() > 1 else 0.0
         self._path = folder / f"stacks-process-{process_index}.txt"
         self._give_up = give_up
         self._clock = clock
@@ -71,9 +83,9 @@ class Watchdog:
         self._patience = 0.0
         self._last_beat, self._what = now, what
 
-    def be_patient(self) -> None:
-        """Allow an hour until the next beat: something is compiled."""
-        self._patience = COMPILE_SECONDS
+    def be_patient(self, seconds: float = COMPILE_SECONDS) -> None:
+        """Allow so long until the next beat; by default an hour, as something is compiled."""
+        self._patience = seconds
 
     def __enter__(self) -> Watchdog:
         self._last_beat = self._clock()
@@ -89,7 +101,11 @@ class Watchdog:
         while not self._is_over.wait(self._check_seconds):
             seconds = self._clock() - self._last_beat
             if seconds > self.limit:
-                self._bark(seconds)
+                # Apart, as what hangs may be the file system: nothing may keep this thread from giving up.
+                barking = threading.Thread(target=self._bark, args=(seconds,), daemon=True)
+                barking.start()
+                barking.join(_BARK_SECONDS)
+                time.sleep(self._last_seconds)
                 self._give_up()
                 return
 

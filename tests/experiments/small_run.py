@@ -15,16 +15,19 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from clipbert_jax.errors import UserError
 from clipbert_jax.training.sharding import MeshConfig
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.watchdog import Watchdog
 from data_pipelines.loader import TrainBatches
 from experiments import runs
+from experiments.cli import errors_as_sentences
 from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment
@@ -86,6 +89,11 @@ def after(step: int, act: Callable[[], object], saved: Path | None) -> None:
     Watchdog.beat = beat_and_act
 
 
+def fail(sentence: str) -> None:
+    """Raise what commands print as a sentence."""
+    raise UserError(sentence)
+
+
 def note_batches(path: Path) -> None:
     """Write down a digest of every batch that is made, with its position."""
     make_next: Callable[..., Any] = TrainBatches.__next__
@@ -110,6 +118,7 @@ def main() -> None:
     parser.add_argument("--after-step", type=int, default=0)
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--max-file-bytes", type=int, help="from --after-step on, as if the disk were full")
+    parser.add_argument("--fail", help="a user's mistake, at --after-step")
     parser.add_argument("--notes", type=Path)
     parser.add_argument("--task", default="retrieval")
     parser.add_argument("--num-workers", type=int, default=0)
@@ -119,9 +128,10 @@ def main() -> None:
     parser.add_argument("--num-validations", type=int, default=0)
     options = vars(parser.parse_args())
     name, after_step, process = (options.pop(key) for key in ("signal", "after_step", "process"))
+    fault = options.pop("fail")
     max_file_bytes = options.pop("max_file_bytes")
     workdir, notes = options.pop("workdir"), options.pop("notes")
-    with joined_processes():
+    with errors_as_sentences(), joined_processes(has_notices=True):
         use_compilation_cache()
         if notes is not None:
             note_batches(notes)
@@ -133,6 +143,8 @@ def main() -> None:
         if name is not None and jax.process_index() == process:
             number = signal.Signals[f"SIG{name}"]
             after(after_step, lambda: os.kill(os.getpid(), number), saved)
+        if fault is not None and jax.process_index() == process:
+            after(after_step, partial(fail, fault), None)
         runs.train_run(experiment(**options), workdir)
 
 

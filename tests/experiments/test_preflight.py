@@ -207,11 +207,16 @@ def test_memory_that_decoding_may_exceed_is_worth_a_line(machine, tmp_path):
 
 def test_processes_share_a_batch(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 4)
+    num_here = 1
+    monkeypatch.setattr(preflight, "processes_of_this_host", lambda: num_here)
     machine(memory=GB)
     big = {"size": 448, "num_clips": 8, "num_frames": 2, "num_prefetch": 1, "num_threads": 1}
     assert check_machine(experiment(data=big, batch_size=32), tmp_path) == []
     with pytest.raises(UserError, match="memory"):
         check_machine(experiment(data=big, batch_size=128), tmp_path)
+    num_here = 4
+    with pytest.raises(UserError, match="each of 4 processes on this host needs"):
+        check_machine(experiment(data=big, batch_size=32), tmp_path)
 
 
 class Files:

@@ -122,11 +122,36 @@ def test_fsdp_over_processes_is_the_same_run_too(data_dir, alone, tmp_path):
     assert_same_run(workdir, alone)
 
 
+def test_a_fault_of_one_process_ends_all_with_its_code_and_its_reason(data_dir, tmp_path):
+    """And neither waits for the other, nor asks for a restart, which would not help."""
+    options = {"after_step": 3, "process": 1, "fail": "the video v7 is broken", **OPTIONS}
+    for output in end_together(start_together(2, data_dir, tmp_path / "run", **options), 2):
+        assert "the video v7 is broken" in output
+        assert "another process is gone" not in output
+        assert "Traceback" not in output
+
+
+def test_what_only_the_first_process_looks_at_ends_all_alike(data_dir, tmp_path):
+    (tmp_path / "file").write_text("no run")
+    for output in end_together(start_together(2, data_dir, tmp_path, **OPTIONS), 2):
+        assert "holds something that is no run" in output
+        assert "Traceback" not in output
+
+
 def test_a_user_s_mistake_ends_all_processes_with_one_sentence(tmp_path):
     processes = start_together(2, tmp_path / "no data", tmp_path / "run")
     for output in end_together(processes, 2):
         assert "Traceback" not in output
         assert "no data" in output
+
+
+def test_an_address_alone_names_no_processes():
+    """Each would train alone, in the same directory."""
+    program = "from experiments.processes import joined_processes\nwith joined_processes(): print('inside')"
+    environment = {"JAX_COORDINATOR_ADDRESS": "host:1"}
+    output = start_command([sys.executable, "-c", program], environment).ends_with(1)
+    assert "JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set too" in output
+    assert "inside" not in output
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,15 @@ def test_a_notice_loses_no_step(data_dir, tmp_path):
 
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(data_dir, tmp_path):
     """From step 6 on no file may have more than 8 KB: records fit, the arrays of a checkpoint do not."""
-    output = go(data_dir, tmp_path, after_step=6, max_file_bytes=8192).ends_with(1)
+    output = go(data_dir, tmp_path, after_step=6, max_file_bytes=8192).ends_with(2)
     assert "a checkpoint could not be saved" in output
     assert "the checkpoint of step 5 is still good" in output
+    # Now nothing at all can be written any more.
+    output = go(data_dir, tmp_path, after_step=7, max_file_bytes=1).ends_with(2)
+    assert "continuing from step 5 of 10" in output
+    # (tensorboardX's own thread may have said so too, at length.)
+    (sentence,) = [line for line in output.splitlines() if line.startswith("clipbert: ")]
+    assert "metrics.jsonl cannot be written (File too large)" in sentence
     output = go(data_dir, tmp_path).ends_with(0)
     assert "continuing from step 5 of 10" in output
     assert list(read_losses(tmp_path / "run")) == list(range(1, 11))

@@ -65,7 +65,7 @@ def train(folder: Path, num_steps: int, every: int) -> list[Sample]:
 
     def beat_and_look(self: Watchdog, what: str) -> None:
         beat(self, what)
-        step = int(what.removeprefix("step "))
+        step = int(what.removeprefix("step ")) if what.startswith("step ") else 0
         if step % every == every // 2:  # between two saves
             samples.append(sample(step))
 

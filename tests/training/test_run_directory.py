@@ -3,7 +3,8 @@
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training.run_directory import claim, read_config
+from clipbert_jax.training import run_directory
+from clipbert_jax.training.run_directory import RunLock, claim, read_config
 
 CONFIG = {"train": {"seed": 0, "log_every_steps": 10}, "data": {"num_clips": 4}}
 
@@ -44,3 +45,13 @@ def test_reading_what_is_no_run_says_so(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_config(tmp_path)
+
+
+def test_a_second_training_waits_outside(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "_LOCK_SECONDS", 0.1)
+    with RunLock(tmp_path) as first:
+        first.acquire()
+        with pytest.raises(UserError, match="another process trains in"):
+            RunLock(tmp_path).acquire()
+    with RunLock(tmp_path) as second:
+        second.acquire()
