@@ -8,11 +8,13 @@ import tempfile
 
 import pytest
 
+from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
+
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Sharded code runs on 8 devices in every test; one-device code uses the first.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
 # Nothing in a test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

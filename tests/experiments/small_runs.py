@@ -14,6 +14,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from clipbert_jax.training.metrics_writer import read_metrics
+from tests.xla_flags import COMPILE_FAST
 
 SCRIPT = Path(__file__).with_name("small_run.py")
 ROOT = SCRIPT.parents[2]
@@ -48,7 +49,7 @@ def start_command(command: list[str], environment: dict[str, str] | None = None)
     """Start a command in the repository's environment."""
     process = subprocess.Popen(
         command,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **(environment or {})},
+        env={**os.environ, "XLA_FLAGS": COMPILE_FAST, "PYTHONPATH": str(ROOT), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -21,6 +21,7 @@ from experiments import runs
 from experiments.cli import main
 from experiments.configs import EXPERIMENTS
 from experiments.starts import read_starts
+from tests.xla_flags import COMPILE_FAST
 
 from .conftest import OF_IMAGES, SMALL, fails
 
@@ -142,7 +143,7 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused(run_dir, tmp_path,
 
 
 def test_a_run_of_eight_devices_is_used_on_one(run_dir, video):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = {**os.environ, "XLA_FLAGS": COMPILE_FAST}
     command = [sys.executable, "-m", "experiments.cli", "predict", str(run_dir), str(video)]
     done = subprocess.run(
         [*command, "--num-clips", "1", "--json", "--texts", "a ball"],
@@ -179,7 +180,7 @@ def test_a_tokenizer_folder_is_taken_along(data_dir, tmp_path):
 def test_an_interrupted_run_is_saved_and_goes_on(data_dir, tmp_path):
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
     command = [sys.executable, "-m", "experiments.cli", *map(str, arguments), "--train.num-steps", "10000"]
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "XLA_FLAGS": COMPILE_FAST, "PYTHONUNBUFFERED": "1"}
     for beginning in ("training in", "continuing from step"):
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.xla_flags import COMPILE_FAST
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,7 +17,7 @@ def run(module, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", f"tests.soak.{module}", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": COMPILE_FAST},
         capture_output=True,
         text=True,
         timeout=900,

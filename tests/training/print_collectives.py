@@ -10,8 +10,10 @@ import os
 import re
 import sys
 
+from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST}"
 
 from flax import nnx
 

@@ -1,0 +1,28 @@
+"""What readers of weight files raise, and how they quote what a stranger wrote."""
+
+from __future__ import annotations
+
+GET_AGAIN = "copy or download it again"
+SAVE_AS_STATE_DICT = "save `model.state_dict()` with torch.save or safetensors, and give that file"
+SAVE_WITHOUT_CODE = "do not open it elsewhere unless you trust its maker, and ask for a safetensors file"
+
+
+class Refusal(Exception):  # noqa: N818 -- not all of them are errors: some files are merely of other kinds
+    """A file that is not read: `reason` continues a sentence that begins with its name, `remedy` ends it."""
+
+    def __init__(self, reason: str, remedy: str = GET_AGAIN):
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+
+def quoted(text: object) -> str:
+    """Return a stranger's text for a message: without control characters, and not long."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in str(text)[:81])
+    return printable if len(printable) <= 80 else printable[:80] + "..."
+
+
+def listed(names: list[str]) -> str:
+    """Return a few of the names for a message."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(quoted, names[:8])) + more
