@@ -8,6 +8,7 @@ from pathlib import Path
 from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.costs.train_program import TrainSetting
 from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
@@ -17,7 +18,7 @@ from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.sharding import check_mesh
 from data_pipelines.examples import make_examples
 from experiments.checks import check_model, check_numbers, check_task
-from experiments.experiment import AnyTask, Experiment
+from experiments.experiment import Experiment
 from experiments.resolve import resolve, resolve_num_steps
 
 _NUM_WORDS, _NUM_ANSWERS, _NUM_OPTIONS = 30522, 1500, 5

@@ -7,41 +7,20 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import cattrs
-from cattrs import transform_error
-from cattrs.errors import BaseValidationError
-from cattrs.strategies import configure_tagged_union
 from flax import nnx
 from tyro.conf import AvoidSubcommands
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.errors import UserError
+from clipbert_jax.config_json import config_from_json, config_to_json
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
 from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.sharding import MeshConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
-
-TASK_NAMES = {
-    Retrieval: "retrieval",
-    MultipleChoiceQA: "multiple_choice",
-    OpenEndedQA: "open_ended_qa",
-    CountQA: "count",
-    ImageQA: "image_qa",
-    Pretraining: "pretraining",
-}
-"""Task -> its name in config.json and in results."""
-
-AnyTask = Retrieval | MultipleChoiceQA | OpenEndedQA | CountQA | ImageQA | Pretraining
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +28,12 @@ class InitConfig:
     """Where the first weights come from, if they are not drawn at random."""
 
     model: str | None = None
-    """Run directory of a model with the same vocabulary; a head of another kind, or for other answers, starts
-    anew."""
+    """A run, a model directory, or a name of one, with the same vocabulary; or a checkpoint file of the
+    original. A head of another kind, or for other answers, starts anew."""
+    pixel_encoder: str | None = None
+    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder."""
+    transformer: str | None = None
+    """File of BERT weights (Hugging Face) for the text encoder and the fusion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,13 +93,10 @@ FREE_FIELDS = frozenset(
     }
 )
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
-configure_tagged_union(AnyTask, _converter, tag_generator=TASK_NAMES.__getitem__, tag_name="name")
-
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as JSON values."""
-    return _as_lists(_converter.unstructure(experiment))
+    return config_to_json(experiment)
 
 
 def from_json(values: dict[str, Any], source: Path) -> Experiment:
@@ -125,18 +105,4 @@ def from_json(values: dict[str, Any], source: Path) -> Experiment:
     Raises:
       UserError: an unknown, missing or ill-typed field.
     """
-    try:
-        return _converter.structure(values, Experiment)
-    except BaseValidationError as error:
-        problems = "; ".join(transform_error(error, path="config"))
-        raise UserError(
-            f"{source} does not describe an experiment of this version ({problems}): use the version of "
-            f"clipbert_jax that wrote it, or train again."
-        ) from error
-
-
-def _as_lists(value: Any) -> Any:
-    """Turn tuples into lists, so that a config equals what is read back from its JSON."""
-    if isinstance(value, dict):
-        return {key: _as_lists(item) for key, item in value.items()}
-    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+    return config_from_json(values, Experiment, source)

@@ -29,6 +29,7 @@ from clipbert_jax.deployment import (
     store_weights,
 )
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_directory import ANSWERS
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.training.checkpoint import WhichStep
 from experiments import run_exported
@@ -38,7 +39,7 @@ from experiments.option_checks import MAX_CLIPS, check_range
 from experiments.preflight import check_writable
 from experiments.progress import Progress, say
 from experiments.results import write_json
-from experiments.runs import ANSWERS, Run, load_run
+from experiments.runs import Run, load_run
 
 PROGRAM, WEIGHTS, CONFIG, SCRIPT = "model.stablehlo", "weights.safetensors", "config.json", "run_exported.py"
 _FILES = (PROGRAM, WEIGHTS, CONFIG, SCRIPT, ANSWERS, "vocab.txt", "tokenizer_config.json")

@@ -10,12 +10,12 @@ from typing import Any
 import jax.export
 
 from clipbert_jax.deployment import InputShape
+from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from data_pipelines.transforms import MAX_ASPECT_RATIO
-from experiments.experiment import AnyTask
 from experiments.results import environment
 from experiments.runs import Run
 

@@ -1,6 +1,9 @@
-"""First weights from another run: what both models have in common; a head of another kind starts anew."""
+"""First weights from another run or from files of others; a head of another kind starts anew."""
 
 from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -8,8 +11,49 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
+from clipbert_jax.weights.import_weights import fit, import_file
 
 _HEAD = "head/"
+
+
+_PARTS = {
+    "model": ("pixel_encoder/", "visual_embedding/", "text_encoder/", "fusion/"),
+    "pixel_encoder": ("pixel_encoder/",),
+    "transformer": ("text_encoder/", "fusion/"),
+}
+"""What a file must have, by option of --init; a head is taken too where it fits."""
+
+_NEVER_THERE = {"pixel_encoder": ("pixel_encoder/grid_encoder/*",)}
+"""Of ClipBERT alone: what such a file cannot have."""
+
+
+def start_from_file(model: ClipBert, path: Path, part: str) -> list[str]:
+    """Set a part of the model's weights to those of a file, and return lines that say what was not taken.
+
+    Args:
+      model: with random weights, or with those of another file.
+      path: of the file.
+      part: the model, the pixel_encoder or the transformer, as in --init.
+
+    Raises:
+      UserError: the file cannot be read, or does not fit; names all that does not.
+    """
+    own = flat_parameters(model)
+    file = import_file(path, model.config.pixel_encoder)
+    needed = {name: x for name, x in own.items() if name.startswith(_PARTS[part])}
+    head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD)}
+    fits = bool(head) and {n: x.shape for n, x in head.items()} == {
+        name: x.shape for name, x in own.items() if name.startswith(_HEAD)
+    }
+    taken = {name: x for name, x in file.arrays.items() if name in needed or (fits and name in head)}
+    arrays = {name: x for name, x in file.arrays.items() if name in taken or name not in head}
+    target = {**needed, **({name: own[name] for name in head} if fits else {})}
+    fitted = fit([dataclasses.replace(file, arrays=arrays)], target, allow_missing=_NEVER_THERE.get(part, ()))
+    load_flat_parameters(model, {**own, **fitted.parameters})
+    lines = [f"first weights of the {part.replace('_', ' ')} from {path}: {file.source}", *file.notes]
+    lines += [f"drawn anew: {', '.join(fitted.new)}"] * bool(fitted.new)
+    lines += [f"not used of {path}, as the head is another: {', '.join(head)}"] * bool(head and not fits)
+    return [*lines, *fitted.lines]
 
 
 def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:

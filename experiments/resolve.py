@@ -8,13 +8,14 @@ import math
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from data_pipelines.annotations.store import read_answers, records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import answer_kind, record_kind
 from data_pipelines.tokenizer import load_tokenizer
-from experiments.experiment import AnyTask, Experiment
+from experiments.experiment import Experiment
 
 
 def resolve(experiment: Experiment) -> Experiment:

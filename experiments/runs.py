@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_directory import Vocabulary, has_weights, read_parameters
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.pretrained import find
 from clipbert_jax.scorer import Scorer
 from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.logging_config import ProfileConfig
@@ -34,7 +35,7 @@ from experiments.evaluators.answers import SoftQuestionEvaluator
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make import make_evaluator
 from experiments.experiment import FREE_FIELDS, Experiment, from_json, make_model, model_shapes, to_json
-from experiments.initial_weights import start_from
+from experiments.initial_weights import start_from, start_from_file
 from experiments.preflight import check_machine
 from experiments.processes import on_first_process
 from experiments.progress import say
@@ -46,7 +47,6 @@ from experiments.resolve import (
     training_answers,
     vocabulary_path,
 )
-from experiments.results import write_json
 from experiments.scoring import score_split
 from experiments.starts import noted_start
 
@@ -88,13 +88,14 @@ def train_run(
     notes += check_machine(experiment, workdir)
     validate = make_validate(experiment) if experiment.train.num_validations else None
     model = make_model(experiment)
-    if experiment.init.model is not None and not has_checkpoint(workdir):
+    if not has_checkpoint(workdir):
         notes += initial_weights(experiment, model)
-    if experiment.init.model is None and experiment.model.pixel_encoder.num_frozen_stages:
+    has_pixel_weights = experiment.init.model is not None or experiment.init.pixel_encoder is not None
+    if not has_pixel_weights and experiment.model.pixel_encoder.num_frozen_stages:
         notes.append(
             "the first stages of the pixel encoder are frozen at random weights: start from a trained model "
-            "with --init.model, or train them with --model.pixel-encoder.num-frozen-stages 0 "
-            "--model.pixel-encoder.is-norm-trainable"
+            "with --init.model or --init.pixel-encoder, or train them with "
+            "--model.pixel-encoder.num-frozen-stages 0 --model.pixel-encoder.is-norm-trainable"
         )
     resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
 
@@ -103,8 +104,12 @@ def train_run(
     def claim_workdir() -> None:
         claim(workdir, resolved_config, free=FREE_FIELDS)
         lock.acquire()
-        experiment.data.load_tokenizer().save(workdir)
-        write_json(workdir / ANSWERS, list(training_answers(experiment)))
+        tokenizer = experiment.data.load_tokenizer()
+        Vocabulary(
+            tokens=tokenizer.tokens,
+            is_lower_case=tokenizer.is_lower_case,
+            answers=training_answers(experiment),
+        ).write(workdir)
 
     on_first_process(claim_workdir)
     for note in notes:
@@ -130,18 +135,27 @@ def train_run(
         )
 
 
-ANSWERS = "answers.json"
-"""File of a run directory: the answer vocabulary that the head was trained for; empty for other tasks."""
-
-
 def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
-    """Set the model's weights to those of the run that the experiment starts from; return lines about it.
+    """Set the model's weights to those that the experiment starts from, if any; return lines about them.
 
     Raises:
-      UserError: no such run, another vocabulary, or a model that does not fit.
+      UserError: no such run or file, another vocabulary, or weights that do not fit.
     """
-    assert experiment.init.model is not None
-    source = Path(experiment.init.model)
+    init = experiment.init
+    lines = []
+    if init.model is not None:
+        if Path(init.model).is_file():
+            lines += start_from_file(model, Path(init.model), "model")
+        else:
+            lines += _start_from_run(experiment, model, Path(init.model))
+    if init.pixel_encoder is not None:
+        lines += start_from_file(model, Path(init.pixel_encoder), "pixel_encoder")
+    if init.transformer is not None:
+        lines += start_from_file(model, Path(init.transformer), "transformer")
+    return lines
+
+
+def _start_from_run(experiment: Experiment, model: ClipBert, source: Path) -> list[str]:
     run = load_run(source)
     if run.tokenizer.tokens != experiment.data.load_tokenizer().tokens:
         raise UserError(
@@ -152,7 +166,7 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
     return start_from(
         model,
         run.scorer.parameters,
-        f"{source} at step {run.step}",
+        f"{source} at step {run.step}" if run.step else str(source),
         is_same_head=run.answers == answers or not (run.answers and answers),
     )
 
@@ -246,6 +260,10 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
     Raises:
       UserError: no run there, no such checkpoint, or one of another config than the run's.
     """
+    if not workdir.exists():
+        workdir = find(workdir)
+    if has_weights(workdir):
+        return _load_model(workdir, step)
     config = read_config(workdir)
     checkpoint = SavedCheckpoint(workdir, step=step)
     differences = list_differences(checkpoint.config, config, free=FREE_FIELDS)
@@ -264,13 +282,25 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
         step=checkpoint.step,
         scorer=Scorer(skeleton, parameters),
         tokenizer=load_tokenizer(workdir),
-        answers=_read_answers(workdir),
+        answers=Vocabulary.read(workdir).answers,
         has_ema=checkpoint.has_ema,
     )
 
 
-def _read_answers(workdir: Path) -> tuple[str, ...]:
-    path = workdir / ANSWERS
-    if not path.is_file():
-        raise UserError(f"{path} is missing: restore it, it says what the model's answers mean")
-    return tuple(json.loads(path.read_text()))
+def _load_model(folder: Path, step: WhichStep) -> Run:
+    """Load a model directory, which has no steps."""
+    if step is not None:
+        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave --step out")
+    config = read_config(folder)
+    config.pop(DATA_SHA256, None)
+    experiment = from_json(config, folder / "config.json")
+    skeleton, trainable, frozen = model_shapes(experiment)
+    parameters = read_parameters(folder, {**trainable, **frozen})
+    return Run(
+        workdir=folder,
+        experiment=experiment,
+        step=0,
+        scorer=Scorer(skeleton, parameters),
+        tokenizer=load_tokenizer(folder),
+        answers=Vocabulary.read(folder).answers,
+    )

@@ -128,6 +128,8 @@ IGNORED: tuple[str, ...] = (
 )
 """Patterns of original names that have no counterpart here."""
 
+IGNORED_BECAUSE = "no output depends on it"
+
 
 def to_our_name(name: str) -> tuple[str, Rule] | None:
     """Return our name and the rule for an original name; None if no rule claims it."""

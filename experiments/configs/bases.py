@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 
 from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
@@ -23,7 +24,7 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
-from experiments.experiment import AnyTask, Experiment, InitConfig
+from experiments.experiment import Experiment, InitConfig
 
 DEMO_VIDEOS = DataConfig(
     data_dir="data/demo", num_clips=4, num_frames=1, fps=2.0, size=48, max_text_length=12

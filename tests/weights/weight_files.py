@@ -6,13 +6,43 @@ import dataclasses
 import io
 import pickle
 import struct
-import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from clipbert_jax.weights.torch_writer import (
+    Call,
+    Name,
+    StorageId,
+    ZipWriter,
+    contiguous_tensor,
+    state_dict,
+    storage_id,
+    tensor,
+    torch_pickle,
+    write_torch_zip,
+)
+
+__all__ = [
+    "Call",
+    "Name",
+    "StorageId",
+    "ZipMember",
+    "example_arrays",
+    "numpy_core",
+    "python2_pickle",
+    "state_dict",
+    "storage_id",
+    "tensor",
+    "torch_legacy",
+    "torch_legacy_of",
+    "torch_pickle",
+    "torch_zip",
+    "torch_zip_of",
+    "whole_tensor",
+    "zip_file",
+]
 
 
 def example_arrays() -> dict[str, np.ndarray]:
@@ -35,101 +65,9 @@ def example_arrays() -> dict[str, np.ndarray]:
     }
 
 
-# Pickles as torch.save writes them.
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Name:
-    """Something that a pickle names by module and attribute."""
-
-    module: str
-    attribute: str
-
-    def __call__(self) -> None:
-        raise AssertionError("pickle wants what it calls to be callable; nobody calls it")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Call:
-    """An object that a pickle makes by a call."""
-
-    function: Name
-    arguments: tuple[Any, ...]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.function, self.arguments
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StorageId:
-    """A reference to data beside the pickle."""
-
-    identity: tuple[Any, ...]
-
-
-class TorchPickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes the names and references above; the pickler in Python, since the other one looks names up."""
-
-    dispatch = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
-
-    def persistent_id(self, obj: object) -> object:
-        return obj.identity if isinstance(obj, StorageId) else None
-
-    def save_name(self, name: Name) -> None:
-        self.write(f"c{name.module}\n{name.attribute}\n".encode())
-        self.memoize(name)
-
-    dispatch[Name] = save_name
-
-
-def torch_pickle(value: object) -> bytes:
-    """Pickle a value with names and references."""
-    file = io.BytesIO()
-    TorchPickler(file, protocol=2).dump(value)
-    return file.getvalue()
-
-
-_REBUILD = Name("torch._utils", "_rebuild_tensor_v2")
-_STORAGE, _CPU = "storage", "cpu"
-_STORAGE_TYPES = {
-    "float32": Name("torch", "FloatStorage"),
-    "float64": Name("torch", "DoubleStorage"),
-    "float16": Name("torch", "HalfStorage"),
-    "bfloat16": Name("torch", "BFloat16Storage"),
-    "int64": Name("torch", "LongStorage"),
-    "int32": Name("torch", "IntStorage"),
-    "int16": Name("torch", "ShortStorage"),
-    "int8": Name("torch", "CharStorage"),
-    "uint8": Name("torch", "ByteStorage"),
-    "bool": Name("torch", "BoolStorage"),
-}
-
-
-def storage_id(key: str, dtype: str, num_elements: int, *view: object) -> StorageId:
-    """Return the reference to a storage; files of the legacy format add `view`, mostly None."""
-    return StorageId((_STORAGE, _STORAGE_TYPES[dtype], key, _CPU, num_elements, *view))
-
-
-def tensor(storage: StorageId, offset: object, shape: object, strides: object) -> Call:
-    """Return a tensor of a storage."""
-    return Call(_REBUILD, (storage, offset, shape, strides, False, OrderedDict()))
-
-
 def whole_tensor(key: str, array: np.ndarray, *view: object) -> Call:
     """Return a tensor that is a whole storage."""
-    # What PyTorch has for axes without elements: strides as if they had one.
-    strides, step = [], 1
-    for size in reversed(array.shape):
-        strides.insert(0, step)
-        step *= max(1, size)
-    return tensor(storage_id(key, array.dtype.name, array.size, *view), 0, array.shape, tuple(strides))
-
-
-def state_dict(tensors: Mapping[str, object]) -> OrderedDict[str, object]:
-    """Return what `module.state_dict()` is, with the versions that PyTorch adds to it."""
-    state = OrderedDict(tensors)
-    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
-    return state
+    return contiguous_tensor(storage_id(key, array.dtype.name, array.size, *view), array.shape)
 
 
 # Files of torch.save.
@@ -137,9 +75,9 @@ def state_dict(tensors: Mapping[str, object]) -> OrderedDict[str, object]:
 
 def torch_zip(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return the file of a state dict as PyTorch writes it since 1.6."""
-    tensors = {name: whole_tensor(str(i), array) for i, (name, array) in enumerate(arrays.items())}
-    storages = {str(i): array.tobytes() for i, array in enumerate(arrays.values())}
-    return torch_zip_of(torch_pickle(state_dict(tensors)), storages)
+    file = io.BytesIO()
+    write_torch_zip(file, arrays)
+    return file.getvalue()
 
 
 def torch_zip_of(
@@ -191,44 +129,55 @@ class ZipMember:
 
     name: str
     content: bytes
-    method: int = 0
-    flags: int = 0x808
-    attributes: int = 0
+    method: int | None = None
+    flags: int | None = None
+    attributes: int | None = None
     claimed_size: int | None = None
-    local_size: int = 0
+    local_size: int | None = None
     local_name: str | None = None
     header_offset: int | None = None
-    checksum: int | None = None
 
 
 def zip_file(members: Sequence[ZipMember], *, claimed_members: int | None = None) -> bytes:
-    """Return an archive as PyTorch writes it: data on multiples of 64, sizes behind them, ZIP64 end."""
-    file, directory = bytearray(), bytearray()
+    """Return an archive as PyTorch writes it, but for the lies."""
+    file, starts = io.BytesIO(), []
+    writer = ZipWriter(file)
     for member in members:
-        name = member.name.encode()
-        local_name = name if member.local_name is None else member.local_name.encode()
-        checksum = zlib.crc32(member.content) if member.checksum is None else member.checksum
-        offset, size = len(file), len(member.content)
-        padding = -(offset + 30 + len(name) + 4) % 64
-        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
-        fields = (0, member.flags, member.method, 0, 0, 0, member.local_size, member.local_size)
-        file += struct.pack("<4s5H3I2H", b"PK\3\4", *fields, len(local_name), len(extra)) + local_name + extra
-        file += member.content + struct.pack("<4s3I", b"PK\7\10", checksum, size, size)
-        claimed = size if member.claimed_size is None else member.claimed_size
-        at = offset if member.header_offset is None else member.header_offset
-        directory += struct.pack("<4s6H", b"PK\1\2", 0, 0, member.flags, member.method, 0, 0)
-        directory += struct.pack(
-            "<3I5H2I", checksum, claimed, claimed, len(name), 0, 0, 0, 0, member.attributes, at
-        )
-        directory += name
-    start, count = len(file), len(members) if claimed_members is None else claimed_members
-    file += directory
-    end64 = len(file)
-    file += struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 798, 45, 0, 0, count, count, len(directory), start)
-    file += struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1)
-    few = min(count, 0xFFFF)
-    file += struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, few, few, len(directory), start, 0)
-    return bytes(file)
+        starts.append(file.tell())
+        writer.add(member.name, member.content)
+    entry = file.tell()
+    writer.finish()
+    archive = bytearray(file.getvalue())
+    for start, member in zip(starts, members, strict=True):
+        _lie(archive, start, entry, member)
+        entry += 46 + len(member.name.encode())
+    if claimed_members is not None:
+        few = min(claimed_members, 0xFFFF)
+        struct.pack_into("<QQ", archive, entry + 24, claimed_members, claimed_members)
+        struct.pack_into("<HH", archive, len(archive) - 14, few, few)
+    return bytes(archive)
+
+
+def _lie(archive: bytearray, start: int, entry: int, member: ZipMember) -> None:
+    """Put what a member claims into its header and its entry of the directory."""
+    size, local = member.claimed_size, member.local_size
+    for place, kind, value in (
+        (start + 6, "<H", member.flags),
+        (start + 8, "<H", member.method),
+        (start + 18, "<I", local),
+        (start + 22, "<I", local),
+        (entry + 8, "<H", member.flags),
+        (entry + 10, "<H", member.method),
+        (entry + 20, "<I", size),
+        (entry + 24, "<I", size),
+        (entry + 38, "<I", member.attributes),
+        (entry + 42, "<I", member.header_offset),
+    ):
+        if value is not None:
+            struct.pack_into(kind, archive, place, value)
+    if member.local_name is not None:
+        assert len(member.local_name) == len(member.name)
+        archive[start + 30 : start + 30 + len(member.name)] = member.local_name.encode()
 
 
 # Pickles of NumPy arrays.

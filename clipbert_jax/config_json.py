@@ -1,0 +1,71 @@
+"""Configs as JSON values and back, strictly: nothing is left out, nothing is run.
+
+Tasks carry their name, so that the right dataclass is made of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs import transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.strategies import configure_tagged_union
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
+
+Config = TypeVar("Config")
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+configure_tagged_union(AnyTask, _converter, tag_generator=TASK_NAMES.__getitem__, tag_name="name")
+
+
+def config_to_json(config: Any) -> Any:
+    """Return a config as JSON values; it equals what is read back from their JSON."""
+    return _as_lists(_converter.unstructure(config))
+
+
+def config_from_json(values: Any, kind: type[Config], source: Path) -> Config:
+    """Return the config that `config_to_json` wrote.
+
+    Args:
+      values: JSON values.
+      kind: class of the config.
+      source: named in errors.
+
+    Raises:
+      UserError: an unknown, missing or ill-typed field.
+    """
+    return _structured(values, kind, source)
+
+
+def task_to_json(task: AnyTask) -> dict[str, Any]:
+    """Return a task with its name."""
+    return _as_lists(_converter.unstructure(task, unstructure_as=AnyTask))
+
+
+def task_from_json(values: Any, source: Path) -> AnyTask:
+    """Return the task; errors are as in `config_from_json`."""
+    return _structured(values, AnyTask, source)
+
+
+def _structured(values: Any, kind: Any, source: Path) -> Any:
+    try:
+        return _converter.structure(values, kind)
+    except BaseValidationError as error:
+        problems = "; ".join(transform_error(error, path="config"))
+    except (TypeError, KeyError, ValueError) as error:
+        problems = f"{type(error).__name__}: {error}"
+    raise UserError(
+        f"{source} is no config of this version ({problems}): use the version of clipbert_jax that wrote it, "
+        "or train again."
+    )
+
+
+def _as_lists(value: Any) -> Any:
+    """Turn tuples into lists."""
+    if isinstance(value, dict):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,228 @@
+"""Trained models by path or name: `load`, and what one can do with them.
+
+    model = clipbert_jax.load("runs/demo")          # a run, a model directory, a registered name, a hub's id
+    model.predict(frames, text_ids, text_mask)      # probabilities
+    model.save("models/demo")
+
+Frames and token ids come from `data_pipelines.inputs`, by `model.inputs`. Nothing in the files is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int, UInt8
+
+from clipbert_jax import model_directory, model_registry
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.config_json import config_from_json, task_from_json
+from clipbert_jax.deployment import answer
+from clipbert_jax.errors import UserError
+from clipbert_jax.model_directory import Vocabulary
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.tasks.any_task import AnyTask
+from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """How the clips and texts of a model are made: what `data_pipelines.inputs` goes by."""
+
+    num_clips: int
+    """Of training; prediction may look at more."""
+    num_frames: int
+    """Of a clip."""
+    fps: float
+    """Frames per second within a clip."""
+    size: int
+    """Pixels of the longer side; the rest is padded."""
+    sampling_rule: str
+    max_text_length: int
+    """Tokens, [CLS] and [SEP] included."""
+    tokens: tuple[str, ...]
+    """The vocabulary; the id of a token is its place."""
+    is_lower_case: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A trained model with all that its use depends on."""
+
+    config: ClipBertConfig
+    task: AnyTask
+    inputs: Inputs
+    parameters: Parameters
+    """By flat name, trained and frozen."""
+    answers: tuple[str, ...]
+    """What the outputs of the head mean, for tasks with an answer vocabulary."""
+    values: Mapping[str, Any]
+    """The whole config as JSON values, the training's part included."""
+    origin: Mapping[str, str]
+    """Where it is from, for the model card."""
+
+    def predict(
+        self,
+        frames: UInt8[np.ndarray, "*b k t h w 3"],
+        text_ids: Int[np.ndarray, "*b n l"],
+        text_mask: Bool[np.ndarray, "*b n l"],
+    ) -> Float[np.ndarray, "*b n *answers"]:
+        """Score texts against the clips of a video, or of each of a batch of videos.
+
+        Returns:
+          By task, after the clips are pooled: the probability that each text matches; of each option of a
+          multiple choice; of each answer (in the order of `answers`); or the number that is counted.
+        """
+        has_batch = np.ndim(frames) == 6
+        arrays = (
+            (frames, text_ids, text_mask) if has_batch else (frames[None], text_ids[None], text_mask[None])
+        )
+        predicted = np.asarray(self._predict(self._placed, *map(jnp.asarray, arrays)))
+        return predicted if has_batch else predicted[0]
+
+    def model(self) -> ClipBert:
+        """Return the model as a Flax NNX module, with attention and hidden states to look at."""
+        return self._skeleton.merge(self._placed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a model directory: weights as safetensors, config, vocabulary, a model card.
+
+        Raises:
+          UserError: the directory holds something, or cannot be written.
+        """
+        model_directory.write_model(
+            Path(folder),
+            config=self.values,
+            parameters=self.parameters,
+            vocabulary=Vocabulary(
+                tokens=self.inputs.tokens, is_lower_case=self.inputs.is_lower_case, answers=self.answers
+            ),
+            origin=self.origin,
+        )
+
+    @functools.cached_property
+    def _skeleton(self) -> Skeleton:
+        return _shapes(self.config, self.task)[0]
+
+    @functools.cached_property
+    def _placed(self) -> Parameters:
+        return {name: jnp.asarray(array) for name, array in self.parameters.items()}
+
+    @functools.cached_property
+    def _predict(self) -> Callable[..., jax.Array]:
+        skeleton, task, num_answers = self._skeleton, self.task, len(self.answers)
+
+        @jax.jit
+        def predict(parameters: Parameters, frames: Any, ids: Any, mask: Any) -> jax.Array:
+            output = skeleton.merge(parameters)(frames, ids, mask)
+            return answer(task, output.scores, jnp.any(mask, axis=-1), num_answers)
+
+        return predict
+
+
+def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
+    """Load a trained model.
+
+    Args:
+      path_or_name: a run directory of `clipbert train`; a model directory of `save` or `clipbert convert`; a
+        name of `list_pretrained`; or `user/model` of the Hugging Face Hub, if the package huggingface_hub is
+        installed and the hub can be reached.
+      step: of a run: the checkpoint; by default the best on validation, or else the newest.
+
+    Raises:
+      UserError: there is no such model; files are missing or damaged; config and weights do not agree.
+    """
+    folder = find(path_or_name)
+    values = model_directory.read_config(folder)
+    source = folder / model_directory.CONFIG
+    for part in ("model", "task", "data"):
+        if part not in values:
+            raise UserError(f"{source} has no {part!r}: it is no config of clipbert_jax; get the model again")
+    config = config_from_json(values["model"], ClipBertConfig, source)
+    task = task_from_json(values["task"], source)
+    vocabulary = Vocabulary.read(folder)
+    _, trainable, frozen = _shapes(config, task)
+    expected = {**trainable, **frozen}
+    origin = {"source": folder.name}
+    if model_directory.has_weights(folder):
+        parameters = model_directory.read_parameters(folder, expected)
+    else:
+        checkpoint = SavedCheckpoint(folder, step=step)
+        parameters = checkpoint.load_parameters(expected)
+        origin["step"] = str(checkpoint.step)
+    return Pretrained(
+        config=config,
+        task=task,
+        inputs=_inputs(values["data"], vocabulary, source),
+        parameters=parameters,
+        answers=vocabulary.answers,
+        values=values,
+        origin=origin,
+    )
+
+
+def find(path_or_name: str | Path) -> Path:
+    """Return the directory of a model; see `load`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path, name = Path(path_or_name), str(path_or_name)
+    if path.is_dir():
+        return path
+    if name in model_registry.registered():
+        return model_registry.checked_path(name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.exists():
+        return _from_hub(name)
+    known = ", ".join(model_registry.registered()) or "none"
+    raise UserError(
+        f"there is no model {name}: give a run or model directory, or a registered name (there are: {known})"
+    )
+
+
+def _from_hub(name: str) -> Path:
+    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are taken."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            f"{name} is no directory here; for the Hugging Face Hub, pip install huggingface_hub"
+        ) from error
+    kinds = ["*.json", "*.safetensors", "*.txt", "README.md"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=kinds))
+    except (OSError, ValueError) as error:  # its own errors are of these two kinds
+        raise UserError(
+            f"{name} is no directory here, and the Hugging Face Hub does not give it "
+            f"({str(error).strip().splitlines()[0]}): check the name and the network"
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _shapes(config: ClipBertConfig, task: AnyTask) -> tuple[Skeleton, Parameters, Parameters]:
+    return split_model(nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0))))
+
+
+def _inputs(data: Mapping[str, Any], vocabulary: Vocabulary, source: Path) -> Inputs:
+    try:
+        return Inputs(
+            num_clips=int(data["num_clips"]),
+            num_frames=int(data["num_frames"]),
+            fps=float(data["fps"]),
+            size=int(data["size"]),
+            sampling_rule=str(data["sampling_rule"]),
+            max_text_length=int(data["max_text_length"]),
+            tokens=vocabulary.tokens,
+            is_lower_case=vocabulary.is_lower_case,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: its 'data' lacks or garbles {error}; get the model again") from error

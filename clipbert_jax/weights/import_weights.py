@@ -1,0 +1,189 @@
+"""Weights of others for a model of ours: files in, flat names out, and an account of every name.
+
+Before: paths from the user; `files` reads them and `source_names` knows whose they are. After: a model's
+parameters. Nothing is left out, drawn anew or resized without a line that says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipbert_jax.config import PixelEncoderConfig
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.weights.files import read_weights_file
+from clipbert_jax.weights.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
+from clipbert_jax.weights.position_tables import is_position_table, resize_position_table
+from clipbert_jax.weights.source_names import to_original_names
+
+HEAD = "head/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """What became of one array of a file."""
+
+    name: str
+    """In the file."""
+    shape: tuple[int, ...]
+    target: str
+    """Our name, or why there is none."""
+    is_used: bool
+    is_unknown: bool = False
+    """Whether no rule explains that it is not used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """What a file holds, by our names."""
+
+    path: Path
+    source: str
+    """Whose weights they are, and in which format."""
+    arrays: Mapping[str, np.ndarray]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
+    """Read a file of weights and give its arrays our names.
+
+    Args:
+      path: a checkpoint of the original, BERT of Hugging Face, ResNet-50 of detectron2 or torchvision, or
+        safetensors of ours.
+      pixel_encoder: of the model, as pixels must come out in its scale.
+
+    Raises:
+      UserError: the file cannot be read, or nobody knows its names; it contradicts itself.
+    """
+    file = read_weights_file(path)
+    other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
+    if _is_ours(file.arrays):
+        lines = [Line(name=name, shape=x.shape, target=name, is_used=True) for name, x in file.arrays.items()]
+        return ImportedFile(
+            path=path,
+            source=f"clipbert_jax ({file.format})",
+            arrays=file.arrays,
+            lines=tuple(lines),
+            notes=other,
+        )
+    found = to_original_names(path, file.arrays, pixel_encoder)
+    arrays: dict[str, np.ndarray] = {}
+    lines = [
+        Line(name=name, shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
+        for name, why in found.ignored.items()
+    ]
+    lines += [
+        Line(name=name, shape=file.arrays[name].shape, target="unused", is_used=False, is_unknown=True)
+        for name in found.unused
+    ]
+    for original, array in found.arrays.items():
+        line, ours = _line(path, found.arrays, found.origin[original], original, array)
+        lines.append(line)
+        arrays.update(ours)
+    return ImportedFile(
+        path=path,
+        source=f"{found.source} ({file.format})",
+        arrays=arrays,
+        lines=tuple(lines),
+        notes=(*found.notes, *other),
+    )
+
+
+def _line(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, original: str, array: np.ndarray
+) -> tuple[Line, dict[str, np.ndarray]]:
+    shape = array.shape
+    if original in ALIASES:
+        twin = ALIASES[original]
+        if twin not in arrays or not np.array_equal(arrays[twin], array):
+            raise UserError(f"{path} contradicts itself: {name} should hold the same array as {twin}")
+        return Line(name=name, shape=shape, target=f"the same as {twin}", is_used=True), {}
+    if (renamed := to_our_name(original)) is not None:
+        ours, rule = renamed
+        return Line(name=name, shape=shape, target=ours, is_used=True), {ours: rule.to_ours(array)}
+    if is_ignored(original):
+        return Line(name=name, shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False), {}
+    return Line(name=name, shape=shape, target="unused", is_used=False, is_unknown=True), {}
+
+
+def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
+    return all("/" in name for name in arrays)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A model's weights: from files, and else drawn anew."""
+
+    parameters: Parameters
+    new: tuple[str, ...]
+    """Names that no file has."""
+    lines: tuple[str, ...]
+    """Sentences about tables that were resized and heads that are new."""
+
+
+def fit(files: Sequence[ImportedFile], fresh: Parameters, *, allow_missing: Sequence[str] = ()) -> Fitted:
+    """Put together a model's weights.
+
+    Args:
+      files: together they must have every weight but those of a new head.
+      fresh: the model's weights by flat name, drawn anew.
+      allow_missing: patterns, as in a shell, of flat names that may stay so.
+
+    Raises:
+      UserError: names that are missing, unused, of another shape, or in two files; all of them.
+    """
+    sources: dict[str, Path] = {}
+    arrays: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    sentences: list[str] = []
+    for file in files:
+        problems += [
+            f"unused: {line.name} {line.shape} of {file.path}" for line in file.lines if line.is_unknown
+        ]
+        for name, array in file.arrays.items():
+            if name in sources:
+                problems.append(f"twice: {name} is in {sources[name]} and in {file.path}")
+            sources[name] = file.path
+            arrays[name] = array
+    for name in [name for name in arrays if name in fresh and is_position_table(name)]:
+        resized = resize_position_table(name, arrays[name], np.asarray(fresh[name]))
+        arrays[name] = resized.table
+        sentences += [resized.sentence] if resized.sentence else []
+    problems += _misfits(arrays, fresh)
+    missing = [name for name in fresh if name not in arrays]
+    has_new_head = all(name in missing for name in fresh if name.startswith(HEAD))
+    problems += [
+        f"missing: {name} {np.shape(fresh[name])}"
+        for name in missing
+        if not (has_new_head and name.startswith(HEAD))
+        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing)
+    ]
+    if problems:
+        shown = "\n  ".join(problems)
+        paths = ", ".join(str(file.path) for file in files)
+        raise UserError(
+            f"{len(problems)} problem(s) between {paths} and the model:\n"
+            f"  {shown}\nAdd the file that has what is missing, allow names to be drawn anew with "
+            "--allow-missing PATTERN, or choose another experiment."
+        )
+    if has_new_head and any(name.startswith(HEAD) for name in missing):
+        sentences.append("the head is new: drawn at random, to be trained")
+    return Fitted(
+        parameters={name: arrays.get(name, fresh[name]) for name in fresh},
+        new=tuple(missing),
+        lines=tuple(sentences),
+    )
+
+
+def _misfits(arrays: Mapping[str, np.ndarray], fresh: Parameters) -> Iterator[str]:
+    for name, array in arrays.items():
+        if name not in fresh:
+            yield f"unused: {name} {array.shape}, as the model has no such part"
+        elif array.shape != np.shape(fresh[name]):
+            yield f"wrong shape: {name} is {array.shape}, the model has {np.shape(fresh[name])}"

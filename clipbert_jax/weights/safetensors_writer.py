@@ -1,0 +1,62 @@
+"""Writes safetensors files array by array: a model is never in memory twice for it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from clipbert_jax.errors import UserError
+
+_NAMES = {
+    np.dtype(np.float64): "F64",
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float16): "F16",
+    np.dtype(ml_dtypes.bfloat16): "BF16",
+    np.dtype(np.int64): "I64",
+    np.dtype(np.int32): "I32",
+    np.dtype(np.int8): "I8",
+    np.dtype(np.uint8): "U8",
+    np.dtype(np.bool_): "BOOL",
+}
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray | jax.Array], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays under their names, whole or not at all.
+
+    Args:
+      path: of the file; one that is there is replaced.
+      arrays: by name; on a device or not.
+      metadata: texts to go with them.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in arrays.items():
+        dtype, start = np.dtype(array.dtype), end
+        end += int(np.prod(np.shape(array), dtype=np.int64)) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(np.shape(array)), "data_offsets": [start, end]}
+    encoded = json.dumps(header, ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)  # so that arrays begin at a multiple of 8
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(encoded)))
+            file.write(encoded)
+            for array in arrays.values():
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): look at the space and the permissions there"
+        ) from error

@@ -1,0 +1,98 @@
+"""Folds how others scale and order pixels into the weights of the first convolution.
+
+The same picture then gives the same features of the stem, whatever mean and divisor the model's config has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from clipbert_jax.config import PixelEncoderConfig
+
+_STEM = "cnn.feature.backbone.stem.conv1"
+_KERNEL = f"{_STEM}.weight"
+_NORM_MEAN = f"{_STEM}.norm.running_mean"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What a stem's kernel takes: (pixel - mean) / std of pixels from 0 to 255."""
+
+    mean: tuple[float, float, float]
+    """RGB."""
+    std: tuple[float, float, float]
+    """RGB."""
+    is_rgb: bool
+    """Whether the kernel's input channels are RGB; else they are BGR."""
+
+
+CAFFE_PIXELS = Pixels(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), is_rgb=False)
+"""Of MSRA's ImageNet weights and of the detectors of detectron2 that start from them."""
+
+TORCHVISION_PIXELS = Pixels(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), is_rgb=True)
+"""The mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225) of pixels from 0 to 1, times 255."""
+
+
+def stored_pixels(
+    default: Pixels, mean: Shaped[np.ndarray, "*dims"] | None, std: Shaped[np.ndarray, "*dims"] | None
+) -> Pixels:
+    """Return the pixels that a file of detectron2 says it takes, where it does (in the kernel's order)."""
+    changes = {}
+    for name, array in (("mean", mean), ("std", std)):
+        if array is not None and array.size == 3:
+            values = [float(value) for value in array.reshape(-1)]
+            changes[name] = tuple(values if default.is_rgb else reversed(values))
+    return dataclasses.replace(default, **changes)
+
+
+def fold_pixels(
+    arrays: Mapping[str, np.ndarray], pixels: Pixels, config: PixelEncoderConfig
+) -> tuple[dict[str, Shaped[np.ndarray, "*dims"]], str]:
+    """Make a stem for the model's pixels out of one for others'.
+
+    Args:
+      arrays: by the original's names.
+      pixels: that the arrays take.
+      config: of the model.
+
+    Returns:
+      The arrays that change, and a sentence about it; none and "" if the stem already fits or is not there.
+    """
+    kernel = arrays.get(_KERNEL)
+    if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 3:
+        return {}, ""  # the check of all shapes reports it
+    # What the kernel takes is what the model gives it, times the scale and plus the offset of each channel.
+    scale = _unless_close(np.divide(config.pixel_std, pixels.std), 1.0)
+    offset = _unless_close(np.subtract(config.pixel_mean, pixels.mean), 0.0) / pixels.std
+    if not pixels.is_rgb and (scale == 1).all() and not offset.any():
+        return {}, ""
+    rgb = kernel.astype(np.float64)[:, :: 1 if pixels.is_rgb else -1]
+    folded = (rgb * scale[:, None, None])[:, ::-1]
+    # Half precision would lose what is divided by 58.
+    result = {_KERNEL: folded.astype(np.promote_types(kernel.dtype, np.float32))}
+    sentence = "the stem's kernel was made to take pixels as this model scales them"
+    if pixels.is_rgb:
+        sentence += ", in the order BGR"
+    if offset.any():
+        if (mean := arrays.get(_NORM_MEAN)) is not None and mean.shape == kernel.shape[:1]:
+            shifted = mean - _response(rgb, offset)
+            result[_NORM_MEAN] = shifted.astype(np.promote_types(mean.dtype, np.float32))
+        sentence += (
+            "; as its pixel_mean is not the file's, the outermost three pixels, where the convolution pads, "
+            "come out otherwise than in the model of the file"
+        )
+    return result, sentence
+
+
+def _response(kernel: Float[np.ndarray, "o 3 kh kw"], colour: Float[np.ndarray, " 3"]) -> np.ndarray:
+    """Return what a kernel makes of a plane of one colour."""
+    return np.einsum("oihw,i->o", kernel, colour)
+
+
+def _unless_close(values: np.ndarray, neutral: float) -> np.ndarray:
+    """Return the values, or the neutral one if they are off by what float32 rounds away."""
+    return np.full_like(values, neutral) if np.allclose(values, neutral, rtol=0, atol=1e-4) else values

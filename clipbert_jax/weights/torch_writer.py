@@ -1,0 +1,259 @@
+"""Writes files of torch.save without PyTorch, tensor by tensor: a model is never in memory twice for it.
+
+Before: names and arrays, mostly the original's by `original_names.to_original`; after: whoever has PyTorch.
+The format is that of PyTorch since 1.6: a ZIP archive of stored members with a pickle, which refers to the
+storages beside it. All members are, byte for byte, as PyTorch writes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pickle
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+
+from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+
+ALIGNMENT_BYTES = 64
+_MAX_32_BITS = 0xFFFFFFFF
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+
+
+def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Shaped[np.ndarray, "*dims"]]) -> None:
+    """Write arrays as a state dict that `torch.load(path, weights_only=True)` reads, whole or not at all.
+
+    Args:
+      path: of the file; one that is there is replaced.
+      arrays: by name. Those that are the same memory are one storage, as tied weights of PyTorch are.
+
+    Raises:
+      UserError: the file cannot be written, or PyTorch has no tensors of an array's type.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                write_torch_zip(file, arrays)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems only now say that they are full
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except UnwritableError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        raise (TemporaryError if is_temporary(error) else UserError)(
+            f"{path} cannot be written ({error.strerror or error}): look at the space and the permissions "
+            "there"
+        ) from error
+
+
+class UnwritableError(ValueError):
+    """An array that the format cannot hold."""
+
+
+def write_torch_zip(file: io.BufferedIOBase, arrays: Mapping[str, Shaped[np.ndarray, "*dims"]]) -> None:
+    """Write the file of a state dict at the beginning of an open file.
+
+    Raises:
+      UnwritableError: PyTorch has no tensors of an array's type, or one is of 4 GiB or more.
+    """
+    arrays = dict(arrays)  # keeps the memory alive that storages are known by
+    keys: dict[object, str] = {}
+    tensors: dict[str, Call] = {}
+    storages: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if array.dtype.name not in STORAGE_TYPES:
+            raise UnwritableError(f"{name} is of type {array.dtype}, of which PyTorch has no storages")
+        if array.nbytes >= _MAX_32_BITS:
+            raise UnwritableError(f"{name} is of 4 GiB or more")
+        key = keys.setdefault(_memory(array), str(len(keys)))
+        tensors[name] = contiguous_tensor(storage_id(key, array.dtype.name, array.size), array.shape)
+        storages.setdefault(key, array)
+    writer = ZipWriter(file)
+    writer.add("archive/data.pkl", torch_pickle(state_dict(tensors)))
+    writer.add("archive/byteorder", b"little")
+    for key, array in storages.items():
+        writer.add(f"archive/data/{key}", _elements(array))
+    writer.add("archive/version", b"3\n")
+    writer.finish()
+
+
+def _memory(array: np.ndarray) -> object:
+    """Return what only arrays with the same elements in the same memory have in common."""
+    if not array.size:
+        return object()
+    return array.__array_interface__["data"][0], array.dtype.str, array.shape, array.strides
+
+
+def _elements(array: np.ndarray) -> memoryview:
+    """Return the bytes of the elements, copied only if they do not lie in order."""
+    ordered = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return ordered.reshape(-1).view(np.uint8).data
+
+
+# The pickle of a state dict.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Name:
+    """Something that a pickle names by module and attribute."""
+
+    module: str
+    attribute: str
+
+    def __call__(self) -> None:
+        """Do nothing: pickle wants what it calls to be callable."""
+        raise AssertionError("names in pickles are never called here")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """An object that a pickle makes by a call."""
+
+    function: Name
+    arguments: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, self.arguments
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StorageId:
+    """A reference to data beside the pickle."""
+
+    identity: object
+
+
+# The pickler in Python: the one in C looks up what it names, which is not installed. Stubs know it in part.
+_PicklerInPython: Any = pickle._Pickler
+
+
+class _Pickler(_PicklerInPython):
+    """Writes the names and references above."""
+
+    dispatch: ClassVar[dict[type, Any]] = _PicklerInPython.dispatch.copy()
+
+    def persistent_id(self, obj: object) -> object:
+        return obj.identity if isinstance(obj, StorageId) else None
+
+    def save_name(self, name: Name) -> None:
+        self.write(f"c{name.module}\n{name.attribute}\n".encode())
+        self.memoize(name)
+
+    dispatch[Name] = save_name
+
+
+def torch_pickle(value: object) -> bytes:
+    """Pickle a value with names and references."""
+    file = io.BytesIO()
+    _Pickler(file, protocol=2).dump(value)
+    return file.getvalue()
+
+
+STORAGE_TYPES = {
+    "float32": Name("torch", "FloatStorage"),
+    "float64": Name("torch", "DoubleStorage"),
+    "float16": Name("torch", "HalfStorage"),
+    np.dtype(ml_dtypes.bfloat16).name: Name("torch", "BFloat16Storage"),
+    "int64": Name("torch", "LongStorage"),
+    "int32": Name("torch", "IntStorage"),
+    "int16": Name("torch", "ShortStorage"),
+    "int8": Name("torch", "CharStorage"),
+    "uint8": Name("torch", "ByteStorage"),
+    "bool": Name("torch", "BoolStorage"),
+}
+
+_REBUILD = Name("torch._utils", "_rebuild_tensor_v2")
+# Pickles write an object once and then refer to it: these two are the same in all references.
+_STORAGE, _CPU = "storage", "cpu"
+
+
+def storage_id(key: str, dtype: str, num_elements: int, *view: object) -> StorageId:
+    """Return the reference to a storage; files of before 1.6 add `view`, mostly None."""
+    return StorageId((_STORAGE, STORAGE_TYPES[dtype], key, _CPU, num_elements, *view))
+
+
+def tensor(storage: StorageId, offset: object, shape: object, strides: object) -> Call:
+    """Return a tensor of a storage."""
+    return Call(_REBUILD, (storage, offset, shape, strides, False, OrderedDict()))
+
+
+def contiguous_tensor(storage: StorageId, shape: tuple[int, ...]) -> Call:
+    """Return a tensor that is a whole storage, in order."""
+    # What PyTorch has for axes without elements: strides as if they had one.
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step *= max(1, size)
+    return tensor(storage, 0, shape, tuple(strides))
+
+
+def state_dict(tensors: Mapping[str, object] | Iterable[tuple[str, object]]) -> OrderedDict[str, object]:
+    """Return what `module.state_dict()` is, with the version of the module that PyTorch adds to it.
+
+    No version is given for modules within: detectron2 would then change the variances of its norms.
+    """
+    state = OrderedDict(tensors)
+    vars(state)["_metadata"] = OrderedDict({"": {"version": 1}})
+    return state
+
+
+# The archive.
+
+
+class ZipWriter:
+    """Writes members as PyTorch does: data at multiples of 64, checksums and sizes behind it, a ZIP64 end."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self._file = file
+        self._position = 0
+        self._directory = bytearray()
+        self._num_members = 0
+
+    def add(self, name: str, content: bytes | memoryview) -> None:
+        """Write a member; of bytes, and of less than 4 GiB."""
+        raw_name, size, offset = name.encode(), len(content), self._position
+        has_descriptor = size > 0
+        flags = 0x800 | (0x8 if has_descriptor else 0)  # the name is UTF-8; sizes follow
+        padding = -(offset + _LOCAL.size + len(raw_name) + 4) % ALIGNMENT_BYTES
+        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        self._write(_LOCAL.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(raw_name), len(extra)))
+        self._write(raw_name + extra)
+        self._write(content)
+        checksum = zlib.crc32(content)
+        if has_descriptor:
+            self._write(struct.pack("<4s3I", b"PK\7\10", checksum, size, size))
+        # Of large files, the place of a member is in a field of 64 bits behind its name.
+        large = b"" if offset < _MAX_32_BITS else struct.pack("<HHQ", 1, 8, offset)
+        fields = (flags, 0, 0, 0, checksum, size, size, len(raw_name), len(large))
+        self._directory += _ENTRY.pack(b"PK\1\2", 0, 0, *fields, 0, 0, 0, 0, min(offset, _MAX_32_BITS))
+        self._directory += raw_name + large
+        self._num_members += 1
+
+    def finish(self) -> None:
+        """Write the directory."""
+        start, size, count = self._position, len(self._directory), self._num_members
+        end64 = start + size
+        few, low = min(count, 0xFFFF), min(start, _MAX_32_BITS)
+        self._write(self._directory)
+        self._write(struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 798, 45, 0, 0, count, count, size, start))
+        self._write(struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1))
+        self._write(struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, few, few, size, low, 0))
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        self._file.write(data)
+        self._position += len(data)

@@ -1,0 +1,49 @@
+"""What a trained model takes, from a file and from texts: for notebooks and scripts of a few lines.
+
+`inputs` is that of a `clipbert_jax.load(...)`: how its clips and texts are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from clipbert_jax.pretrained import Inputs
+from data_pipelines.clips import sample_video
+from data_pipelines.data_config import DataConfig
+from data_pipelines.probe import probe
+from data_pipelines.tokenizer import Tokenizer
+
+
+def read_clips(video: str | Path, inputs: Inputs, *, num_clips: int = 8) -> UInt8[np.ndarray, "k t s s 3"]:
+    """Return clips of a video file, spread over all of it, in the size that the model takes.
+
+    Args:
+      video: the file; images, GIF and the like are videos too.
+      inputs: of the model.
+      num_clips: how many; more see more of a long video.
+
+    Raises:
+      UserError: the file is no video that can be decoded.
+    """
+    config = DataConfig(
+        data_dir="",
+        num_frames=inputs.num_frames,
+        fps=inputs.fps,
+        size=inputs.size,
+        sampling_rule=cast("Any", inputs.sampling_rule),
+    )
+    frames, _ = sample_video(probe(Path(video)), config, num_clips=[num_clips], sampling="uniform")
+    return frames
+
+
+def encode_texts(
+    texts: Sequence[str], inputs: Inputs
+) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
+    """Return the token ids of texts, and True where there is one."""
+    tokenizer = Tokenizer(inputs.tokens, is_lower_case=inputs.is_lower_case)
+    return tokenizer.encode(list(texts), inputs.max_text_length)

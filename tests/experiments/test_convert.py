@@ -1,0 +1,201 @@
+"""`clipbert convert`: weights in and out, with an account of every name; and training from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clipbert_jax
+from clipbert_jax.weights.files import read_weights_file
+from clipbert_jax.weights.original_names import to_original
+from clipbert_jax.weights.torch_writer import write_torch_file
+from experiments.cli import main
+from experiments.runs import load_run
+
+from .conftest import SMALL, fails
+
+
+@pytest.fixture(scope="module")
+def run(run_of):
+    return run_of("retrieval")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run, tmp_path_factory):
+    """The run as a checkpoint of the original."""
+    path = tmp_path_factory.mktemp("original") / "model.pt"
+    main(["convert", str(run), "--to", "torch", "--out", str(path)])
+    return path
+
+
+@pytest.fixture
+def convert(run, checkpoint, tmp_path, capsys):
+    """Return a function: options -> what is said; the model is in tmp_path/model."""
+
+    def convert(*options, files=(checkpoint,)):
+        arguments = [*files, "--out", tmp_path / "model", "--experiment", run, *options]
+        main(["convert", *map(str, arguments)])
+        return capsys.readouterr().out
+
+    return convert
+
+
+def test_a_checkpoint_of_the_original_comes_back_to_the_bit(run, checkpoint, convert, tmp_path):
+    vocab = ["--vocab", run / "vocab.txt"]
+    said = convert(*vocab)
+    assert "ClipBERT (torch zip)" in said
+    assert "transformer.bert.encoder.layer.0.attention.self.query.weight" in said
+    assert "fusion/layers/0/query/kernel" in said
+    assert "0 ignored by rule, 0 unused, 0 new" in said
+    ours, theirs = clipbert_jax.load(tmp_path / "model"), clipbert_jax.load(run)
+    assert ours.task == theirs.task
+    assert ours.parameters.keys() == theirs.parameters.keys()
+    for name, array in theirs.parameters.items():
+        np.testing.assert_array_equal(ours.parameters[name], array, err_msg=name)
+    main(["convert", str(tmp_path / "model"), "--to", "torch", "--out", str(tmp_path / "again.pt")])
+    assert (tmp_path / "again.pt").read_bytes() == checkpoint.read_bytes()
+    assert "sha256" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_model_is_used_as_a_run_is(run, convert, tmp_path, data_dir, capsys):
+    convert("--vocab", run / "vocab.txt")
+    video = next((data_dir / "samples").glob("*.mp4"))
+    answers = []
+    for folder in (run, tmp_path / "model"):
+        main(["predict", str(folder), str(video), "--texts", "a ball", "a leaf", "--json"])
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[1]
+    text = fails(["predict", tmp_path / "model", video, "--texts", "a ball", "--step", "2"], capsys)
+    assert "is a model, not a run" in text
+
+
+def test_a_name_is_given_and_found(run, convert, tmp_path, monkeypatch, data_dir, capsys):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    assert "named tiny-1" in convert("--vocab", run / "vocab.txt", "--name", "tiny-1")
+    assert load_run(Path("tiny-1")).workdir == tmp_path / "model"
+
+
+def damaged(checkpoint, tmp_path, change):
+    """Return the checkpoint with its names changed."""
+    arrays = dict(read_weights_file(checkpoint).arrays)
+    change(arrays)
+    path = tmp_path / "damaged.pt"
+    write_torch_file(path, arrays)
+    return path
+
+
+QUERY = "transformer.bert.encoder.layer.0.attention.self.query.weight"
+
+
+def test_all_that_does_not_fit_is_named_at_once(run, checkpoint, tmp_path, capsys):
+    def change(arrays):
+        del arrays[QUERY]
+        arrays["transformer.bert.pooler.dense.bias"] = np.zeros(3, np.float32)
+        arrays["transformer.novel.weight"] = np.zeros((2, 2), np.float32)
+
+    path = damaged(checkpoint, tmp_path, change)
+    arguments = [
+        "convert",
+        path,
+        "--out",
+        tmp_path / "out",
+        "--experiment",
+        run,
+        "--vocab",
+        run / "vocab.txt",
+    ]
+    text = fails(arguments, capsys)
+    assert "3 problem(s)" in text
+    assert "missing: fusion/layers/0/query/kernel (16, 16)" in text
+    assert "wrong shape: fusion/pooler/bias is (3,), the model has (16,)" in text
+    assert "unused: transformer.novel.weight (2, 2)" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_drawn_anew_only_if_it_is_named(run, checkpoint, convert, tmp_path):
+    def change(arrays):
+        del arrays[QUERY]
+        for name in [name for name in arrays if ".classifier." in name]:
+            del arrays[name]
+
+    files = [damaged(checkpoint, tmp_path, change)]
+    vocab = ["--vocab", run / "vocab.txt"]
+    said = convert(*vocab, "--allow-missing", "fusion/layers/*/query/kernel", files=files)
+    assert "new: fusion/layers/0/query/kernel, drawn at random" in said
+    assert "the head is new: drawn at random, to be trained" in said
+    assert "fusion/layers/0/query/kernel" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "no vocab.txt lies beside these files"),
+        (["--experiment", "msrvtt/retrievel_paper"], "did you mean msrvtt/retrieval_paper?"),
+        (["--experiment", "msrvtt/qa_paper", "--vocab", "VOCAB"], "needs --answers FILE"),
+    ],
+)
+def test_what_is_not_said_is_asked_for(options, sentence, run, checkpoint, tmp_path, capsys):
+    options = [str(run / "vocab.txt") if option == "VOCAB" else option for option in options]
+    assert sentence in fails(["convert", checkpoint, "--out", tmp_path / "out", *options], capsys)
+
+
+def test_an_output_that_is_there_is_kept(run, checkpoint, capsys):
+    assert "holds something already" in fails(["convert", checkpoint, "--out", run], capsys)
+    text = fails(["convert", run, "--to", "torch", "--out", checkpoint], capsys)
+    assert "is there already" in text
+
+
+def train(data_dir, workdir, *options):
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", workdir, *SMALL, *options]
+    main([*map(str, arguments), "--train.num-steps", "1"])
+
+
+def test_training_starts_from_a_model_directory_or_a_file(
+    run, checkpoint, convert, tmp_path, data_dir, capsys
+):
+    convert("--vocab", run / "vocab.txt")
+    losses = []
+    for number, source in enumerate((run, tmp_path / "model", checkpoint)):
+        train(data_dir, tmp_path / str(number), "--init.model", source)
+        losses.append(
+            json.loads((tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+        )
+        assert "first weights" in capsys.readouterr().out
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_pretraining_starts_from_a_resnet_and_a_bert(run, tmp_path, data_dir, capsys):
+    """Of a file of BERT and one of detectron2, by their names there."""
+    state = to_original(load_run(run).scorer.parameters)
+    bert = {
+        name.removeprefix("transformer."): array
+        for name, array in state.items()
+        if name.startswith("transformer.bert.") and ".visual_embeddings." not in name
+    }
+    resnet = {
+        name.removeprefix("cnn.feature."): array
+        for name, array in state.items()
+        if name.startswith("cnn.feature.")
+    }
+    write_torch_file(tmp_path / "bert.bin", bert)
+    write_torch_file(tmp_path / "resnet.pth", resnet)
+    options = ["--init.transformer", tmp_path / "bert.bin", "--init.pixel-encoder", tmp_path / "resnet.pth"]
+    train(data_dir, tmp_path / "run", *options, "--optimizer.max-grad-norm", "0")
+    said = capsys.readouterr().out
+    assert "first weights of the transformer from" in said
+    assert "drawn anew: pixel_encoder/grid_encoder/kernel" in said
+    # One step at a warm-up's first learning rate moves little.
+    ours, theirs = (load_run(folder).scorer.parameters for folder in (tmp_path / "run", run))
+    names = ("pixel_encoder/stages/res2/0/conv2/kernel", "fusion/layers/0/query/kernel")
+    names = (*names, "text_encoder/word_embeddings/embedding")
+    for name in names:
+        assert np.abs(np.asarray(ours[name]) - theirs[name]).max() < 0.05 * np.abs(theirs[name]).max(), name
+    # The file's pixels have another scale than the demo's, which the stem makes up for.
+    stem = "pixel_encoder/stem/kernel"
+    ratios = np.median(np.asarray(ours[stem]) / np.asarray(theirs[stem]), axis=(0, 1, 3))
+    np.testing.assert_allclose(ratios, [57.375, 57.12, 58.395], rtol=0.01)
+    arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "no", *SMALL]
+    text = fails([*arguments, "--init.transformer", tmp_path / "resnet.pth"], capsys)
+    assert "missing: " in text
+    assert not (tmp_path / "no").exists()

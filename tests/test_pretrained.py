@@ -1,0 +1,200 @@
+"""Models are saved, named, found and loaded; nothing else than what was saved comes back."""
+
+import dataclasses
+import json
+import shutil
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import clipbert_jax
+from clipbert_jax import model_registry
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.config_json import config_to_json, task_to_json
+from clipbert_jax.errors import UserError
+from clipbert_jax.model_directory import Vocabulary, write_model
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.weights.files import read_weights_file
+from clipbert_jax.weights.flat import flat_parameters
+
+TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ball")
+DATA = {
+    "num_clips": 2,
+    "num_frames": 1,
+    "fps": 2.0,
+    "size": 32,
+    "sampling_rule": "ours",
+    "max_text_length": 6,
+}
+
+
+def config():
+    tiny = ClipBertConfig.tiny(vocab_size=8)
+    encoder = dataclasses.replace(tiny.pixel_encoder, stage_blocks=(1,), stage_width=16)
+    fusion = dataclasses.replace(tiny.fusion, num_layers=1, hidden_size=16, num_heads=2, intermediate_size=32)
+    return dataclasses.replace(tiny, pixel_encoder=encoder, fusion=fusion)
+
+
+def write(folder, task, answers=()):
+    model = ClipBert(config(), task.head, rngs=nnx.Rngs(3))
+    write_model(
+        folder,
+        config={"model": config_to_json(config()), "task": task_to_json(task), "data": DATA},
+        parameters=flat_parameters(model),
+        vocabulary=Vocabulary(tokens=TOKENS, is_lower_case=True, answers=answers),
+        origin={"source": "a test"},
+    )
+    return model
+
+
+def inputs(num_videos=None, num_texts=3):
+    rng = np.random.default_rng(0)
+    batch = () if num_videos is None else (num_videos,)
+    frames = rng.integers(0, 256, (*batch, 2, 1, 32, 32, 3), np.uint8)
+    ids = rng.integers(1, 7, (*batch, num_texts, 6), np.int32)
+    return frames, ids, np.ones(ids.shape, bool)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "model", Retrieval())
+    return tmp_path / "model"
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+
+
+def test_what_is_loaded_is_what_was_written_and_saves_to_the_same_bytes(folder, tmp_path):
+    loaded = clipbert_jax.load(folder)
+    assert loaded.config == config()
+    assert loaded.task == Retrieval()
+    assert (loaded.inputs.tokens, loaded.inputs.size, loaded.inputs.max_text_length) == (TOKENS, 32, 6)
+    loaded.save(tmp_path / "copy")
+    names = ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "answers.json"]
+    for name in names:
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "nothing to do with OpenAI's CLIP" in card
+    assert model_registry.file_sha256(folder / "model.safetensors") in card
+
+
+def test_probabilities_are_those_of_the_model(tmp_path):
+    model = write(tmp_path / "model", Retrieval())
+    loaded = clipbert_jax.load(str(tmp_path / "model"))
+    frames, ids, mask = inputs(num_videos=2)
+    logits = Retrieval().match_logit(model(frames, ids, mask).scores)
+    predicted = loaded.predict(frames, ids, mask)
+    np.testing.assert_allclose(predicted, jax.nn.sigmoid(logits), rtol=1e-5)
+    np.testing.assert_allclose(loaded.predict(frames[1], ids[1], mask[1]), predicted[1], rtol=1e-5)
+    attention = loaded.model()(frames, ids, mask, return_attention=True).attention
+    assert attention[0].shape[:3] == (2, 2, 3)
+
+
+def test_answers_are_in_the_order_of_the_vocabulary(tmp_path):
+    task = OpenEndedQA(num_answers=4)
+    write(tmp_path / "model", task, answers=("red", "blue", "two"))
+    loaded = clipbert_jax.load(tmp_path / "model")
+    predicted = loaded.predict(*inputs(num_texts=2))
+    assert predicted.shape == (2, 3), "an output without an answer means nothing"
+    np.testing.assert_allclose(predicted.sum(-1), 1, rtol=1e-5)
+    assert loaded.answers == ("red", "blue", "two")
+
+
+def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
+    model_registry.register("mine", folder)
+    assert clipbert_jax.list_pretrained()["mine"].path == folder
+    assert clipbert_jax.load("mine").config == config()
+    with pytest.raises(UserError, match=r"no model yours.*there are: mine"):
+        clipbert_jax.load("yours")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="sha256 differs"):
+        clipbert_jax.load("mine")
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="which is gone"):
+        clipbert_jax.load("mine")
+    with pytest.raises(UserError, match="is no model directory"):
+        model_registry.register("other", tmp_path)
+    with pytest.raises(UserError, match="is no name"):
+        model_registry.register("../other", tmp_path)
+    model_registry.registry_path().write_text("{]")
+    with pytest.raises(UserError, match="is damaged"):
+        clipbert_jax.list_pretrained()
+
+
+def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, allow_patterns):
+        asked.append((name, allow_patterns))
+        if name != "someone/clipbert":
+            raise OSError("404 Client Error\nmore")
+        return str(folder)
+
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download)
+    )
+    assert clipbert_jax.load("someone/clipbert").config == config()
+    assert asked == [("someone/clipbert", ["*.json", "*.safetensors", "*.txt", "README.md"])]
+    with pytest.raises(UserError, match=r"someone/else .*404 Client Error\)"):
+        clipbert_jax.load("someone/else")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="pip install huggingface_hub"):
+        clipbert_jax.load("someone/clipbert")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("config.json", "{}", "has no 'model'"),
+        ("config.json", "[]", "holds a list"),
+        ("config.json", "{", "is not valid JSON"),
+        ("answers.json", "{}", "holds a dict"),
+        ("model.safetensors", "no weights", "model.safetensors"),
+    ],
+)
+def test_a_damaged_file_is_named(folder, name, text, sentence):
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        clipbert_jax.load(folder)
+
+
+def test_a_missing_vocabulary_is_named(folder):
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(UserError, match=r"vocab.txt is missing"):
+        clipbert_jax.load(folder)
+
+
+def test_a_config_of_another_model_is_refused_with_all_names(folder):
+    values = json.loads((folder / "config.json").read_text())
+    values["model"]["fusion"]["num_layers"] = 2
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="missing: fusion/layers/1/"):
+        clipbert_jax.load(folder)
+    values["model"]["fusion"]["__class__"] = "os.system"
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="is no config of this version"):
+        clipbert_jax.load(folder)
+
+
+def test_a_directory_that_holds_something_is_not_written(folder):
+    with pytest.raises(UserError, match="holds something already"):
+        clipbert_jax.load(folder).save(folder)
+
+
+def test_the_file_is_one_that_safetensors_reads(folder):
+    from safetensors.numpy import load_file
+
+    theirs = load_file(folder / "model.safetensors")
+    ours = read_weights_file(folder / "model.safetensors").arrays
+    assert theirs.keys() == ours.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(array, ours[name])
