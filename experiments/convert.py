@@ -27,7 +27,7 @@ from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.weights.flat import WeightsMismatchError, flat_parameters
 from clipbert_jax.weights.import_weights import Fitted, ImportedFile, fit, import_file
-from clipbert_jax.weights.original_names import to_original, to_original_name
+from clipbert_jax.weights.original_names import to_original, to_original_name, unread_by_original
 from clipbert_jax.weights.torch_writer import write_torch_file
 from data_pipelines.tokenizer import load_tokenizer
 from experiments.configs import EXPERIMENTS
@@ -101,8 +101,12 @@ def convert_to_torch(model: Path, out: Path) -> None:
         renamed = to_original_name(ours)
         table.add_row(ours, str(tuple(array.shape)), renamed[0] if renamed else "")
     _print(table)
-    write_torch_file(out, state)
-    say(f"{len(state)} tensors in {out}: torch.load(..., weights_only=True) gives the state dict")
+    unread = unread_by_original(state)
+    write_torch_file(out, {**state, **unread})
+    say(
+        f"{len(state) + len(unread)} tensors in {out}, {len(unread)} of them zeros that the original never "
+        "reads: torch.load(..., weights_only=True) gives the state dict"
+    )
 
 
 _DEFAULT = "coco_vg/pretraining_released"

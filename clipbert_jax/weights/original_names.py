@@ -131,6 +131,48 @@ IGNORED: tuple[str, ...] = (
 IGNORED_BECAUSE = "no output depends on it"
 
 
+_DETECTOR = "cnn.feature"
+_DETECTOR_SHAPES: Mapping[str, tuple[int, ...]] = {
+    "proposal_generator.anchor_generator.cell_anchors.0": (15, 4),
+    "proposal_generator.rpn_head.conv.weight": (2048, 2048, 3, 3),
+    "proposal_generator.rpn_head.conv.bias": (2048,),
+    "proposal_generator.rpn_head.objectness_logits.weight": (15, 2048, 1, 1),
+    "proposal_generator.rpn_head.objectness_logits.bias": (15,),
+    "proposal_generator.rpn_head.anchor_deltas.weight": (60, 2048, 1, 1),
+    "proposal_generator.rpn_head.anchor_deltas.bias": (60,),
+    "roi_heads.box_head.fc1.weight": (1024, 2048),
+    "roi_heads.box_head.fc1.bias": (1024,),
+    "roi_heads.box_head.fc2.weight": (1024, 1024),
+    "roi_heads.box_head.fc2.bias": (1024,),
+    "roi_heads.box_predictor.cls_score.weight": (1601, 1024),
+    "roi_heads.box_predictor.cls_score.bias": (1601,),
+    "roi_heads.box_predictor.bbox_pred.weight": (6400, 1024),
+    "roi_heads.box_predictor.bbox_pred.bias": (6400,),
+    "roi_heads.attribute_predictor.obj_embed.weight": (1601, 256),
+    "roi_heads.attribute_predictor.fc.0.weight": (512, 1280),
+    "roi_heads.attribute_predictor.fc.0.bias": (512,),
+    "roi_heads.attribute_predictor.attr_score.weight": (400, 512),
+    "roi_heads.attribute_predictor.attr_score.bias": (400,),
+}
+"""Parts of grid-feat-vqa's R-50 that the original makes and never runs."""
+
+
+def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
+    """Return zeros under the names that the original's code has and never reads, so that it finds every key.
+
+    Args:
+      state: from `to_original`.
+    """
+    table = np.shape(state["transformer.bert.embeddings.position_embeddings.weight"])
+    shapes = {"transformer.bert.visual_embeddings.position_embeddings.weight": table}
+    if np.shape(state.get("cnn.feature.backbone.res5.0.shortcut.weight", ())) == (2048, 1024, 1, 1):
+        shapes |= {f"{_DETECTOR}.{name}": shape for name, shape in _DETECTOR_SHAPES.items()}
+    unread = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    if "transformer.regressor.2.running_mean" in state:
+        unread["transformer.regressor.2.num_batches_tracked"] = np.zeros((), np.int64)
+    return unread
+
+
 def to_our_name(name: str) -> tuple[str, Rule] | None:
     """Return our name and the rule for an original name; None if no rule claims it."""
     return _rename(name, lambda rule: (rule.original, rule.ours))

@@ -23,6 +23,7 @@ from clipbert_jax.weights.original_names import (
     to_original,
     to_original_name,
     to_our_name,
+    unread_by_original,
 )
 from tests.goldens import golden
 
@@ -157,3 +158,16 @@ def test_names_of_no_clipbert_are_refused():
         to_original(
             {"head/other": np.zeros(1), "fusion/pooler/bias": np.zeros(1), "nothing/at/all": np.zeros(1)}
         )
+
+
+@pytest.mark.parametrize("head", ["pretrain", "retrieval", "regression"])
+def test_with_what_is_never_read_every_key_of_the_original_is_there(head):
+    layout = golden.state_dict_layout()
+    shapes = {entry["key"]: tuple(entry["shape"]) for entry in (*layout["common"], *layout["heads"][head])}
+    read = {
+        name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items() if not is_ignored(name)
+    }
+    unread = unread_by_original(read)
+    assert {name: array.shape for name, array in unread.items()} == {
+        name: shape for name, shape in shapes.items() if name not in read
+    }
