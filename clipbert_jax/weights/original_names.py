@@ -167,7 +167,7 @@ def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
     shapes = {"transformer.bert.visual_embeddings.position_embeddings.weight": table}
     if np.shape(state.get("cnn.feature.backbone.res5.0.shortcut.weight", ())) == (2048, 1024, 1, 1):
         shapes |= {f"{_DETECTOR}.{name}": shape for name, shape in _DETECTOR_SHAPES.items()}
-    unread = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    unread: Flat = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     if "transformer.regressor.2.running_mean" in state:
         unread["transformer.regressor.2.num_batches_tracked"] = np.zeros((), np.int64)
     return unread
