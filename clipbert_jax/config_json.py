@@ -5,6 +5,7 @@ Tasks carry their name, so that the right dataclass is made of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,21 @@ from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
 Config = TypeVar("Config")
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
+    """Return what takes a JSON value of its own kind alone: bool("false") would be true."""
+
+    def take(value: Any, kind: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"{value!r} is no {kinds[0].__name__}")
+        return value
+
+    return take
+
+
+for _kind, _taken in {bool: (bool,), int: (int,), str: (str,), float: (float, int)}.items():
+    _converter.register_structure_hook(_kind, _exactly(*_taken))
 configure_tagged_union(AnyTask, _converter, tag_generator=TASK_NAMES.__getitem__, tag_name="name")
 
 

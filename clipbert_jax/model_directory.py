@@ -15,17 +15,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError, is_temporary
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
-from clipbert_jax.weights.safetensors_writer import write_safetensors
+from clipbert_jax.weights.safetensors_writer import WEIGHT_TYPES, write_safetensors
 
 CONFIG, WEIGHTS, VOCAB, TOKENIZER, ANSWERS, CARD = (
     "config.json",
@@ -102,6 +103,12 @@ def read_parameters(folder: Path, expected: Parameters) -> Parameters:
         )
     except WeightsMismatchError as error:
         raise UserError(f"{folder / WEIGHTS} does not fit the model of its {CONFIG}: {error}") from error
+    quantised = [name for name in expected if arrays[name].dtype not in WEIGHT_TYPES]
+    if quantised:
+        raise UserError(
+            f"{folder / WEIGHTS} holds {arrays[quantised[0]].dtype} as {quantised[0]}: quantised weights "
+            "mean nothing without their scales; get the model in a float type"
+        )
     return {name: arrays[name] for name in expected}
 
 
@@ -127,18 +134,25 @@ def write_model(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already: choose a new directory")
+    finished, folder = folder, folder.with_name(f".{folder.name}.writing")  # all of it or nothing
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         _write_json(folder / CONFIG, config)
         vocabulary.write(folder)
         ordered = dict(sorted(parameters.items()))  # the same model is the same bytes
         write_safetensors(folder / WEIGHTS, ordered, {"format": "clipbert_jax", "schema_version": "1"})
-        sha256 = file_sha256(folder / WEIGHTS)
-        (folder / CARD).write_text(
-            _card(folder.name, config, parameters, {**origin, f"sha256 of {WEIGHTS}": sha256})
-        )
+        facts = {**origin, f"sha256 of {WEIGHTS}": file_sha256(folder / WEIGHTS)}
+        (folder / CARD).write_text(_card(finished.name, config, parameters, facts), encoding="utf-8")
+        if finished.exists():
+            finished.rmdir()
+        folder.replace(finished)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another directory") from error
+        raise (TemporaryError if is_temporary(error) else UserError)(
+            f"{finished} cannot be written ({error.strerror}): choose another directory"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from clipbert_jax.model_directory import Vocabulary
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.tasks.any_task import AnyTask
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep
 
 
@@ -134,8 +135,8 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
 
     Args:
       path_or_name: a run directory of `clipbert train`; a model directory of `save` or `clipbert convert`; a
-        name of `list_pretrained`; or `user/model` of the Hugging Face Hub, if the package huggingface_hub is
-        installed and the hub can be reached.
+        name of `list_pretrained`; or `hf:user/model` (or `hf:user/model@revision`) of the Hugging Face Hub,
+        if the package huggingface_hub is installed and the hub can be reached.
       step: of a run: the checkpoint; by default the best on validation, or else the newest.
 
     Raises:
@@ -144,21 +145,32 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
     folder = find(path_or_name)
     values = model_directory.read_config(folder)
     source = folder / model_directory.CONFIG
+    origin = {"source": folder.name}
+    checkpoint = None
+    if not model_directory.has_weights(folder):
+        checkpoint = SavedCheckpoint(folder, step=step)
+        values = checkpoint.config  # what it was trained with, whatever has become of the file
+        origin |= {"step": str(checkpoint.step)}
+        origin |= {"parameters are": "moving averages"} if checkpoint.has_ema else {}
+    elif step is not None:
+        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave `step` out")
     for part in ("model", "task", "data"):
         if part not in values:
             raise UserError(f"{source} has no {part!r}: it is no config of clipbert_jax; get the model again")
     config = config_from_json(values["model"], ClipBertConfig, source)
     task = task_from_json(values["task"], source)
+    _check_sizes(config, source)
     vocabulary = Vocabulary.read(folder)
-    _, trainable, frozen = _shapes(config, task)
+    _check_vocabulary(vocabulary, config, task, folder)
+    try:
+        _, trainable, frozen = _shapes(config, task)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(f"{source} describes no model that can be built: {error}") from error
     expected = {**trainable, **frozen}
-    origin = {"source": folder.name}
-    if model_directory.has_weights(folder):
+    if checkpoint is None:
         parameters = model_directory.read_parameters(folder, expected)
     else:
-        checkpoint = SavedCheckpoint(folder, step=step)
         parameters = checkpoint.load_parameters(expected)
-        origin["step"] = str(checkpoint.step)
     return Pretrained(
         config=config,
         task=task,
@@ -168,6 +180,40 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
         values=values,
         origin=origin,
     )
+
+
+_MAX_LAYERS, _MAX_WIDTH = 512, 1 << 17
+
+
+def _check_sizes(config: ClipBertConfig, source: Path) -> None:
+    """Refuse sizes that would take the memory before a single weight is read."""
+    fusion, encoder = config.fusion, config.pixel_encoder
+    depths = (fusion.num_layers, len(encoder.stage_blocks), sum(encoder.stage_blocks))
+    widths = (fusion.hidden_size, fusion.intermediate_size, fusion.num_heads, fusion.max_text_length)
+    widths += (fusion.max_grid_rows, fusion.max_grid_columns, encoder.stem_width, encoder.stage_width)
+    tall = fusion.vocab_size
+    if not (
+        all(0 < depth <= _MAX_LAYERS for depth in depths)
+        and all(0 < width <= _MAX_WIDTH for width in widths)
+        and 0 < tall <= 1 << 24
+    ):
+        raise UserError(f"{source} describes a model of sizes that no ClipBERT has; get the model again")
+
+
+def _check_vocabulary(vocabulary: Vocabulary, config: ClipBertConfig, task: AnyTask, folder: Path) -> None:
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary.tokens]
+    if missing:
+        raise UserError(f"{folder / model_directory.VOCAB} lacks {', '.join(missing)}: get the model again")
+    if len(vocabulary.tokens) > config.fusion.vocab_size:
+        raise UserError(
+            f"{folder / model_directory.VOCAB} has {len(vocabulary.tokens):,} tokens, and the model words "
+            f"for {config.fusion.vocab_size:,}: get the model again"
+        )
+    if isinstance(task, OpenEndedQA | ImageQA) and not 0 < len(vocabulary.answers) <= task.num_answers:
+        raise UserError(
+            f"{folder / model_directory.ANSWERS} has {len(vocabulary.answers)} answers, and the model "
+            f"{task.num_answers} outputs: get the model again"
+        )
 
 
 def find(path_or_name: str | Path) -> Path:
@@ -181,28 +227,37 @@ def find(path_or_name: str | Path) -> Path:
         return path
     if name in model_registry.registered():
         return model_registry.checked_path(name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.exists():
-        return _from_hub(name)
+    if name.startswith(_HUB):
+        return _from_hub(name.removeprefix(_HUB))
     known = ", ".join(model_registry.registered()) or "none"
     raise UserError(
-        f"there is no model {name}: give a run or model directory, or a registered name (there are: {known})"
+        f"there is no model {name}: give a run or model directory, a registered name (there are: {known}), "
+        f"or {_HUB}user/model"
     )
 
 
+_HUB = "hf:"
+
+
 def _from_hub(name: str) -> Path:
-    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are taken."""
+    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are taken.
+
+    Args:
+      name: user/model, or user/model@revision.
+    """
+    name, _, revision = name.partition("@")
     try:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"{name} is no directory here; for the Hugging Face Hub, pip install huggingface_hub"
+            f"for models of the Hugging Face Hub, such as {name}, pip install huggingface_hub"
         ) from error
     kinds = ["*.json", "*.safetensors", "*.txt", "README.md"]
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=kinds))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=kinds))
     except (OSError, ValueError) as error:  # its own errors are of these two kinds
         raise UserError(
-            f"{name} is no directory here, and the Hugging Face Hub does not give it "
+            f"the Hugging Face Hub does not give {name} "
             f"({str(error).strip().splitlines()[0]}): check the name and the network"
         ) from error
 

@@ -17,6 +17,7 @@ import jax
 from flax import nnx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.model_directory import CONFIG, Vocabulary, file_sha256, read_config, write_model
@@ -67,7 +68,7 @@ def convert_to_ours(
     _print_rest(imported, fitted)
     origin = {"experiment": experiment or _DEFAULT}
     for file in imported:
-        origin[f"source: {file.path.name}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
+        origin[f"source: {file.path}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
     if fitted.new:
         origin["drawn at random"] = ", ".join(fitted.new)
     write_model(
@@ -166,21 +167,34 @@ def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
             f"a model of {experiment.task_name} needs --answers FILE, a JSON list or one answer a line: what "
             f"its {task.num_answers} outputs mean"
         )
-    labels = tuple(_lines_or_json(path))
+    labels = tuple(read_answers(path))
     if len(labels) > task.num_answers:
         raise UserError(f"{path} has {len(labels)} answers, and the head {task.num_answers} outputs")
+    if len(labels) < task.num_answers:
+        num_others = task.num_answers - len(labels)
+        say(f"{path} has {len(labels)} answers: the other {num_others} outputs mean nothing")
     return labels
 
 
-def _lines_or_json(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
+def read_answers(path: Path) -> list[str]:
+    """Return answers in the order of a head's outputs.
+
+    Raises:
+      UserError: the file does not say their order.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
         values: Any = json.loads(text)
     except ValueError:
         return text.splitlines()
     if isinstance(values, dict):  # answer -> its number, as the original has it
+        numbers = list(values.values())
+        if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(numbers))):
+            raise UserError(f"{path} must number its answers from 0 to {len(numbers) - 1}, each once")
         values = sorted(values, key=values.__getitem__)
-    return [str(value) for value in values]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UserError(f"{path} must hold a list of answers, or their numbers by answer")
+    return values
 
 
 def _fresh(experiment: Experiment) -> dict[str, jax.Array]:
@@ -193,7 +207,7 @@ def _print_table(file: ImportedFile) -> None:
     say(f"{file.path}: {file.source}, {len(file.lines)} arrays")
     table = Table("name", "shape", "goes to", box=None, header_style="bold")
     for line in file.lines:
-        table.add_row(line.name, str(line.shape), line.target)
+        table.add_row(*map(Text, (line.name, str(line.shape), line.target)))  # names are no markup
     _print(table)
     for note in file.notes:
         say(note)

@@ -71,10 +71,10 @@ def evaluate(
     check_range("--batch-size", batch_size, 1)
     check_range("--texts-per-call", texts_per_call, 1)
     check_range("--num-workers", num_workers, 0)
-    out = out or run_dir
-    if out.exists() and not out.is_dir():
+    if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: give a directory")
     run = load_run(run_dir, step=step)
+    out = out or run.workdir
     data = dataclasses.replace(
         run.experiment.data,
         data_dir=str(data_dir or run.experiment.data.data_dir),

@@ -12,6 +12,7 @@ from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
 from clipbert_jax.weights.import_weights import fit, import_file
+from clipbert_jax.weights.position_tables import POSITION_TABLES, resize_position_table
 
 _HEAD = "head/"
 
@@ -23,17 +24,21 @@ _PARTS = {
 }
 """What a file must have, by option of --init; a head is taken too where it fits."""
 
-_NEVER_THERE = {"pixel_encoder": ("pixel_encoder/grid_encoder/*",)}
-"""Of ClipBERT alone: what such a file cannot have."""
+_NEVER_THERE = {
+    "pixel_encoder": ("pixel_encoder/grid_encoder/*",),
+    "transformer": ("fusion/pooler/*",),
+}
+"""What such a file may lack: a part of ClipBERT alone; what BERT is not always saved with."""
 
 
-def start_from_file(model: ClipBert, path: Path, part: str) -> list[str]:
+def start_from_file(model: ClipBert, path: Path, part: str, *, has_answers: bool = False) -> list[str]:
     """Set a part of the model's weights to those of a file, and return lines that say what was not taken.
 
     Args:
       model: with random weights, or with those of another file.
       path: of the file.
       part: the model, the pixel_encoder or the transformer, as in --init.
+      has_answers: whether outputs of the head are answers of a vocabulary: a file does not say which.
 
     Raises:
       UserError: the file cannot be read, or does not fit; names all that does not.
@@ -42,17 +47,22 @@ def start_from_file(model: ClipBert, path: Path, part: str) -> list[str]:
     file = import_file(path, model.config.pixel_encoder)
     needed = {name: x for name, x in own.items() if name.startswith(_PARTS[part])}
     head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD)}
-    fits = bool(head) and {n: x.shape for n, x in head.items()} == {
-        name: x.shape for name, x in own.items() if name.startswith(_HEAD)
-    }
+    fits = (
+        bool(head)
+        and not has_answers
+        and {n: x.shape for n, x in head.items()}
+        == {name: x.shape for name, x in own.items() if name.startswith(_HEAD)}
+    )
     taken = {name: x for name, x in file.arrays.items() if name in needed or (fits and name in head)}
     arrays = {name: x for name, x in file.arrays.items() if name in taken or name not in head}
     target = {**needed, **({name: own[name] for name in head} if fits else {})}
     fitted = fit([dataclasses.replace(file, arrays=arrays)], target, allow_missing=_NEVER_THERE.get(part, ()))
     load_flat_parameters(model, {**own, **fitted.parameters})
     lines = [f"first weights of the {part.replace('_', ' ')} from {path}: {file.source}", *file.notes]
-    lines += [f"drawn anew: {', '.join(fitted.new)}"] * bool(fitted.new)
-    lines += [f"not used of {path}, as the head is another: {', '.join(head)}"] * bool(head and not fits)
+    lines += [f"not in {path}, and left as they were: {', '.join(fitted.new)}"] * bool(fitted.new)
+    lines += [f"the head too is from {path}"] * fits
+    why = "the file does not say what its answers are" if has_answers else "the head is another"
+    lines += [f"not used of {path}, as {why}: {', '.join(head)}"] * bool(head and not fits)
     return [*lines, *fitted.lines]
 
 
@@ -69,6 +79,12 @@ def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_hea
       UserError: anything but the head differs in name or shape; names all that does.
     """
     own = flat_parameters(model)
+    resized = {
+        name: resize_position_table(name, np.asarray(weights[name]), np.asarray(own[name]))
+        for name in POSITION_TABLES
+        if name in weights
+    }
+    weights = {**weights, **{name: table.table for name, table in resized.items()}}
     new = [
         name for name in own if name.startswith(_HEAD) and not (is_same_head and _fits(name, own, weights))
     ]
@@ -92,7 +108,7 @@ def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_hea
     why = "has none that fit" if is_same_head else "answers from another vocabulary"
     lines += [f"drawn anew, as {source} {why}: {', '.join(new)}"] * bool(new)
     lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
-    return lines
+    return lines + [table.sentence for table in resized.values() if table.sentence]
 
 
 def _fits(name: str, weights: Parameters, others: Parameters) -> bool:

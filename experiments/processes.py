@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -75,7 +75,10 @@ def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
         yield
     except BaseException as error:
         _end(error)
-    finally:
+    else:
+        # Who is done waits here, where it still hears of another one that fails.
+        with contextlib.suppress(Exception):  # one that is gone is noticed by others, and has no more to do
+            _client().wait_at_barrier("clipbert/done", 1000 * _LAST_SECONDS)
         is_over.set()
 
 
@@ -176,7 +179,14 @@ def _end(error: BaseException) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(code)
+        _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once; process 0 last, as the others read from it what has happened."""
+    if jax.process_index() == 0:
+        time.sleep(_LAST_WORDS_SECONDS)
+    os._exit(code)
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
@@ -214,7 +224,7 @@ def _end_with_others(is_over: threading.Event) -> None:
             _say(f"ends, as process {index} has said: {sentence}")
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)
+        _exit(code)
 
 
 def _left_by_another() -> tuple[int, int, str] | None:

@@ -145,7 +145,8 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
     lines = []
     if init.model is not None:
         if Path(init.model).is_file():
-            lines += start_from_file(model, Path(init.model), "model")
+            has_answers = bool(training_answers(experiment))
+            lines += start_from_file(model, Path(init.model), "model", has_answers=has_answers)
         else:
             lines += _start_from_run(experiment, model, Path(init.model))
     if init.pixel_encoder is not None:

@@ -22,6 +22,7 @@ from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.flat import flat_parameters
+from clipbert_jax.weights.safetensors_writer import write_safetensors
 
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ball")
 DATA = {
@@ -133,8 +134,8 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
 def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
     asked = []
 
-    def snapshot_download(name, *, allow_patterns):
-        asked.append((name, allow_patterns))
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
         if name != "someone/clipbert":
             raise OSError("404 Client Error\nmore")
         return str(folder)
@@ -142,13 +143,16 @@ def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download)
     )
-    assert clipbert_jax.load("someone/clipbert").config == config()
-    assert asked == [("someone/clipbert", ["*.json", "*.safetensors", "*.txt", "README.md"])]
+    assert clipbert_jax.load("hf:someone/clipbert@v1").config == config()
+    assert asked == [("someone/clipbert", "v1", ["*.json", "*.safetensors", "*.txt", "README.md"])]
     with pytest.raises(UserError, match=r"someone/else .*404 Client Error\)"):
-        clipbert_jax.load("someone/else")
+        clipbert_jax.load("hf:someone/else")
+    with pytest.raises(UserError, match="there is no model runs/dmeo"):
+        clipbert_jax.load("runs/dmeo")  # a path that is mistyped goes nowhere
+    assert len(asked) == 2
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="pip install huggingface_hub"):
-        clipbert_jax.load("someone/clipbert")
+        clipbert_jax.load("hf:someone/clipbert")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,39 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match="is no config of this version"):
         clipbert_jax.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "sentence"),
+    [
+        ("fusion", "num_layers", 10**9, "of sizes that no ClipBERT has"),
+        ("fusion", "hidden_size", "16", "'16' is no int"),
+        ("fusion", "num_layers", 1.0, "1.0 is no int"),
+        ("pixel_encoder", "is_norm_trainable", "false", "'false' is no bool"),
+        ("fusion", "num_heads", 3, "describes no model that can be built"),
+        ("fusion", "vocab_size", 5, "has 7 tokens, and the model words for 5"),
+    ],
+)
+def test_a_config_that_means_harm_or_nothing_is_refused(folder, part, field, value, sentence):
+    values = json.loads((folder / "config.json").read_text())
+    values["model"][part][field] = value
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=sentence):
+        clipbert_jax.load(folder)
+
+
+def test_quantised_weights_are_no_weights(folder):
+    arrays = dict(read_weights_file(folder / "model.safetensors").arrays)
+    name = "fusion/layers/0/query/kernel"
+    arrays[name] = np.ones(arrays[name].shape, np.int8)
+    write_safetensors(folder / "model.safetensors", arrays, {})
+    with pytest.raises(UserError, match="holds int8 as fusion/layers/0/query/kernel"):
+        clipbert_jax.load(folder)
+
+
+def test_a_model_has_no_steps(folder):
+    with pytest.raises(UserError, match="has no checkpoints"):
+        clipbert_jax.load(folder, step=3)
 
 
 def test_a_directory_that_holds_something_is_not_written(folder):

@@ -19,9 +19,16 @@ from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
 from clipbert_jax.weights.position_tables import is_position_table, resize_position_table
+from clipbert_jax.weights.refusals import quoted
+from clipbert_jax.weights.safetensors_writer import WEIGHT_TYPES
 from clipbert_jax.weights.source_names import to_original_names
 
 HEAD = "head/"
+
+_REMEDY = (
+    "Add the file that has what is missing, allow names to be drawn anew with --allow-missing PATTERN, or "
+    "choose another experiment."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +71,10 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     file = read_weights_file(path)
     other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
     if _is_ours(file.arrays):
-        lines = [Line(name=name, shape=x.shape, target=name, is_used=True) for name, x in file.arrays.items()]
+        lines = [
+            Line(name=quoted(name), shape=x.shape, target=name, is_used=True)
+            for name, x in file.arrays.items()
+        ]
         return ImportedFile(
             path=path,
             source=f"clipbert_jax ({file.format})",
@@ -75,11 +85,13 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     found = to_original_names(path, file.arrays, pixel_encoder)
     arrays: dict[str, np.ndarray] = {}
     lines = [
-        Line(name=name, shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
+        Line(name=quoted(name), shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
         for name, why in found.ignored.items()
     ]
     lines += [
-        Line(name=name, shape=file.arrays[name].shape, target="unused", is_used=False, is_unknown=True)
+        Line(
+            name=quoted(name), shape=file.arrays[name].shape, target="unused", is_used=False, is_unknown=True
+        )
         for name in found.unused
     ]
     for original, array in found.arrays.items():
@@ -102,14 +114,14 @@ def _line(
     if original in ALIASES:
         twin = ALIASES[original]
         if twin not in arrays or not np.array_equal(arrays[twin], array):
-            raise UserError(f"{path} contradicts itself: {name} should hold the same array as {twin}")
-        return Line(name=name, shape=shape, target=f"the same as {twin}", is_used=True), {}
+            raise UserError(f"{path} contradicts itself: {quoted(name)} should hold the same array as {twin}")
+        return Line(name=quoted(name), shape=shape, target=f"the same as {twin}", is_used=True), {}
     if (renamed := to_our_name(original)) is not None:
         ours, rule = renamed
-        return Line(name=name, shape=shape, target=ours, is_used=True), {ours: rule.to_ours(array)}
+        return Line(name=quoted(name), shape=shape, target=ours, is_used=True), {ours: rule.to_ours(array)}
     if is_ignored(original):
-        return Line(name=name, shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False), {}
-    return Line(name=name, shape=shape, target="unused", is_used=False, is_unknown=True), {}
+        return Line(name=quoted(name), shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False), {}
+    return Line(name=quoted(name), shape=shape, target="unused", is_used=False, is_unknown=True), {}
 
 
 def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -127,13 +139,20 @@ class Fitted:
     """Sentences about tables that were resized and heads that are new."""
 
 
-def fit(files: Sequence[ImportedFile], fresh: Parameters, *, allow_missing: Sequence[str] = ()) -> Fitted:
+def fit(
+    files: Sequence[ImportedFile],
+    fresh: Parameters,
+    *,
+    allow_missing: Sequence[str] = (),
+    remedy: str = _REMEDY,
+) -> Fitted:
     """Put together a model's weights.
 
     Args:
       files: together they must have every weight but those of a new head.
       fresh: the model's weights by flat name, drawn anew.
       allow_missing: patterns, as in a shell, of flat names that may stay so.
+      remedy: what to do about problems, in a sentence.
 
     Raises:
       UserError: names that are missing, unused, of another shape, or in two files; all of them.
@@ -167,15 +186,14 @@ def fit(files: Sequence[ImportedFile], fresh: Parameters, *, allow_missing: Sequ
     if problems:
         shown = "\n  ".join(problems)
         paths = ", ".join(str(file.path) for file in files)
-        raise UserError(
-            f"{len(problems)} problem(s) between {paths} and the model:\n"
-            f"  {shown}\nAdd the file that has what is missing, allow names to be drawn anew with "
-            "--allow-missing PATTERN, or choose another experiment."
-        )
+        raise UserError(f"{len(problems)} problem(s) between {paths} and the model:\n  {shown}\n{remedy}")
     if has_new_head and any(name.startswith(HEAD) for name in missing):
         sentences.append("the head is new: drawn at random, to be trained")
     return Fitted(
-        parameters={name: arrays.get(name, fresh[name]) for name in fresh},
+        parameters={
+            name: np.asarray(arrays[name], fresh[name].dtype) if name in arrays else fresh[name]
+            for name in fresh
+        },
         new=tuple(missing),
         lines=tuple(sentences),
     )
@@ -184,6 +202,8 @@ def fit(files: Sequence[ImportedFile], fresh: Parameters, *, allow_missing: Sequ
 def _misfits(arrays: Mapping[str, np.ndarray], fresh: Parameters) -> Iterator[str]:
     for name, array in arrays.items():
         if name not in fresh:
-            yield f"unused: {name} {array.shape}, as the model has no such part"
+            yield f"unused: {quoted(name)} {array.shape}, as the model has no such part"
         elif array.shape != np.shape(fresh[name]):
             yield f"wrong shape: {name} is {array.shape}, the model has {np.shape(fresh[name])}"
+        elif array.dtype not in WEIGHT_TYPES:
+            yield f"wrong type: {name} holds {array.dtype}, which are no weights without their scales"

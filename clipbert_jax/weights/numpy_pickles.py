@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_jax.weights.array_views import BFLOAT16, Budget, check_shape, view
-from clipbert_jax.weights.pickle_reader import Function, LongText, Vocabulary, check_key
+from clipbert_jax.weights.pickle_reader import MAX_MEMO, Function, LongText, Vocabulary, check_key
 from clipbert_jax.weights.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 _DTYPES = {
@@ -51,7 +51,7 @@ def numpy_vocabulary(budget: Budget, file_size: int) -> Vocabulary:
             ("numpy", "ndarray"): _NDARRAY,
             ("numpy", "dtype"): Function(_dtype),
             ("ml_dtypes", "bfloat16"): BFLOAT16,
-            ("collections", "OrderedDict"): Function(_ordered_dict),
+            ("collections", "OrderedDict"): Function(maker.ordered_dict),
             ("collections", "defaultdict"): Function(lambda arguments: {}),
             ("collections", "Counter"): Function(_counter),
             **{
@@ -79,6 +79,7 @@ class _Maker:
     def __init__(self, budget: Budget, decoding_budget: Budget):
         self._budget = budget
         self._decoding_budget = decoding_budget
+        self._num_items = 0
 
     def build(self, target: object, state: Any) -> None:
         """Finish an array, a data type or a dict."""
@@ -109,6 +110,21 @@ class _Maker:
                 if all(type(axis) is int for axis in axes) and sorted(axes) == list(range(array.ndim)):
                     return PickledArray(array.transpose(axes))
         raise _wrong_call("_frombuffer")
+
+    def ordered_dict(self, arguments: tuple[Any, ...]) -> dict[Any, Any]:
+        """Return a dict; Python 2 gave the items at once."""
+        match arguments:
+            case ():
+                return {}
+            case (list() as items,):
+                self._num_items += len(items)
+                if self._num_items > MAX_MEMO:  # one list may be given again and again
+                    raise Refusal(f"makes dicts of more than {MAX_MEMO:,} items in its pickle")
+                if all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
+                    for key, _ in items:
+                        check_key(key)
+                    return dict(items)
+        raise _wrong_call("OrderedDict")
 
     def encode(self, arguments: tuple[Any, ...]) -> bytes | bytearray:
         """Return bytes that were written as text, each byte as a letter."""
@@ -166,18 +182,6 @@ def _check_byte_order(byte_order: str) -> None:
         raise Refusal("has big-endian arrays", "save it again on a little-endian machine")
     if byte_order not in ("<", "=", "|"):
         raise _wrong_call("numpy.dtype")
-
-
-def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Return a dict; Python 2 gave the items at once."""
-    match arguments:
-        case ():
-            return {}
-        case (list() as items,) if all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
-            for key, _ in items:
-                check_key(key)
-            return dict(items)
-    raise _wrong_call("OrderedDict")
 
 
 def _counter(arguments: tuple[Any, ...]) -> dict[Any, Any]:

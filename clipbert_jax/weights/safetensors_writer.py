@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError, is_temporary
 
 _NAMES = {
     np.dtype(np.float64): "F64",
@@ -24,6 +25,10 @@ _NAMES = {
     np.dtype(np.uint8): "U8",
     np.dtype(np.bool_): "BOOL",
 }
+
+
+WEIGHT_TYPES = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
+"""Of weights; integers and narrower floats are quantised, and mean nothing without their scales."""
 
 
 def write_safetensors(
@@ -54,9 +59,11 @@ def write_safetensors(
             file.write(encoded)
             for array in arrays.values():
                 file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())  # a name must not come before what it names
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(
+        raise (TemporaryError if is_temporary(error) else UserError)(
             f"{path} cannot be written ({error.strerror}): look at the space and the permissions there"
         ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -41,7 +42,13 @@ def stored_pixels(
     default: Pixels, mean: Shaped[np.ndarray, "*dims"] | None, std: Shaped[np.ndarray, "*dims"] | None
 ) -> Pixels:
     """Return the pixels that a file of detectron2 says it takes, where it does (in the kernel's order)."""
-    changes = {}
+    changes: dict[str, Any] = {}
+    if (
+        mean is not None
+        and mean.size == 3
+        and np.allclose(mean.reshape(-1), TORCHVISION_PIXELS.mean, atol=0.01)
+    ):
+        default = dataclasses.replace(default, is_rgb=True)  # trained with INPUT.FORMAT: RGB
     for name, array in (("mean", mean), ("std", std)):
         if array is not None and array.size == 3:
             values = [float(value) for value in array.reshape(-1)]

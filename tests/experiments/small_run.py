@@ -45,6 +45,7 @@ def experiment(
     save_every: int = SAVE_EVERY,
     fsdp: int = 1,
     num_validations: int = 0,
+    batch_size: int = 8,
 ) -> Experiment:
     """Return the run."""
     demo = EXPERIMENTS[f"demo/{task}"]()
@@ -65,7 +66,7 @@ def experiment(
         mesh=MeshConfig(fsdp=fsdp),
         train=TrainConfig(
             num_steps=num_steps,
-            batch_size=8,
+            batch_size=batch_size,
             num_accumulation_steps=2,
             ema_decay=0.9,
             log_every_steps=1,
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=SAVE_EVERY)
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--num-validations", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=8)
     options = vars(parser.parse_args())
     name, after_step, process = (options.pop(key) for key in ("signal", "after_step", "process"))
     fault = options.pop("fail")

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import clipbert_jax
+from clipbert_jax.errors import UserError
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.original_names import to_original
 from clipbert_jax.weights.torch_writer import write_torch_file
 from experiments.cli import main
+from experiments.convert import read_answers
 from experiments.runs import load_run
 
 from .conftest import SMALL, fails
@@ -146,6 +148,26 @@ def test_an_output_that_is_there_is_kept(run, checkpoint, capsys):
     assert "is there already" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"a": 1, "b": 2}', "must number its answers from 0 to 1"),
+        ('{"a": 0, "b": 0}', "must number its answers from 0 to 1"),
+        ("3", "must hold a list of answers"),
+        ("[1, 2]", "must hold a list of answers"),
+    ],
+)
+def test_answers_that_would_shift_are_refused(text, sentence, tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_answers(path)
+    path.write_text('{"b": 1, "a": 0}')
+    assert read_answers(path) == ["a", "b"]
+    path.write_text("a\nb\n")
+    assert read_answers(path) == ["a", "b"]
+
+
 def train(data_dir, workdir, *options):
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", workdir, *SMALL, *options]
     main([*map(str, arguments), "--train.num-steps", "1"])
@@ -184,7 +206,7 @@ def test_pretraining_starts_from_a_resnet_and_a_bert(run, tmp_path, data_dir, ca
     train(data_dir, tmp_path / "run", *options, "--optimizer.max-grad-norm", "0")
     said = capsys.readouterr().out
     assert "first weights of the transformer from" in said
-    assert "drawn anew: pixel_encoder/grid_encoder/kernel" in said
+    assert "left as they were: pixel_encoder/grid_encoder/kernel" in said
     # One step at a warm-up's first learning rate moves little.
     ours, theirs = (load_run(folder).scorer.parameters for folder in (tmp_path / "run", run))
     names = ("pixel_encoder/stages/res2/0/conv2/kernel", "fusion/layers/0/query/kernel")

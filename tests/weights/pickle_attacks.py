@@ -162,6 +162,12 @@ def _laughs(depth: int) -> bytes:
     return b")" + b"2\x86" * depth
 
 
+def _pairs(number: int) -> bytes:
+    """Remember OrderedDict as 0, and as 1 its arguments: a list of so many pairs."""
+    pairs = b"".join(b"J" + struct.pack("<I", index) + b"N\x86" for index in range(number))
+    return name("collections", "OrderedDict") + b"\x94](" + pairs + b"e\x85\x9400"
+
+
 def bombs() -> Iterator[Attack]:
     """Yield what would take memory or time without limits."""
     million = text("a" * 2**20) + b"\x94"
@@ -190,6 +196,7 @@ def bombs() -> Iterator[Attack]:
         "a flood of marks": (b"(" * 2_000_001, "pickle instructions"),
         "a flood of the memo": (b"N" + b"\x94" * 1_000_001, "memo"),
         "one text encoded 10,000 times": (encode + b"h\x00h\x02h\x01\x86R" * 10_000, "twice its own size"),
+        "one list in 100,000 dicts": (_pairs(10_000) + b"h\x00h\x01R0" * 100_000, "dicts of more"),
         "one buffer in 10,000 arrays": (shared + one_array * 10_000, "twice its own size"),
         "100,001 arrays": (
             dtype
