@@ -196,6 +196,7 @@ def _check_sizes(config: ClipBertConfig, source: Path) -> None:
         all(0 < depth <= _MAX_LAYERS for depth in depths)
         and all(0 < width <= _MAX_WIDTH for width in widths)
         and 0 < tall <= 1 << 24
+        and fusion.hidden_size % fusion.num_heads == 0
     ):
         raise UserError(f"{source} describes a model of sizes that no ClipBERT has; get the model again")
 

@@ -193,10 +193,10 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
     ("part", "field", "value", "sentence"),
     [
         ("fusion", "num_layers", 10**9, "of sizes that no ClipBERT has"),
-        ("fusion", "hidden_size", "16", "'16' is no int"),
-        ("fusion", "num_layers", 1.0, "1.0 is no int"),
-        ("pixel_encoder", "is_norm_trainable", "false", "'false' is no bool"),
-        ("fusion", "num_heads", 3, "describes no model that can be built"),
+        ("fusion", "hidden_size", "16", "expected int @ config.fusion.hidden_size"),
+        ("fusion", "num_layers", 1.0, "expected int @ config.fusion.num_layers"),
+        ("pixel_encoder", "is_norm_trainable", "false", "expected bool @ config.pixel_encoder"),
+        ("fusion", "num_heads", 3, "no ClipBERT has"),
         ("fusion", "vocab_size", 5, "has 7 tokens, and the model words for 5"),
     ],
 )
