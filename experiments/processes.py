@@ -197,8 +197,8 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return "interrupted", 130
     if isinstance(error, UserError | OSError):
         return str(error), CONTINUE_EXIT_CODE if is_temporary(error) else 2
-    if is_of_lost_process(error):
-        return _lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE
+    if is_of_lost_process(error):  # perhaps gone because a third one has failed
+        return _said_by_another() or (_lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE)
     traceback.print_exception(error)
     return f"ends after {type(error).__name__}: {error}", 1
 
@@ -209,30 +209,31 @@ def _leave(code: int, sentence: str) -> int:
         _client().key_value_set(_END_KEY, json.dumps([jax.process_index(), code, sentence]))
         time.sleep(_LAST_WORDS_SECONDS)
         return code
-    left = _left_by_another()
-    return left[1] if left else code
+    said = _said_by_another()
+    return said[1] if said else code
 
 
 def _end_with_others(is_over: threading.Event) -> None:
     """End this process soon after another one has failed, with the same code."""
     while not is_over.wait(_LOOK_SECONDS):
-        left = _left_by_another()
-        if left is None:
+        said = _said_by_another()
+        if said is None:
             continue
-        index, code, sentence = left
+        sentence, code = said
         with contextlib.suppress(OSError, ValueError):
-            _say(f"ends, as process {index} has said: {sentence}")
+            _say(sentence)
             sys.stdout.flush()
             sys.stderr.flush()
         _exit(code)
 
 
-def _left_by_another() -> tuple[int, int, str] | None:
+def _said_by_another() -> tuple[str, int] | None:
+    """Return what to say and the exit code, if another process has failed and left them."""
     try:
         index, code, sentence = json.loads(_client().key_value_try_get(_END_KEY))
     except Exception:  # nobody has, which the client says by an error of some kind; or process 0 is gone
         return None
-    return (index, code, sentence) if index != jax.process_index() else None
+    return None if index == jax.process_index() else (f"ends, as process {index} says: {sentence}", code)
 
 
 def _client() -> Any:
@@ -257,15 +258,13 @@ def _explain_abort() -> None:
     """
 
     def explain(number: int) -> None:
-        left = _left_by_another()
-        if left is None:
+        said = _said_by_another()
+        if said is None:
             faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
-        _say(
-            f"ends, as process {left[0]} has said: {left[2]}"
-            if left
-            else _lost("it has not been heard of, as JAX says above; else this one itself has broken down")
-        )
-        os._exit(left[1] if left else CONTINUE_EXIT_CODE)
+            why = "it has not been heard of, as JAX says above; else this one itself has broken down"
+            said = _lost(why), CONTINUE_EXIT_CODE
+        _say(said[0])
+        os._exit(said[1])
 
     _explain_abort.handler = handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)  # type: ignore[attr-defined]
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)
