@@ -33,6 +33,7 @@ def record(tmp_path_factory) -> dict:
     return json.loads(out.with_name("bench.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_records_times_rates_and_memory(record):
     assert record["device"]["count"] == 8
     assert record["versions"]["jax"]
@@ -52,6 +53,7 @@ def test_a_run_records_times_rates_and_memory(record):
     assert training["loss"] > 0
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_model_are_timed(record):
     training, pairs = (row["stages"] for row in record["rows"])
     assert set(training) == {"stem", "res2", "res3", "grid_encoder", "fusion"}
@@ -61,6 +63,7 @@ def test_the_parts_of_the_model_are_timed(record):
     assert "backward" not in pairs["fusion"]
 
 
+@pytest.mark.slow
 def test_the_report_shows_ratios_floors_and_what_failed(record):
     training = next(row for row in record["rows"] if row["workload"] == "retrieval training")
     ours = training["ours"] | {"median_seconds": 0.1, "batch_size": 16}

@@ -55,7 +55,14 @@ def test_gradients_of_the_pixel_encoder_equal_the_original(name):
         _check_everything(name, "float64", FLOAT64)
 
 
-@pytest.mark.parametrize("name", ["ret_ce_lse", "qa_lse", "mc_lse"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ret_ce_lse",
+        pytest.param("qa_lse", marks=pytest.mark.slow),
+        pytest.param("mc_lse", marks=pytest.mark.slow),
+    ],
+)
 def test_float32_stays_within_tolerance(name):
     _check_everything(name, "float32", FLOAT32)
 

@@ -101,7 +101,7 @@ def assert_same(found: Step, expected: Step) -> None:
 # ---- Rematerialisation ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
 def test_remat_computes_more_and_the_same_with_dropout_too(remat):
     again = run(remat=remat, config=small_config(dropout_rate=0.5))
     assert again.flops > 1.01 * plain(0.5).flops

@@ -59,6 +59,7 @@ def test_accumulation_changes_memory_and_not_results(batches):
     np.testing.assert_allclose([m["grad_norm"] for m in parts], [m["grad_norm"] for m in whole], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_on_several_devices(batches):
     whole, _, _ = run(batches)
     parts, _, _ = run(batches, num_accumulation_steps=2, num_devices=4)

@@ -176,6 +176,7 @@ def test_the_whole_trajectory_equals_the_original():
     _check_weights(trajectory, norm=1e-10, value=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_stays_within_tolerance():
     trajectory = _train(NUM_STEPS, "float32")
     # Rounding grows from update to update, and where it leads depends on how convolutions are compiled: the
