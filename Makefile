@@ -41,12 +41,12 @@ findings: $(READY) ## The paper's claims as an experiment (about 40 minutes): ma
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
 	@echo "==> Tests (without the slow ones)"
-	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
 
 .PHONY: test-all
 test-all: $(READY) ## Run all tests
 	@echo "==> All tests"
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 FUZZ_OPTIONS ?=
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import pytest
 
 from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
 
-ROOT = Path(__file__).parent
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -19,32 +17,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
 # Nothing in a test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-LONGEST_FIRST = (
-    "soak/test_soak.py",
-    "experiments/test_processes.py",
-    "experiments/test_resume.py",
-    "experiments/test_convert.py",
-    "experiments/test_export.py",
-    "experiments/test_cli.py",
-    "training/test_trajectory_golden.py",
-    "training/test_sharding.py",
-    "training/test_step.py",
-    "training/test_cost_levers.py",
-    "benchmarks/test_bench.py",
-    "experiments/test_evaluate.py",
-    "models/test_lowering.py",
-    "tasks/test_clip_steps_golden.py",
-    "weights/test_attacks.py",
-)
-"""Files that take a minute or so: begun last, they would leave a worker alone at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order."""
-    ranks = {str(ROOT / name): rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(str(item.path), len(ranks)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
