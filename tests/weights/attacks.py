@@ -420,7 +420,7 @@ def attack_all(folder: Path) -> dict[str, dict[str, Any]]:
     limit_growth(10**9)
     watch, results = Watch(), {}
     for title, path in paths.items():
-        watch.events, watch.is_on, begin = [], True, time.perf_counter()
+        watch.events, watch.is_on, begin = [], True, time.process_time()
         kind, message = outcome(path)
         watch.is_on = False
         seconds = time.process_time() - begin
