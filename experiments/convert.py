@@ -68,7 +68,9 @@ def convert_to_ours(
     _print_rest(imported, fitted)
     origin = {"experiment": experiment or _DEFAULT}
     for file in imported:
-        origin[f"source: {file.path}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
+        # With its folder, as many files are called model.safetensors; more would tell of this machine.
+        source = Path(file.path.resolve().parent.name) / file.path.name
+        origin[f"source: {source}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
     if fitted.new:
         origin["drawn at random"] = ", ".join(fitted.new)
     write_model(
