@@ -255,16 +255,14 @@ def _explain_abort() -> None:
     """Let this process end with a sentence when JAX aborts it because another one is not heard of any more.
 
     JAX does so in a thread of its own, where Python's signal handlers do not run: a handler of C is needed.
+    That thread also completes the calls to the key-value store: asking it from here would wait for
+    ever. What another process has left is heard by `_end_with_others` long before a heartbeat is missed.
     """
 
     def explain(number: int) -> None:
-        said = _said_by_another()
-        if said is None:
-            faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
-            why = "it has not been heard of, as JAX says above; else this one itself has broken down"
-            said = _lost(why), CONTINUE_EXIT_CODE
-        _say(said[0])
-        os._exit(said[1])
+        faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
+        _say(_lost("it has not been heard of, as JAX says above; else this one itself has broken down"))
+        os._exit(CONTINUE_EXIT_CODE)
 
     _explain_abort.handler = handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)  # type: ignore[attr-defined]
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)

@@ -98,6 +98,26 @@ def test_when_one_dies_the_other_ends_and_says_so(data_dir, alone, tmp_path):
     assert_same_run(workdir, alone)
 
 
+@pytest.mark.parametrize(("main", "victim"), [("time.sleep(300)", 0), ("while True: sum(range(1000))", 1)])
+def test_who_waits_for_nobody_ends_too_when_another_is_not_heard_of(main, victim):
+    """JAX aborts it, wherever its main thread is."""
+    program = f"""
+import os, signal, time
+import jax
+from experiments import processes
+processes.HEARTBEAT_SECONDS = 5
+with processes.joined_processes(has_notices=True):
+    jax.devices()
+    if jax.process_index() == {victim}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    {main}
+"""
+    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    started.pop(victim).ends_with(-signal.SIGKILL)
+    output = end_together(started, 75)[0]
+    assert f"process {1 - victim} of 2: another process is gone" in output
+
+
 @pytest.mark.slow
 def test_one_two_four_processes_and_back_are_one_run(data_dir, alone, tmp_path):
     workdir = tmp_path / "run"
