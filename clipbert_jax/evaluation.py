@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.query_tiles import QueryTile, QueryTiles
 from clipbert_jax.scorer import Reduce, Scorer, Scores
@@ -30,6 +30,9 @@ Videos = Iterable[tuple[UInt8[np.ndarray, "b k t h w 3"], Bool[np.ndarray, " b"]
 """Batches of frames, and which of their rows are videos: the first ones. The clips of several numbers of
 clips follow each other: with 1 and 4 clips k is 5. Of several processes each has the frames of its own rows,
 as many as the others, and the mask of all rows."""
+
+Encoded = Iterable[tuple[Float[jax.Array, "rows k v d"], Bool[np.ndarray, " b"]]]
+"""Batches of visual tokens as `Scorer.encode` returns them, and which of their rows are videos."""
 
 OnProgress = Callable[[int], None]
 
@@ -98,7 +101,24 @@ def score_batches(
     texts_per_call: int = 64,
 ) -> Iterator[dict[int, Reduced]]:
     """Yield what `score_all_pairs` returns batch by batch, for those who do not keep all of it."""
-    calls = _text_calls(scorer, reduce, videos, text_ids, text_mask, num_clips, texts_per_call)
+    encoded = ((scorer.encode(frames), example_mask) for frames, example_mask in videos)
+    yield from score_encoded(
+        scorer, reduce, encoded, text_ids, text_mask, num_clips=num_clips, texts_per_call=texts_per_call
+    )
+
+
+def score_encoded(
+    scorer: Scorer,
+    reduce: Reduce,
+    encoded: Encoded,
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+    *,
+    num_clips: Sequence[int],
+    texts_per_call: int = 64,
+) -> Iterator[dict[int, Reduced]]:
+    """Yield what `score_batches` does, of videos that are encoded already; all batches have one shape."""
+    calls = _text_calls(scorer, reduce, encoded, text_ids, text_mask, num_clips, texts_per_call)
     places: list[np.ndarray] = []
     parts: list[dict[int, Reduced]] = []
     for call, scores in _fetched(calls):
@@ -197,17 +217,16 @@ class _TextTile:
 def _text_calls(
     scorer: Scorer,
     reduce: Reduce,
-    videos: Videos,
+    encoded: Encoded,
     text_ids: np.ndarray,
     text_mask: np.ndarray,
     num_clips: Sequence[int],
     texts_per_call: int,
 ) -> Iterator[tuple[_TextCall, Scores]]:
-    """Dispatch, for each batch of videos, its encoding and then all texts against it."""
+    """Dispatch all texts against each batch of videos, after the encoding that it may be due to."""
     score = scorer.compiled(reduce, num_clips)
     tiles: list[_TextTile] = []
-    for frames, example_mask in videos:
-        visual_tokens = scorer.encode(frames)
+    for visual_tokens, example_mask in encoded:
         if not tiles:  # they stay on the devices for all batches
             num_rows, num_clips_in_all, num_tokens, _ = visual_tokens.shape
             clips = num_rows // scorer.num_devices * num_clips_in_all

@@ -1,17 +1,36 @@
-"""Prediction: one video and some texts in, the probability that each text matches, and which clip said so."""
+"""Prediction: the clips of one video and some texts in, what the model says of them, and which clip says so.
+
+After the model and the consensus, beside `evaluation`. Arrays go in; each function is one of a kind of
+task: `match_texts` of retrieval and pretraining, `choose_option` of multiple choice, `answer_questions` of an
+answer vocabulary, `count_questions` of counting. `predict_clips` is what they have in common.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from clipbert_jax.deployment import answer
 from clipbert_jax.evaluation import MatchTask, score_all_pairs
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.scorer import Scorer
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import Task
+
+NUM_ANSWERS = 5
+"""Answers that are named for each question."""
+
+AnswerTask = OpenEndedQA | ImageQA
+"""Tasks with an answer vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,34 +46,197 @@ class TextMatch:
     """The clip with the highest probability, from 0."""
 
 
-def match_texts(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionChoice:
+    """Which of several options is chosen for one video."""
+
+    choice_index: int
+    probabilities: tuple[float, ...]
+    """Of each option, 1 in all, after the clips are pooled."""
+    clip_probabilities: tuple[tuple[float, ...], ...]
+    """Of each clip, when it is asked alone, those of all options."""
+    best_clip: int
+    """The clip that gives the choice the highest probability, from 0."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PossibleAnswer:
+    """An answer and its probability."""
+
+    answer: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipAnswer(PossibleAnswer):
+    """What one clip alone would answer."""
+
+    probability_of_answer: float
+    """What it gives to the answer of all clips."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionAnswer:
+    """The answer to one question about one video."""
+
+    text: str
+    """The question."""
+    answers: tuple[PossibleAnswer, ...]
+    """The best ones, the answer first."""
+    clips: tuple[ClipAnswer, ...]
+    best_clip: int
+    """The clip that gives the answer the highest probability, from 0."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountAnswer:
+    """The number that answers one question about one video."""
+
+    text: str
+    """The question."""
+    count: int
+    """Rounded, and limited to the range of the task."""
+    count_unrounded: float
+    clip_counts: tuple[float, ...]
+    """What each clip says when it is asked alone, unrounded."""
+    best_clip: int
+    """The clip whose number is nearest to that of all clips, from 0."""
+
+
+Pooled = Float[np.ndarray, "n *answers"]
+Alone = Float[np.ndarray, "k n *answers"]
+
+
+def predict_clips(
     scorer: Scorer,
-    task: MatchTask,
+    task: Task,
     frames: UInt8[np.ndarray, "k t h w 3"],
-    texts: list[str],
     text_ids: Int[np.ndarray, "n l"],
     text_mask: Bool[np.ndarray, "n l"],
-) -> list[TextMatch]:
-    """Score `texts` against one video's clips, in the order given."""
+    *,
+    num_answers: int = 0,
+) -> tuple[Pooled, Alone]:
+    """Return what `deployment.answer` makes of all clips of a video together, and of each clip alone.
+
+    Args:
+      scorer: of the model.
+      task: of the model.
+      frames: the clips.
+      text_ids: the texts; for multiple choice the options of one question.
+      text_mask: True at real tokens.
+      num_answers: of the vocabulary, if the task has one.
+    """
     num_clips, videos = len(frames), [(frames[None], np.array([True]))]
     reduced = score_all_pairs(scorer, _scores_by_text, videos, text_ids, text_mask, num_clips=[num_clips])
-    scores = np.moveaxis(reduced[num_clips]["scores"], 2, 1)
-    pooled = _probability(task, scores)[0]
-    by_clip = _probability(task, scores[0][:, None])
-    return [
-        TextMatch(
-            text=text,
-            probability=float(pooled[n]),
-            clip_probabilities=tuple(float(p) for p in by_clip[:, n]),
-            best_clip=int(by_clip[:, n].argmax()),
-        )
-        for n, text in enumerate(texts)
-    ]
+    scores = jnp.asarray(np.moveaxis(reduced[num_clips]["scores"], 2, 1))
+    is_text = jnp.asarray(text_mask.any(axis=-1))
+    pooled = answer(task, scores, is_text[None], num_answers)[0]
+    alone = answer(task, scores[0][:, None], jnp.tile(is_text, (num_clips, 1)), num_answers)
+    return np.asarray(pooled), np.asarray(alone)
 
 
 def _scores_by_text(output: ClipBertOutput) -> dict[str, jax.Array]:
     return {"scores": jnp.moveaxis(output.scores, 1, 2)}
 
 
-def _probability(task: MatchTask, scores: Float[np.ndarray, "b k n a"]) -> Float[np.ndarray, "b n"]:
-    return np.asarray(jax.nn.sigmoid(task.match_logit(jnp.asarray(scores))))
+def match_texts(
+    scorer: Scorer,
+    task: MatchTask,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    texts: Sequence[str],
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+) -> list[TextMatch]:
+    """Score texts against one video's clips, in the order given; arguments as in `predict_clips`."""
+    pooled, alone = predict_clips(scorer, cast("Any", task), frames, text_ids, text_mask)
+    return [
+        TextMatch(
+            text=text,
+            probability=float(pooled[n]),
+            clip_probabilities=tuple(alone[:, n].tolist()),
+            best_clip=int(alone[:, n].argmax()),
+        )
+        for n, text in enumerate(texts)
+    ]
+
+
+def choose_option(
+    scorer: Scorer,
+    task: MultipleChoiceQA,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+) -> OptionChoice:
+    """Choose between options, each written behind the question; arguments as in `predict_clips`."""
+    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask)
+    chosen = int(pooled.argmax())
+    return OptionChoice(
+        choice_index=chosen,
+        probabilities=tuple(pooled.tolist()),
+        clip_probabilities=tuple(tuple(clip) for clip in alone.tolist()),
+        best_clip=int(alone[:, chosen].argmax()),
+    )
+
+
+def answer_questions(
+    scorer: Scorer,
+    task: AnswerTask,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    questions: Sequence[str],
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+    answers: Sequence[str],
+) -> list[QuestionAnswer]:
+    """Answer questions about one video from a vocabulary, in the order given.
+
+    Arguments as in `predict_clips`; `answers` is what the outputs of the head mean. Probabilities of an open
+    question add up to 1; those of an image question are each for itself.
+    """
+    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask, num_answers=len(answers))
+    return [
+        _question_answer(question, pooled[n], alone[:, n], answers) for n, question in enumerate(questions)
+    ]
+
+
+def _question_answer(
+    question: str,
+    pooled: Float[np.ndarray, " a"],
+    alone: Float[np.ndarray, "k a"],
+    answers: Sequence[str],
+) -> QuestionAnswer:
+    best: list[int] = np.argsort(-pooled, kind="stable")[:NUM_ANSWERS].tolist()
+    return QuestionAnswer(
+        text=question,
+        answers=tuple(PossibleAnswer(answer=answers[a], probability=float(pooled[a])) for a in best),
+        clips=tuple(
+            ClipAnswer(
+                answer=answers[int(clip.argmax())],
+                probability=float(clip.max()),
+                probability_of_answer=float(clip[best[0]]),
+            )
+            for clip in alone
+        ),
+        best_clip=int(alone[:, best[0]].argmax()),
+    )
+
+
+def count_questions(
+    scorer: Scorer,
+    task: CountQA,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    questions: Sequence[str],
+    text_ids: Int[np.ndarray, "n l"],
+    text_mask: Bool[np.ndarray, "n l"],
+) -> list[CountAnswer]:
+    """Answer questions about one video with numbers, in the order given; arguments as in `predict_clips`."""
+    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask)
+    return [
+        CountAnswer(
+            text=question,
+            count=int(np.clip(np.rint(pooled[n]), task.min_count, task.max_count)),
+            count_unrounded=float(pooled[n]),
+            clip_counts=tuple(alone[:, n].tolist()),
+            best_clip=int(np.abs(alone[:, n] - pooled[n]).argmin()),
+        )
+        for n, question in enumerate(questions)
+    ]

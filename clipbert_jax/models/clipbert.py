@@ -128,6 +128,8 @@ class ClipBert(nnx.Module):
         text_ids: Int[ArrayLike, "b n l"],
         text_mask: Bool[ArrayLike, "b n l"],
         *,
+        visual_mask: Bool[ArrayLike, "b k v"] | None = None,
+        attention_scale: Float[ArrayLike, "layers ..."] | None = None,
         dropout_key: jax.Array | None = None,
         return_attention: bool = False,
         return_hidden_states: bool = False,
@@ -138,19 +140,27 @@ class ClipBert(nnx.Module):
           visual_tokens: from `encode_video`.
           text_ids: n texts for each video.
           text_mask: True at real tokens; the others change nothing.
+          visual_mask: False at visual tokens that are hidden from all others; None hides none.
+          attention_scale: factors of the attention of each layer, after the softmax, that broadcast to
+            [layers b k n heads s s]; None leaves it as it is.
           dropout_key: None for no dropout.
           return_attention: also return the attention of every layer.
           return_hidden_states: also return the input of every layer and the last output.
         """
         text_ids, text_mask = jnp.asarray(text_ids), jnp.asarray(text_mask)
         text = self.text_encoder(text_ids, dropout_key=subkey(dropout_key, _TEXT_KEY))
-        tokens, mask = _pair(text, text_mask, visual_tokens)
+        is_seen = jnp.ones(visual_tokens.shape[:3], bool) if visual_mask is None else jnp.asarray(visual_mask)
+        tokens, mask = _pair(text, text_mask, visual_tokens, is_seen)
         pairs = tokens.shape[:3]  # b k n
         tokens, mask = tokens.reshape(-1, *tokens.shape[3:]), mask.reshape(-1, mask.shape[-1])
         fusion_key = subkey(dropout_key, _FUSION_KEY)
         hidden_states, attention = None, None
-        if return_attention or return_hidden_states or not self.lowering.trims_last_layer:
-            hidden_states, attention = self.fusion(tokens, mask, dropout_key=fusion_key)
+        is_all_wanted = return_attention or return_hidden_states or attention_scale is not None
+        if is_all_wanted or not self.lowering.trims_last_layer:
+            scale = None if attention_scale is None else _fold(jnp.asarray(attention_scale), pairs)
+            hidden_states, attention = self.fusion(
+                tokens, mask, dropout_key=fusion_key, attention_scale=scale
+            )
             states = hidden_states[-1]
         else:
             rows = slice(text_ids.shape[-1] if self.head.reads_text else 1)
@@ -174,10 +184,20 @@ class ClipBert(nnx.Module):
         )
 
 
+def _fold(
+    scale: Float[Array, "layers ..."], pairs: tuple[int, ...]
+) -> Float[Array, "layers m ..."]:
+    scale = jnp.broadcast_to(scale, (len(scale), *pairs, *scale.shape[4:]))
+    return scale.reshape(len(scale), -1, *scale.shape[4:])
+
+
 def _pair(
-    text: Float[Array, "b n l d"], text_mask: Bool[Array, "b n l"], visual_tokens: Float[Array, "b k v d"]
+    text: Float[Array, "b n l d"],
+    text_mask: Bool[Array, "b n l"],
+    visual_tokens: Float[Array, "b k v d"],
+    visual_mask: Bool[Array, "b k v"],
 ) -> tuple[Float[Array, "b k n s d"], Bool[Array, "b k n s"]]:
-    """Put every text before every clip of its video; visual tokens are all real, padding included."""
+    """Put every text before every clip of its video; visual tokens of padded pixels are real ones too."""
     b, k, v, d = visual_tokens.shape
     n, length = text.shape[1:3]
     tokens = jnp.concatenate(
@@ -188,6 +208,10 @@ def _pair(
         axis=-2,
     )
     mask = jnp.concatenate(
-        [jnp.broadcast_to(text_mask[:, None], (b, k, n, length)), jnp.ones((b, k, n, v), bool)], axis=-1
+        [
+            jnp.broadcast_to(text_mask[:, None], (b, k, n, length)),
+            jnp.broadcast_to(visual_mask[:, :, None], (b, k, n, v)),
+        ],
+        axis=-1,
     )
     return tokens, mask

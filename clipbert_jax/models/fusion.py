@@ -27,6 +27,9 @@ from clipbert_jax.models.remat import Remat, rematerialised
 Attention = Float[Array, "m heads r s"]
 """Attention probabilities: who looks (r) at whom (s); rows sum to one."""
 
+AttentionScale = Float[Array, "#m #heads #r #s"]
+"""Factors of attention: zeros switch heads off, and the gradient at ones weighs what each value did."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSharding:
@@ -77,18 +80,23 @@ class FusionLayer(nnx.Module):
         dropout_key: jax.Array | None = None,
         rows: slice = slice(None),
         return_attention: bool = True,
+        attention_scale: AttentionScale | None = None,
     ) -> tuple[Float[Array, "m r d"], Attention | None]:
-        """Return the next hidden states of the tokens `rows`, and if asked the attention before dropout."""
+        """Return the next hidden states of the tokens `rows`, and if asked the attention before dropout.
+
+        `attention_scale` multiplies what is mixed, not what is returned.
+        """
         rate = self.config.dropout_rate
         x = self._placed("states", x)
         query, key, value = self._query_key_value(x, rows)
         attention = None
         is_fused = self.lowering.has_fused_attention and _fits_fused_attention(query)
-        if is_fused and dropout_key is None and not return_attention:
+        if is_fused and dropout_key is None and not return_attention and attention_scale is None:
             context = _fused_attention(query, key, value, mask)
         else:
             attention = attend(query, key, mask)
             weights = dropout(attention, self.config.attention_dropout_rate, subkey(dropout_key, 0))
+            weights = weights if attention_scale is None else weights * attention_scale
             context = _mix(weights, value)
         x = x[:, rows]
         context = self._placed("states", self.attention_output(context.reshape(x.shape)))
@@ -172,7 +180,12 @@ class CrossModalFusion(nnx.Module):
         self.pooler = layers.dense(config.fusion.hidden_size, config.fusion.hidden_size)
 
     def __call__(
-        self, x: Float[Array, "m s d"], mask: Bool[Array, "m s"], *, dropout_key: jax.Array | None = None
+        self,
+        x: Float[Array, "m s d"],
+        mask: Bool[Array, "m s"],
+        *,
+        dropout_key: jax.Array | None = None,
+        attention_scale: Float[Array, "layers ..."] | None = None,
     ) -> tuple[tuple[Float[Array, "m s d"], ...], tuple[Attention, ...]]:
         """Return the input of every layer followed by the last output, and every layer's attention.
 
@@ -180,10 +193,12 @@ class CrossModalFusion(nnx.Module):
           x: embedded tokens, text then visual.
           mask: True where a token exists; the others are looked at by none.
           dropout_key: None for no dropout.
+          attention_scale: an `AttentionScale` for every layer.
         """
         hidden_states, attention = [x], []
         for index in range(len(self.layers)):
-            x, layer_attention = self._run_layer(index, x, mask, dropout_key)
+            scale = None if attention_scale is None else attention_scale[index]
+            x, layer_attention = self._run_layer(index, x, mask, dropout_key, attention_scale=scale)
             hidden_states.append(x)
             attention.append(layer_attention)
         return tuple(hidden_states), tuple(attention)

@@ -1,0 +1,140 @@
+"""Ablation: words, cells, frames and heads are taken away, one at a time: what the number changes by.
+
+What is taken away is hidden from all other tokens. A model has never been trained on holes like that, so a
+change is what this model does without it, and no proof of what it would have learned without it. The pixel
+encoder sees further than a cell: neighbours of a hidden cell know something of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from clipbert_jax.probing.evidence import changes_with_replaced_clips
+from clipbert_jax.probing.model_probe import ModelProbe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A video and a text as a model has them, and its scores of them."""
+
+    probe: ModelProbe
+    frames: UInt8[np.ndarray, "k t h w 3"]
+    text_ids: Int[np.ndarray, " l"]
+    text_mask: Bool[np.ndarray, " l"]
+    visual_tokens: Float[np.ndarray, "k v d"]
+    scores: Float[np.ndarray, "k a"]
+
+    @classmethod
+    def of(
+        cls,
+        probe: ModelProbe,
+        frames: UInt8[np.ndarray, "k t h w 3"],
+        text_ids: Int[np.ndarray, " l"],
+        text_mask: Bool[np.ndarray, " l"],
+    ) -> Subject:
+        """Encode and score as it is."""
+        tokens = probe.encode(frames)
+        (scores,) = probe.score_with_hidden(tokens, text_ids, text_mask)
+        return cls(
+            probe=probe,
+            frames=frames,
+            text_ids=text_ids,
+            text_mask=text_mask,
+            visual_tokens=tokens,
+            scores=scores,
+        )
+
+    @property
+    def number(self) -> float:
+        """Return what is said of the target."""
+        return float(self.probe.target.of_scores(self.scores[None])[0])
+
+    def numbers_with_hidden(
+        self,
+        *,
+        seen_text: Bool[np.ndarray, "m l"] | None = None,
+        seen_cells: Bool[np.ndarray, "m k v"] | None = None,
+        head_factors: Float[np.ndarray, "m layers heads"] | None = None,
+    ) -> Float[np.ndarray, " m"]:
+        """Return what m versions of it say, each with parts hidden in all of its clips."""
+        scores = self.probe.score_with_hidden(
+            self.visual_tokens,
+            self.text_ids,
+            self.text_mask,
+            seen_text=seen_text,
+            seen_cells=seen_cells,
+            head_factors=head_factors,
+        )
+        return self.probe.target.of_scores(scores)
+
+
+def changes_without_words(subject: Subject, words: Sequence[Sequence[int]]) -> Float[np.ndarray, " words"]:
+    """Return what the number changes by without each word, given by the places of its tokens."""
+    seen = np.ones((len(words), len(subject.text_ids)), bool)
+    for row, tokens in zip(seen, words, strict=True):
+        row[list(tokens)] = False
+    if not words:
+        return np.zeros(0)
+    return subject.numbers_with_hidden(seen_text=seen) - subject.number
+
+
+def changes_without_cells(
+    subject: Subject, grid: tuple[int, int], *, region: int = 1
+) -> Float[np.ndarray, "k gh gw"]:
+    """Return what the number changes by without each cell of each clip.
+
+    Args:
+      subject: what is looked at.
+      grid: rows and columns.
+      region: cells of a side that are hidden together, to save time; they all get the same change.
+    """
+    rows, columns = grid
+    corners = list(itertools.product(range(0, rows, region), range(0, columns, region)))
+    seen = np.ones((len(corners), rows, columns), bool)
+    for picture, (row, column) in zip(seen, corners, strict=True):
+        picture[row : row + region, column : column + region] = False
+    num_clips = len(subject.frames)
+    # Clips do not see each other: the same cells are hidden in all of them at once, and read one by one.
+    cells = np.broadcast_to(seen.reshape(len(seen), 1, -1), (len(seen), num_clips, rows * columns))
+    replaced = subject.probe.score_with_hidden(
+        subject.visual_tokens, subject.text_ids, subject.text_mask, seen_cells=cells
+    )
+    changes = changes_with_replaced_clips(subject.scores, replaced, subject.probe.target)
+    of_region = np.add.outer(
+        np.arange(rows) // region * -(-columns // region), np.arange(columns) // region
+    ).ravel()
+    return changes[of_region].T.reshape(num_clips, rows, columns)
+
+
+def changes_without_frames(subject: Subject) -> Float[np.ndarray, "k t"] | None:
+    """Return what the number changes by without each frame of each clip; None if clips have one frame.
+
+    The others are averaged without it, as the visual embedding does.
+    """
+    num_frames = subject.frames.shape[1]
+    if num_frames == 1:
+        return None
+    replaced = [
+        subject.probe.score_with_hidden(
+            subject.probe.encode(np.delete(subject.frames, frame, axis=1)),
+            subject.text_ids,
+            subject.text_mask,
+        )
+        for frame in range(num_frames)
+    ]
+    changes = changes_with_replaced_clips(subject.scores, np.concatenate(replaced), subject.probe.target)
+    return changes.T
+
+
+def changes_without_heads(
+    subject: Subject, num_layers: int, num_heads: int
+) -> Float[np.ndarray, "layers heads"]:
+    """Return what the number changes by when each head says nothing, in all clips."""
+    factors = 1 - np.eye(num_layers * num_heads, dtype=np.float32)
+    changes = subject.numbers_with_hidden(head_factors=factors.reshape(-1, num_layers, num_heads))
+    return (changes - subject.number).reshape(num_layers, num_heads)

@@ -1,0 +1,34 @@
+"""Evidence: what each clip says alone, and what the others say without it."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from clipbert_jax.probing.target import Target
+
+
+def changes_without_clips(scores: Float[np.ndarray, "k a"], target: Target) -> Float[np.ndarray, " k"] | None:
+    """Return what the number changes by when a clip is left out of the consensus; None for a single clip."""
+    num_clips = len(scores)
+    if num_clips == 1:
+        return None
+    others = np.stack([np.delete(scores, clip, axis=0) for clip in range(num_clips)])
+    return target.of_scores(others) - target.of_scores(scores[None])
+
+
+def changes_with_replaced_clips(
+    scores: Float[np.ndarray, "k a"], replaced: Float[np.ndarray, "m k a"], target: Target
+) -> Float[np.ndarray, "m k"]:
+    """Return what the number changes by when one clip at a time has other scores.
+
+    Args:
+      scores: of the video as it is.
+      replaced: of m versions of it; clips do not see each other, so version m of clip k alone is [m, k].
+      target: what is probed.
+    """
+    versions = np.broadcast_to(scores, (*replaced.shape[:2], *scores.shape)).copy()
+    clips = np.arange(len(scores))
+    versions[:, clips, clips] = replaced
+    changed = target.of_scores(versions.reshape(-1, *scores.shape)).reshape(replaced.shape[:2])
+    return changed - target.of_scores(scores[None])
