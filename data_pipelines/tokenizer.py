@@ -90,6 +90,23 @@ class Tokenizer:
                     unknown[text[slice(*span)]] = None
         return list(unknown)
 
+    def words(self, text: str, max_length: int) -> list[tuple[str, tuple[int, ...]]]:
+        """Return each word of a text, as it is written there, with the places of its tokens in `encode`.
+
+        [CLS] and [SEP] are words too. Words whose tokens are all cut off are left out.
+        """
+        encoding = self._model.encode(text)
+        kept = len(encoding.ids)
+        if kept > max_length:
+            kept = max_length - 1
+        places: dict[int, list[int]] = {}
+        for place, word in enumerate(encoding.word_ids[:kept]):
+            if word is not None:  # None: [CLS] and [SEP]
+                places.setdefault(word, []).append(place)
+        written = [(text[slice(*encoding.word_to_chars(word))], tuple(at)) for word, at in places.items()]
+        last = min(len(encoding.ids), max_length) - 1
+        return [("[CLS]", (0,)), *written, ("[SEP]", (last,))]
+
     def save(self, folder: Path) -> None:
         """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` makes an equal tokenizer."""
         write_vocab(folder / "vocab.txt", self.tokens)

@@ -1,0 +1,121 @@
+"""`clipbert probe`: a page that shows what a model looked at in a video, and what it says without it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from clipbert_jax.errors import UserError
+from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
+
+if TYPE_CHECKING:
+    from data_pipelines.video import Video
+    from experiments.reports.probe_page import ProbePage
+    from experiments.runs import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Write one HTML page: where a model looked in a video, word by word, and what it says without it.
+
+    Attention of every layer and head over the frames, what each clip says, what is lost without each word,
+    place, clip and head, and how far attention and that agree. The page is one file that works offline.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`."""
+    video: Annotated[Positional[Path], arg(metavar="VIDEO")]
+    """A video file; images and GIFs are videos too."""
+    text: str
+    """A text that may describe the video, or a question, in quotes."""
+    options: tuple[str, ...] = ()
+    """For multiple choice: what can be chosen, each in quotes."""
+    answer: str | None = None
+    """Answer or option that is probed; by default the one that the model gives."""
+    num_clips: int = 4
+    """Clips, spread over the whole video."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    out: Path = Path("probe.html")
+    """The page."""
+    figures: Path | None = None
+    """Directory for PNG figures too."""
+
+    def run(self) -> None:
+        """Probe, write the page and say where.
+
+        Raises:
+          UserError: no such run or video, or nothing that this model can be asked.
+        """
+        check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
+        check_out_file(self.out, (".html", ".htm"))
+        if not self.video.is_file():
+            what = "is a directory" if self.video.is_dir() else "does not exist"
+            raise UserError(f"{self.video} {what}: give the path of a video file, after that of the run")
+        if self.figures is not None and self.figures.exists() and not self.figures.is_dir():
+            raise UserError(f"--figures {self.figures} is a file: give the name of a directory")
+        from data_pipelines.probe import probe
+        from experiments.compilation_cache import use_compilation_cache
+        from experiments.runs import load_run
+
+        use_compilation_cache()
+        video = dataclasses.replace(probe(self.video), video_id=self.video.name)
+        page = self._page(load_run(self.run_dir, step=self.step), video)
+        self._write(page)
+
+    def _page(self, model: Run, video: Video) -> ProbePage:
+        from experiments.probe_video import make_page
+        from experiments.progress import Progress
+
+        progress, done = Progress("probing", total=None, unit="clips"), 0
+
+        def on_progress(num: int) -> None:
+            nonlocal done
+            done += num
+            progress.update(done)
+
+        return make_page(
+            model,
+            video,
+            self.text,
+            num_clips=self.num_clips,
+            options=self.options,
+            answer=self.answer,
+            facts=probe_facts(model, self.num_clips),
+            on_progress=on_progress,
+        )
+
+    def _write(self, page: ProbePage) -> None:
+        from experiments.reports.probe_figures import write_probe_figures
+        from experiments.reports.probe_page import write_probe_page
+
+        for note in page.notes:
+            print(f"note: {note}")
+        write_probe_page(self.out, page)
+        print(self.out)
+        if self.figures is not None:
+            for path in write_probe_figures(self.figures, page):
+                print(path)
+
+
+def probe_facts(run: Run, num_clips: int) -> dict[str, str]:
+    """Return what the numbers of a page depend on."""
+    from experiments.results import environment
+
+    experiment, data = run.experiment, run.experiment.data
+    facts = {
+        "model": str(run.workdir),
+        "step": str(run.step),
+        "task": experiment.task_name,
+        "consensus": experiment.task.consensus,
+        "clips": f"{num_clips}, uniform",
+        "frames of a clip": f"{data.num_frames} at {data.fps:g} a second",
+        "size": f"{data.size} pixels",
+        "parameters": "moving averages" if run.has_ema else "as trained",
+    }
+    values = environment()
+    versions = ", ".join(f"{name} {version}" for name, version in values["versions"].items())
+    return facts | {name: values[name] for name in ("device", "command", "date")} | {"versions": versions}
