@@ -1,4 +1,4 @@
-"""The `clipbert` command: prepare data, train, evaluate, predict.
+"""The `clipbert` command: prepare data, train, evaluate, predict, search.
 
 Commands are dataclasses, so that every field is an option with its docstring as help; `tyro` turns them into
 the command line here and nowhere else. A user's mistake ends in one sentence and exit code 2.
@@ -29,8 +29,11 @@ from experiments.doctor import Doctor
 from experiments.estimate import Estimate
 from experiments.experiment_choice import ExperimentChoice, docstring
 from experiments.explain_sampling import ExplainSampling
+from experiments.predict import Predict
 from experiments.prepare import PrepareCommand
+from experiments.probe import Probe
 from experiments.processes import joined_processes
+from experiments.search.command import Search
 
 OF_EXPERIMENTS = ("train", "estimate")
 """Commands that take the name of an experiment and all its options."""
@@ -109,31 +112,6 @@ class Evaluate:
         with joined_processes():
             use_compilation_cache()
             evaluate(**vars(self))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Say how probably each text describes one video, and which clip says so."""
-
-    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`."""
-    video: Annotated[Positional[Path], arg(metavar="VIDEO")]
-    """A video file."""
-    texts: tuple[str, ...]
-    """One or more texts, each in quotes."""
-    num_clips: int = 8
-    """Clips, spread over the whole video."""
-    step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
-    def run(self) -> None:
-        """Predict and print."""
-        from experiments.predict import predict
-
-        use_compilation_cache()
-        predict(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,6 +254,8 @@ Command = (
     | Annotated[Estimate, subcommand("estimate")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Search, subcommand("search")]
+    | Annotated[Probe, subcommand("probe")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Report, subcommand("report")]

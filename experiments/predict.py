@@ -1,81 +1,146 @@
-"""`clipbert predict`: one video file and some texts -> probabilities, and which clip says so."""
+"""`clipbert predict`: what a model says of video files, and which of their clips says so."""
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.evaluation import MatchTask
-from clipbert_jax.prediction import match_texts
-from clipbert_jax.training.checkpoint import WhichStep
-from data_pipelines.clips import sample_video
-from data_pipelines.probe import probe
 from experiments.option_checks import MAX_CLIPS, check_range
-from experiments.progress import say
-from experiments.runs import Run, load_run
+
+if TYPE_CHECKING:
+    from experiments.runs import Run
 
 
-def predict(
-    run_dir: Path,
-    video: Path,
-    texts: Sequence[str],
-    *,
-    num_clips: int = 8,
-    step: WhichStep = None,
-    json: bool = False,
-) -> None:
-    """Print how probably each text describes the video, most probable first.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Ask a model about videos: does a text describe them, what answers a question, and which clip says so.
+
+    Models of retrieval and pretraining take texts; those of question answering and counting take questions;
+    those of multiple choice a question with --options. With several videos, those that cannot be read are
+    named among the others, and the exit code is 2.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`."""
+    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="[VIDEO ...]")] = ()
+    """Video files; images and GIFs are videos too."""
+    texts: tuple[str, ...]
+    """One or more texts or questions, each in quotes."""
+    options: tuple[str, ...] = ()
+    """For multiple choice: what can be chosen, each in quotes."""
+    list_file: Annotated[Path | None, arg(name="list", metavar="FILE")] = None
+    """Text file with the path of a video on each line, from the current directory."""
+    num_clips: int = 8
+    """Clips, spread over the whole video."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    json: bool = False
+    """Print JSON instead of a table: of one VIDEO its answers, of several a list of `videos`."""
+
+    def run(self) -> None:
+        """Predict and print.
+
+        Raises:
+          UserError: no such run, nothing that this model can be asked; a video cannot be read, which is
+            raised at the end if there are others.
+        """
+        check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
+        paths = _paths(self.videos, self.list_file)
+        if (problem := _problem(paths[0])) and not any(path.is_file() for path in paths):
+            raise UserError(f"{paths[0]} {problem}: give the path of a video file, after that of the run")
+        from data_pipelines.corpus.doctor import printable
+        from experiments.asking import check_question, model_texts, notes
+        from experiments.compilation_cache import use_compilation_cache
+        from experiments.runs import load_run
+
+        use_compilation_cache()
+        model = load_run(self.run_dir, step=self.step)
+        check_question(model, self.texts, self.options)
+        for note in notes(model, model_texts(self.texts, self.options)):
+            print(note, file=sys.stderr)
+        answers = self._answers(model, paths)
+        bad = [answer for answer in answers if "error" in answer]
+        if self.json:
+            print(json_format.dumps(self._facts(model) | self._as_json(answers), indent=2))
+        if bad and not self._is_single:
+            first = printable(f"{bad[0]['video']}: {bad[0]['error']}")
+            raise UserError(f"{len(bad)} of {len(paths)} videos could not be read, first {first}")
+
+    @property
+    def _is_single(self) -> bool:
+        return len(self.videos) == 1 and self.list_file is None
+
+    def _answers(self, run: Run, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        """Return the answers of each video, or why there are none, and print them as they come."""
+        from experiments.prediction_lines import lines
+
+        answers = []
+        for path in paths:
+            try:
+                answer = self._answer(run, path)
+            except (UserError, OSError) as error:
+                if self._is_single:
+                    raise
+                reason = _problem(path) or getattr(error, "reason", str(error))
+                answer = {"video": str(path), "error": reason}
+            answers.append(answer)
+            if not self.json:
+                consensus = f"{self.num_clips} clip(s), {run.experiment.task.consensus} over clips"
+                print("\n".join(lines(answer, consensus)), flush=True)
+        return answers
+
+    def _answer(self, run: Run, path: Path) -> dict[str, Any]:
+        from data_pipelines.probe import probe
+        from experiments.asking import ask_video
+
+        asked = ask_video(run, probe(path), self.texts, self.options, num_clips=self.num_clips)
+        return {"video": str(path), **dataclasses.asdict(asked)}
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        task = run.experiment.task
+        facts = {"run": str(self.run_dir), "step": run.step, "task": run.experiment.task_name}
+        return facts | {"consensus": task.consensus, "num_clips": self.num_clips}
+
+    def _as_json(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return answers[0] if self._is_single else {"videos": answers}
+
+
+def _paths(videos: Sequence[str], list_file: Path | None) -> list[Path]:
+    """Return all paths that are given.
 
     Raises:
-      UserError: no such run or video, a video that cannot be decoded, an empty text.
+      UserError: there are none; one is an address of the web; the list cannot be read.
     """
-    check_range("--num-clips", num_clips, 1, MAX_CLIPS)
-    if not texts or not all(text.strip() for text in texts):
-        raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
-    if not video.is_file():
-        what = "is a directory" if video.is_dir() else "does not exist"
-        raise UserError(f"{video} {what}: give the path of a video file, after that of the run")
-    readable = probe(video)
-    run = load_run(run_dir, step=step)
-    frames, times = sample_video(
-        readable,
-        run.experiment.data,
-        num_clips=[num_clips],
-        sampling="uniform",
-    )
-    if not isinstance(run.experiment.task, MatchTask):
+    paths = [*videos]
+    if list_file is not None:
+        paths += _lines_of(list_file)
+    for path in paths:
+        if re.match(r"\w+:/", path):
+            raise UserError(f"{path} is an address, not a file: download it first, and give the path")
+    if not paths:
+        what = "give the path of a video file, after that of the run, or --list with a file of paths"
+        raise UserError(what if list_file is None else f"--list {list_file} names no video; {what}")
+    return [Path(path) for path in paths]
+
+
+def _lines_of(list_file: Path) -> list[str]:
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{run_dir} is a model of {run.experiment.task_name}: predict needs one that was trained to "
-            "match texts, by retrieval or pretraining"
-        )
-    for note in _notes(run, texts):
-        say(note, stream=sys.stderr)
-    ids, mask = run.encode_texts(texts)
-    matches = match_texts(run.scorer, run.experiment.task, frames, list(texts), ids, mask)
-    matches = sorted(matches, key=lambda match: -match.probability)
-    spans = [(float(clip[0]), float(clip[-1])) for clip in times]
-    if json:
-        answer = [{**vars(match), "best_clip_seconds": spans[match.best_clip]} for match in matches]
-        print(json_format.dumps({"video": str(video), "clip_seconds": spans, "texts": answer}, indent=2))
-        return
-    say(f"{video}: {num_clips} clip(s), {run.experiment.task.consensus} over clips")
-    for match in matches:
-        start, end = spans[match.best_clip]
-        when = f"{start:.1f} s" if start == end else f"{start:.1f}-{end:.1f} s"
-        say(
-            f"{match.probability:7.1%}  {match.text}   "
-            f"(clip {match.best_clip + 1} at {when} says {match.clip_probabilities[match.best_clip]:.1%})"
-        )
+            f"--list {list_file} cannot be read ({error}): give a UTF-8 text file with a path on each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
-def _notes(run: Run, texts: Sequence[str]) -> list[str]:
-    """Return what the model does not see of the texts as it was meant."""
-    length = run.experiment.data.max_text_length
-    cut = [text for text in texts if run.tokenizer.note_on_length([text], length)]
-    notes = [f"the model reads {length} tokens, and not the end of: {text}" for text in cut]
-    if unknown := run.tokenizer.unknown_words(texts):
-        notes.append(f"the model has never seen: {', '.join(unknown)}")
-    return notes
+def _problem(path: Path) -> str:
+    """Return what a path is instead of a file, or nothing."""
+    return "" if path.is_file() else "is a directory" if path.is_dir() else "does not exist"

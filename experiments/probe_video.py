@@ -240,7 +240,7 @@ def _clip_views(run: Run, video: Video, subject: Subject, times: Float[np.ndarra
             frames=list(shown[clip, :, :height, :width]),  # without the padding
             score=numbers[clip],
             probability=target.probability(numbers[clip]),
-            change_without=0.0 if without is None else float(without[clip]),
+            change_without=math.nan if without is None else float(without[clip]),
             frame_changes=None if frames is None else frames[clip],
         )
         for clip, seconds in enumerate(times)

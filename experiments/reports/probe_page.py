@@ -104,6 +104,7 @@ def ablations(page: ProbePage, times: Sequence[str]) -> dict[str, list[Bar]]:
     clips = [
         Bar(f"clip {number}, {time}", clip.change_without, number - 1)
         for number, (clip, time) in enumerate(zip(page.clips, times, strict=True), 1)
+        if len(page.clips) > 1
     ]
     frames = [
         Bar(f"clip {number}, frame {frame}", float(change))
@@ -176,9 +177,10 @@ def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]
         figures = [("Score", number(page.score), pooled)]
     else:
         figures = [("Probability", percent(page.probability), f"score {number(page.score)}, {pooled}")]
-    clip = _heaviest(page.clips)
-    change = number(page.clips[clip].change_without, "+")
-    figures.append(("Heaviest clip", f"{clip + 1}", f"at {times[clip]}, {change} without it"))
+    if len(page.clips) > 1:
+        clip = _heaviest(page.clips)
+        change = number(page.clips[clip].change_without, "+")
+        figures.append(("Heaviest clip", f"{clip + 1}", f"at {times[clip]}, {change} without it"))
     if any(word.change_without is not None for word in page.words):
         word = page.words[_heaviest(page.words)]
         figures.append(("Heaviest word", word.text, f"{number(word.change_without or 0.0, '+')} without it"))

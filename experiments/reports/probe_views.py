@@ -22,7 +22,7 @@ class ClipView:
     probability: float | None
     """The same as a probability; None where a number is counted."""
     change_without: float
-    """What the pooled score changes by when this clip is left out."""
+    """What the pooled score changes by when this clip is left out; NaN for the only one."""
     frame_changes: Float[np.ndarray, " t"] | None
     """What it changes by when a frame of the clip is left out; None for clips of one frame."""
 

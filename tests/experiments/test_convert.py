@@ -67,7 +67,7 @@ def test_a_model_is_used_as_a_run_is(run, convert, tmp_path, data_dir, capsys):
     answers = []
     for folder in (run, tmp_path / "model"):
         main(["predict", str(folder), str(video), "--texts", "a ball", "a leaf", "--json"])
-        answers.append(json.loads(capsys.readouterr().out))
+        answers.append(json.loads(capsys.readouterr().out)["texts"])
     assert answers[0] == answers[1]
     text = fails(["predict", tmp_path / "model", video, "--texts", "a ball", "--step", "2"], capsys)
     assert "is a model, not a run" in text

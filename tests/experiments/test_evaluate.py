@@ -118,17 +118,6 @@ def test_a_task_that_the_head_cannot_do_is_refused(run_dir, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_answers_questions_does_not_match_texts(run_of, data_dir, tmp_path, capsys):
-    video = tmp_path / "video.mp4"
-    video.write_bytes(open_corpus(data_dir).read("test_00000").data)
-    run = run_of("open_ended_qa")
-    said = fails(["predict", run, video, "--texts", "a ball"], capsys)
-    assert said == (
-        f"clipbert: {run} is a model of open_ended_qa: predict needs one that was trained to match texts, by "
-        "retrieval or pretraining\n"
-    )
-
-
 def test_withheld_answers_leave_a_submission(run_of, images_dir, tmp_path, capsys):
     folder = shutil.copytree(images_dir, tmp_path / "data")
     path = records_path(folder, SoftQuestion, "test")

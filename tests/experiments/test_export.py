@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import jax
 import jax.export
@@ -16,19 +15,16 @@ import numpy as np
 import pytest
 
 from clipbert_jax.prediction import match_texts
-from clipbert_jax.scorer import Scorer
 from data_pipelines.video_batches import video_batches
 from experiments import export as export_module
 from experiments import export_inputs, run_exported
 from experiments.cli import main
 from experiments.evaluators.make import make_evaluator
-from experiments.experiment import model_shapes
-from experiments.resolve import resolve, training_answers
-from experiments.runs import Run, load_run
+from experiments.runs import load_run
 from experiments.scoring import score_split
 
-from . import small_run
 from .conftest import OF_IMAGES, fails
+from .untrained import untrained_run
 
 TEXTS = ["a ball , a sun and a moon", "a star", "a leaf and a drop"]
 ALONE = """
@@ -189,27 +185,6 @@ TRUTH = {
     "pretraining": lambda reduced: np.asarray(jax.nn.sigmoid(reduced["logits"])),
 }
 """Task -> what its evaluator keeps, as the export says it: [questions, answers or options]."""
-
-
-def untrained_run(task, data_dir):
-    """A run as it is loaded, of random weights."""
-    experiment = resolve(small_run.experiment(data_dir, task=task))
-    skeleton, trainable, frozen = model_shapes(experiment)
-    rng = np.random.default_rng(0)
-    parameters = {
-        name: rng.normal(1 if name.endswith(("scale", "variance")) else 0, 0.1, struct.shape).astype(
-            np.float32
-        )
-        for name, struct in {**trainable, **frozen}.items()
-    }
-    return Run(
-        workdir=Path("untrained"),
-        experiment=experiment,
-        step=0,
-        scorer=Scorer(skeleton, parameters),
-        tokenizer=experiment.data.load_tokenizer(),
-        answers=training_answers(experiment),
-    )
 
 
 @pytest.mark.parametrize(

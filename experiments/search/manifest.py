@@ -1,0 +1,97 @@
+"""Which files an index knows, and what it knows of them: a JSON line each, appended as they are read.
+
+A line that a kill has cut off is as if it were not there. What vanishes is dropped when the file is written
+anew, which happens to a copy that then takes its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.search.folder import FileState
+
+Span = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is known of a file."""
+
+    state: FileState
+    """When it was read."""
+    content: str
+    """sha256: the name of its tokens, which files of the same content share."""
+    clip_seconds: tuple[Span, ...] = ()
+    """When the first and last frame of each clip are shown, in seconds after the first frame."""
+    reason: str = ""
+    """Why it cannot be read; empty if it can."""
+
+
+class Manifest:
+    """The entries of an index, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.entries: dict[str, Entry] = {}
+        """By file name."""
+        self.reload()
+
+    def reload(self) -> None:
+        """Read what is on disk, which another process may have written."""
+        self.entries.clear()
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        for line in lines[:-1]:  # what follows the last line feed is cut off
+            if (named := _parse(line)) is not None:
+                self.entries[named[0]] = named[1]
+
+    def add(self, entries: dict[str, Entry]) -> None:
+        """Append entries; one of a known name takes the place of what was there."""
+        self.entries.update(entries)
+        with self._path.open("ab") as file:
+            # A line that was cut off must not take the next one with it.
+            file.write(b"\n" + b"".join(_line(name, entry) for name, entry in entries.items()))
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forget all other files, and lines that are no longer true."""
+        kept = set(names)
+        self.entries = {name: entry for name, entry in self.entries.items() if name in kept}
+        lines = b"".join(_line(name, entry) for name, entry in self.entries.items())
+        write_whole(self._path, lines)
+
+
+def _line(name: str, entry: Entry) -> bytes:
+    values = {"name": name, **dataclasses.asdict(entry.state), "content": entry.content}
+    values |= {"reason": entry.reason} if entry.reason else {"clip_seconds": entry.clip_seconds}
+    return json.dumps(values).encode("ascii") + b"\n"  # names of no encoding too, as \ud8..
+
+
+def _parse(line: bytes) -> tuple[str, Entry] | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        return values["name"], Entry(
+            state=FileState(size=values["size"], mtime_ns=values["mtime_ns"]),
+            content=values["content"],
+            clip_seconds=tuple((start, end) for start, end in values.get("clip_seconds", ())),
+            reason=values.get("reason", ""),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, whatever ends this process; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""Ranks the videos of an index by texts.
+
+Every video meets every text in the fusion: there is no shortcut by a vector of each, so the cost of a new
+text grows with the number of videos and clips. What has been scored is kept. After: `command` and `page`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from experiments.search.encoding import num_rows
+from experiments.search.index import Index
+from experiments.search.manifest import Entry, Span
+from experiments.search.model import SearchModel
+from experiments.search.scores import ScoreCache, TextScores, digests
+
+if TYPE_CHECKING:
+    import jax
+
+    from clipbert_jax.evaluation import MatchTask
+    from clipbert_jax.models.clipbert import ClipBertOutput
+    from experiments.runs import Run
+
+_VIDEOS_PER_CALL = 32
+"""On all devices together, at most."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A video that was found."""
+
+    name: str
+    """Of its file, below the folder."""
+    content: str
+    probability: float
+    """That the text describes it, after its clips are pooled."""
+    clip_probabilities: tuple[float, ...]
+    """What each clip says when it is asked alone."""
+    best_clip: int
+    """The clip with the highest probability, from 0: the best moment."""
+    clip_seconds: tuple[Span, ...]
+
+    @property
+    def moment(self) -> str:
+        """When the best clip is shown, as players say it: 1:05-1:06."""
+        return moment(self.clip_seconds[self.best_clip])
+
+
+def moment(span: Span) -> str:
+    """Return a span as minutes and seconds, with hours if there are any."""
+    start, end = (_clock(seconds) for seconds in span)
+    return start if start == end else f"{start}-{end}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours}:{minutes_left:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The best videos for a text, best first."""
+
+    text: str
+    hits: tuple[Hit, ...]
+    notes: tuple[str, ...]
+    """What the model does not see of the text as it was meant."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Rankings and what they cost."""
+
+    rankings: tuple[Ranking, ...]
+    num_videos: int
+    num_scored: int
+    """Pairs of a video and a text that were scored; the others were known."""
+    seconds: float
+    """Of scoring, with loading and compiling if there was need."""
+
+
+def rank(index: Index, model: SearchModel, texts: Sequence[str], *, top: int = 10) -> Ranked:
+    """Rank the videos of an index by each of some texts; the model is loaded only if something is new.
+
+    Raises:
+      UserError: no text, an empty one, or no video that can be read.
+    """
+    texts = list(dict.fromkeys(text.strip() for text in texts))
+    if not texts or not all(texts):
+        raise UserError('give one or more texts that are not empty, after the folder, such as "a man cooks"')
+    entries = index.entries
+    if not entries:
+        name, reason = next(iter(index.unreadable.items()))
+        raise UserError(f"no video in {index.folder} can be read, first {name!a}: {reason}")
+    start = time.perf_counter()
+    contents = list(dict.fromkeys(entry.content for entry in entries.values()))
+    cache = ScoreCache(index.root / "scores", index.options.num_clips)
+    scores = {text: cache.get(text) for text in texts}
+    num_scored = 0
+    for missing, some in _missing(scores, contents).items():
+        for text, new in _score(index, model.run, list(missing), some).items():
+            num_scored += len(missing)
+            scores[text] = scores[text].only(contents).with_more(new)
+            cache.put(text, scores[text])
+    return Ranked(
+        rankings=tuple(_ranking(entries, text, scores[text], top) for text in texts),
+        num_videos=len(entries),
+        num_scored=num_scored,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _missing(scores: dict[str, TextScores], contents: list[str]) -> dict[tuple[str, ...], list[str]]:
+    """Return the contents that texts have not met, with these texts: those of the same together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for text, known in scores.items():
+        rows = known.rows()
+        if missing := tuple(content for content in contents if content not in rows):
+            groups.setdefault(missing, []).append(text)
+    return groups
+
+
+def _ranking(entries: dict[str, Entry], text: str, scores: TextScores, top: int) -> Ranking:
+    rows, names = scores.rows(), sorted(entries)
+    logits = scores.logits[[rows[entries[name].content] for name in names]]
+    best = [names[place] for place in np.argsort(-logits, kind="stable")[:top].tolist()]
+    return Ranking(
+        text=text,
+        hits=tuple(_hit(name, entries[name], scores, rows[entries[name].content]) for name in best),
+        notes=scores.notes,
+    )
+
+
+def _hit(name: str, entry: Entry, scores: TextScores, row: int) -> Hit:
+    alone = scores.clip_logits[row]
+    return Hit(
+        name=name,
+        content=entry.content,
+        probability=float(_sigmoid(scores.logits[row])),
+        clip_probabilities=tuple(_sigmoid(alone).tolist()),
+        best_clip=int(alone.argmax()),
+        clip_seconds=entry.clip_seconds,
+    )
+
+
+def _sigmoid(logits: Any) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64)))  # without overflow
+
+
+# ---- Scoring ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _MatchLogits:
+    """What is kept of the scores; equal for equal tasks, so that it is compiled once."""
+
+    task: MatchTask
+
+    def __call__(self, output: ClipBertOutput) -> dict[str, jax.Array]:
+        import jax.numpy as jnp
+
+        from experiments.evaluators.evaluator import by_clip
+
+        logits = self.task.match_logit
+        alone = by_clip(logits, output.scores)
+        return {"logits": logits(output.scores), "clip_logits": jnp.moveaxis(alone, 1, 2)}
+
+
+def _score(index: Index, run: Run, contents: list[str], texts: list[str]) -> dict[str, TextScores]:
+    """Return the scores of texts for contents; one text in a call, so that their number compiles nothing."""
+    from clipbert_jax.evaluation import score_encoded
+    from experiments.asking import notes
+    from experiments.progress import Progress
+
+    num_clips = index.options.num_clips
+    progress = Progress("scoring", total=len(contents), unit="videos")
+    parts, num_done = [], 0
+    for part in score_encoded(
+        run.scorer,
+        _MatchLogits(run.experiment.task),  # type: ignore[arg-type]
+        _encoded(index, run, contents),
+        *run.encode_texts(texts),
+        num_clips=[num_clips],
+        texts_per_call=1,
+    ):
+        parts.append(part[num_clips])
+        num_done += len(part[num_clips]["logits"])
+        progress.update(num_done)
+    logits, clip_logits = (
+        np.concatenate([part[name] for part in parts]).astype(np.float32)
+        for name in ("logits", "clip_logits")
+    )
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{run.workdir} says nothing of these videos: its parameters hold NaN; take another step"
+        )
+    return {
+        text: TextScores(
+            contents=digests(contents),
+            logits=logits[:, n],
+            clip_logits=clip_logits[:, n],
+            notes=tuple(notes(run, [text])),
+        )
+        for n, text in enumerate(texts)
+    }
+
+
+def _encoded(index: Index, run: Run, contents: list[str]) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """Yield tokens of the index on the devices, in batches of one shape, and which rows are videos."""
+    import jax.numpy as jnp
+
+    scorer = run.scorer
+    most = -(-_VIDEOS_PER_CALL // scorer.num_devices) * scorer.num_devices
+    size = -(-num_rows(len(contents), most) // scorer.num_devices) * scorer.num_devices
+    first = index.store.tokens(contents[0])
+    for start in range(0, len(contents), size):
+        some = contents[start : start + size]
+        tokens = np.zeros((size, *first.shape), jnp.dtype(run.experiment.model.compute_dtype))
+        for row, content in zip(tokens, some, strict=False):
+            row[:] = index.store.tokens(content)
+        yield scorer.put_split(tokens), np.arange(size) < len(some)

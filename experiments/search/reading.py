@@ -1,0 +1,90 @@
+"""From a file to clips for the model and pictures for people; done in worker processes.
+
+Imports no JAX: workers start anew after a crash, and share the memory. Before: `folder` names the file;
+after: `index` encodes the clips of several files together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from clipbert_jax.errors import UserError
+from data_pipelines.clips import sample_video
+from data_pipelines.data_config import DataConfig
+from data_pipelines.probe import probe
+from data_pipelines.transforms import resized_hw
+from data_pipelines.video import UnreadableVideo
+from experiments.search.manifest import Span
+
+SHOWN_SIZE = 160
+"""Pixels of the longer side of pictures in reports."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """A file to read, and how."""
+
+    path: Path
+    num_bytes: int
+    config: DataConfig
+    num_clips: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Read:
+    """What was read of a file."""
+
+    frames: UInt8[np.ndarray, "k t s s 3"]
+    clip_seconds: tuple[Span, ...]
+    pictures: bytes
+    """A JPEG: the first frame of each clip, side by side."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """Why a file cannot be read."""
+
+    reason: str
+
+
+def read(item: Item) -> Read | Unreadable:
+    """Return the clips of a file, which is decoded once from start to end as by every command.
+
+    The file is in memory while it is read, so a worker takes its size and some frames.
+    """
+    try:
+        video = probe(item.path)
+        frames, times = sample_video(video, item.config, num_clips=[item.num_clips], sampling="uniform")
+        shown = dataclasses.replace(item.config, size=SHOWN_SIZE)
+        pictures, _ = sample_video(video, shown, num_clips=[item.num_clips], sampling="uniform")
+        height, width = resized_hw(video.index.height, video.index.width, SHOWN_SIZE)
+    except UnreadableVideo as error:
+        return Unreadable(reason=error.reason)
+    except (UserError, OSError) as error:
+        return Unreadable(reason=str(error).removeprefix(f"video {item.path}: "))
+    return Read(
+        frames=frames,
+        clip_seconds=tuple((round(float(clip[0]), 3), round(float(clip[-1]), 3)) for clip in times),
+        pictures=_side_by_side(pictures[:, 0, :height, :width]),
+    )
+
+
+def _side_by_side(pictures: UInt8[np.ndarray, "k h w 3"]) -> bytes:
+    strip = cv2.cvtColor(np.concatenate([*pictures], axis=1), cv2.COLOR_RGB2BGR)
+    is_encoded, jpeg = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    if not is_encoded:
+        raise ValueError(f"OpenCV could not encode {pictures.shape} as JPEG")
+    return jpeg.tobytes()
+
+
+def split_pictures(jpeg: bytes, num_clips: int) -> UInt8[np.ndarray, "k h w 3"]:
+    """Return the pictures that `Read` has side by side, RGB."""
+    strip = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if strip is None:
+        raise ValueError("its pictures are no JPEG")
+    return np.stack(np.split(strip[..., ::-1], num_clips, axis=1))

@@ -1,0 +1,108 @@
+"""Videos are ranked as prediction scores them, and what is known is not scored again."""
+
+import pytest
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.prediction import match_texts
+from data_pipelines.clips import sample_video
+from data_pipelines.probe import probe
+from experiments.search import ranking, scores
+from experiments.search.model import SearchModel
+from experiments.search.ranking import moment, rank
+from experiments.search.scores import ScoreCache
+
+from .conftest import NUM_CLIPS
+
+TEXTS = ["a ball", "a star and a moon , a leaf"]
+
+
+def predicted(model, folder, name):
+    """Return what `clipbert predict` says of a file."""
+    run = model.run
+    frames, _ = sample_video(
+        probe(folder / name), run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform"
+    )
+    return match_texts(run.scorer, run.experiment.task, frames, TEXTS, *run.encode_texts(TEXTS))
+
+
+def test_probabilities_are_those_of_prediction(search, model, folder):
+    ranked = rank(search(), model, TEXTS)
+    assert ranked.num_videos == 3
+    assert ranked.num_scored == 6
+    expected = {name: predicted(model, folder, name) for name in ("a.mp4", "b.MP4", "sub/c.mp4")}
+    for number, found in enumerate(ranked.rankings):
+        assert found.text == TEXTS[number]
+        by_name = {name: matches[number] for name, matches in expected.items()}
+        assert len({round(match.probability, 3) for match in by_name.values()}) == 3, "they can be told apart"
+        order = sorted(by_name, key=lambda name: -by_name[name].probability)
+        assert [hit.name for hit in found.hits] == order
+        for hit in found.hits:
+            match = by_name[hit.name]
+            assert hit.probability == pytest.approx(match.probability, abs=2e-3)
+            assert hit.clip_probabilities == pytest.approx(match.clip_probabilities, abs=2e-3)
+            assert match.clip_probabilities[hit.best_clip] == pytest.approx(
+                max(match.clip_probabilities), abs=2e-3
+            )
+
+
+def test_only_what_is_new_is_scored(search, model, folder, videos, monkeypatch):
+    index = search()
+    first = rank(index, model, TEXTS[:1])
+    assert first.num_scored == 3
+    unloaded = SearchModel(folder / "nowhere")
+    again = rank(search(), unloaded, [f" {TEXTS[0]} ", TEXTS[0]], top=2)
+    assert again.num_scored == 0
+    assert again.rankings[0].hits == first.rankings[0].hits[:2]
+    scored, score = [], ranking._score
+
+    def noted(index, run, contents, texts):
+        scored.append((len(contents), texts))
+        return score(index, run, contents, texts)
+
+    monkeypatch.setattr(ranking, "_score", noted)
+    (folder / "b.MP4").write_bytes(videos[3])
+    both = rank(search(), model, TEXTS)
+    assert sorted(scored) == [(1, TEXTS[:1]), (3, TEXTS[1:])]
+    assert both.num_scored == 4
+    hits = {hit.name: hit for hit in both.rankings[0].hits}
+    assert {hit.name for hit in first.rankings[0].hits} == hits.keys()
+    assert [hits[hit.name] == hit for hit in first.rankings[0].hits if hit.name != "b.MP4"] == [True, True]
+
+
+def test_files_of_the_same_content_are_scored_once(search, model, folder):
+    (folder / "copy.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    ranked = rank(search(), model, TEXTS[:1])
+    assert ranked.num_scored == 3
+    assert ranked.num_videos == 4
+
+
+def test_texts_that_are_not_read_as_meant_are_noted_each_time(search, model):
+    text = "a giraffe " * 8
+    for _ in range(2):
+        (found,) = rank(search(), model, [text]).rankings
+        assert len(found.notes) == 2
+        assert "giraffe" in found.notes[1]
+
+
+def test_empty_texts_are_refused(search, model):
+    for texts in ([], [" "], ["a ball", ""]):
+        with pytest.raises(UserError, match="give one or more texts"):
+            rank(search(), model, texts)
+
+
+def test_scores_of_long_ago_make_room(search, model, monkeypatch):
+    index = search()
+    rank(index, model, ["one"])
+    cache = ScoreCache(index.root / "scores", NUM_CLIPS)
+    monkeypatch.setattr(scores, "MAX_BYTES", 2000)
+    rank(index, model, ["two"])
+    assert len(cache.get("two").logits) == 3
+    assert len(cache.get("one").logits) == 0
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [((0.0, 0.5), "0:00"), ((65.2, 66.1), "1:05-1:06"), ((3599.5, 3600.0), "59:59-1:00:00")],
+)
+def test_moments_are_said_as_players_do(span, said):
+    assert moment(span) == said

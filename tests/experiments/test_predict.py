@@ -1,0 +1,162 @@
+"""`clipbert predict`: every task answers as its evaluator does, of one or several videos."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines.corpus.builder import open_corpus
+from experiments.cli import main
+from experiments.evaluators.make import make_evaluator
+from experiments.scoring import score_split
+
+from .conftest import OF_IMAGES, fails
+from .untrained import untrained_run
+
+
+@pytest.fixture
+def use(monkeypatch, data_dir, images_dir):
+    """Return a function: task -> an untrained run of it, which is what the command loads."""
+
+    def load(task):
+        run = untrained_run(task, images_dir if task in OF_IMAGES else data_dir)
+        monkeypatch.setattr("experiments.runs.load_run", lambda path, step: run)
+        return run
+
+    return load
+
+
+def write_video(data_dir, video_id, path):
+    path.write_bytes(open_corpus(data_dir).read(video_id).data)
+    return path
+
+
+@pytest.fixture
+def video(data_dir, tmp_path):
+    return write_video(data_dir, "test_00000", tmp_path / "a.mp4")
+
+
+def predict(capsys, *arguments):
+    """Return what the command says, as JSON."""
+    capsys.readouterr()
+    main(["predict", "untrained", *map(str, arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def check_open_ended_qa(entry, expected):
+    best = expected["predicted"]
+    assert [found["answer"] for found in entry["answers"]] == [found["answer"] for found in best]
+    assert entry["answer"] == best[0]["answer"]
+    near([found["probability"] for found in entry["answers"]], [found["probability"] for found in best])
+    assert [clip["answer"] for clip in entry["clips"]] == [clip["answer"] for clip in expected["clips"]]
+    of_answer = [clip["probability_of_prediction"] for clip in expected["clips"]]
+    near([clip["probability_of_answer"] for clip in entry["clips"]], of_answer)
+    assert entry["best_clip"] == int(np.argmax(of_answer))
+
+
+def check_count(entry, expected):
+    assert entry["count"] == expected["predicted"]
+    near(entry["count_unrounded"], expected["predicted_unrounded"])
+    near(entry["clip_counts"], expected["clip_counts"])
+
+
+def check_multiple_choice(entry, expected):
+    assert entry["choice_index"] == expected["predicted_index"]
+    assert entry["choice"] == expected["options"][expected["predicted_index"]]
+    logits = np.array([expected["logits"], *np.transpose(expected["clip_logits"])])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    near([option["probability"] for option in entry["options"]], shares[0])
+    near([option["clip_probabilities"] for option in entry["options"]], shares[1:].T)
+    assert entry["best_clip"] == int(shares[1:, entry["choice_index"]].argmax())
+
+
+def near(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+CHECKS = {
+    "open_ended_qa": check_open_ended_qa,
+    "image_qa": check_open_ended_qa,
+    "count": check_count,
+    "multiple_choice": check_multiple_choice,
+}
+
+
+@pytest.mark.parametrize("task", CHECKS)
+def test_answers_are_those_of_the_evaluation(task, use, tmp_path, capsys):
+    run = use(task)
+    data = run.experiment.data
+    evaluator = make_evaluator(
+        task, run.experiment.task, data.data_dir, "test", run.text_options, answers=run.answers
+    )
+    reduced = score_split(
+        evaluator, run.scorer, data, what="", num_clips=[3], batch_size=8, texts_per_call=64
+    )[3]
+    expected = next(iter(evaluator.predictions(reduced)))
+    file = write_video(data.data_dir, expected["video_id"], tmp_path / "video")
+    options = ["--options", *expected["options"]] if "options" in expected else []
+    said = predict(capsys, file, "--num-clips", 3, "--texts", expected["question"], *options)
+    (entry,) = said["texts"]
+    assert entry["text"] == expected["question"]
+    assert entry["best_clip_seconds"] == said["clip_seconds"][entry["best_clip"]]
+    assert {"run": "untrained", "task": task, "num_clips": 3, "consensus": "mean", "step": 0}.items() <= (
+        said.items()
+    )
+    CHECKS[task](entry, expected)
+    main(["predict", "untrained", str(file), "--num-clips", "3", "--texts", expected["question"], *options])
+    lines = capsys.readouterr().out
+    assert expected["question"] in lines
+    assert f"clip {entry['best_clip'] + 1} at " in lines
+    assert "clips alone: " in lines
+
+
+def test_of_several_videos_a_broken_one_is_named_and_the_others_answered(
+    use, video, data_dir, tmp_path, capsys
+):
+    use("retrieval")
+    broken = tmp_path / "bro\nken.mp4"
+    broken.write_text("no video")
+    paths = tmp_path / "paths.txt"
+    other = write_video(data_dir, "test_00001", tmp_path / "b.mp4")
+    paths.write_text(f"\n{other}\n{tmp_path / 'missing.mp4'}\n")
+    arguments = ["predict", "untrained", str(video), str(broken), "--list", str(paths), "--texts", "a ball"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--json"])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("clipbert: 2 of 4 videos could not be read, first ")
+    assert said.err.count("\n") == 1
+    videos = json.loads(said.out)["videos"]
+    assert [found["video"] for found in videos] == [
+        str(path) for path in (video, broken, other, tmp_path / "missing.mp4")
+    ]
+    assert ["error" in found for found in videos] == [False, True, False, True]
+    assert videos[3]["error"] == "does not exist"
+    alone = predict(capsys, other, "--texts", "a ball")
+    assert alone["texts"] == videos[2]["texts"]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "bro\\nken.mp4: cannot be read: " in capsys.readouterr().out
+
+
+def test_an_address_is_refused_before_anything_is_loaded(tmp_path, capsys):
+    address = "https://example.org/a.mp4"
+    (tmp_path / "list.txt").write_text(f"{address}\n")
+    sentence = f"clipbert: {address} is an address, not a file: download it first, and give the path\n"
+    assert fails(["predict", "nowhere", address, "--texts", "a ball"], capsys) == sentence
+    listed = ["--list", tmp_path / "list.txt"]
+    assert fails(["predict", "nowhere", *listed, "--texts", "a ball"], capsys) == sentence
+    assert "give the path of a video" in fails(["predict", "nowhere", "--texts", "a ball"], capsys)
+
+
+def test_options_are_for_multiple_choice_alone(use, video, capsys):
+    asked = ["predict", "untrained", video, "--texts", "a ball"]
+    use("retrieval")
+    said = fails([*asked, "--options", "a", "b"], capsys)
+    assert said == (
+        "clipbert: --options are for models of multiple_choice, and untrained is one of retrieval: leave "
+        "them out\n"
+    )
+    use("multiple_choice")
+    for options in ([], ["--options", "a"], ["--options", "a", " "]):
+        assert "give two or more --options that are not empty" in fails([*asked, *options], capsys)

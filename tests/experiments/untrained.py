@@ -1,0 +1,35 @@
+"""A run of random weights, as if it were loaded: quicker than one that is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from clipbert_jax.scorer import Scorer
+from experiments.experiment import model_shapes
+from experiments.resolve import resolve, training_answers
+from experiments.runs import Run
+
+from . import small_run
+
+
+def untrained_run(task: str, data_dir: str | Path, *, seed: int = 0, scale: float = 0.1) -> Run:
+    """Return a run of a demo's task; its weights are normal, `scale` wide."""
+    experiment = resolve(small_run.experiment(data_dir, task=task))
+    skeleton, trainable, frozen = model_shapes(experiment)
+    rng = np.random.default_rng(seed)
+    parameters = {
+        name: rng.normal(1 if name.endswith(("scale", "variance")) else 0, scale, struct.shape).astype(
+            np.float32
+        )
+        for name, struct in {**trainable, **frozen}.items()
+    }
+    return Run(
+        workdir=Path("untrained"),
+        experiment=experiment,
+        step=0,
+        scorer=Scorer(skeleton, parameters),
+        tokenizer=experiment.data.load_tokenizer(),
+        answers=training_answers(experiment),
+    )
