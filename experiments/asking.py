@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import MatchTask
@@ -28,8 +28,10 @@ from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.clips import sample_video
 from data_pipelines.examples import option_texts
+from data_pipelines.released_sampling import OneClip
 from data_pipelines.video import Video
 from experiments.runs import Run
+from experiments.text_checks import check_utf8, has_words
 
 Entry = dict[str, Any]
 """What is said of one text or question, as JSON values; `answer_entries` says which."""
@@ -48,11 +50,13 @@ def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> No
     """Refuse what the model of a run cannot be asked.
 
     Raises:
-      UserError: an empty text, options that the task has not, or none where it needs them.
+      UserError: a text that is empty or no UTF-8, options that the task has not, or none where it needs
+        them.
     """
+    check_utf8([*texts, *options])
     task_name = run.experiment.task_name
     if isinstance(run.experiment.task, MultipleChoiceQA):
-        if len(options) < 2 or not all(option.strip() for option in options):
+        if len(options) < 2 or not all(has_words(run.tokenizer, option) for option in options):
             raise UserError(
                 f"{run.workdir} is a model of {task_name}: give two or more --options that are not empty, "
                 'such as --texts "what does the cat do ?" --options "sleep" "jump"'
@@ -65,7 +69,7 @@ def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> No
             f"--options are for models of multiple_choice, and {run.workdir} is one of {task_name}: leave "
             "them out"
         )
-    if not texts or not all(text.strip() for text in texts):
+    if not texts or not all(has_words(run.tokenizer, text) for text in texts):
         raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
 
 
@@ -99,21 +103,35 @@ def ask_video(
       UnreadableVideo: a wanted frame does not decode.
       UserError: frames of a shape that cannot be resized.
     """
-    is_matching = isinstance(run.experiment.task, MatchTask)
     frames, times = sample_video(
         video,
         run.experiment.data,
         num_clips=[num_clips],
         sampling="uniform",
-        # By the released rule a model of retrieval sees the middle, one of question answering the start.
-        one_clip="middle" if is_matching else "start",
+        one_clip=one_clip_of(run),
     )
+    return ask_clips(run, frames, times, texts, options)
+
+
+def one_clip_of(run: Run) -> OneClip:
+    """Return where one clip lies by the released rule: retrieval sees the middle, the others the start."""
+    return "middle" if isinstance(run.experiment.task, MatchTask) else "start"
+
+
+def ask_clips(
+    run: Run,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    times: Float[np.ndarray, "k t"],
+    texts: Sequence[str],
+    options: Sequence[str] = (),
+) -> VideoAnswers:
+    """Ask the model of a run about a video that is decoded already: its clips, and when they are shown."""
     spans = tuple((float(clip[0]), float(clip[-1])) for clip in times)
     entries = [
         {**entry, "best_clip_seconds": spans[entry["best_clip"]]}
         for entry in answer_entries(run, frames, texts, options)
     ]
-    if is_matching:
+    if isinstance(run.experiment.task, MatchTask):
         entries.sort(key=lambda entry: -entry["probability"])
     return VideoAnswers(clip_seconds=spans, texts=tuple(entries))
 
@@ -128,12 +146,13 @@ def answer_entries(
     alone. Counting: `count`, `count_unrounded`, `clip_counts`.
     """
     task = run.experiment.task
+    if isinstance(task, MultipleChoiceQA):
+        for question in texts:
+            encoded = run.encode_texts(_with_options(question, options))
+            yield _choice_entry(question, options, choose_option(run.scorer, task, frames, *encoded))
+        return
     encoded = run.encode_texts(texts)
     match task:
-        case MultipleChoiceQA():
-            for question in texts:
-                encoded = run.encode_texts(_with_options(question, options))
-                yield _choice_entry(question, options, choose_option(run.scorer, task, frames, *encoded))
         case CountQA():
             yield from map(dataclasses.asdict, count_questions(run.scorer, task, frames, [*texts], *encoded))
         case _ if isinstance(task, AnswerTask):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
+from experiments.option_checks import MAX_CLIPS, check_out_directory, check_out_file, check_range
 
 if TYPE_CHECKING:
     from data_pipelines.video import Video
@@ -55,8 +55,8 @@ class Probe:
         if not self.video.is_file():
             what = "is a directory" if self.video.is_dir() else "does not exist"
             raise UserError(f"{self.video} {what}: give the path of a video file, after that of the run")
-        if self.figures is not None and self.figures.exists() and not self.figures.is_dir():
-            raise UserError(f"--figures {self.figures} is a file: give the name of a directory")
+        if self.figures is not None:
+            check_out_directory("--figures", self.figures)
         from data_pipelines.probe import probe
         from experiments.compilation_cache import use_compilation_cache
         from experiments.runs import load_run

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import MatchTask
+from clipbert_jax.models.pixel_encoder import pixels_per_cell
 from clipbert_jax.probing import attention_maps
 from clipbert_jax.probing.ablation import (
     Subject,
@@ -23,19 +25,21 @@ from clipbert_jax.probing.ablation import (
     changes_without_heads,
     changes_without_words,
 )
-from clipbert_jax.probing.agreement import deletion_losses, rank_agreement
+from clipbert_jax.probing.agreement import Picture, deletion_losses, rank_agreement
 from clipbert_jax.probing.evidence import changes_without_clips
 from clipbert_jax.probing.model_probe import Look, ModelProbe, OnProgress
 from clipbert_jax.probing.target import Target
+from clipbert_jax.scorer import Scorer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from data_pipelines.clips import sample_video
+from clipbert_jax.text_buckets import text_lengths, texts_by_bucket
 from data_pipelines.transforms import resized_hw
 from data_pipelines.video import Video
-from experiments.asking import check_question, model_texts, notes
+from experiments.asking import check_question, model_texts, notes, one_clip_of
 from experiments.experiment import model_shapes
 from experiments.reports.probe_views import AgreementView, ClipView, ProbePage, WordView
 from experiments.runs import Run
+from experiments.video_clips import VideoClips, sample_clips
 
 DISPLAY_SIZE = 640
 """Pixels of the longer side of the frames that are shown."""
@@ -74,18 +78,19 @@ def choose_question(
             raise UserError(
                 f"--answer is for models that answer questions, not for {run.experiment.task_name}"
             )
-        about = "how many it counts" if isinstance(task, CountQA) else "the text matches the video"
+        about = "How many the model counts"
+        if isinstance(task, MatchTask):
+            about = "How sure the model is that the text matches the video"
         return Question(text=text, target=Target(task), about=about)
     known = tuple(options) or run.answers
     if answer is not None and answer not in known:
         raise UserError(f"--answer {answer!r} is none of the model's {len(known):,} answers: {_some(known)}")
+    texts = model_texts([text], options)
+    place = known.index(answer) if answer is not None else _best(run, frames, texts)
     if isinstance(task, MultipleChoiceQA):
-        texts = model_texts([text], options)
-        place = known.index(answer) if answer is not None else _best_option(run, frames, texts)
-        about = f"the choice is “{options[place]}”"
+        about = f"How much speaks for “{options[place]}”, to be held against the other options"
         return Question(text=texts[place], target=Target(task), about=about)
-    place = known.index(answer) if answer is not None else _best_answer(run, frames, text)
-    about = f"the answer is “{known[place]}”"
+    about = f"How sure the model is that the answer is “{known[place]}”"
     return Question(text=text, target=Target(task, answer=place, num_answers=len(known)), about=about)
 
 
@@ -93,30 +98,33 @@ def _some(known: Sequence[str]) -> str:
     return ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
 
 
-def _best_option(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
-    probe = _model_probe(run, Target(run.experiment.task))
-    return int(np.argmax([Subject.of(probe, frames, *_encoded(run, text)).number for text in texts]))
-
-
-def _best_answer(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], text: str) -> int:
-    task = run.experiment.task
-    probe = _model_probe(run, Target(task, num_answers=len(run.answers)))
-    scores = Subject.of(probe, frames, *_encoded(run, text)).scores
-    logits = np.asarray(task.answer_logits(jnp.asarray(scores)[None, :, None]))[0, 0]  # type: ignore[union-attr]
+def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
+    """Return the place of the option, or of the answer, that the model gives."""
+    target = Target(run.experiment.task, num_answers=len(run.answers))
+    subjects = [Subject.of(_model_probe(run, target), frames, *_encoded(run, text)) for text in texts]
+    if isinstance(run.experiment.task, MultipleChoiceQA):
+        return int(np.argmax([subject.number for subject in subjects]))
+    scores = jnp.asarray(subjects[0].scores)[None, :, None]
+    logits = np.asarray(run.experiment.task.answer_logits(scores))[0, 0]  # type: ignore[union-attr]
     return int(np.argmax(logits[: len(run.answers)]))
 
 
+_PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictionary()
+"""Of each loaded model, so that its programs are compiled once for all videos and texts."""
+
+
 def _model_probe(run: Run, target: Target, on_progress: OnProgress = lambda num: None) -> ModelProbe:
-    model = model_shapes(run.experiment)[0].merge(
-        {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
-    )
-    return ModelProbe(model, target, on_progress=on_progress)
+    if run.scorer not in _PROBES:
+        parameters = {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
+        _PROBES[run.scorer] = ModelProbe(model_shapes(run.experiment)[0].merge(parameters), target)
+    return _PROBES[run.scorer].of(target, on_progress=on_progress)
 
 
 def _encoded(run: Run, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and mask of a text without padding."""
+    """Return ids and mask of a text, padded to one of few lengths."""
     ids, mask = run.encode_texts([text])
-    return ids[0, : mask[0].sum()], mask[0, : mask[0].sum()]
+    ((length, _),) = texts_by_bucket(text_lengths(mask), mask.shape[1])
+    return ids[0, :length], mask[0, :length]
 
 
 def make_page(
@@ -145,15 +153,34 @@ def make_page(
     Raises:
       UserError: the model cannot be asked this, or the video's frames cannot be read.
     """
-    data = run.experiment.data
-    frames, times = sample_video(
+    clips = sample_clips(
         video,
-        data,
-        num_clips=[num_clips],
-        sampling="uniform",
-        # As `asking` does it.
-        one_clip="middle" if isinstance(run.experiment.task, MatchTask) else "start",
+        run.experiment.data,
+        num_clips=num_clips,
+        one_clip=one_clip_of(run),
+        shown_size=DISPLAY_SIZE,
     )
+    return make_page_of_clips(
+        run, clips, text, options=options, answer=answer, facts=facts, on_progress=on_progress
+    )
+
+
+def make_page_of_clips(
+    run: Run,
+    clips: VideoClips,
+    text: str,
+    *,
+    options: Sequence[str] = (),
+    answer: str | None = None,
+    facts: Mapping[str, str],
+    on_progress: OnProgress = lambda num: None,
+) -> ProbePage:
+    """Probe a video that is decoded already and a text; arguments as in `make_page`.
+
+    Raises:
+      UserError: the model cannot be asked this.
+    """
+    frames = clips.frames
     question = choose_question(run, frames, text, options=options, answer=answer)
     probe = _model_probe(run, question.target, on_progress)
     ids, mask = _encoded(run, question.text)
@@ -161,17 +188,18 @@ def make_page(
     look = probe.look_at_tokens(subject.visual_tokens, probe.grid(frames), ids, mask)
     region = region_of(look.grid)
     cell_changes = changes_without_cells(subject, look.grid, region=region)
-    shares = picture_shares(run, video, look.grid)
+    shares = picture_shares(run, clips.height, clips.width, look.grid)
+    picture = cells_in_picture(look.grid, shares)
     layers, heads = look.attention.shape[0], look.attention.shape[2]
     return ProbePage(
-        video_name=video.video_id,
-        duration=video.index.duration,
+        video_name=clips.name,
+        duration=clips.duration,
         text=question.text,
         question=question.about,
         score=subject.number,
         probability=question.target.probability(subject.number),
         consensus=run.experiment.task.consensus,
-        clips=_clip_views(run, video, subject, times),
+        clips=_clip_views(clips, subject),
         words=_word_views(run, question.text, subject),
         width_share=shares[0],
         height_share=shares[1],
@@ -181,7 +209,7 @@ def make_page(
         rollout=attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid),
         cell_changes=cell_changes,
         head_changes=changes_without_heads(subject, layers, heads),
-        agreements=list(_agreements(look, subject, -cell_changes, cells_in_picture(look.grid, shares))),
+        agreements=list(_agreements(look, subject, -cell_changes, picture, region)),
         notes=[*notes(run, [question.text]), *_notes(region)],
         facts=facts,
     )
@@ -195,24 +223,23 @@ def region_of(grid: tuple[int, int]) -> int:
     return region
 
 
-def picture_shares(run: Run, video: Video, grid: tuple[int, int]) -> tuple[float, float]:
-    """Return which part of the grid the picture takes, to the right and down; more than 1 if cells lack.
+def picture_shares(run: Run, height: int, width: int, grid: tuple[int, int]) -> tuple[float, float]:
+    """Return which part of the grid a picture takes, to the right and down; more than 1 if cells lack.
 
     Pooling drops what does not fill a cell at the right and the bottom.
     """
-    stages = len(run.experiment.model.pixel_encoder.stage_blocks)
-    pixels_per_cell = 4 * 2 ** (stages - 1) * 2  # stem, stages after res2, pooling of the grid encoder
-    height, width = resized_hw(video.index.height, video.index.width, run.experiment.data.size)
-    return width / (pixels_per_cell * grid[1]), height / (pixels_per_cell * grid[0])
+    cell = pixels_per_cell(run.experiment.model.pixel_encoder)
+    height, width = resized_hw(height, width, run.experiment.data.size)
+    return width / (cell * grid[1]), height / (cell * grid[0])
 
 
-def cells_in_picture(grid: tuple[int, int], shares: tuple[float, float]) -> Bool[np.ndarray, " v"]:
-    """Return which cells have their centre in the picture; the first row and column always."""
-    rows, columns = grid
-    x, y = (np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows
-    is_column, is_row = x < shares[0], y < shares[1]
-    is_column[0] = is_row[0] = True
-    return (is_row[:, None] & is_column).ravel()
+def cells_in_picture(grid: tuple[int, int], shares: tuple[float, float]) -> tuple[int, int]:
+    """Return how many rows and columns of cells have their centre in the picture, at least one of each."""
+    (rows, columns), (wide, high) = grid, shares
+    inside = [
+        max(1, math.ceil(min(1.0, share) * size - 0.5)) for size, share in ((rows, high), (columns, wide))
+    ]
+    return inside[0], inside[1]
 
 
 def _by_layer(
@@ -225,11 +252,7 @@ def _gradient_maps(look: Look) -> Float[np.ndarray, "layers k s s"]:
     return attention_maps.gradient_weighted(look.attention_times_gradient)
 
 
-def _clip_views(run: Run, video: Video, subject: Subject, times: Float[np.ndarray, "k t"]) -> list[ClipView]:
-    large = dataclasses.replace(run.experiment.data, size=DISPLAY_SIZE)
-    one_clip = "middle" if isinstance(run.experiment.task, MatchTask) else "start"
-    shown, _ = sample_video(video, large, num_clips=[len(times)], sampling="uniform", one_clip=one_clip)
-    height, width = resized_hw(video.index.height, video.index.width, DISPLAY_SIZE)
+def _clip_views(clips: VideoClips, subject: Subject) -> list[ClipView]:
     target = subject.probe.target
     numbers = target.of_clips(subject.scores).tolist()
     without = changes_without_clips(subject.scores, target)
@@ -237,13 +260,13 @@ def _clip_views(run: Run, video: Video, subject: Subject, times: Float[np.ndarra
     return [
         ClipView(
             seconds=seconds,
-            frames=list(shown[clip, :, :height, :width]),  # without the padding
+            frames=list(clips.shown[clip]),
             score=numbers[clip],
             probability=target.probability(numbers[clip]),
             change_without=math.nan if without is None else float(without[clip]),
             frame_changes=None if frames is None else frames[clip],
         )
-        for clip, seconds in enumerate(times)
+        for clip, seconds in enumerate(clips.times)
     ]
 
 
@@ -257,28 +280,41 @@ def _word_views(run: Run, text: str, subject: Subject) -> list[WordView]:
 
 
 def _agreements(
-    look: Look, subject: Subject, losses: Float[np.ndarray, "k gh gw"], cells: Bool[np.ndarray, " v"]
+    look: Look, subject: Subject, losses: Float[np.ndarray, "k gh gw"], picture: Picture, region: int
 ) -> Iterator[AgreementView]:
-    """Yield how far each map is borne out, as the mean of the text's tokens looks at the cells."""
-    by_name: dict[str, np.ndarray] = {}
-    for layer in range(len(look.attention)):
-        by_name[f"attention, layer {layer + 1}"] = look.attention[layer].mean(axis=1)
-    for layer, maps in enumerate(_gradient_maps(look)):
-        by_name[f"gradient-weighted, layer {layer + 1}"] = maps
-    by_name["rollout"] = attention_maps.rollout(look.attention)
-    length = look.num_text_tokens
-    maps = np.stack([attention[:, :length, length:].mean(axis=1) for attention in by_name.values()])
-    rng = np.random.default_rng(0)
-    deleted, random = deletion_losses(subject, maps, rng=rng, cells=cells)
-    for name, of_map, loss in zip(by_name, maps, deleted.tolist(), strict=True):
-        ranks = rank_agreement(of_map, losses.reshape(len(losses), -1), rng=rng, cells=cells)
+    """Yield how far each map is borne out."""
+    maps = _judged_maps(look)
+    deleted = deletion_losses(
+        subject, np.stack([*maps.values()]), rng=np.random.default_rng(0), picture=picture
+    )
+    for (name, of_map), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
+        ranks = rank_agreement(of_map, losses, picture=picture, region=region)
         yield AgreementView(
             name=name,
             rank_correlation=ranks.correlation,
             low=ranks.low,
             high=ranks.high,
-            deletion=loss / random if random > 0 else math.nan,
+            is_above_chance=ranks.is_above_chance,
+            can_tell=ranks.can_tell,
+            deletion=loss,
+            random_deletion=deleted.random,
+            high_deletion=deleted.random_high,
         )
+
+
+def _judged_maps(look: Look) -> dict[str, Float[np.ndarray, "k gh gw"]]:
+    """Return what is held against the ablation: the mean over the tokens of the text.
+
+    In the last layer and in rollout [CLS] alone counts, as nothing else there reaches the score.
+    """
+    attention, gradient = look.attention.mean(axis=2), _gradient_maps(look)
+    last, maps = len(attention) - 1, {}
+    for kind, of_layers in (("attention", attention), ("gradient-weighted", gradient)):
+        for layer, of_tokens in enumerate(attention_maps.text_to_grid(of_layers, look.grid)):
+            tokens = slice(1) if layer == last else slice(None)
+            maps[f"{kind}, layer {layer + 1}"] = of_tokens[:, tokens].mean(axis=1)
+    maps["rollout"] = attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid)[:, 0]
+    return maps
 
 
 def _notes(region: int) -> Iterator[str]:

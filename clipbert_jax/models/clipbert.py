@@ -157,7 +157,9 @@ class ClipBert(nnx.Module):
         hidden_states, attention = None, None
         is_all_wanted = return_attention or return_hidden_states or attention_scale is not None
         if is_all_wanted or not self.lowering.trims_last_layer:
-            scale = None if attention_scale is None else _fold(jnp.asarray(attention_scale), pairs)
+            scale = None
+            if attention_scale is not None:
+                scale = _fold(jnp.asarray(attention_scale), pairs, len(self.fusion.layers))
             hidden_states, attention = self.fusion(
                 tokens, mask, dropout_key=fusion_key, attention_scale=scale
             )
@@ -185,10 +187,12 @@ class ClipBert(nnx.Module):
 
 
 def _fold(
-    scale: Float[Array, "layers ..."], pairs: tuple[int, ...]
+    scale: Float[Array, "layers ..."], pairs: tuple[int, ...], num_layers: int
 ) -> Float[Array, "layers m ..."]:
-    scale = jnp.broadcast_to(scale, (len(scale), *pairs, *scale.shape[4:]))
-    return scale.reshape(len(scale), -1, *scale.shape[4:])
+    if len(scale) != num_layers:
+        raise ValueError(f"attention_scale is for {len(scale)} layers, and the model has {num_layers}")
+    scale = jnp.broadcast_to(scale, (num_layers, *pairs, *scale.shape[4:]))
+    return scale.reshape(num_layers, -1, *scale.shape[4:])
 
 
 def _pair(

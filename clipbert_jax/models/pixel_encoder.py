@@ -26,8 +26,13 @@ _LAST_NORM_SCALE = 0.2
 def grid_size(config: PixelEncoderConfig, height: int, width: int) -> tuple[int, int]:
     """Return the rows and columns of the grid that frames of this size give."""
     # The stem halves twice and every stage after res2 once, all rounding up; the last pool rounds down.
-    total_stride = 2 ** (1 + len(config.stage_blocks))
+    total_stride = pixels_per_cell(config) // 2
     return -(-height // total_stride) // 2, -(-width // total_stride) // 2
+
+
+def pixels_per_cell(config: PixelEncoderConfig) -> int:
+    """Return the side of a cell in pixels: of the grid's cells, from the upper left."""
+    return 2 ** (2 + len(config.stage_blocks))
 
 
 def _convolve(

@@ -1,97 +1,165 @@
 """Agreement: how far a map is borne out by taking away what it points to.
 
 A map of attention says where the model looked. If the score does not care for these cells more than for
-others, the map is not evidence of what the model used. Two numbers say so, both beside what chance gives:
-the rank correlation of the map with the losses cell by cell, and what is lost without the cells that it
-ranks first. Cf. Jain and Wallace, "Attention is not Explanation", NAACL 2019.
+others, the map is not evidence of what the model used. Two numbers say so, each beside what chance gives: the
+rank correlation of the map with the losses cell by cell, and what is lost without the cells that it ranks
+first. Cf. Jain and Wallace, "Attention is not Explanation", NAACL 2019.
+
+Chance is the same map somewhere else: shifted round the picture and mirrored, in all clips alike. Cells
+resemble their neighbours, and clips of a video each other: shuffled cells would be too easy to beat.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from clipbert_jax.probing.ablation import Subject
 
-NUM_SHUFFLES = 1000
-NUM_DRAWS = 16
+Picture = tuple[int, int]
+"""Rows and columns of cells, from the upper left, that are compared: the others are padding."""
+
+SIGNIFICANT = 0.05
+"""What counts as more than chance."""
+
+_NUM_DRAWS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankAgreement:
-    """Spearman's correlation within clips, mean over clips, and the 95 % band of shuffled maps."""
+    """Spearman's correlation within clips, mean over the clips that have something to order."""
 
     correlation: float
     low: float
     high: float
+    """Of 90 % of moved maps."""
+    chance: float
+    """Share of moved maps, the map itself among them, that agree as well."""
+    num_moves: int
 
     @property
     def is_above_chance(self) -> bool:
-        """Return whether the map agrees more than nearly all shuffled ones."""
-        return self.correlation > self.high
+        """Return whether the map agrees more than nearly all moved ones."""
+        return self.chance <= SIGNIFICANT
+
+    @property
+    def can_tell(self) -> bool:
+        """Return whether the picture has cells enough for any map to be above chance."""
+        return self.num_moves * SIGNIFICANT >= 1
 
 
 def rank_agreement(
-    maps: Float[np.ndarray, "k v"],
-    losses: Float[np.ndarray, "k v"],
+    maps: Float[np.ndarray, "k gh gw"],
+    losses: Float[np.ndarray, "k gh gw"],
     *,
-    rng: np.random.Generator,
-    cells: Bool[np.ndarray, " v"] | None = None,
+    picture: Picture,
+    region: int = 1,
 ) -> RankAgreement:
     """Compare a map with what the number loses without each cell.
 
     Args:
       maps: what the map gives each cell of each clip.
       losses: minus the changes of `ablation`.
-      rng: shuffles.
-      cells: which are compared, such as those in the picture; None for all.
+      picture: which cells are compared.
+      region: cells of a side that were hidden together; maps are averaged over them.
     """
-    if cells is not None:
-        maps, losses = maps[:, cells], losses[:, cells]
-    ours, theirs = _unit_ranks(maps), _unit_ranks(losses)
-    shuffled = rng.permuted(np.broadcast_to(ours, (NUM_SHUFFLES, *ours.shape)), axis=-1)
-    chance = (shuffled * theirs).sum(axis=-1).mean(axis=-1)
-    low, high = np.quantile(chance, (0.025, 0.975))
+    ours, theirs = (_regions(x[:, : picture[0], : picture[1]], region) for x in (maps, losses))
+    has_order = (np.ptp(ours, axis=(1, 2)) > 0) & (np.ptp(theirs, axis=(1, 2)) > 0)
+    if not has_order.any():
+        return RankAgreement(correlation=0.0, low=0.0, high=0.0, chance=1.0, num_moves=0)
+    ranks, expected = _unit_ranks(ours[has_order]), _unit_ranks(theirs[has_order])
+    moved = np.array([(ranks[:, rows, columns] * expected).sum() for rows, columns in _moves(ranks.shape)])
+    moved /= len(ranks)
+    correlation = float(moved[0])
+    low, high = np.quantile(moved, (SIGNIFICANT, 1 - SIGNIFICANT))
     return RankAgreement(
-        correlation=float((ours * theirs).sum(axis=-1).mean()), low=float(low), high=float(high)
+        correlation=correlation,
+        low=float(low),
+        high=float(high),
+        chance=float(np.mean(moved > correlation - 1e-9)),
+        num_moves=len(moved),
     )
 
 
-def _unit_ranks(values: Float[np.ndarray, "k v"]) -> Float[np.ndarray, "k v"]:
-    """Return ranks with mean 0 and length 1, ties sharing theirs; zeros where all are the same."""
-    smaller = (values[:, :, None] > values[:, None, :]).sum(axis=-1)
-    same = (values[:, :, None] == values[:, None, :]).sum(axis=-1)
+def _regions(maps: Float[np.ndarray, "k gh gw"], region: int) -> Float[np.ndarray, "k rh rw"]:
+    """Return the mean of each square of cells; those at the border may be smaller."""
+    for axis in (1, 2):
+        starts = np.arange(0, maps.shape[axis], region)
+        sizes = np.diff(np.append(starts, maps.shape[axis]))
+        shape = [-1 if other == axis else 1 for other in range(3)]
+        maps = np.add.reduceat(maps, starts, axis=axis) / sizes.reshape(shape)
+    return maps
+
+
+def _moves(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and columns that move a map, all shifts of it and of its mirror images; first it itself."""
+    num_rows, num_columns = shape[1:]
+    signs = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+    signs = [(x, y) for x, y in signs if (num_rows > 2 or x == 1) and (num_columns > 2 or y == 1)]
+    for (down, right), row, column in itertools.product(signs, range(num_rows), range(num_columns)):
+        rows = (row + down * np.arange(num_rows)) % num_rows
+        yield rows[:, None], (column + right * np.arange(num_columns)) % num_columns
+
+
+def _unit_ranks(values: Float[np.ndarray, "k gh gw"]) -> Float[np.ndarray, "k gh gw"]:
+    """Return ranks within clips with mean 0 and length 1, ties sharing theirs."""
+    flat = values.reshape(len(values), -1)
+    smaller = (flat[:, :, None] > flat[:, None, :]).sum(axis=-1)
+    same = (flat[:, :, None] == flat[:, None, :]).sum(axis=-1)
     ranks = smaller + (same - 1) / 2
     ranks = ranks - ranks.mean(axis=-1, keepdims=True)
-    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
-    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
+    return (ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)).reshape(values.shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DeletionLosses:
+    """What the number loses without the cells that maps rank first."""
+
+    of_maps: Float[np.ndarray, " maps"]
+    random: float
+    """Mean over moved maps."""
+    random_high: float
+    """What 95 % of moved maps stay below."""
 
 
 def deletion_losses(
     subject: Subject,
-    maps: Float[np.ndarray, "maps k v"],
+    maps: Float[np.ndarray, "maps k gh gw"],
     *,
     rng: np.random.Generator,
-    cells: Bool[np.ndarray, " v"],
+    picture: Picture,
     share: float = 0.1,
-) -> tuple[Float[np.ndarray, " maps"], float]:
-    """Return what the number loses without the cells that each map ranks first, and without random ones.
+) -> DeletionLosses:
+    """Hide the cells that each map ranks first, and those that moved maps do.
 
     Args:
       subject: what is looked at.
       maps: each gives the cells of each clip a value.
-      rng: draws the random cells; their mean loss over some draws is returned.
-      cells: from which both are taken, such as those in the picture.
+      rng: draws maps and their moves.
+      picture: from which cells both are taken.
       share: of the cells of a clip that are hidden, at least one.
     """
-    places = np.flatnonzero(cells)
-    num_hidden = max(1, round(share * len(places)))
-    random = rng.random((NUM_DRAWS, *maps.shape[1:]))
-    ranked = np.concatenate([maps, random])[:, :, places]
-    first = places[np.argsort(-ranked, axis=-1, kind="stable")[:, :, :num_hidden]]
-    seen = np.ones((len(ranked), *maps.shape[1:]), bool)
+    inside = maps[:, :, : picture[0], : picture[1]]
+    moves = list(_moves(inside.shape[1:]))
+    draws = [
+        inside[rng.integers(len(inside))][:, rows, columns]
+        for rows, columns in (moves[rng.integers(len(moves))] for _ in range(_NUM_DRAWS))
+    ]
+    values = np.full((len(maps) + _NUM_DRAWS, *maps.shape[1:]), -np.inf)
+    values[:, :, : picture[0], : picture[1]] = np.concatenate([inside, np.stack(draws)])
+    flat = values.reshape(len(values), maps.shape[1], -1)
+    num_hidden = max(1, round(share * picture[0] * picture[1]))
+    first = np.argsort(-flat, axis=-1, kind="stable")[:, :, :num_hidden]
+    seen = np.ones(flat.shape, bool)
     np.put_along_axis(seen, first, values=False, axis=-1)
     losses = subject.number - subject.numbers_with_hidden(seen_cells=seen)
-    return losses[: len(maps)], float(losses[len(maps) :].mean())
+    moved = losses[len(maps) :]
+    return DeletionLosses(
+        of_maps=losses[: len(maps)],
+        random=float(moved.mean()),
+        random_high=float(np.quantile(moved, 1 - SIGNIFICANT)),
+    )

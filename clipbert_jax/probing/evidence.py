@@ -27,8 +27,9 @@ def changes_with_replaced_clips(
       replaced: of m versions of it; clips do not see each other, so version m of clip k alone is [m, k].
       target: what is probed.
     """
-    versions = np.broadcast_to(scores, (*replaced.shape[:2], *scores.shape)).copy()
-    clips = np.arange(len(scores))
-    versions[:, clips, clips] = replaced
-    changed = target.of_scores(versions.reshape(-1, *scores.shape)).reshape(replaced.shape[:2])
+    changed = np.empty(replaced.shape[:2])
+    for clip in range(len(scores)):  # all at once would take k times the memory
+        versions = np.broadcast_to(scores, (len(replaced), *scores.shape)).copy()
+        versions[:, clip] = replaced[:, clip]
+        changed[:, clip] = target.of_scores(versions)
     return changed - target.of_scores(scores[None])

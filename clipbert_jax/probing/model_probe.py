@@ -5,6 +5,7 @@ Parts are hidden as padding is: no token looks at them. Their places stay, so no
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.pixel_encoder import grid_size
 from clipbert_jax.models.skeleton import Parameters, split_model
 from clipbert_jax.probing.target import Target
 
@@ -24,6 +25,9 @@ OnProgress = Callable[[int], None]
 
 _TOKENS_PER_CALL = 48_000
 """Of all sequences that are scored in one call; bounds the memory, as `evaluation.TOKENS_PER_CALL` does."""
+
+_ATTENTION_PER_CALL = 32_000_000
+"""Values of attention that are looked at in one call: with their factors and gradients about 1 GB."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,15 +63,15 @@ class ModelProbe:
         skeleton, trainable, frozen = split_model(model)
         self._parameters: Parameters = {**trainable, **frozen}
         self._num_layers, self._num_heads = model.config.fusion.num_layers, model.config.fusion.num_heads
-        self._grid_of = lambda frames: _grid_shape(model, frames)
+        self._encoder_config = model.config.pixel_encoder
 
         @jax.jit
         def encode(parameters: Parameters, frames: Any) -> jax.Array:
             return skeleton.merge(parameters).encode_video(frames)
 
         @jax.jit
-        def look(parameters: Parameters, tokens: Any, ids: Any, mask: Any) -> Any:
-            def number(scale: jax.Array) -> Any:
+        def look(parameters: Parameters, tokens: Any, ids: Any, mask: Any, weights: Any) -> Any:
+            def weighted(scale: jax.Array) -> Any:
                 output = skeleton.merge(parameters).score_texts(
                     tokens,
                     ids,
@@ -76,12 +80,12 @@ class ModelProbe:
                     return_attention=True,
                     return_hidden_states=True,
                 )
-                return self.target(output.scores)[0, 0], output
+                return jnp.sum(output.scores[0, :, 0] * weights), output
 
             size = tokens.shape[2] + ids.shape[2]
             ones = jnp.ones((self._num_layers, 1, tokens.shape[1], 1, self._num_heads, size, size))
-            gradient, output = jax.grad(number, has_aux=True)(ones)
-            return output, gradient
+            gradient, output = jax.grad(weighted, has_aux=True)(ones)
+            return output.attention, output.hidden_states, gradient
 
         @jax.jit
         def score(parameters: Parameters, tokens: Any, ids: Any, mask: Any, seen: Any, scale: Any) -> Any:
@@ -95,13 +99,19 @@ class ModelProbe:
 
         self._encode, self._look, self._score = encode, look, score
 
+    def of(self, target: Target, *, on_progress: OnProgress = lambda num: None) -> ModelProbe:
+        """Return the same model with another target; programs are shared, so nothing is compiled anew."""
+        other = copy.copy(self)
+        other.target, other.on_progress = target, on_progress
+        return other
+
     def encode(self, frames: UInt8[np.ndarray, "k t h w 3"]) -> Float[np.ndarray, "k v d"]:
         """Return the visual tokens of a video's clips."""
         return np.asarray(self._encode(self._parameters, frames[None]))[0]
 
     def grid(self, frames: UInt8[np.ndarray, "k t h w 3"]) -> tuple[int, int]:
         """Return rows and columns of the cells that frames become."""
-        return self._grid_of(frames)
+        return grid_size(self._encoder_config, *frames.shape[2:4])
 
     def look(
         self,
@@ -119,22 +129,52 @@ class ModelProbe:
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
     ) -> Look:
-        """Return the same of a video that is encoded; padding at the end of the text is cut off."""
-        length = int(np.flatnonzero(text_mask)[-1]) + 1
-        texts = text_ids[None, None, :length], text_mask[None, None, :length]
-        output, gradient = self._look(self._parameters, visual_tokens[None], *texts)
-        scores = np.asarray(output.scores)[0, :, 0]
-        attention = np.stack([np.asarray(layer)[0, :, 0] for layer in output.attention])
+        """Return the same of a video that is encoded; padding at the end of the text is left out."""
+        (scores,) = self.score_with_hidden(visual_tokens, text_ids, text_mask)
+        weights = np.asarray(jax.grad(lambda x: self.target(x[None, :, None])[0, 0])(jnp.asarray(scores)))
+        length, whole = int(np.flatnonzero(text_mask)[-1]) + 1, len(text_mask)
+        kept = np.r_[:length, whole : whole + visual_tokens.shape[1]]
+        parts = [
+            self._look_at_clips(visual_tokens[clips], text_ids, text_mask, weights[clips], kept)
+            for clips in _tiles(
+                len(scores), self._clips_per_look(visual_tokens.shape[1] + whole, len(scores))
+            )
+        ]
+        attention, hidden_states, gradient = (
+            np.concatenate(arrays, axis=1)[:, : len(scores)] for arrays in zip(*parts, strict=True)
+        )
         return Look(
             scores=scores,
             clip_numbers=self.target.of_clips(scores),
             number=float(self.target.of_scores(scores[None])[0]),
             attention=attention,
             # The gradient by factors that are one is attention times the gradient by attention.
-            attention_times_gradient=np.asarray(gradient)[:, 0, :, 0],
-            hidden_states=np.stack([np.asarray(state)[0, :, 0] for state in output.hidden_states]),
+            attention_times_gradient=gradient,
+            hidden_states=hidden_states,
             grid=grid,
         )
+
+    def _look_at_clips(
+        self,
+        visual_tokens: Float[np.ndarray, "k v d"],
+        text_ids: Int[np.ndarray, " l"],
+        text_mask: Bool[np.ndarray, " l"],
+        weights: Float[np.ndarray, "k a"],
+        kept: Int[np.ndarray, " s"],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return attention, hidden states and gradient of some clips, of the tokens `kept`."""
+        texts = text_ids[None, None], text_mask[None, None]
+        attention, states, gradient = self._look(self._parameters, visual_tokens[None], *texts, weights)
+        pairs = kept[:, None], kept
+        return (
+            np.stack([np.asarray(layer)[0, :, 0][(..., *pairs)] for layer in attention]),
+            np.stack([np.asarray(state)[0, :, 0][:, kept] for state in states]),
+            np.asarray(gradient)[:, 0, :, 0][(..., *pairs)],
+        )
+
+    def _clips_per_look(self, size: int, num_clips: int) -> int:
+        of_clip = self._num_layers * self._num_heads * size**2
+        return max(1, min(num_clips, _ATTENTION_PER_CALL // of_clip))
 
     def score_with_hidden(
         self,
@@ -161,7 +201,9 @@ class ModelProbe:
         num_clips, num_cells = visual_tokens.shape[:2]
         size = max(1, _TOKENS_PER_CALL // (num_clips * (num_cells + len(text_ids))))
         parts = []
-        for places in _tiles(num_versions, min(size, num_versions)):
+        # Powers of two, so that texts of other lengths and other numbers of words compile nothing anew.
+        size = min(size, 1 << (num_versions - 1).bit_length())
+        for places in _tiles(num_versions, size):
             cells = np.ones((len(places), num_clips, num_cells), bool)
             cells = cells if seen_cells is None else seen_cells[places]
             text = np.broadcast_to(text_mask, (len(places), len(text_mask)))
@@ -179,10 +221,3 @@ def _tiles(num: int, size: int) -> Iterator[np.ndarray]:
     """Yield the places of all versions in tiles of one size; the last place is repeated to fill the last."""
     for start in range(0, num, size):
         yield np.minimum(np.arange(start, start + size), num - 1)
-
-
-def _grid_shape(model: ClipBert, frames: UInt8[np.ndarray, "k t h w 3"]) -> tuple[int, int]:
-    one = jax.ShapeDtypeStruct((1, 1, 1, *frames.shape[2:]), frames.dtype)
-    graphdef, state = nnx.split(model)
-    shape = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).pixel_encoder(x), state, one).shape
-    return shape[3], shape[4]

@@ -27,8 +27,9 @@ def centre_in_box(grid: tuple[int, int], boxes: Float[np.ndarray, "m 4"]) -> Boo
     """Return which cells have their centre in a box.
 
     Args:
-      grid: rows and columns of the padded square.
-      boxes: left, top, right and bottom, in shares of the padded square's side.
+      grid: rows and columns.
+      boxes: left, top, right and bottom, in shares of what the grid covers (that is the padded square, unless
+        pooling drops pixels at its right and bottom).
     """
     y, x = ((np.arange(size) + 0.5) / size for size in grid)
     left, top, right, bottom = (boxes[:, side, None] for side in range(4))

@@ -12,7 +12,7 @@ import cv2
 import jinja2
 import numpy as np
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _MAX_FRAME_SIDE = 160
 """Pixels; a frame is shown at about half of that, so it stays sharp on dense screens."""
 
@@ -22,19 +22,28 @@ def write_page(path: Path, template: str, *, script: str = "", **values: Any) ->
 
     The browser is told to load nothing, and to run no script but the one of this file name.
     """
+    text = (FOLDER / script).read_text() if script else ""
+    page = templates().get_template(template).render(script=text, script_hash=sha256_of(text), **values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def templates(*folders: Path) -> jinja2.Environment:
+    """Return the templates of reports, and those of other folders; whatever is filled in is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader([*folders, FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["zip"] = zip
-    text = (_FOLDER / script).read_text() if script else ""
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    page = environment.get_template(template).render(script=text, script_hash=digest, **values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    return environment
+
+
+def sha256_of(script: str) -> str:
+    """Return by which hash a content security policy allows a script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def flatten(factors: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -36,7 +36,7 @@ class Detail:
     """Pixels of the longer side, at most."""
     head_steps: int | None = _STEPS
     """Between 0 and the largest value in a map of a single head; None: there are only means of heads."""
-    is_last_layer_only: bool = False
+    is_last_layers_only: bool = False
 
     @property
     def notes(self) -> list[str]:
@@ -48,8 +48,8 @@ class Detail:
             lacks.append("maps of single heads are left out, and attention is the mean over heads")
         elif self.head_steps < _STEPS:
             lacks.append(f"maps of single heads are rounded to {self.head_steps} steps")
-        if self.is_last_layer_only:
-            lacks.append("only maps of the last layer are kept")
+        if self.is_last_layers_only:
+            lacks.append("only maps of the last two layers are kept")
         return [f"To keep this page under {MAX_BYTES / 1e6:g} MB, {'; '.join(lacks)}."] if lacks else []
 
 
@@ -60,8 +60,8 @@ DETAILS = (
     Detail(frame_side=320, head_steps=_COARSE_STEPS),
     Detail(frame_side=320, head_steps=None),
     Detail(frame_side=160, head_steps=None),
-    Detail(frame_side=160, head_steps=None, is_last_layer_only=True),
-    Detail(frame_side=96, head_steps=None, is_last_layer_only=True),
+    Detail(frame_side=160, head_steps=None, is_last_layers_only=True),
+    Detail(frame_side=96, head_steps=None, is_last_layers_only=True),
 )
 """The fullest that fits is written."""
 
@@ -80,7 +80,7 @@ def pack_maps(page: ProbePage, detail: Detail) -> dict[str, dict[str, Any]]:
         "rollout": by_word(page.rollout, words, np.mean)[None, None],
     }
     inside = picture_cells(page)
-    kept = slice(-1, None) if detail.is_last_layer_only else slice(None)
+    kept = slice(-2, None) if detail.is_last_layers_only else slice(None)
     packed = {
         kind: _packed(maps[kept], np.array(steps if kind == "attention" else [_STEPS]), inside)
         for kind, maps in kinds.items()

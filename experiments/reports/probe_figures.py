@@ -49,9 +49,13 @@ def _plain(text: str, max_letters: int = _MAX_LETTERS) -> str:
 
 
 def _overview(page: ProbePage) -> Figure:
-    """Draw attention of the last layer, mean of heads: a row for each word, a column for each clip."""
+    """Draw attention, mean of heads: a row for each word, a column for each clip.
+
+    Of the last layer but one, as what words look at in the last one changes nothing.
+    """
+    layer = max(0, len(page.text_to_grid) - 2)
     words, clips = _shown(page.words, _MAX_WORDS), _shown(page.clips, _MAX_CLIPS)
-    maps = by_word(page.text_to_grid[-1].mean(axis=0), [page.words[i] for i in words], np.mean)
+    maps = by_word(page.text_to_grid[layer].mean(axis=0), [page.words[i] for i in words], np.mean)
     aspect = page.height_share / page.width_share
     wide = min(1.7, 2.2 / aspect)
     tall = wide * aspect
@@ -68,14 +72,14 @@ def _overview(page: ProbePage) -> Figure:
                 _label(axes, page.words[word])
             if row == len(words) - 1:
                 axes.set_xlabel(_clip_label(page, clip), fontsize=9, color=_INK, labelpad=4)
-    _title(figure, page)
+    _title(figure, page, f"attention, layer {layer + 1} of {len(page.text_to_grid)}, mean of heads")
     return figure
 
 
-def _title(figure: Figure, page: ProbePage) -> None:
+def _title(figure: Figure, page: ProbePage, what: str) -> None:
     """Say what is drawn, with as many letters as there is room for."""
     width, height = figure.get_size_inches()
-    about = "attention, last layer, mean of heads; one scale for each row"
+    about = f"{what}; one scale for each row"
     for text, down, size in ((page.text, 0.22, 11), (about, 0.42, 8.5)):
         shown = _plain(text, int(width * 115 / size))
         figure.text(0.1 / width, 1 - down / height, shown, fontsize=size, color=_INK if size > 10 else _SOFT)

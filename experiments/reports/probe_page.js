@@ -8,7 +8,7 @@ const [numRows, numColumns] = data.grid;
 const [widthShare, heightShare] = data.picture;
 const numCells = numRows * numColumns;
 const state = {
-  clip: data.start[0], word: data.start[1], kind: "attention", layer: data.layers.length - 1, head: 0, cell: null,
+  clip: data.start[0], word: data.start[1], kind: "attention", layer: data.start[2], head: 0, cell: null,
 };
 
 // What was packed: zlib inside base64, numbers little-endian as on all machines that browsers run on.
@@ -216,7 +216,7 @@ function showVerdict(at) {
 function showSliders() {
   const { layers, heads } = data.maps[state.kind];
   const hasLayers = !["rollout", "ablation"].includes(state.kind);
-  const noLayers = data.layers[0] > 1 ? "Only the last layer is kept in this page." : "The model has one layer.";
+  const noLayers = data.layers[0] > 1 ? "Only the last layers are kept in this page." : "The model has one layer.";
   const noHeads = state.kind === "attention" ? "Single heads are left out of this page." : "This map is of all heads together.";
   const sliders = {
     layer: [data.layers.length, hasLayers ? `${data.layers[state.layer]} of ${data.numLayers}` : "all",
@@ -330,7 +330,11 @@ function show() {
   $("#clip-name").textContent = name[0].toUpperCase() + name.slice(1);
   $("#before").disabled = state.clip === 0;
   $("#after").disabled = state.clip === data.clips.length - 1;
-  $("#about").textContent = $(`input[name="kind"][value="${state.kind}"]`).dataset.about;
+  const about = $(`input[name="kind"][value="${state.kind}"]`).dataset.about;
+  // Not so for picture to word: the cells' own next states are what no one reads there.
+  const isUnread = state.kind !== "ablation" && state.kind !== "rollout" && data.layers[state.layer] === data.numLayers
+    && (state.word !== 0 || state.kind === "picture");
+  $("#about").textContent = about + (isUnread ? " In the last layer the score is read off [CLS]: this map changes nothing there." : "");
   showSliders();
   showMap();
   showHeads();
@@ -352,8 +356,9 @@ function cellAt(event) {
   const box = event.target.getBoundingClientRect();
   const column = Math.floor(((event.clientX - box.left) / box.width) * widthShare * numColumns);
   const row = Math.floor(((event.clientY - box.top) / box.height) * heightShare * numRows);
-  const inside = (place, size) => Math.max(0, Math.min(size - 1, place));
-  return inside(row, numRows) * numColumns + inside(column, numColumns);
+  // Where pooling has dropped pixels, the picture goes further than the grid.
+  const isOutside = row < 0 || column < 0 || row >= numRows || column >= numColumns;
+  return isOutside ? null : row * numColumns + column;
 }
 
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -398,7 +403,7 @@ function listen() {
   const onCanvas = (act) => (event) => event.target.tagName === "CANVAS" && act(event);
   pictures.addEventListener("pointermove", onCanvas((event) => {
     const cell = cellAt(event);
-    $("#reading").textContent = tellCell(state, lookUp(state).values, cell);
+    if (cell !== null) $("#reading").textContent = tellCell(state, lookUp(state).values, cell);
   }));
   pictures.addEventListener("pointerleave", () => showMap());
   pictures.addEventListener("click", onCanvas((event) => pick({ cell: cellAt(event) === state.cell ? null : cellAt(event) })));
@@ -413,4 +418,8 @@ unpackAll().then(() => {
   show();
   for (const button of $$("#heads button")) seen.observe(button);
   document.documentElement.dataset.ready = "1";
+}).catch((error) => {
+  const warning = Object.assign(document.createElement("p"), { className: "warning" });
+  warning.textContent = `This browser cannot show the maps (${error.message}); one of 2023 or later can.`;
+  $("#where").before(warning);
 });

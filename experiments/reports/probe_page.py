@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,12 +44,15 @@ def write_probe_page(path: Path, page: ProbePage) -> None:
     Raises:
       UserError: even with the least detail it would be larger.
     """
-    page = _printable(page)
-    for detail in DETAILS:
-        write_page(path, "probe_page.html.jinja", script="probe_page.js", **_values(page, detail))
-        if path.stat().st_size < MAX_BYTES:
-            return
-    path.unlink()
+    page, trial = _printable(page), path.with_name(f".{uuid.uuid4().hex}.html")
+    try:
+        for detail in DETAILS:
+            write_page(trial, "probe_page.html.jinja", script="probe_page.js", **_values(page, detail))
+            if trial.stat().st_size < MAX_BYTES:
+                trial.replace(path)
+                return
+    finally:
+        trial.unlink(missing_ok=True)
     raise UserError(f"a page of {len(page.clips)} clips has more than {MAX_BYTES:,} bytes; probe fewer clips")
 
 
@@ -137,10 +141,12 @@ def _says(clip: ClipView) -> str:
 
 
 def _shares(page: ProbePage) -> list[float]:
-    """Return how long the bar of each clip's score is: its probability, or its size among the others."""
-    largest = max(abs(clip.score) for clip in page.clips) or 1.0
+    """Return how long the bar of each clip's score is: its probability, or its place among the scores."""
+    scores = [clip.score for clip in page.clips]
+    low, high = min(0.0, *scores), max(0.0, *scores)
     return [
-        abs(clip.score) / largest if clip.probability is None else clip.probability for clip in page.clips
+        (clip.score - low) / (high - low or 1.0) if clip.probability is None else clip.probability
+        for clip in page.clips
     ]
 
 
@@ -195,17 +201,19 @@ def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]
 def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, Any]:
     """Return what the script reads."""
     num_layers, _, _, num_tokens, num_rows, num_columns = page.text_to_grid.shape
-    layers = list(range(1, num_layers + 1))
+    layers = list(range(1, num_layers + 1))[-2 if detail.is_last_layers_only else None :]
+    # What words look at in the last layer changes nothing; [CLS] is what the score is read off there.
+    start = max(0, len(layers) - 2)
     return {
         "grid": [num_rows, num_columns],
         "picture": [page.width_share, page.height_share],
         "clips": [f"clip {clip} at {time}" for clip, time in enumerate(times, 1)],
         "words": [word.text for word in page.words],
-        "layers": layers[-1:] if detail.is_last_layer_only else layers,
+        "layers": layers,
         "numLayers": num_layers,
         "heads": pack(page.head_changes),
         "even": 1 / (num_tokens + num_rows * num_columns),
-        "start": [_heaviest(page.clips), _heaviest(page.words)],
+        "start": [_heaviest(page.clips), _heaviest(page.words) if num_layers > 1 else 0, start],
         "verdicts": {agreement.name: verdict(agreement) for agreement in page.agreements},
         "maps": pack_maps(page, detail),
     }

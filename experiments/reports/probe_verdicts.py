@@ -9,9 +9,6 @@ from experiments.reports.probe_views import AgreementView
 
 Level = Literal["borne out", "mixed", "no evidence"]
 
-LEAST_DELETION = 1.2
-"""What the cells that a map points to must cost, in terms of random ones, to count as more."""
-
 
 class Verdict(NamedTuple):
     """Whether a map is borne out by taking away what it points to."""
@@ -21,9 +18,8 @@ class Verdict(NamedTuple):
 
 
 def verdict(agreement: AgreementView) -> Verdict:
-    """Judge a map; what is not defined speaks for nothing."""
-    orders = agreement.rank_correlation > agreement.high
-    costs = LEAST_DELETION <= agreement.deletion < math.inf
+    """Judge a map."""
+    orders, costs = agreement.is_above_chance, agreement.deletion > agreement.high_deletion
     order, cost = _order(agreement), _cost(agreement)
     if orders and costs:
         return Verdict("borne out", f"Borne out {_strength(agreement)}: {order}, and {cost}.")
@@ -41,23 +37,19 @@ def _strength(agreement: AgreementView) -> str:
 
 
 def _order(agreement: AgreementView) -> str:
-    if math.isnan(agreement.rank_correlation):
-        return "it has no order of cells to compare"
-    if agreement.rank_correlation < agreement.low:
-        return "it orders the cells worse than a shuffled map"
-    if agreement.rank_correlation <= agreement.high:
-        return "it orders the cells no better than a shuffled map"
-    return "it orders the cells better than a shuffled map"
+    if agreement.is_above_chance:
+        return "it orders the cells better than if it lay elsewhere"
+    if not agreement.can_tell:
+        return "the picture has too few cells to tell an order from chance"
+    worse = "worse than" if agreement.rank_correlation < agreement.low else "no better than"
+    return f"it orders the cells {worse} if it lay elsewhere"
 
 
 def _cost(agreement: AgreementView) -> str:
-    if not math.isfinite(agreement.deletion):
-        return "random cells cost nothing to compare with"
-    if agreement.deletion <= 0:
-        return "hiding the cells that it points to costs the score nothing"
-    if agreement.deletion < LEAST_DELETION:
-        return "hiding the cells that it points to costs no more than hiding random ones"
-    return f"hiding the cells that it points to costs {agreement.deletion:.1f} times what random ones cost"
+    costs, others = number(agreement.deletion), number(agreement.random_deletion)
+    if agreement.deletion > agreement.high_deletion:
+        return f"hiding the cells that it points to costs {costs}, where other cells cost {others}"
+    return f"hiding the cells that it points to costs {costs}, no more than others may ({others} on average)"
 
 
 def number(value: float, plus: str = "", digits: int | None = None) -> str:

@@ -48,10 +48,16 @@ class AgreementView:
     """Spearman's, of the map and of what the score loses without each cell, within clips."""
     low: float
     high: float
-    """Of 95 % of shuffled maps: correlations in between may be chance."""
+    """Of 90 % of moved maps: correlations in between may be chance."""
+    is_above_chance: bool
+    can_tell: bool
+    """Whether the picture has cells enough for any map to be above chance."""
     deletion: float
-    """What the score loses without the tenth of the cells that the map points to, over what it loses without
-    as many cells drawn at random (their mean); 1 is chance."""
+    """What the score loses without the tenth of the cells that the map points to."""
+    random_deletion: float
+    """What it loses without those that moved maps point to, on average."""
+    high_deletion: float
+    """What 95 % of these stay below."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +69,7 @@ class ProbePage:
     """Seconds."""
     text: str
     question: str
-    """What the score is about, in a few words: `the text matches the video`, `the answer is "dog"`."""
+    """What the score says, such as `How sure the model is that the text matches the video`."""
     score: float
     """Pooled over clips, in logits or the number that is counted."""
     probability: float | None

@@ -79,7 +79,15 @@ def make_words(text, rng):
     return [special, *words, dataclasses.replace(special, text="[SEP]", tokens=(len(words) + 1,))]
 
 
-def make_agreement(name, rank_correlation, deletion):
+def make_agreement(name, rank_correlation, deletion, *, can_tell=True):
     return AgreementView(
-        name=name, rank_correlation=rank_correlation, low=-0.14, high=0.14, deletion=deletion
+        name=name,
+        rank_correlation=rank_correlation,
+        low=-0.14,
+        high=0.14,
+        is_above_chance=can_tell and rank_correlation > 0.14,
+        can_tell=can_tell,
+        deletion=deletion,
+        random_deletion=1.0,
+        high_deletion=1.2,
     )

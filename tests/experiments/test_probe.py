@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from clipbert_jax.models.pixel_encoder import grid_size
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.probe import probe
 from experiments.asking import ask_video
@@ -116,17 +117,21 @@ def test_words_that_are_cut_off_are_left_out(data_dir):
 
 def test_the_picture_s_share_of_the_grid_is_its_share_of_the_pixels(data_dir, images_dir, video):
     run = run_of("retrieval", data_dir, images_dir)  # one stage: 8 pixels a cell, 32 in all
-    wide = dataclasses.replace(video, index=dataclasses.replace(video.index, width=200, height=100))
-    assert picture_shares(run, wide, (4, 4)) == (1.0, 0.5)
-    tall = dataclasses.replace(video, index=dataclasses.replace(video.index, width=100, height=200))
-    assert picture_shares(run, tall, (4, 4)) == (0.5, 1.0)
-    assert cells_in_picture((4, 4), (1.0, 0.5)).reshape(4, 4).all(axis=1).tolist() == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert cells_in_picture((4, 4), (0.01, 1.0)).sum() == 4
+    assert picture_shares(run, 100, 200, (4, 4)) == (1.0, 0.5)
+    assert picture_shares(run, 200, 100, (4, 4)) == (0.5, 1.0)
+    # 44 pixels have 5 cells of 8; the picture goes on for half a cell.
+    run = dataclasses.replace(
+        run,
+        experiment=dataclasses.replace(
+            run.experiment, data=dataclasses.replace(run.experiment.data, size=44)
+        ),
+    )
+    assert grid_size(run.experiment.model.pixel_encoder, 44, 44) == (5, 5)
+    assert picture_shares(run, 100, 100, (5, 5)) == (1.1, 1.1)
+    assert cells_in_picture((5, 5), (1.1, 1.1)) == (5, 5)
+    assert cells_in_picture((4, 4), (1.0, 0.5)) == (2, 4)
+    assert cells_in_picture((4, 4), (0.6, 0.65)) == (3, 2)  # the centre of a cell decides
+    assert cells_in_picture((4, 4), (0.01, 1.0)) == (4, 1)
 
 
 def test_large_grids_are_hidden_in_squares():
@@ -162,7 +167,7 @@ def test_command_writes_the_page_and_the_figures(data_dir, images_dir, video, tm
     text = page.read_text()
     assert "<b>.mp4" not in text
     assert "&lt;b&gt;.mp4" in text
-    assert sorted(path.name for path in figures.glob("*.png"))
+    assert {path.name for path in figures.iterdir()} == {"overview.png", "ablation.png", "heads.png"}
 
 
 @pytest.mark.parametrize(

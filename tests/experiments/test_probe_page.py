@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_left_out_step_by_step_and_told(tmp_path, monkeypat
     shown = data_of(text)
     has_heads = DETAILS[place].head_steps is not None
     assert shown["maps"]["attention"]["heads"] == (9 if has_heads else 1)
-    assert shown["layers"] == ([3] if DETAILS[place].is_last_layer_only else [1, 2, 3])
+    assert shown["layers"] == ([2, 3] if DETAILS[place].is_last_layers_only else [1, 2, 3])
 
 
 def test_a_page_that_cannot_fit_is_refused(tmp_path, monkeypatch):
@@ -215,18 +215,24 @@ def test_ticks_are_few_and_on_the_axis(duration):
     [
         (0.5, 2.0, "borne out", "in part"),
         (0.7, 2.0, "borne out", "largely"),
+        (0.2, 1.3, "borne out", "costs 1.30, where other cells cost 1.00"),
         (0.2, 1.3, "borne out", "weakly"),
-        (0.5, 1.0, "mixed", "but hiding the cells that it points to costs no more"),
-        (0.1, 2.0, "mixed", "no better than a shuffled map"),
+        (0.5, 1.0, "mixed", "but hiding the cells that it points to costs 1.00, no more than others may"),
+        (0.1, 2.0, "mixed", "no better than if it lay elsewhere"),
         (0.1, 1.1, "no evidence", "not evidence of what the model uses"),
-        (-0.5, 0.2, "no evidence", "worse than a shuffled map"),
-        (np.nan, np.nan, "no evidence", "no order of cells"),
+        (-0.5, 0.2, "no evidence", "worse than if it lay elsewhere"),
     ],
 )
 def test_a_map_counts_only_if_order_and_deletion_bear_it_out(correlation, deletion, level, said):
     judged = verdict(make_agreement("rollout", correlation, deletion))
     assert judged.level == level
     assert said in judged.sentence
+
+
+def test_a_picture_of_few_cells_cannot_tell():
+    judged = verdict(make_agreement("rollout", 1.0, 2.0, can_tell=False))
+    assert judged.level == "mixed"
+    assert "too few cells to tell" in judged.sentence
 
 
 def test_numbers_are_written_with_true_minus_signs():
@@ -238,7 +244,7 @@ def test_numbers_are_written_with_true_minus_signs():
 
 
 def test_numbers_that_are_not_finite_make_a_page_all_the_same(tmp_path):
-    page = make_page(num_clips=1, agreements=[make_agreement("rollout", np.nan, np.inf)])
+    page = make_page(num_clips=1, agreements=[make_agreement("rollout", np.nan, np.nan)])
     clip = dataclasses.replace(page.clips[0], change_without=np.nan)
     page = dataclasses.replace(page, clips=[clip], head_changes=np.full((3, 4), np.nan))
     data = data_of(written(tmp_path / "page.html", page))

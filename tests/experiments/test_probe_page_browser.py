@@ -159,12 +159,35 @@ def test_shares_are_those_of_the_model(opened):
     visited = opened(page)
     pick(visited, "word", 3)
     slide(visited, "head", 1)
-    values = page.text_to_grid[1, 0, 0, 3]
+    values = page.text_to_grid[0, 0, 0, 3]  # the first layer: in the last, words are not read
     top = values[:4].max()  # the picture touches the upper 4 of 7 rows
     assert float(text(visited, "#high").removesuffix(" %")) == pytest.approx(100 * top, rel=0.01)
     shares = [float(part.removesuffix(" %")) for part in text(visited, "#sums").split("\n")[1::2]]
     expected = [values[:4].sum(), values[4:].sum(), 1 - values.sum()]
     assert shares == pytest.approx([100 * share for share in expected], abs=0.06)
+
+
+def test_maps_that_nothing_reads_say_so(opened):
+    visited = opened(make_page())
+    assert text(visited, 'output[for="layer"]') == "2 of 3"
+    assert "changes nothing" not in text(visited, "#about")
+    slide(visited, "layer", 2)
+    assert "In the last layer the score is read off [CLS]: this map changes nothing" in text(
+        visited, "#about"
+    )
+    pick(visited, "word", 0)
+    assert "changes nothing" not in text(visited, "#about")
+
+
+def test_beyond_the_grid_there_is_no_cell(opened):
+    """Pooling has dropped the right third of the picture."""
+    visited = opened(make_page(width_share=1.5, height_share=1.0))
+    canvas = visited.page.locator("#pictures canvas")
+    box = canvas.bounding_box()
+    canvas.click(position={"x": box["width"] * 0.9, "y": box["height"] * 0.1})
+    assert text(visited, "#reading").startswith("Largest")
+    canvas.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.1})
+    assert text(visited, "#reading").startswith("Row 1, column ")
 
 
 def test_all_works_by_keyboard(opened):
@@ -193,9 +216,9 @@ def test_all_works_by_keyboard(opened):
     assert (
         page.locator('#heads button[aria-current="true"]')
         .get_attribute("aria-label")
-        .startswith("layer 2, head 1")
+        .startswith("layer 1, head 1")
     )
-    assert page.locator("#layer").input_value() == "1"
+    assert page.locator("#layer").input_value() == "0"
     page.locator("#head").press("ArrowRight")
     assert text(visited, 'output[for="head"]') == "2 of 4"
 

@@ -10,50 +10,82 @@ from clipbert_jax.probing.agreement import deletion_losses, rank_agreement
 from clipbert_jax.probing.pointing_game import centre_in_box, pointing_accuracy
 
 
+def agree(maps, losses, **options):
+    return rank_agreement(maps, losses, picture=maps.shape[1:], **options)
+
+
 def test_the_map_of_the_losses_agrees_and_its_opposite_does_not():
-    random = np.random.default_rng(0)
-    losses = random.normal(size=(3, 20))
-    same = rank_agreement(np.exp(losses), losses, rng=random)
+    losses = np.random.default_rng(0).normal(size=(3, 4, 5))
+    same = agree(np.exp(losses), losses)
     assert same.correlation == pytest.approx(1)
+    assert same.chance == 1 / same.num_moves == 1 / 80
     assert same.is_above_chance
-    opposite = rank_agreement(-losses, losses, rng=random)
+    opposite = agree(-losses, losses)
     assert opposite.correlation == pytest.approx(-1)
     assert not opposite.is_above_chance
 
 
 def test_correlations_are_spearman_s_within_clips():
-    maps = np.array([[1.0, 2.0, 3.0, 4.0], [100.0, 100.0, 300.0, 400.0]])
-    losses = np.array([[1.0, 3.0, 2.0, 4.0], [4.0, 1.0, 2.0, 3.0]])
-    # By hand: 0.8, and with ties (1.5, 1.5, 3, 4) against (4, 1, 2, 3): cov 0 - see ranks.
+    maps = np.array([[1.0, 2.0, 3.0, 4.0], [100.0, 100.0, 300.0, 400.0]])[:, None]
+    losses = np.array([[1.0, 3.0, 2.0, 4.0], [4.0, 1.0, 2.0, 3.0]])[:, None]
     ranks = np.array([-1.0, -1.0, 0.5, 1.5]), np.array([1.5, -1.5, -0.5, 0.5])
     tied = ranks[0] @ ranks[1] / np.linalg.norm(ranks[0]) / np.linalg.norm(ranks[1])
-    agreement = rank_agreement(maps, losses, rng=np.random.default_rng(0))
-    assert agreement.correlation == pytest.approx((0.8 + tied) / 2)
+    assert agree(maps, losses).correlation == pytest.approx((0.8 + tied) / 2)
 
 
-def test_chance_holds_nineteen_of_twenty_random_maps():
+def smooth(maps):
+    """Let each cell resemble its neighbours, round the border too."""
+    return sum(np.roll(maps, (y, x), axis=(1, 2)) for y in (-1, 0, 1) for x in (-1, 0, 1))
+
+
+@pytest.mark.parametrize("is_still", [False, True])
+@pytest.mark.parametrize("make", [lambda x: x, smooth])
+def test_unrelated_maps_are_above_chance_one_time_in_twenty(is_still, make):
+    """Also where clips are all the same picture, and cells resemble their neighbours."""
     random = np.random.default_rng(1)
-    outside = 0
-    for _ in range(200):
-        agreement = rank_agreement(random.random((2, 16)), random.random((2, 16)), rng=random)
-        outside += not agreement.low <= agreement.correlation <= agreement.high
-    assert 2 <= outside <= 22
+    num_clips = 1 if is_still else 4
+    above = 0
+    for _ in range(300):
+        maps, losses = (
+            np.repeat(make(random.normal(size=(num_clips, 6, 7))), 4 // num_clips, 0) for _ in "ab"
+        )
+        above += agree(maps, losses).is_above_chance
+    assert 3 <= above <= 28  # 15 are expected; 28 or more would happen one time in a thousand
 
 
-def test_a_map_without_differences_says_nothing():
-    agreement = rank_agreement(
-        np.ones((2, 9)), np.random.default_rng(0).random((2, 9)), rng=np.random.default_rng(0)
-    )
-    assert agreement.correlation == agreement.low == agreement.high == 0
-    assert not agreement.is_above_chance
+def test_clips_without_differences_do_not_count():
+    losses = np.random.default_rng(0).normal(size=(3, 4, 4))
+    maps = losses.copy()
+    losses[1:] = 0  # as with the max over clips: only one decides
+    assert agree(maps, losses).correlation == pytest.approx(1)
+    nothing = agree(np.ones((2, 3, 3)), losses[:2, :3, :3])
+    assert nothing.correlation == nothing.low == nothing.high == 0
+    assert not nothing.is_above_chance
 
 
-def test_cells_that_are_not_compared_do_not_count():
-    cells = np.array([True, True, True, False])
-    maps, losses = np.array([[1.0, 2.0, 3.0, 9.0]]), np.array([[1.0, 2.0, 3.0, -9.0]])
-    assert rank_agreement(
-        maps, losses, rng=np.random.default_rng(0), cells=cells
-    ).correlation == pytest.approx(1)
+def test_few_cells_cannot_tell():
+    losses = np.array([[[1.0, 2.0, 4.0], [3.0, 7.0, 5.0]]])
+    assert agree(losses, losses).correlation == pytest.approx(1)
+    assert not agree(losses, losses).can_tell
+    assert not agree(losses, losses).is_above_chance
+
+
+def test_cells_outside_of_the_picture_do_not_count():
+    losses = np.random.default_rng(0).normal(size=(2, 5, 5))
+    maps = losses.copy()
+    maps[:, 4], losses[:, 4] = 100, -100
+    maps[:, :, 4], losses[:, :, 4] = -50, 50
+    assert rank_agreement(maps, losses, picture=(4, 4)).correlation == pytest.approx(1)
+    assert rank_agreement(maps, losses, picture=(5, 5)).correlation < 0.9
+
+
+def test_cells_that_were_hidden_together_are_one():
+    losses = np.random.default_rng(0).normal(size=(1, 3, 3))
+    wide = losses.repeat(2, axis=1).repeat(2, axis=2)[:, :5, :5]
+    maps = wide + np.tile([[0.1, -0.1], [-0.1, 0.1]], (3, 3))[:5, :5] * [1, 1, 1, 1, 0]
+    found = agree(maps, wide, region=2)
+    assert found.num_moves == 36
+    assert found.correlation == pytest.approx(1)
 
 
 class SumOfSeenCells(Subject):
@@ -71,15 +103,28 @@ class SumOfSeenCells(Subject):
 
 
 def test_deletion_takes_the_first_cells_of_each_clip():
-    weights = np.arange(40.0).reshape(2, 20)
-    cells = np.ones(20, bool)
-    cells[19] = False  # the heaviest, but in the padding
+    weights = np.arange(40.0).reshape(2, 4, 5)
     maps = np.stack([weights, -weights])
-    losses, random = deletion_losses(
-        SumOfSeenCells(weights), maps, rng=np.random.default_rng(0), cells=cells, share=0.1
+    found = deletion_losses(
+        SumOfSeenCells(weights.reshape(2, 20)),
+        maps,
+        rng=np.random.default_rng(0),
+        picture=(4, 4),
+        share=1 / 8,
     )
-    assert losses.tolist() == [17 + 18 + 37 + 38, 0 + 1 + 20 + 21]
-    assert random == pytest.approx(2 * 9 + 2 * 29, rel=0.25)
+    assert found.of_maps.tolist() == [18 + 17 + 38 + 37, 0 + 1 + 20 + 21]
+    assert found.random == pytest.approx(2 * weights[:, :, :4].mean(axis=(1, 2)).sum(), rel=0.25)
+    assert found.random < found.random_high <= 110
+
+
+def test_random_deletion_is_above_the_bound_one_time_in_twenty():
+    random = np.random.default_rng(2)
+    above = 0
+    for _ in range(300):
+        weights, maps = random.normal(size=(3, 25)), random.normal(size=(1, 3, 5, 5))
+        found = deletion_losses(SumOfSeenCells(weights), maps, rng=random, picture=(5, 5))
+        above += found.of_maps[0] > found.random_high
+    assert 3 <= above <= 30
 
 
 def test_pointing_counts_maps_that_fall_on_their_object():
