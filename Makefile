@@ -38,6 +38,10 @@ ARGS ?=
 findings: $(READY) ## The paper's claims as an experiment (about 40 minutes): make findings ARGS=--quick
 	@$(BIN)/python -m experiments.findings.run $(ARGS)
 
+.PHONY: pointing
+pointing: $(READY) ## Does attention of the demo's model fall on the object that a word names?
+	@$(BIN)/python -m experiments.pointing runs/demo $(ARGS)
+
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
 	@echo "==> Tests (without the slow ones)"
@@ -120,6 +124,10 @@ soak: $(READY) ## Kill, stop and wear out small trainings for half an hour: what
 .PHONY: bench-data
 bench-data: $(READY) ## Time the reading of clips against other ways to read them
 	@$(BIN)/python -m benchmarks.bench_data $(BENCH_OPTIONS)
+
+.PHONY: bench-search
+bench-search: $(READY) ## Time indexing and searching 200 videos
+	@$(BIN)/python -m benchmarks.bench_search $(BENCH_OPTIONS)
 
 .PHONY: lock
 lock: ## Rewrite constraints.txt with today's versions, for all Pythons at once

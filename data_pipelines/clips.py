@@ -75,6 +75,6 @@ def sample_video(
 def _too_large(video: Video, config: DataConfig) -> UserError:
     return UserError(
         f"the video {video.video_id} ({video.index.width}x{video.index.height}) does not fit into memory: "
-        f"workers may take {config.worker_memory_gib:g} GiB for one; raise --data.worker-memory-gib or "
-        "prepare the corpus with smaller videos"
+        f"make it smaller, or in training, where a worker may take {config.worker_memory_gib:g} GiB, raise "
+        "--data.worker-memory-gib"
     )

@@ -103,7 +103,9 @@ class Tokenizer:
         for place, word in enumerate(encoding.word_ids[:kept]):
             if word is not None:  # None: [CLS] and [SEP]
                 places.setdefault(word, []).append(place)
-        written = [(text[slice(*encoding.word_to_chars(word))], tuple(at)) for word, at in places.items()]
+        written = [
+            (text[slice(*(encoding.word_to_chars(word) or (0, 0)))], tuple(at)) for word, at in places.items()
+        ]
         last = min(len(encoding.ids), max_length) - 1
         return [("[CLS]", (0,)), *written, ("[SEP]", (last,))]
 

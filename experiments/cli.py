@@ -23,6 +23,7 @@ from tyro.conf import Positional, arg, subcommand
 from clipbert_jax.errors import UserError, is_temporary
 from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 from clipbert_jax.training.logging_config import ProfileConfig
+from data_pipelines.printable import printable_lines
 from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.doctor import Doctor
@@ -34,6 +35,7 @@ from experiments.prepare import PrepareCommand
 from experiments.probe import Probe
 from experiments.processes import joined_processes
 from experiments.search.command import Search
+from experiments.serve.command import Serve
 
 OF_EXPERIMENTS = ("train", "estimate")
 """Commands that take the name of an experiment and all its options."""
@@ -256,6 +258,7 @@ Command = (
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Search, subcommand("search")]
     | Annotated[Probe, subcommand("probe")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Report, subcommand("report")]
@@ -344,7 +347,8 @@ def _one_column() -> Iterator[None]:
 
 def _complain(error: BaseException, sentence: str) -> None:
     """Say what went wrong, and what is known of how to go on."""
-    print("\n".join([f"clipbert: {sentence}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+    lines = [f"clipbert: {sentence}", *getattr(error, "__notes__", ())]
+    print("\n".join(map(printable_lines, lines)), file=sys.stderr)
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:

@@ -41,3 +41,20 @@ def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
             pass
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def check_out_directory(option: str, path: Path) -> None:
+    """Make a directory for files, if it is not there.
+
+    Raises:
+      UserError: it is a file, or cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileExistsError as error:
+        raise UserError(f"{option} {path} is a file: give the name of a directory") from error
+    except OSError as error:
+        reason = error.strerror
+        raise UserError(f"{option} {path} cannot be written to ({reason}): choose another place") from error

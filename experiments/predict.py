@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from experiments.option_checks import MAX_CLIPS, check_range
+from data_pipelines.printable import printable
+from experiments.option_checks import MAX_CLIPS, check_out_directory, check_range
 
 if TYPE_CHECKING:
+    from data_pipelines.video import Video
     from experiments.runs import Run
+
+_STEM_BYTES = 80
+"""Of the names of pages, which file systems limit to 255 bytes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ class Predict:
     """Clips, spread over the whole video."""
     step: int | Literal["best", "newest"] | None = None
     """Checkpoint; by default the best on validation if there was any, else the newest."""
+    explain: Path | None = None
+    """Directory for a page of `clipbert probe` about each video and text, with as many clips."""
     json: bool = False
     """Print JSON instead of a table: of one VIDEO its answers, of several a list of `videos`."""
 
@@ -50,13 +58,14 @@ class Predict:
 
         Raises:
           UserError: no such run, nothing that this model can be asked; a video cannot be read, which is
-            raised at the end if there are others.
+            raised at the end if there are others, as is a page that cannot be written.
         """
         check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
         paths = _paths(self.videos, self.list_file)
+        if self.explain is not None:
+            check_out_directory("--explain", self.explain)
         if (problem := _problem(paths[0])) and not any(path.is_file() for path in paths):
             raise UserError(f"{paths[0]} {problem}: give the path of a video file, after that of the run")
-        from data_pipelines.corpus.doctor import printable
         from experiments.asking import check_question, model_texts, notes
         from experiments.compilation_cache import use_compilation_cache
         from experiments.runs import load_run
@@ -65,44 +74,47 @@ class Predict:
         model = load_run(self.run_dir, step=self.step)
         check_question(model, self.texts, self.options)
         for note in notes(model, model_texts(self.texts, self.options)):
-            print(note, file=sys.stderr)
-        answers = self._answers(model, paths)
-        bad = [answer for answer in answers if "error" in answer]
+            print(printable(note), file=sys.stderr)
+        pages = None if self.explain is None else _Pages(self.explain, model, self.options, self.num_clips)
+        answers = self._answers(model, paths, pages)
         if self.json:
             print(json_format.dumps(self._facts(model) | self._as_json(answers), indent=2))
-        if bad and not self._is_single:
-            first = printable(f"{bad[0]['video']}: {bad[0]['error']}")
-            raise UserError(f"{len(bad)} of {len(paths)} videos could not be read, first {first}")
+        if problems := [*_unread(answers), *(pages.problems[:1] if pages else ())]:
+            raise UserError("; ".join(problems))
 
     @property
     def _is_single(self) -> bool:
         return len(self.videos) == 1 and self.list_file is None
 
-    def _answers(self, run: Run, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    def _answers(self, run: Run, paths: Sequence[Path], pages: _Pages | None) -> list[dict[str, Any]]:
         """Return the answers of each video, or why there are none, and print them as they come."""
         from experiments.prediction_lines import lines
 
         answers = []
-        for path in paths:
-            try:
-                answer = self._answer(run, path)
-            except (UserError, OSError) as error:
-                if self._is_single:
-                    raise
-                reason = _problem(path) or getattr(error, "reason", str(error))
-                answer = {"video": str(path), "error": reason}
+        for number, path in enumerate(paths, 1):
+            video, answer = self._answer(run, path)
+            if pages is not None and video is not None:
+                pages.write(video, number, answer["texts"])
             answers.append(answer)
             if not self.json:
                 consensus = f"{self.num_clips} clip(s), {run.experiment.task.consensus} over clips"
                 print("\n".join(lines(answer, consensus)), flush=True)
         return answers
 
-    def _answer(self, run: Run, path: Path) -> dict[str, Any]:
+    def _answer(self, run: Run, path: Path) -> tuple[Video | None, dict[str, Any]]:
+        """Return a video with what is said of it, or why it cannot be read."""
         from data_pipelines.probe import probe
         from experiments.asking import ask_video
 
-        asked = ask_video(run, probe(path), self.texts, self.options, num_clips=self.num_clips)
-        return {"video": str(path), **dataclasses.asdict(asked)}
+        try:
+            video = dataclasses.replace(probe(path), video_id=path.name)
+            asked = ask_video(run, video, self.texts, self.options, num_clips=self.num_clips)
+        except (UserError, OSError) as error:
+            if self._is_single:
+                raise
+            reason = _problem(path) or getattr(error, "reason", str(error))
+            return None, {"video": str(path), "error": reason}
+        return video, {"video": str(path), **dataclasses.asdict(asked)}
 
     def _facts(self, run: Run) -> dict[str, Any]:
         task = run.experiment.task
@@ -111,6 +123,53 @@ class Predict:
 
     def _as_json(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return answers[0] if self._is_single else {"videos": answers}
+
+
+class _Pages:
+    """Writes pages about videos and texts; where one cannot be written, the answers go on without."""
+
+    def __init__(self, folder: Path, run: Run, options: Sequence[str], num_clips: int) -> None:
+        self._folder, self._run, self._options, self._num_clips = folder, run, options, num_clips
+        self.problems: list[str] = []
+
+    def write(self, video: Video, video_number: int, entries: Sequence[dict[str, Any]]) -> None:
+        """Write a page about each text, and note where in what is said of it."""
+        stem = _short_stem(video.video_id)
+        for number, entry in enumerate(entries, 1):
+            page = self._folder / f"{video_number}-{number}-{stem}.html"
+            try:
+                self._write(video, entry["text"], page)
+                entry["page"] = str(page)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self.problems.append(
+                    f"--explain {page} cannot be written ({reason}): make room, or choose another place"
+                )
+            except UserError as error:
+                self.problems.append(f"--explain cannot make {page}: {error}")
+
+    def _write(self, video: Video, text: str, page: Path) -> None:
+        from experiments.probe import probe_facts
+        from experiments.probe_video import make_page
+        from experiments.reports.probe_page import write_probe_page
+
+        facts = probe_facts(self._run, self._num_clips)
+        values = make_page(
+            self._run, video, text, num_clips=self._num_clips, options=self._options, facts=facts
+        )
+        write_probe_page(page, values)
+
+
+def _short_stem(name: str) -> str:
+    """Return the start of a file's name, of as many bytes as fit into that of another file."""
+    return os.fsencode(Path(name).stem)[:_STEM_BYTES].decode("utf-8", "ignore")
+
+
+def _unread(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield how many videos could not be read, if there are any; a single one is refused before."""
+    if bad := [answer for answer in answers if "error" in answer]:
+        first = f"{printable(bad[0]['video'])}: {printable(bad[0]['error'])}"
+        yield f"{len(bad)} of {len(answers)} videos could not be read, first {first}"
 
 
 def _paths(videos: Sequence[str], list_file: Path | None) -> list[Path]:

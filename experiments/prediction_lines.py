@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_pipelines.corpus.doctor import printable
+from data_pipelines.printable import printable
 
 Span = tuple[float, float]
 
@@ -24,6 +24,8 @@ def lines(answers: dict[str, Any], consensus: str) -> Iterator[str]:
     yield f"{name}: {consensus}"
     for entry in answers["texts"]:
         yield from _entry_lines(entry)
+        if "page" in entry:
+            yield f"{'':9}explained in {printable(entry['page'])}"
 
 
 def _entry_lines(entry: dict[str, Any]) -> Iterator[str]:

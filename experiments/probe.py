@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
+from data_pipelines.printable import printable
 from experiments.option_checks import MAX_CLIPS, check_out_directory, check_out_file, check_range
 
 if TYPE_CHECKING:
@@ -93,12 +94,12 @@ class Probe:
         from experiments.reports.probe_page import write_probe_page
 
         for note in page.notes:
-            print(f"note: {note}")
+            print(f"note: {printable(note)}")
         write_probe_page(self.out, page)
-        print(self.out)
+        print(printable(str(self.out)))
         if self.figures is not None:
             for path in write_probe_figures(self.figures, page):
-                print(path)
+                print(printable(str(path)))
 
 
 def probe_facts(run: Run, num_clips: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ from data_pipelines.corpus.isolation import Failure, Isolated, time_limit_second
 from data_pipelines.corpus.sources import VideoSource
 from data_pipelines.decode import read_frames
 from data_pipelines.jpeg_frames import is_jpeg_frames
+from data_pipelines.printable import printable
 from data_pipelines.probe import examine
 from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
 
@@ -214,15 +215,6 @@ def _finding(name: str, num_bytes: int, health: Health, index: FrameIndex | None
 
 def _failed(name: str, num_bytes: int, reason: str) -> Finding:
     return Finding(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=reason))
-
-
-def printable(text: str) -> str:
-    r"""Return text that breaks no line, column or terminal: what is not printable becomes \n or \x1b."""
-    return "".join(
-        character if character.isprintable() and character != "\\" else
-        character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )  # fmt: skip
 
 
 def write_table(findings: Iterable[Finding], path: Path) -> None:

@@ -2,12 +2,13 @@
 
 This module makes the data directory of the videos, `embedded_images` that of images of the same objects.
 `embedded_texts` says what there is to be seen and asked, `embedded_video_records` makes captions, choices,
-open questions of it.
+open questions of it, `embedded_boxes` says where it is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from data_pipelines.video import Video
 NUM_EVENTS = 3
 NUM_SAMPLES = 3
 _SECONDS_PER_VIDEO = 120.0
+_SOURCE = "embedded"
 
 
 def prepare_embedded(
@@ -82,8 +84,31 @@ def prepare_embedded(
                 write_records(records_path(new_dir, kind, split), records)
         write_answers(new_dir, OpenQuestion, open_answers(level))
         write_vocab(new_dir / "vocab.txt", vocabulary(level))
-        write_summary(new_dir, source="embedded", level=level, seed=seed, num_videos=counts, unreadable=[])
+        write_summary(new_dir, source=_SOURCE, level=level, seed=seed, num_videos=counts, unreadable=[])
     return Path(data_dir)
+
+
+def read_plans(data_dir: str | Path, split: str) -> list[VideoPlan]:
+    """Return what the videos of a split were made from; the corpus itself does not say.
+
+    Raises:
+      UserError: the directory was not made by `prepare_embedded`; no such split.
+    """
+    path = Path(data_dir) / "prepare.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{data_dir} is no data directory: it has no prepare.json") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); prepare the data again") from error
+    if not isinstance(facts, dict) or facts.get("source") != _SOURCE:
+        raise UserError(
+            f"{data_dir} does not hold generated videos, of which alone it is known where objects are; make "
+            "some with `clipbert prepare demo`"
+        )
+    if split not in facts["num_videos"]:
+        raise UserError(f"{data_dir} has no split {split!r}: choose from {', '.join(facts['num_videos'])}")
+    return _plan_split(split, facts["level"], facts["num_videos"][split], facts["seed"])
 
 
 def check_numbers(counts: Mapping[str, int], seed: int) -> None:

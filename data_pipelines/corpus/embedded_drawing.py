@@ -41,6 +41,9 @@ STATES = ("glows", "doubles", "splits")
 SPRITE_SIDE = 48
 """Pixels of a square sprite at scale 1."""
 
+NOTICEABLE_OPACITY = 64
+"""Of 255: where less of a sprite is painted, one sees the background."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
@@ -65,16 +68,46 @@ def paint(
     angle: float,
 ) -> None:
     """Blend a turned and scaled sprite into a frame, in place."""
+    moved, (left, top) = _moved(picture, frame.shape[:2], centre, scale, angle)
+    alpha = moved[:, :, 3:].astype(np.uint16)
+    region = frame[top : top + moved.shape[0], left : left + moved.shape[1]]
+    region[:] = (region * (255 - alpha) + moved[:, :, :3] * alpha + 127) // 255
+
+
+def painted_box(
+    frame_hw: tuple[int, int],
+    picture: UInt8[np.ndarray, "s s 4"],
+    centre: tuple[float, float],
+    scale: float,
+    angle: float,
+) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the pixels that `paint` changes noticeably; ends are excluded."""
+    moved, (left, top) = _moved(picture, frame_hw, centre, scale, angle)
+    rows, columns = np.nonzero(moved[:, :, 3] >= NOTICEABLE_OPACITY)
+    return (
+        left + int(columns.min()),
+        top + int(rows.min()),
+        left + int(columns.max()) + 1,
+        top + int(rows.max()) + 1,
+    )
+
+
+def _moved(
+    picture: UInt8[np.ndarray, "s s 4"],
+    frame_hw: tuple[int, ...],
+    centre: tuple[float, float],
+    scale: float,
+    angle: float,
+) -> tuple[UInt8[np.ndarray, "rh rw 4"], tuple[int, int]]:
+    """Return a turned and scaled sprite as it lies in a frame, and the left top corner of what it covers."""
     reach = int(scale * SPRITE_SIDE * 0.72) + 1
     left, top = (max(0, int(c) - reach) for c in centre)
-    right, bottom = (min(e, int(c) + reach + 1) for c, e in zip(centre, frame.shape[1::-1], strict=True))
+    right, bottom = (min(e, int(c) + reach + 1) for c, e in zip(centre, frame_hw[::-1], strict=True))
     middle = (SPRITE_SIDE - 1) / 2
     matrix = cv2.getRotationMatrix2D((middle, middle), angle, scale)
     matrix[:, 2] += np.array(centre) - middle - (left, top)
     moved = cv2.warpAffine(picture, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-    alpha = moved[:, :, 3:].astype(np.uint16)
-    region = frame[top:bottom, left:right]
-    region[:] = (region * (255 - alpha) + moved[:, :, :3] * alpha + 127) // 255
+    return moved, (left, top)
 
 
 @functools.cache

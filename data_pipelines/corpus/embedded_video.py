@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
@@ -35,32 +36,71 @@ class VideoPlan:
     """In the order in which they happen."""
 
 
-def make_video(plan: VideoPlan) -> Video:
-    """Draw, encode and check a video; a function of the plan alone."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an object is in a frame."""
+
+    centre: tuple[float, float]
+    """Column and row, in pixels."""
+    scale: float
+    angle: float
+    """Degrees."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlacedEvent:
+    """An event, when and where it happens."""
+
+    event: Event
+    first_frame: int
+    places: tuple[Place, ...]
+    """Frame by frame."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class VideoLayout:
+    """All that is drawn by chance of a video; a function of the plan alone."""
+
+    background: UInt8[np.ndarray, "h w 3"]
+    rate: Fraction
+    """Frames per second."""
+    num_frames: int
+    events: tuple[PlacedEvent, ...]
+    is_long_gop: bool
+
+
+def layout(plan: VideoPlan) -> VideoLayout:
+    """Return when and where everything is, for drawing it and for knowing where it was drawn."""
     rng = np.random.default_rng([plan.seed, zlib.crc32(plan.video_id.encode())])
     width, height = _SIZES[rng.integers(len(_SIZES))]
     rate = _FRAME_RATES[rng.integers(len(_FRAME_RATES))]
     num_frames = round(rng.uniform(4.0, 12.0) * rate)
-    frames = np.repeat(background(rng, width, height)[None], num_frames, axis=0)
+    behind = background(rng, width, height)
+    events = []
     for number, event in enumerate(plan.events):
         slot = num_frames / len(plan.events)
         length = slot * rng.uniform(0.75, 0.92)
         start = number * slot + rng.uniform(0.0, slot - length)
-        _draw_event(frames[round(start) : round(start + length)], event, rng)
-    is_long_gop = rng.random() < _LONG_GOP_SHARE
-    return probe(_encode(frames, rate, is_long_gop=is_long_gop), video_id=plan.video_id)
+        first, end = round(start), round(start + length)
+        places = tuple(_places(end - first, width, height, rng))
+        events.append(PlacedEvent(event=event, first_frame=first, places=places))
+    return VideoLayout(
+        background=behind,
+        rate=rate,
+        num_frames=num_frames,
+        events=tuple(events),
+        is_long_gop=rng.random() < _LONG_GOP_SHARE,
+    )
 
 
-def _draw_event(frames: UInt8[np.ndarray, "f h w 3"], event: Event, rng: np.random.Generator) -> None:
-    """Paint the moving object into the frames of its event."""
-    num_frames, height, width, _ = frames.shape
-    picture = sprite(event)
+def _places(num_frames: int, width: int, height: int, rng: np.random.Generator) -> Iterator[Place]:
+    """Yield where a moving object is, frame by frame."""
     side = rng.uniform(0.48, 0.6) * min(width, height)
     motion = _MOTIONS[rng.integers(len(_MOTIONS))]
     room = np.array([width, height]) - 1.25 * side  # centres keep spinning and pulsing objects inside
     start, end = (0.625 * side + rng.uniform(0.0, 1.0, (2, 2)) * room).tolist()
     turn = rng.uniform(-25.0, 25.0)
-    for frame, phase in zip(frames, np.linspace(0.0, 1.0, num_frames), strict=True):
+    for phase in np.linspace(0.0, 1.0, num_frames):
         (x, y), scale, angle = start, side / SPRITE_SIDE, turn
         if motion == "slides":
             x, y = x + (end[0] - x) * phase, y + (end[1] - y) * phase
@@ -70,7 +110,19 @@ def _draw_event(frames: UInt8[np.ndarray, "f h w 3"], event: Event, rng: np.rand
             angle = turn + 360.0 * phase
         else:
             scale *= 1.0 + 0.15 * np.sin(4.0 * np.pi * phase)
-        paint(frame, picture, (x, y), scale, angle)
+        yield Place(centre=(float(x), float(y)), scale=float(scale), angle=float(angle))
+
+
+def make_video(plan: VideoPlan) -> Video:
+    """Draw, encode and check a video; a function of the plan alone."""
+    planned = layout(plan)
+    frames = np.repeat(planned.background[None], planned.num_frames, axis=0)
+    for placed in planned.events:
+        picture = sprite(placed.event)
+        for frame, place in zip(frames[placed.first_frame :], placed.places, strict=False):
+            paint(frame, picture, place.centre, place.scale, place.angle)
+    data = _encode(frames, planned.rate, is_long_gop=planned.is_long_gop)
+    return probe(data, video_id=plan.video_id)
 
 
 def _encode(frames: UInt8[np.ndarray, "f h w 3"], rate: Fraction, *, is_long_gop: bool) -> bytes:

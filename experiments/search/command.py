@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
+from data_pipelines.printable import printable
 from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
+from experiments.text_checks import check_utf8
 
 if TYPE_CHECKING:
     from experiments.search.index import Index
@@ -77,7 +79,7 @@ class Search:
         model = SearchModel(self.run_dir, step=self.step)
         with contextlib.redirect_stdout(sys.stderr):  # the output is the result alone
             index = Index.open_or_update(model, self.folder, self._options(), log=_say)
-            index_seconds = time.perf_counter() - start
+            index_seconds = time.perf_counter() - start - model.load_seconds
             for line in index_lines(index):
                 _say(line)
             ranked = rank(index, model, self.texts, top=self.top)
@@ -90,7 +92,7 @@ class Search:
             from experiments.search.page import write_search_page
 
             write_search_page(out, index, ranked, cost=cost)
-            _say(f"page: {out}")
+            _say(f"page: {printable(str(out))}")
 
     def _checked_out(self) -> Path | None:
         check_range("--top", self.top, 1)
@@ -99,6 +101,7 @@ class Search:
         check_range("--worker-memory-gib", self.worker_memory_gib, 0.5)
         if self.num_workers is not None:
             check_range("--num-workers", self.num_workers, 0)
+        check_utf8(self.texts)
         if not all(text.strip() for text in self.texts):
             raise UserError("a text to search for must not be empty")
         out = self.out or (None if self.json else _DEFAULT_PAGE)
@@ -126,8 +129,6 @@ def _say(line: str) -> None:
 
 def index_lines(index: Index) -> Iterator[str]:
     """Yield what the update has done, and what cannot be read."""
-    from data_pipelines.corpus.doctor import printable
-
     changes, unreadable = index.changes, index.unreadable
     counts = {
         "encoded": changes.num_encoded,
@@ -135,7 +136,7 @@ def index_lines(index: Index) -> Iterator[str]:
         "gone": changes.num_gone,
     }
     done = "".join(f", {count:,} {what}" for what, count in counts.items() if count) or ", nothing new"
-    yield f"index: {len(index.entries):,} videos{done} ({index.root})"
+    yield f"index: {len(index.entries):,} videos{done} ({printable(str(index.root))})"
     if index.num_linked_folders:
         yield f"{index.num_linked_folders:,} link(s) to folders are not followed: search what they lead to"
     if unreadable:
@@ -148,8 +149,6 @@ def index_lines(index: Index) -> Iterator[str]:
 
 def table(ranked: Ranked) -> Iterator[str]:
     """Yield lines for each text: rank, probability, best moment, file."""
-    from data_pipelines.corpus.doctor import printable
-
     for ranking in ranked.rankings:
         yield printable(ranking.text)
         yield from (f"  note: {printable(note)}" for note in ranking.notes)
@@ -159,14 +158,25 @@ def table(ranked: Ranked) -> Iterator[str]:
 
 
 def cost_line(index: Index, ranked: Ranked, index_seconds: float) -> str:
-    """Return what was looked at and scored, and how long it took."""
+    """Return what was looked at and scored, and how long it took, without loading the model."""
     num_texts, num_clips = len(ranked.rankings), index.options.num_clips
     num_pairs = ranked.num_scored * num_clips
-    rate = f" ({num_pairs / ranked.seconds:,.0f} a second)" if num_pairs else ""
+    others = {
+        "known": (ranked.num_contents * num_texts - ranked.num_scored) * num_clips,
+        "of copies": (ranked.num_videos - ranked.num_contents) * num_texts * num_clips,
+    }
+    rest = "".join(f", {count:,} {what}" for what, count in others.items() if count)
     return (
         f"{ranked.num_videos:,} videos x {num_texts} text(s) x {num_clips} clips: {num_pairs:,} pairs of a "
-        f"clip and text scored in {ranked.seconds:.2f} s{rate}, the rest known; index {index_seconds:.2f} s"
+        f"clip and text scored in {ranked.seconds:.2f} s{_rate(ranked, num_pairs)}{rest}; index "
+        f"{index_seconds:.2f} s" + (f"; loading {ranked.load_seconds:.2f} s" if ranked.load_seconds else "")
     )
+
+
+def _rate(ranked: Ranked, num_pairs: int) -> str:
+    if not num_pairs:
+        return ""
+    return " with compilation" if ranked.is_first else f" ({num_pairs / ranked.seconds:,.0f} a second)"
 
 
 def as_json(index: Index, ranked: Ranked, index_seconds: float) -> dict[str, Any]:
@@ -194,6 +204,8 @@ def as_json(index: Index, ranked: Ranked, index_seconds: float) -> dict[str, Any
         "cost": {
             "num_scored": ranked.num_scored,
             "seconds": round(ranked.seconds, 3),
+            "is_with_compilation": ranked.is_first and ranked.num_scored > 0,
+            "load_seconds": round(ranked.load_seconds, 3),
             "index_seconds": round(index_seconds, 3),
         },
     }

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _Batch = list[tuple[str, Entry, Read]]
 """Names, what will be noted of them, and what was read."""
 
+_OUT_OF_MEMORY = "needed more than "
+"""How `isolation` says that a worker may take too little, which is no verdict on a file."""
+
 
 class Encoder:
     """Reads files in workers and encodes them in batches of one shape, each while the next are read."""
@@ -68,6 +71,9 @@ class Encoder:
             match outcome:
                 case Read():
                     yield name, dataclasses.replace(entry, clip_seconds=outcome.clip_seconds), outcome
+                case Failure() if outcome.reason.startswith(_OUT_OF_MEMORY):
+                    self._index.note_problem(name, f"{outcome.reason}: raise --worker-memory-gib")
+                    self._on_read()
                 case Failure(may_pass=True):
                     self._index.note_problem(name, outcome.reason)
                     self._on_read()
@@ -77,7 +83,7 @@ class Encoder:
 
     def _outcomes(self, items: Iterator[Item]) -> Iterator[Read | Unreadable | Failure]:
         if self._options.num_workers == 0:
-            yield from map(read, items)
+            yield from map(_read_here, items)
             return
         with Isolated(
             self._options.num_workers, memory_limit_gib=self._options.worker_memory_gib
@@ -104,6 +110,13 @@ class Encoder:
             self._index.store.put(entry.content, of_video.astype(np.float16), outcome.pictures)
         self._index.add({name: entry for name, entry, _ in batch})
         self._on_read()
+
+
+def _read_here(item: Item) -> Read | Unreadable | Failure:
+    try:
+        return read(item)
+    except MemoryError:
+        return Failure("does not fit into the memory of this process", may_pass=True)
 
 
 def num_rows(count: int, most: int) -> int:

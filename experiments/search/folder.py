@@ -6,13 +6,18 @@ Before: the folder, as it is; after: `index` reads what is new in it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.corpus.folder import VIDEO_SUFFIXES
+
+ABOUT_NAME = "about.json"
+"""A file of every index, whose folder has a name of 16 hexadecimal digits."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -32,16 +37,24 @@ class Scan:
     files: dict[str, FileState]
     """By '/'-separated name below the folder, sorted."""
     problems: dict[str, str]
-    """What could not be looked at, and why."""
+    """What could not be looked at, and why; a folder's name ends in '/', that of the folder itself is '.'."""
     num_linked_folders: int
     """Links to folders, which are not entered."""
+
+    def hides(self, name: str) -> bool:
+        """Return whether a file may be there unseen: it, or a folder above it, could not be looked at."""
+        return name in self.problems or name.startswith(self._unseen)
+
+    @functools.cached_property
+    def _unseen(self) -> tuple[str, ...]:
+        return tuple("" if name == "." else f"{name.rstrip('/')}/" for name in self.problems)
 
 
 def scan(folder: Path, *, left_out: Path) -> Scan:
     """Find videos, images and GIFs below a folder, by their suffixes.
 
-    Hidden files and folders are left out, and what macOS adds. A link to a file is followed wherever it
-    leads; a link to a folder is not, so that nothing is found twice and no walk goes round in circles.
+    Hidden files and folders are left out, and what macOS adds, and indexes. A link to a file is followed
+    wherever it leads; a link to a folder is not, so that nothing is found twice and no walk goes in circles.
 
     Args:
       folder: searched with its subfolders.
@@ -51,11 +64,12 @@ def scan(folder: Path, *, left_out: Path) -> Scan:
     problems: dict[str, str] = {}
     num_linked_folders = 0
     for name, entry in _walk(folder, _identity(left_out), problems):
-        if entry.is_symlink() and entry.is_dir():
+        if _is_linked_folder(entry):
             num_linked_folders += 1
-        elif PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not entry.is_dir():
+        elif PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES:
             try:
-                files[name] = _state(entry)
+                if not entry.is_dir():
+                    files[name] = _state(entry)
             except (OSError, ValueError) as error:
                 problems[name] = _reason(error)
     return Scan(files=dict(sorted(files.items())), problems=problems, num_linked_folders=num_linked_folders)
@@ -74,10 +88,35 @@ def _walk(
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     yield prefix + entry.name, entry
-                    if entry.is_dir(follow_symlinks=False) and _identity(Path(entry.path)) != left_out:
+                    if _is_entered(entry, left_out, problems, prefix):
                         waiting.append(f"{prefix}{entry.name}/")
         except OSError as error:
             problems[prefix or "."] = _reason(error)
+
+
+def _is_entered(
+    entry: os.DirEntry[str], left_out: tuple[int, int] | None, problems: dict[str, str], prefix: str
+) -> bool:
+    try:
+        if not entry.is_dir(follow_symlinks=False) or _is_index(entry):
+            return False
+    except OSError as error:  # of one entry: the others of its folder can be looked at
+        problems[prefix + entry.name] = _reason(error)
+        return False
+    return left_out is None or _identity(Path(entry.path)) != left_out
+
+
+def _is_index(folder: os.DirEntry[str]) -> bool:
+    """Return whether a folder is an index, of whichever folder and version."""
+    is_named_so = re.fullmatch("[0-9a-f]{16}", folder.name) is not None
+    return is_named_so and os.path.isfile(os.path.join(folder.path, ABOUT_NAME))
+
+
+def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:  # a link that leads to itself, or where nobody may look
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

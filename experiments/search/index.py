@@ -10,36 +10,25 @@
 
 A file whose size and time are as noted is taken as unchanged. Any other is hashed: if its content is known,
 under whichever name, that is all. So a file that is moved, copied or touched is not encoded again. What
-cannot be read is noted with its reason and not tried again before its content changes. A kill loses the two
-batches of videos that are being encoded.
+cannot be read is noted with its reason and not tried again before its content changes; what cannot be looked
+at keeps its place. A kill loses the two batches of videos that are being encoded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-
 from clipbert_jax.errors import UserError
+from data_pipelines.printable import printable
 from experiments.search.encoding import Encoder
-from experiments.search.folder import Scan, content_of, scan
-from experiments.search.manifest import Entry, Manifest, write_whole
+from experiments.search.folder import Scan, scan
+from experiments.search.manifest import Entry, Manifest
 from experiments.search.model import ModelFacts, SearchModel
+from experiments.search.new_files import NewFiles
+from experiments.search.place import INDEX_NAME, Log, describe, is_not_writable, locked, root_of
 from experiments.search.store import TokenStore
-
-INDEX_NAME = ".clipbert_index"
-"""Hidden, so that the index of a folder is no part of it."""
-
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
-
-Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,14 +76,15 @@ class Index:
         self.facts = facts
         self.options = options
         self.place = options.place or folder / INDEX_NAME
-        key = hashlib.sha256(f"{facts.fingerprint} {options.num_clips}".encode()).hexdigest()[:16]
-        self.root = self.place / key
+        self.root = root_of(self.place, folder, facts.fingerprint, options.num_clips)
         self.store = TokenStore(self.root / "videos", memory_bytes=options.memory_bytes)
         self.changes = Changes()
         """Of the last update."""
         self.num_linked_folders = 0
-        self._manifest = Manifest(self.root / "manifest.jsonl")
-        self._problems: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+        """What could not be looked at or read this time, and why; it is tried again in the next search."""
+        self._unseen: set[str] = set()
+        self._manifest = Manifest(self.root / "manifest.jsonl", options.num_clips)
 
     @classmethod
     def open_or_update(
@@ -116,7 +106,7 @@ class Index:
             index = cls(folder, model.facts(place), options)
             index.update(model, log=log)
         except OSError as error:
-            if error.errno not in _NOT_WRITABLE:
+            if not is_not_writable(place, error):
                 raise
             raise UserError(
                 f"the index of {folder} cannot be kept in {place} ({error.strerror}): name a folder that may "
@@ -127,13 +117,19 @@ class Index:
     @property
     def entries(self) -> dict[str, Entry]:
         """The files that can be searched, by name."""
-        return {name: entry for name, entry in self._manifest.entries.items() if not entry.reason}
+        hidden = self._unseen | self.problems.keys()
+        known = self._manifest.entries
+        return {name: known[name] for name in known if not known[name].reason and name not in hidden}
 
     @property
     def unreadable(self) -> dict[str, str]:
         """The files that cannot, and why."""
         noted = {name: entry.reason for name, entry in self._manifest.entries.items() if entry.reason}
-        return dict(sorted({**noted, **self._problems}.items()))
+        return dict(sorted({**noted, **self.problems}.items()))
+
+    def known(self, name: str) -> Entry:
+        """Return what is known of a file."""
+        return self._manifest.entries[name]
 
     # ---- Bringing it up to date ---------------------------------------------------------------------------
 
@@ -143,21 +139,34 @@ class Index:
         Raises:
           UserError: there is no video.
         """
-        found = scan(self.folder, left_out=self.place)
-        self._problems, self.num_linked_folders = dict(found.problems), found.num_linked_folders
         self.changes = Changes()
-        if not found.files:  # a drive that is not there must not cost its index
-            raise UserError(f"no videos in {self.folder}: put files such as .mp4, .webm, .gif or .jpg there")
-        self._leave_out_too_large(found)
-        if not self._stale(found) and not self._gone(found):
+        if not self._has_changes(self._look()):
             return
-        with self._locked(log):
+        with locked(self.place, log):
             self._manifest.reload()
+            found = self._look()  # another search may have been at it, and the folder may have changed since
+            if not self._has_changes(found):
+                return
             if not self._manifest.entries:
-                self._describe(log)
-            before = {entry.content for entry in self._manifest.entries.values()}
+                facts = dataclasses.asdict(self.facts)
+                about = facts | {"num_clips": self.options.num_clips, "folder": str(self.folder)}
+                describe(self.root, about, log)
             self._read(model, self._stale(found), found)
-            self._forget(self._gone(found), before)
+            self._forget(self._gone(found))
+
+    def _look(self) -> Scan:
+        """Return what is in the folder; note what cannot be looked at, and what no worker could hold."""
+        found = scan(self.folder, left_out=self.place)
+        self.problems, self.num_linked_folders = dict(found.problems), found.num_linked_folders
+        if not found.files:  # a drive that is not there must not cost its index
+            if (reason := found.problems.get(".")) is not None:
+                raise UserError(f"{self.folder} cannot be listed ({reason}): give a folder that can")
+            raise UserError(f"no videos in {self.folder}: put files such as .mp4, .webm, .gif or .jpg there")
+        self._unseen = {
+            name for name in self._manifest.entries if name not in found.files and found.hides(name)
+        }
+        self._leave_out_too_large(found)
+        return found
 
     def _leave_out_too_large(self, found: Scan) -> None:
         """Make problems of new files that no worker could hold, before they are hashed."""
@@ -166,10 +175,13 @@ class Index:
             known = self._manifest.entries.get(name)
             if state.size >= limit and (known is None or known.state != state):
                 del found.files[name]
-                self._problems[name] = (
+                self.problems[name] = (
                     f"{state.size / 2**30:.1f} GiB do not fit into a worker's {limit / 2**30:g} GiB: raise "
                     "--worker-memory-gib"
                 )
+
+    def _has_changes(self, found: Scan) -> bool:
+        return bool(self._stale(found) or self._gone(found))
 
     def _stale(self, found: Scan) -> list[str]:
         known = self._manifest.entries
@@ -182,38 +194,23 @@ class Index:
         ]
 
     def _gone(self, found: Scan) -> list[str]:
-        return [name for name in self._manifest.entries if name not in found.files]
+        return [name for name in self._manifest.entries.keys() - self._unseen if name not in found.files]
 
     def _read(self, model: SearchModel, names: list[str], found: Scan) -> None:
         """Add what is new: by its content if that is known, else encoded."""
         by_content = {entry.content: entry for entry in self._manifest.entries.values()}
         if self.options.retry:
             by_content = {content: entry for content, entry in by_content.items() if not entry.reason}
-        unknown = self._unknown(names, found, by_content)
+        new_files = NewFiles(self, found, by_content)
+        unknown = new_files.unknown(names)
         if (first := next(unknown, None)) is None:
             return  # and no model is needed
         from experiments.progress import Progress
 
-        progress = Progress(f"reading {self.folder}", total=len(names), unit="files")
+        progress = Progress(f"reading {printable(str(self.folder))}", total=len(names), unit="files")
         encoder = Encoder(self, model.run, on_read=lambda: progress.update(self.changes.num_read))
         encoder.encode(itertools.chain([first], unknown))
-
-    def _unknown(
-        self, names: list[str], found: Scan, by_content: dict[str, Entry]
-    ) -> Iterator[tuple[str, Entry]]:
-        """Yield files of unknown content, with what is known of them; the others are added."""
-        for name in names:
-            try:
-                content = content_of(self.folder / name)
-            except OSError as error:
-                self.note_problem(name, error.strerror or str(error))
-                continue
-            entry = Entry(state=found.files[name], content=content)
-            if (known := by_content.get(content)) is None:
-                yield name, entry
-            else:
-                self.changes.num_same += 1
-                self._manifest.add({name: dataclasses.replace(known, state=entry.state)})
+        new_files.add_copies()
 
     def add(self, entries: dict[str, Entry]) -> None:
         """Note files that were read."""
@@ -222,39 +219,22 @@ class Index:
         self.changes.num_unreadable += num_unreadable
         self.changes.num_encoded += len(entries) - num_unreadable
 
+    def add_same(self, name: str, entry: Entry) -> None:
+        """Note a file of a known content."""
+        self._manifest.add({name: entry})
+        self.changes.num_same += 1
+
     def note_problem(self, name: str, reason: str) -> None:
-        """Note why a file was not read this time; it is tried again in the next search."""
-        self._problems[name] = reason
-        self._manifest.entries.pop(name, None)
+        """Note why a file was not read this time; what was known of it stays, but for an older reason."""
+        self.problems[name] = reason
+        if (known := self._manifest.entries.get(name)) is not None and known.reason:
+            del self._manifest.entries[name]
         self.changes.num_unreadable += 1
 
-    def _forget(self, gone: list[str], before: set[str]) -> None:
-        """Drop files that are gone, and of the contents that were there before those that no file has now."""
+    def _forget(self, gone: list[str]) -> None:
+        """Drop files that are gone, what was made of contents that no file has, and what a kill has left."""
         self._manifest.keep_only(self._manifest.entries.keys() - set(gone))
-        for content in before - {entry.content for entry in self._manifest.entries.values()}:
-            self.store.remove(content)
+        self.store.keep_only({entry.content for entry in self._manifest.entries.values()})
+        for left in self.root.glob(".*.tmp"):  # the lock says that nobody writes them any more
+            left.unlink()
         self.changes.num_gone = len(gone)
-
-    def _describe(self, log: Log) -> None:
-        """Write down what the index is of, and say so if the folder has others."""
-        others = [path.parent.name for path in self.place.glob("*/about.json") if path.parent != self.root]
-        if others:
-            log(
-                f"{self.place} holds {len(others)} index(es) of another model, version or number of clips: a "
-                f"new one is made beside ({', '.join(sorted(others))}; delete what you need no more)"
-            )
-        about = {**dataclasses.asdict(self.facts), "num_clips": self.options.num_clips}
-        write_whole(self.root / "about.json", json.dumps(about, indent=1).encode())
-
-    @contextlib.contextmanager
-    def _locked(self, log: Log) -> Iterator[None]:
-        lock = filelock.FileLock(self.place / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log(f"another search brings {self.place} up to date: waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()

@@ -1,14 +1,17 @@
 """Which files an index knows, and what it knows of them: a JSON line each, appended as they are read.
 
-A line that a kill has cut off is as if it were not there. What vanishes is dropped when the file is written
-anew, which happens to a copy that then takes its place.
+A line that a kill has cut off, or that was written by somebody else in another way, is as if it were not
+there. What vanishes is dropped when the file is written anew, which happens to a copy that then takes its
+place.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,8 +38,8 @@ class Entry:
 class Manifest:
     """The entries of an index, on disk."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, num_clips: int) -> None:
+        self._path, self._num_clips = path, num_clips
         self.entries: dict[str, Entry] = {}
         """By file name."""
         self.reload()
@@ -49,7 +52,7 @@ class Manifest:
         except FileNotFoundError:
             return
         for line in lines[:-1]:  # what follows the last line feed is cut off
-            if (named := _parse(line)) is not None:
+            if (named := _parse(line, self._num_clips)) is not None:
                 self.entries[named[0]] = named[1]
 
     def add(self, entries: dict[str, Entry]) -> None:
@@ -73,17 +76,31 @@ def _line(name: str, entry: Entry) -> bytes:
     return json.dumps(values).encode("ascii") + b"\n"  # names of no encoding too, as \ud8..
 
 
-def _parse(line: bytes) -> tuple[str, Entry] | None:
+def _parse(line: bytes, num_clips: int) -> tuple[str, Entry] | None:
+    """Return what a line says, but nothing of a strange one: contents become names of files."""
     try:
         values: dict[str, Any] = json.loads(line)
-        return values["name"], Entry(
+        entry = Entry(
             state=FileState(size=values["size"], mtime_ns=values["mtime_ns"]),
             content=values["content"],
             clip_seconds=tuple((start, end) for start, end in values.get("clip_seconds", ())),
             reason=values.get("reason", ""),
         )
-    except (ValueError, KeyError, TypeError):
+        return (values["name"], entry) if _is_sound(values["name"], entry, num_clips) else None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _is_sound(name: Any, entry: Entry, num_clips: int) -> bool:
+    numbers = (entry.state.size, entry.state.mtime_ns)
+    return (
+        isinstance(name, str)
+        and isinstance(entry.reason, str)
+        and all(isinstance(number, int) for number in numbers)
+        and re.fullmatch("[0-9a-f]{64}", entry.content) is not None
+        and len(entry.clip_seconds) == (0 if entry.reason else num_clips)
+        and all(math.isfinite(seconds) for span in entry.clip_seconds for seconds in span)
+    )
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from clipbert_jax.training.checkpoint import WhichStep
     from experiments.runs import Run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of all files of an index; a change makes every index anew."""
 
 _NOTES = "models.json"
@@ -50,6 +51,10 @@ class SearchModel:
         self.run_dir = run_dir
         self._step: WhichStep = step
         self._loaded = loaded
+        self.load_seconds = 0.0
+        """What loading it took, if that was done here."""
+        self.has_ranked = False
+        """Whether scoring has been compiled."""
 
     @classmethod
     def of(cls, run: Run) -> SearchModel:
@@ -67,11 +72,13 @@ class SearchModel:
 
         run = self._loaded
         if run is None:
+            start = time.perf_counter()
             from experiments.compilation_cache import use_compilation_cache
             from experiments.runs import load_run
 
             use_compilation_cache()
             run = load_run(self.run_dir, step=self._step)
+            self.load_seconds = time.perf_counter() - start
         if not isinstance(run.experiment.task, MatchTask):
             raise UserError(
                 f"{self.run_dir} is a model of {run.experiment.task_name}: search needs one that was trained "
@@ -140,7 +147,8 @@ def _signature(run_dir: Path) -> str:
     paths += [run_dir / name for name in _DECISIVE if (run_dir / name).is_file()]
     found = [(os.fspath(path.relative_to(run_dir)), path.stat()) for path in sorted(paths)]
     lines = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in found]
-    return hashlib.sha256("\n".join([version("clipbert_jax"), *lines]).encode()).hexdigest()
+    versions = [str(SCHEMA_VERSION), version("clipbert_jax")]
+    return hashlib.sha256("\n".join([*versions, *lines]).encode()).hexdigest()
 
 
 def _read_notes(path: Path) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipelines.corpus.doctor import printable
+from data_pipelines.printable import printable
 from experiments.reports.page import jpeg_data_uri, write_page
 from experiments.search.index import Index
-from experiments.search.ranking import Hit, Ranked, moment
+from experiments.search.ranking import Hit, Ranked, moments
 
 _NUM_MOMENTS = 4
 """Of each video, those whose clips give the highest probabilities."""
@@ -75,7 +75,7 @@ def _printable(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _card(index: Index, hit: Hit) -> Card:
-    says, times = hit.clip_probabilities, [moment(span) for span in hit.clip_seconds]
+    says, times = hit.clip_probabilities, moments(hit.clip_seconds)
     pictures = index.store.pictures(hit.content, len(says))
     best = sorted(sorted(range(len(says)), key=lambda clip: -says[clip])[:_NUM_MOMENTS])
     return Card(

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_jax.errors import UserError
+from experiments.reports.probe_timeline import clock
 from experiments.search.encoding import num_rows
 from experiments.search.index import Index
 from experiments.search.manifest import Entry, Span
 from experiments.search.model import SearchModel
 from experiments.search.scores import ScoreCache, TextScores, digests
+from experiments.text_checks import check_utf8, has_words
 
 if TYPE_CHECKING:
     import jax
@@ -48,20 +50,15 @@ class Hit:
 
     @property
     def moment(self) -> str:
-        """When the best clip is shown, as players say it: 1:05-1:06."""
-        return moment(self.clip_seconds[self.best_clip])
+        """When the best clip is shown: 1:05-1:06."""
+        return moments(self.clip_seconds)[self.best_clip]
 
 
-def moment(span: Span) -> str:
-    """Return a span as minutes and seconds, with hours if there are any."""
-    start, end = (_clock(seconds) for seconds in span)
-    return start if start == end else f"{start}-{end}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours}:{minutes_left:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def moments(spans: Sequence[Span]) -> list[str]:
+    """Return when the clips of a video are, as players say it."""
+    last = max(end for _, end in spans)
+    clocks = [(clock(start, last), clock(end, last)) for start, end in spans]
+    return [start if start == end else f"{start}-{end}" for start, end in clocks]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,41 +77,64 @@ class Ranked:
 
     rankings: tuple[Ranking, ...]
     num_videos: int
+    num_contents: int
+    """Of the videos, without copies."""
     num_scored: int
-    """Pairs of a video and a text that were scored; the others were known."""
+    """Pairs of a content and a text that were scored; the others were known."""
     seconds: float
-    """Of scoring, with loading and compiling if there was need."""
+    """Of scoring, with compiling if it was the first time."""
+    is_first: bool
+    """Whether this model scores for the first time."""
+    load_seconds: float
+    """Of loading the model, now or when the index was made."""
 
 
 def rank(index: Index, model: SearchModel, texts: Sequence[str], *, top: int = 10) -> Ranked:
     """Rank the videos of an index by each of some texts; the model is loaded only if something is new.
 
     Raises:
-      UserError: no text, an empty one, or no video that can be read.
+      UserError: no text, one that is empty or no UTF-8, or no video that can be read.
     """
-    texts = list(dict.fromkeys(text.strip() for text in texts))
-    if not texts or not all(texts):
-        raise UserError('give one or more texts that are not empty, after the folder, such as "a man cooks"')
+    texts = _checked(texts)
     entries = index.entries
     if not entries:
         name, reason = next(iter(index.unreadable.items()))
         raise UserError(f"no video in {index.folder} can be read, first {name!a}: {reason}")
-    start = time.perf_counter()
     contents = list(dict.fromkeys(entry.content for entry in entries.values()))
     cache = ScoreCache(index.root / "scores", index.options.num_clips)
     scores = {text: cache.get(text) for text in texts}
-    num_scored = 0
-    for missing, some in _missing(scores, contents).items():
+    groups = _missing(scores, contents)
+    if groups and not all(has_words(model.run.tokenizer, text) for some in groups.values() for text in some):
+        raise _nothing_asked()
+    start, is_first, num_scored = time.perf_counter(), not model.has_ranked, 0
+    for missing, some in groups.items():
         for text, new in _score(index, model.run, list(missing), some).items():
             num_scored += len(missing)
             scores[text] = scores[text].only(contents).with_more(new)
             cache.put(text, scores[text])
+    model.has_ranked = model.has_ranked or bool(groups)
     return Ranked(
         rankings=tuple(_ranking(entries, text, scores[text], top) for text in texts),
         num_videos=len(entries),
+        num_contents=len(contents),
         num_scored=num_scored,
         seconds=time.perf_counter() - start,
+        is_first=is_first,
+        load_seconds=model.load_seconds,
     )
+
+
+def _checked(texts: Sequence[str]) -> list[str]:
+    """Return each text once; what the model reads of it is checked when it is there."""
+    check_utf8(texts)
+    texts = list(dict.fromkeys(text.strip() for text in texts))
+    if not texts or not all(texts):
+        raise _nothing_asked()
+    return texts
+
+
+def _nothing_asked() -> UserError:
+    return UserError('give one or more texts that are not empty, after the folder, such as "a man cooks"')
 
 
 def _missing(scores: dict[str, TextScores], contents: list[str]) -> dict[tuple[str, ...], list[str]]:

@@ -14,15 +14,19 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
-from data_pipelines.clips import sample_video
 from data_pipelines.data_config import DataConfig
+from data_pipelines.decode import read_frames
 from data_pipelines.probe import probe
-from data_pipelines.transforms import resized_hw
-from data_pipelines.video import UnreadableVideo
+from data_pipelines.sampling import choose_frames
+from data_pipelines.transforms import resize_and_pad, resized_hw
+from data_pipelines.video import UnreadableVideo, Video
 from experiments.search.manifest import Span
 
 SHOWN_SIZE = 160
 """Pixels of the longer side of pictures in reports."""
+
+_OUT_OF_MEMORY = "cannot allocate memory"
+"""What FFmpeg says; of a file that is examined, only its words are left."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,24 +57,43 @@ class Unreadable:
 
 
 def read(item: Item) -> Read | Unreadable:
-    """Return the clips of a file, which is decoded once from start to end as by every command.
+    """Return the clips of a file, which is examined from start to end as by every command.
 
     The file is in memory while it is read, so a worker takes its size and some frames.
+
+    Raises:
+      MemoryError: that is not enough.
     """
     try:
-        video = probe(item.path)
-        frames, times = sample_video(video, item.config, num_clips=[item.num_clips], sampling="uniform")
-        shown = dataclasses.replace(item.config, size=SHOWN_SIZE)
-        pictures, _ = sample_video(video, shown, num_clips=[item.num_clips], sampling="uniform")
-        height, width = resized_hw(video.index.height, video.index.width, SHOWN_SIZE)
+        return _clips(probe(item.path), item)
     except UnreadableVideo as error:
+        if isinstance(error.__cause__, MemoryError) or _OUT_OF_MEMORY in error.reason:
+            raise MemoryError(error.reason) from error
         return Unreadable(reason=error.reason)
     except (UserError, OSError) as error:
         return Unreadable(reason=str(error).removeprefix(f"video {item.path}: "))
+
+
+def _clips(video: Video, item: Item) -> Read:
+    """Decode the frames that `data_pipelines.clips` gives a model, once for it and for people."""
+    config = item.config
+    chosen = choose_frames(
+        video,
+        num_clips=item.num_clips,
+        num_frames=config.num_frames,
+        fps=config.fps,
+        sampling="uniform",
+        rule=config.sampling_rule,
+    )
+    wanted, places = np.unique(chosen.indices, return_inverse=True)
+    places = places.reshape(chosen.indices.shape)
+    decoded = read_frames(video.data, wanted, video.index)
+    pictures = resize_and_pad(decoded[places[:, 0]], SHOWN_SIZE)
+    height, width = resized_hw(video.index.height, video.index.width, SHOWN_SIZE)
     return Read(
-        frames=frames,
-        clip_seconds=tuple((round(float(clip[0]), 3), round(float(clip[-1]), 3)) for clip in times),
-        pictures=_side_by_side(pictures[:, 0, :height, :width]),
+        frames=resize_and_pad(decoded, config.size)[places],
+        clip_seconds=tuple((round(float(clip[0]), 3), round(float(clip[-1]), 3)) for clip in chosen.times),
+        pictures=_side_by_side(pictures[:, :height, :width]),
     )
 
 

@@ -6,11 +6,14 @@ take too much.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
+import os
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ from experiments.search.manifest import write_whole
 
 MAX_BYTES = 512 << 20
 """Of all texts of an index: that of 100,000 videos and 8 clips takes 7 MB."""
+_UNFINISHED_SECONDS = 3600.0
+"""Age of a file that is written no more: its process was killed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +86,7 @@ class ScoreCache:
         self._folder, self._num_clips = folder, num_clips
 
     def get(self, text: str) -> TextScores:
-        """Return what is known of a text; of a damaged file nothing."""
+        """Return what is known of a text, which is used by that; of a damaged file nothing."""
         path = self._path(text)
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -89,14 +94,23 @@ class ScoreCache:
                     contents=arrays["contents"],
                     logits=arrays["logits"],
                     clip_logits=arrays["clip_logits"],
-                    notes=tuple(arrays["notes"].tolist()),
+                    notes=tuple(map(str, arrays["notes"].tolist())),
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return no_scores(self._num_clips)
+        if not self._is_sound(found):
+            return no_scores(self._num_clips)
+        with contextlib.suppress(OSError):  # of an index that cannot be written to
+            os.utime(path)
         return found
 
+    def _is_sound(self, found: TextScores) -> bool:
+        n = len(found.logits)
+        shapes = found.contents.shape, found.logits.shape, found.clip_logits.shape
+        return shapes == ((n, 32), (n,), (n, self._num_clips)) and found.contents.dtype == np.uint8
+
     def put(self, text: str, scores: TextScores) -> None:
-        """Keep the scores of a text, and delete the oldest of others if all take too much."""
+        """Keep the scores of a text, and delete those used longest ago if all take too much."""
         buffer = io.BytesIO()
         notes = np.array(scores.notes, np.str_)
         np.savez(
@@ -110,12 +124,21 @@ class ScoreCache:
         self._trim()
 
     def _trim(self) -> None:
-        files = [(path, path.stat()) for path in self._folder.glob("*.npz")]
-        num_bytes = 0
-        for path, state in sorted(files, key=lambda file: -file[1].st_mtime_ns):
-            num_bytes += state.st_size
-            if num_bytes > MAX_BYTES:
+        num_bytes, now = 0, time.time()
+        for path, state in sorted(self._files(), key=lambda file: -file[1].st_mtime_ns):
+            if path.suffix == ".tmp":
+                is_over = now - state.st_mtime > _UNFINISHED_SECONDS
+            else:
+                num_bytes += state.st_size
+                is_over = num_bytes > MAX_BYTES
+            if is_over:
                 path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for pattern in ("*.npz", ".*.npz.*.tmp"):
+            for path in self._folder.glob(pattern):
+                with contextlib.suppress(FileNotFoundError):  # another search has deleted it
+                    yield path, path.stat()
 
     def _path(self, text: str) -> Path:
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
 """Where an index keeps what is encoded: for each content a file of visual tokens and one of pictures.
 
     videos/ab/abcd...npy    visual tokens, float16 [k v d]
-    videos/ab/abcd...jpg    the first frame of each clip, side by side
+    videos/ab/abcd...strip  the first frame of each clip, side by side: a JPEG that no search takes for one
 
 Named after the content, so that a file that is moved or copied need not be encoded again. Of a kill at any
 moment files are left that are whole.
@@ -10,6 +10,9 @@ moment files are left that are whole.
 from __future__ import annotations
 
 import io
+import os
+import re
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from jaxtyping import Float16, UInt8
 from clipbert_jax.errors import UserError
 from experiments.search.manifest import write_whole
 from experiments.search.reading import split_pictures
+
+_NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\d+\.tmp)?")
 
 
 class TokenStore:
@@ -32,7 +37,7 @@ class TokenStore:
         """Keep what was made of a content; when its tokens are there, so is the rest."""
         buffer = io.BytesIO()
         np.save(buffer, tokens)
-        write_whole(self._path(content, "jpg"), pictures)
+        write_whole(self._path(content, "strip"), pictures)
         write_whole(self._path(content, "npy"), buffer.getvalue())
         self._remember(content, tokens)
 
@@ -57,15 +62,27 @@ class TokenStore:
           UserError: they are gone or damaged.
         """
         try:
-            return split_pictures(self._path(content, "jpg").read_bytes(), num_clips)
+            return split_pictures(self._path(content, "strip").read_bytes(), num_clips)
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
 
-    def remove(self, content: str) -> None:
-        """Delete what was made of a content."""
-        self._in_memory.pop(content, None)
-        for suffix in ("npy", "jpg"):
-            self._path(content, suffix).unlink(missing_ok=True)
+    def keep_only(self, contents: Set[str]) -> None:
+        """Delete what was made of other contents, and what a kill has left; nobody may write meanwhile."""
+        for name in [*(self._in_memory.keys() - contents)]:
+            self._memory_bytes += self._in_memory.pop(name).nbytes
+        for file in self._files():
+            found = _NAME.fullmatch(file.name)
+            if found and (found["unfinished"] or found["content"] not in contents):
+                os.unlink(file)
+
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        if not self._folder.is_dir():
+            return
+        with os.scandir(self._folder) as folders:
+            for folder in folders:
+                if folder.is_dir(follow_symlinks=False):
+                    with os.scandir(folder) as files:
+                        yield from [*files]
 
     def _remember(self, content: str, tokens: np.ndarray) -> None:
         """Keep tokens in memory while there is room; each search reads all, so none is better to keep."""

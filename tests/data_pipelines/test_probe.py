@@ -91,6 +91,14 @@ def test_what_is_no_video_is_unreadable_in_plain_words(content, reason):
     assert "Errno" not in examination.health.reason
 
 
+def test_a_list_of_other_files_opens_none_of_them(encode_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.mp4").write_bytes(encode_video(num_frames=3))
+    health = examine(b"ffconcat version 1.0\nfile secret.mp4\n").health
+    assert health.verdict == "unreadable"
+    assert health.reason == "it is a list of other files, which are not opened"
+
+
 def test_one_frame_is_a_video(encode_video):
     video = probe(encode_video(num_frames=1))
     assert video.index.frame_times.tolist() == [0.0]

@@ -5,42 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.corpus.builder import open_corpus
 from experiments.cli import main
 from experiments.evaluators.make import make_evaluator
 from experiments.scoring import score_split
 
-from .conftest import OF_IMAGES, fails
-from .untrained import untrained_run
-
-
-@pytest.fixture
-def use(monkeypatch, data_dir, images_dir):
-    """Return a function: task -> an untrained run of it, which is what the command loads."""
-
-    def load(task):
-        run = untrained_run(task, images_dir if task in OF_IMAGES else data_dir)
-        monkeypatch.setattr("experiments.runs.load_run", lambda path, step: run)
-        return run
-
-    return load
-
-
-def write_video(data_dir, video_id, path):
-    path.write_bytes(open_corpus(data_dir).read(video_id).data)
-    return path
-
-
-@pytest.fixture
-def video(data_dir, tmp_path):
-    return write_video(data_dir, "test_00000", tmp_path / "a.mp4")
-
-
-def predict(capsys, *arguments):
-    """Return what the command says, as JSON."""
-    capsys.readouterr()
-    main(["predict", "untrained", *map(str, arguments), "--json"])
-    return json.loads(capsys.readouterr().out)
+from .conftest import fails
+from .predicting import predict, use_untrained, video_file, write_video  # noqa: F401, fixtures
 
 
 def check_open_ended_qa(entry, expected):
@@ -160,3 +130,20 @@ def test_options_are_for_multiple_choice_alone(use, video, capsys):
     use("multiple_choice")
     for options in ([], ["--options", "a"], ["--options", "a", " "]):
         assert "give two or more --options that are not empty" in fails([*asked, *options], capsys)
+
+
+def test_explain_links_a_page_for_each_text(use, video, tmp_path, capsys):
+    use("retrieval")
+    said = predict(
+        capsys, video, "--texts", "a drop", "a moon", "--num-clips", "2", "--explain", tmp_path / "p"
+    )
+    pages = [tmp_path / "p" / f"1-{number}-a.html" for number in (1, 2)]
+    assert [entry["page"] for entry in said["texts"]] == list(map(str, pages))
+    for entry, page in zip(said["texts"], pages, strict=True):
+        assert entry["text"] in page.read_text()
+
+
+def test_explain_needs_a_directory(video, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    text = fails(["predict", "run", video, "--texts", "a", "--explain", tmp_path / "file"], capsys)
+    assert "is a file: give the name of a directory" in text

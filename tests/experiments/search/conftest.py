@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from data_pipelines.corpus.builder import open_corpus
@@ -12,6 +14,11 @@ from tests.experiments.untrained import untrained_run
 
 NUM_CLIPS = 3
 OPTIONS = IndexOptions(num_clips=NUM_CLIPS, batch_size=2)
+
+SCRIPT = "<script>alert(1)<:script>.mp4"
+NASTY = "new\nline \x1b[31mred.mp4"
+NO_UTF8 = os.fsdecode(b"latin-\xfc.mp4")
+SPACES = "sub/ü mit Leerzeichen.mp4"
 
 
 def silently(line):
@@ -39,6 +46,15 @@ def folder(tmp_path, videos):
     for name, data in zip(("a.mp4", "b.MP4", "sub/c.mp4"), videos, strict=False):
         (path / name).write_bytes(data)
     return path
+
+
+@pytest.fixture
+def nasty(folder, videos):
+    """The folder with names that terminals and browsers could take for something else."""
+    for name, data in zip((SCRIPT, NASTY, NO_UTF8, SPACES), [*videos[3:], *videos], strict=False):
+        (folder / name).write_bytes(data)
+    (folder / f"bad {SCRIPT}").write_bytes(b"no video")
+    return folder
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.isolation import Failure
 from data_pipelines.probe import probe
-from experiments.search import encoding
-from experiments.search import index as index_module
+from experiments.search import encoding, new_files
 from experiments.search.folder import scan
 from experiments.search.model import SearchModel
 from tests.experiments.untrained import untrained_run
@@ -97,12 +96,12 @@ def test_what_the_machine_may_be_the_cause_of_is_tried_again(search, folder, mon
 
 def test_a_file_that_no_worker_could_hold_is_not_even_hashed(search, folder, monkeypatch):
     os.truncate(folder / "a.mp4", 2**30)
-    content_of = index_module.content_of
+    content_of = new_files.content_of
 
     def small(path):
         return content_of(path) if path.stat().st_size < 2**30 else pytest.fail(str(path))
 
-    monkeypatch.setattr(index_module, "content_of", small)
+    monkeypatch.setattr(new_files, "content_of", small)
     index = search(dataclasses.replace(OPTIONS, num_workers=1, worker_memory_gib=1.0))
     assert index.unreadable == {
         "a.mp4": "1.0 GiB do not fit into a worker's 1 GiB: raise --worker-memory-gib"

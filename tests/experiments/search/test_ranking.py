@@ -1,5 +1,9 @@
 """Videos are ranked as prediction scores them, and what is known is not scored again."""
 
+import os
+import re
+
+import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
@@ -7,9 +11,11 @@ from clipbert_jax.prediction import match_texts
 from data_pipelines.clips import sample_video
 from data_pipelines.probe import probe
 from experiments.search import ranking, scores
+from experiments.search.command import cost_line
 from experiments.search.model import SearchModel
-from experiments.search.ranking import moment, rank
+from experiments.search.ranking import moments, rank
 from experiments.search.scores import ScoreCache
+from tests.experiments.untrained import untrained_run
 
 from .conftest import NUM_CLIPS
 
@@ -76,6 +82,21 @@ def test_files_of_the_same_content_are_scored_once(search, model, folder):
     assert ranked.num_videos == 4
 
 
+def test_the_cost_is_of_what_was_scored(search, folder, data_dir):
+    model = SearchModel.of(untrained_run("retrieval", data_dir, scale=0.5))
+    (folder / "copy.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    index = search(model=model)
+
+    def said(*texts):
+        return cost_line(index, rank(index, model, texts), 0.0)
+
+    pairs = "pairs of a clip and text scored in"
+    assert re.search(rf"clips: 9 {pairs} [\d.]+ s with compilation, 3 of copies; index", said("a ball"))
+    both = said("a ball", "a star")
+    assert re.search(rf"clips: 9 {pairs} [\d.]+ s \([\d,]+ a second\), 9 known, 6 of copies; index", both)
+    assert re.search(rf"clips: 0 {pairs} [\d.]+ s, 9 known, 3 of copies; index 0.00 s$", said("a star"))
+
+
 def test_texts_that_are_not_read_as_meant_are_noted_each_time(search, model):
     text = "a giraffe " * 8
     for _ in range(2):
@@ -85,24 +106,57 @@ def test_texts_that_are_not_read_as_meant_are_noted_each_time(search, model):
 
 
 def test_empty_texts_are_refused(search, model):
-    for texts in ([], [" "], ["a ball", ""]):
+    for texts in ([], [" "], ["a ball", ""], ["a ball", "\u200b"], ["\ufffd \u00ad"]):
         with pytest.raises(UserError, match="give one or more texts"):
             rank(search(), model, texts)
+    with pytest.raises(UserError, match=r"the text caf\\udce9 is not UTF-8"):
+        rank(search(), model, ["a ball", "caf\udce9"])
 
 
-def test_scores_of_long_ago_make_room(search, model, monkeypatch):
+def test_scores_that_were_used_longest_ago_make_room(search, model, monkeypatch):
+    index = search()
+    texts = ["a ball", "a star"]
+    folder = index.root / "scores"
+    cache = ScoreCache(folder, NUM_CLIPS)
+    for seconds, text in enumerate(texts):
+        rank(index, model, [text])
+        os.utime(cache._path(text), (seconds, seconds))
+    rank(index, model, texts[:1])  # was written first, but is used last
+    monkeypatch.setattr(scores, "MAX_BYTES", 2 * cache._path(texts[0]).stat().st_size)
+    rank(index, model, ["a moon"])
+    assert [len(cache.get(text).logits) for text in (*texts, "a moon")] == [3, 0, 3]
+
+
+def test_what_others_do_to_scores_meanwhile_ends_nothing(search, model):
     index = search()
     rank(index, model, ["one"])
-    cache = ScoreCache(index.root / "scores", NUM_CLIPS)
-    monkeypatch.setattr(scores, "MAX_BYTES", 2000)
+    folder = index.root / "scores"
+    (folder / "vanished.npz").symlink_to("nowhere")
+    killed, written = (folder / f".a.npz.{number}.tmp" for number in (1, 2))
+    for path in (killed, written):
+        path.write_bytes(b"")
+    os.utime(killed, (0, 0))
+    cache = ScoreCache(folder, NUM_CLIPS)
     rank(index, model, ["two"])
-    assert len(cache.get("two").logits) == 3
+    assert (killed.exists(), written.exists()) == (False, True)
+    known = cache.get("one")
+    np.savez(
+        cache._path("one"),
+        contents=known.contents[:2],
+        logits=known.logits,
+        clip_logits=known.clip_logits,
+        notes=np.array([], np.str_),
+    )
     assert len(cache.get("one").logits) == 0
 
 
 @pytest.mark.parametrize(
-    ("span", "said"),
-    [((0.0, 0.5), "0:00"), ((65.2, 66.1), "1:05-1:06"), ((3599.5, 3600.0), "59:59-1:00:00")],
+    ("spans", "said"),
+    [
+        ([(0.0, 0.5), (1.96, 2.0)], ["0:00.0-0:00.5", "0:02.0"]),
+        ([(0.0, 0.4), (65.2, 66.1)], ["0:00", "1:05-1:06"]),
+        ([(59.0, 60.0), (3599.0, 3600.0)], ["0:00:59-0:01:00", "0:59:59-1:00:00"]),
+    ],
 )
-def test_moments_are_said_as_players_do(span, said):
-    assert moment(span) == said
+def test_moments_are_said_as_on_the_page_of_a_probe(spans, said):
+    assert moments(spans) == said

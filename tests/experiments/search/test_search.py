@@ -3,7 +3,7 @@
 import dataclasses
 import html.parser
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,13 +21,9 @@ from experiments.search.ranking import rank
 from tests.experiments.conftest import fails
 from tests.experiments.untrained import untrained_run
 
-from .conftest import OPTIONS
+from .conftest import OPTIONS, SCRIPT, SPACES
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = "<script>alert(1)<:script>.mp4"
-NASTY = "new\nline \x1b[31mred.mp4"
-NO_UTF8 = os.fsdecode(b"latin-\xfc.mp4")
-SPACES = "sub/ü mit Leerzeichen.mp4"
 
 
 class Page(html.parser.HTMLParser):
@@ -45,20 +41,12 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def nasty(folder, videos):
-    """The folder with names that terminals and browsers could take for something else."""
-    for name, data in zip((SCRIPT, NASTY, NO_UTF8, SPACES), [*videos[3:], *videos], strict=False):
-        (folder / name).write_bytes(data)
-    (folder / f"bad {SCRIPT}").write_bytes(b"no video")
-    return folder
-
-
 def test_any_file_name_is_shown_and_is_only_text(nasty, search, model, tmp_path):
-    index = search()
+    index = search(dataclasses.replace(OPTIONS, place=tmp_path / "red\x1b[31m"))
     ranked = rank(index, model, [f"a ball {SCRIPT}"])
     lines = "\n".join([*index_lines(index), *table(ranked)])
     assert "\x1b" not in lines
+    assert r"red\x1b[31m/" in lines
     for shown in (SCRIPT, r"new\nline \x1b[31mred.mp4", r"latin-\udcfc.mp4", SPACES):
         assert sum(line.endswith(f"  {shown}") for line in lines.split("\n")) == 1
     assert f"  bad {SCRIPT}: " in lines
@@ -103,13 +91,18 @@ def test_the_command_finds_and_says_what_it_cost(command, capsys, tmp_path, fold
     assert lines[0] == "a ball"
     assert lines[3] == "a star"
     assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
-    assert lines[-1].startswith("3 videos x 2 text(s) x 2 clips: 12 pairs of a clip and text scored in ")
+    assert re.fullmatch(
+        r"3 videos x 2 text\(s\) x 2 clips: 12 pairs of a clip and text scored in [\d.]+ s with compilation; "
+        r"index [\d.]+ s; loading [\d.]+ s",
+        lines[-1],
+    )
     assert "index: 3 videos, 3 encoded" in said.err
     assert "  broken.mp4: " in said.err
     assert (tmp_path / "a.html").is_file()
     run_command(command, "a ball", "--json")
     said = json.loads(capsys.readouterr().out)
     assert said["cost"]["num_scored"] == 0
+    assert not said["cost"]["is_with_compilation"]
     assert said["num_videos"] == 3
     assert [broken["video"] for broken in said["unreadable"]] == ["broken.mp4"]
     (text,) = said["texts"]
@@ -147,6 +140,8 @@ def test_mistakes_are_said_in_a_sentence(command, folder, tmp_path, capsys):
     assert "does not exist: give the folder" in said("search", run, tmp_path / "nowhere", "a ball")
     assert "is a file: give the folder" in said("search", run, folder / "a.mp4", "a ball")
     assert "must not be empty" in said("search", run, folder, " ")
+    assert r"the text caf\udce9 is not UTF-8: write it in" in said("search", run, folder, "caf\udce9")
+    assert "give one or more texts that are not empty" in said("search", run, folder, "\u200b")
     assert "--top takes a number from 1 on" in said("search", run, folder, "a ball", "--top", "0")
     assert "must end in .html" in fails([*command[:3], "a ball", "--out", tmp_path / "page.txt"], capsys)
 

@@ -1,0 +1,235 @@
+"""Pointing game on generated videos: does a map of attention fall on the object that a word names?
+
+    python -m experiments.pointing runs/demo
+
+Every object of every test video, in every clip that shows it, with the video's own caption: a map points
+right if its largest cell has its centre in the object's box. Beside each number stand three that show what it
+is worth: chance (a random cell of the picture), the map of another word of the caption, whose object the clip
+does not show, and the same model before its training. `pointing_agreement` adds whether the maps are borne
+out by ablation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.evaluation import MatchTask
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.probing.model_probe import ModelProbe
+from clipbert_jax.probing.target import Target
+from experiments.compilation_cache import use_compilation_cache
+from experiments.evaluate import run_factors
+from experiments.experiment import make_model, model_shapes
+from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
+from experiments.pointing_agreement import agreements, summary
+from experiments.pointing_maps import MapName, Points, play, share_with_interval
+from experiments.pointing_videos import pointing_videos
+from experiments.progress import Progress, say
+from experiments.results import write_json
+from experiments.runs import Run, load_run
+
+WANTED_RATIO = 2.0
+"""How many times chance a map must reach to be called one that finds objects."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Game:
+    """What is played, and on what."""
+
+    data_dir: str
+    split: str = "test"
+    num_clips: int = 8
+    num_videos: int | None = None
+    """The first so many; None for all."""
+    num_agreement_videos: int = 40
+    seed: int = 0
+    """Of the untrained model, of shuffles and of the bootstrap."""
+
+
+def pointing(run: Run, game: Game) -> dict[str, Any]:
+    """Play, and return all numbers as JSON values.
+
+    Raises:
+      UserError: a model that does not match texts with videos; videos that were not generated.
+    """
+    task = run.experiment.task
+    if not isinstance(task, MatchTask):
+        raise UserError(
+            f"{run.workdir} is a model of {run.experiment.task_name}: the pointing game needs one of "
+            "retrieval, such as runs/demo"
+        )
+    target = Target(task)
+    trained = ModelProbe(trained_model(run), target)
+    train = dataclasses.replace(run.experiment.train, seed=game.seed)
+    untrained = ModelProbe(make_model(dataclasses.replace(run.experiment, train=train)), target)
+    size, num_frames = run.experiment.data.size, run.experiment.data.num_frames
+    grid = trained.grid(np.zeros((1, num_frames, size, size, 3), np.uint8))
+    videos = list(
+        pointing_videos(
+            run,
+            data_dir=game.data_dir,
+            split=game.split,
+            num_clips=game.num_clips,
+            grid=grid,
+            num_videos=game.num_videos,
+        )
+    )
+    progress = Progress("pointing", total=2 * len(videos), unit="videos")
+    done = iter(range(1, 2 * len(videos) + 1))
+    points = play(trained, videos, lambda: progress.update(next(done)))
+    of_untrained = play(untrained, videos, lambda: progress.update(next(done)))
+    agreement = agreements(trained, videos[: game.num_agreement_videos], seed=game.seed)
+    return {
+        "chance": float(points.chances.mean()),
+        "maps": list(map_numbers(points, of_untrained, seed=game.seed)),
+        "agreement": [
+            {**name._asdict(), **summary(of_videos, seed=game.seed)} for name, of_videos in agreement.items()
+        ],
+        "grid": list(grid),
+        "num_videos": len(videos),
+        "num_cases": len(points.chances),
+        "share_of_cases_without_a_cell": float((points.chances == 0).mean()),
+    }
+
+
+def trained_model(run: Run) -> ClipBert:
+    """Return the model of a run."""
+    return model_shapes(run.experiment)[0].merge(run.scorer.parameters)
+
+
+def map_numbers(points: Points, untrained: Points, *, seed: int) -> list[dict[str, Any]]:
+    """Return for each map how often it points right, beside its controls."""
+    rows = []
+    for name, hits in points.hits.items():
+        own = share_with_interval(hits, points.video_of_case, seed)
+        wrong = points.wrong_hits.get(name)
+        rows.append(
+            {
+                **name._asdict(),
+                **own,
+                "times_chance": own["accuracy"] / float(points.chances.mean()),
+                "wrong_word": None
+                if wrong is None
+                else share_with_interval(wrong, points.video_of_case, seed),
+                "untrained": share_with_interval(untrained.hits[name], untrained.video_of_case, seed),
+            }
+        )
+    return rows
+
+
+def table(numbers: Mapping[str, Any]) -> str:
+    """Return the numbers as Markdown, in percent."""
+    lines = [
+        f"Chance is {100 * numbers['chance']:.1f} %: {numbers['num_cases']} objects in clips of "
+        f"{numbers['num_videos']} videos, {numbers['grid'][0]} x {numbers['grid'][1]} cells.",
+        "",
+        "| map | accuracy, % | times chance | wrong word, % | untrained, % |",
+        "|---|---|---|---|---|",
+    ]
+    for row in numbers["maps"]:
+        wrong = "" if row["wrong_word"] is None else _percent(row["wrong_word"])
+        lines.append(
+            f"| {_name(row)} | {_percent(row)} | {row['times_chance']:.2f} | {wrong} | "
+            f"{_percent(row['untrained'])} |"
+        )
+    lines += [
+        "",
+        f"Agreement with ablation, {numbers['agreement'][0]['num_videos']} videos; losses are in log-odds of "
+        "the match, without the tenth of the cells that the map ranks first.",
+        "",
+        "| map | rank correlation | above chance, % of videos | loss | more than misplaced maps | "
+        "above 95 % of these, % of videos |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in numbers["agreement"]:
+        intervals = row["intervals"]
+        lines.append(
+            f"| {_name(row)} | {_number(row['rank_correlation'], intervals['rank_correlation'])} | "
+            f"{_whole_percent(row['share_above_chance'])} | {row['loss']:.2f} | "
+            f"{_number(row['extra_loss'], intervals['extra_loss'])} | "
+            f"{_whole_percent(row['share_costlier'])} |"
+        )
+    return "\n".join(lines)
+
+
+def conclusion(numbers: Mapping[str, Any]) -> str:
+    """Return in a few sentences which map finds objects best, and whether one knows its word."""
+    rows = numbers["maps"]
+    best = max(rows, key=lambda row: row["accuracy"])
+    reaches = "at least" if best["times_chance"] >= WANTED_RATIO else "less than"
+    knowing = [row for row in rows if row["wrong_word"] and row["low"] > row["wrong_word"]["high"]]
+    names = ", ".join(map(_name, knowing)) or "none"
+    return (
+        f"Best of {len(rows)} maps, chosen on these videos: {_name(best)}, {best['times_chance']:.2f} times "
+        f"chance, {reaches} {WANTED_RATIO:g}. Clearly better than with a wrong word: {names}."
+    )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(MapName(row["kind"], row["layer"], row["head"]))
+
+
+def _percent(share: Mapping[str, float]) -> str:
+    return f"{100 * share['accuracy']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
+
+
+def _whole_percent(share: float | None) -> str:
+    return "cannot tell" if share is None else f"{100 * share:.0f}"
+
+
+def _number(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the options, play, print the table and write the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.pointing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="run directory of a retrieval model")
+    parser.add_argument("--data-dir", help="generated videos (those of the run)")
+    parser.add_argument("--split", default=Game.split)
+    parser.add_argument("--num-clips", type=int, default=Game.num_clips)
+    parser.add_argument("--num-videos", type=int, help="the first so many (all)")
+    parser.add_argument("--num-agreement-videos", type=int, default=Game.num_agreement_videos)
+    parser.add_argument("--seed", type=int, default=Game.seed)
+    parser.add_argument("--out", type=Path, help="JSON file (pointing.json in the run directory)")
+    options = parser.parse_args(arguments)
+    check_range("--num-clips", options.num_clips, 1, MAX_CLIPS)
+    check_range("--num-agreement-videos", options.num_agreement_videos, 1)
+    check_range("--seed", options.seed, 0)
+    if options.num_videos is not None:
+        check_range("--num-videos", options.num_videos, 1)
+    run = load_run(options.run)
+    out = options.out or run.workdir / "pointing.json"
+    check_out_file(out, [".json", ".json"])
+    data_dir = options.data_dir or run.experiment.data.data_dir
+    names = {field.name for field in dataclasses.fields(Game)} - {"data_dir"}
+    game = Game(data_dir=data_dir, **{name: getattr(options, name) for name in names})
+    numbers = pointing(run, game)
+    data = dataclasses.replace(run.experiment.data, data_dir=data_dir)
+    factors = {"split": game.split, "num_clips": game.num_clips, **run_factors(run, data), "seed": game.seed}
+    factors["training_seed"] = run.experiment.train.seed
+    write_json(out, {**numbers, "run": factors})
+    say(table(numbers))
+    say(conclusion(numbers))
+    say(f"results: {out}")
+
+
+if __name__ == "__main__":
+    try:
+        use_compilation_cache()
+        main()
+    except UserError as error:
+        print(f"pointing: {error}", file=sys.stderr)
+        sys.exit(2)

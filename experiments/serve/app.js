@@ -1,0 +1,135 @@
+// Everything works without this script too; with it, nobody looks at an empty window while a video is sent, and
+// results come by themselves.
+"use strict";
+
+const POLL_MILLISECONDS = 500;
+const GONE = "The server does not answer: is it still running?";
+
+function say(element, text, isWrong = false) {
+  if (element.textContent !== text) element.textContent = text; // said again, it would be read out again
+  element.classList.toggle("wrong", isWrong);
+}
+
+// ---- Forms -------------------------------------------------------------------------------------------------
+
+function tooLarge(form) {
+  const input = form.querySelector('input[type="file"]');
+  const file = input?.files[0];
+  const most = Number(input?.dataset.maxBytes);
+  return file && file.size > most ? `${file.name} has ${(file.size / 1e6).toFixed(1)} MB, and ${most / 1e6} MB are the most.` : "";
+}
+
+function send(event) {
+  event.preventDefault();
+  const form = event.currentTarget;
+  const [line, bar, button] = [form.querySelector(".said"), form.querySelector(".sending"), form.querySelector("button")];
+  const problem = tooLarge(form);
+  if (problem) return say(line, problem, true);
+  const data = new FormData(form);
+  const request = new XMLHttpRequest();
+  request.open("POST", form.action);
+  request.setRequestHeader("Accept", "application/json");
+  const end = (text) => {
+    button.disabled = false;
+    if (bar) bar.hidden = true;
+    say(line, text, true);
+  };
+  request.upload.onprogress = ({ loaded, total }) => {
+    if (bar && data.get("file")?.size) [bar.hidden, bar.value] = [false, loaded / total];
+    if (bar && loaded < total) say(line, `Sending the video: ${Math.floor((100 * loaded) / total)} %`);
+  };
+  request.onload = () => {
+    let answer = {};
+    try { answer = JSON.parse(request.responseText); } catch { /* not ours */ }
+    if (!answer.location) return end(answer.error ?? GONE);
+    const here = location.pathname;
+    location.assign(answer.location);
+    if (answer.location === here) location.reload();
+  };
+  request.onerror = () => end(GONE);
+  button.disabled = true;
+  say(line, "");
+  request.send(form.enctype === "multipart/form-data" ? data : new URLSearchParams(data));
+}
+
+for (const form of document.querySelectorAll("form[data-sent]")) form.addEventListener("submit", send);
+addEventListener("pageshow", () => document.querySelectorAll("button").forEach((button) => (button.disabled = false)));
+
+for (const area of document.querySelectorAll("textarea")) {
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) area.form.requestSubmit();
+  });
+}
+
+// ---- The choice of a video ---------------------------------------------------------------------------------
+
+const [picker, file, find] = [".picker", "#file", "#name"].map((one) => document.querySelector(one));
+
+function show(name) {
+  const [line, strong] = [document.createElement("span"), document.createElement("b")];
+  strong.textContent = name;
+  line.append("Video: ", strong);
+  picker.querySelector("summary").replaceChildren(line);
+}
+
+picker?.addEventListener("change", ({ target }) => {
+  if (target.name === "video") {
+    file.value = "";
+    show(target.parentElement.querySelector("bdi").textContent);
+  } else if (target === file && file.files.length) {
+    for (const radio of picker.querySelectorAll(":checked")) radio.checked = false;
+    show(file.files[0].name);
+  }
+});
+
+if (find) {
+  let [timer, last] = [0, 0];
+  find.hidden = false;
+  find.addEventListener("keydown", (event) => event.key === "Enter" && event.preventDefault());
+  find.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const mine = ++last;
+      const answer = await fetch(`/videos?name=${encodeURIComponent(find.value)}`);
+      if (answer.ok && mine === last) document.querySelector("#videos").innerHTML = await answer.text();
+    }, 200);
+  });
+}
+
+// ---- What goes on by itself --------------------------------------------------------------------------------
+
+function poll(address, use) {
+  const again = async () => {
+    let goesOn = true;
+    try {
+      const answer = await fetch(address, { headers: { Accept: "application/json" } });
+      goesOn = use(await answer.json());
+    } catch {
+      use(null);
+    }
+    if (goesOn) setTimeout(again, POLL_MILLISECONDS);
+  };
+  setTimeout(again, POLL_MILLISECONDS);
+}
+
+for (const job of document.querySelectorAll("[data-job]")) {
+  const line = job.querySelector("[role=status]");
+  poll(`/jobs/${job.dataset.job}`, (answer) => {
+    say(line, answer?.sentence ?? answer?.error ?? GONE);
+    if (answer?.is_ended) location.reload();
+    return !answer?.is_ended && !answer?.error;
+  });
+}
+
+for (const index of document.querySelectorAll("[data-index]")) {
+  const [line, bar] = [index.querySelector("[role=status]"), index.querySelector("progress")];
+  poll("/api/status", (answer) => {
+    say(line, answer?.index?.sentence ?? GONE);
+    if (answer?.index?.num_total) [bar.max, bar.value] = [answer.index.num_total, answer.index.num_done];
+    bar.hidden = Boolean(answer?.index?.is_ready);
+    return !answer?.index?.is_ready;
+  });
+}
+
+const result = location.hash === "#result" && document.querySelector("#result");
+if (result) result.focus({ preventScroll: true });

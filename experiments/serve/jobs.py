@@ -1,0 +1,203 @@
+"""Requests to the model: one after the other, in a thread of their own, so that the server stays responsive.
+
+A job is submitted by a request, has its own address, and is looked at until it is done. After: the pages,
+which show its result.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import secrets
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+from clipbert_jax.errors import UserError
+from experiments.serve.limits import MAX_FINISHED, MAX_WAITING
+from experiments.serve.refusal import Refusal
+
+Kind = Literal["search", "ask", "probe"]
+
+
+class Stopped(Exception):  # noqa: N818, nothing is wrong
+    """Somebody wants no result any more."""
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """One request to the model."""
+
+    kind: Kind
+    work: Callable[[Job], Any]
+    """Runs in the thread of the model; returns the result, and says in `line` how far it is."""
+    asked: Any = None
+    """What the page shows again."""
+    seconds: float | None = None
+    """That the work may take; None for no limit."""
+    id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(16))
+    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    line: str = ""
+    result: Any = None
+    problem: Refusal | None = None
+    began: float = 0.0
+    took_seconds: float = 0.0
+    on_drop: Callable[[], None] = lambda: None
+    """Called when nobody can look at the result any more."""
+    is_stopped: bool = False
+    ended: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether there is a result, or a problem."""
+        return self.state in ("done", "failed")
+
+    def check(self) -> None:
+        """End the work where it may end: nobody waits, or it takes too long."""
+        if self.is_stopped:
+            raise Stopped
+        if self.seconds is not None and time.monotonic() - self.began > self.seconds:
+            raise Refusal(
+                503, f"This took longer than {self.seconds:g} s: take fewer clips, or raise --max-seconds."
+            )
+
+    def fail(self, problem: Refusal) -> None:
+        """End it without a result."""
+        self.problem, self.state = problem, "failed"
+        self.ended.set()
+
+
+class Workroom:
+    """The thread with the model, and the jobs that wait for it or have been done."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """Held by whoever uses the model."""
+        self._jobs: dict[str, Job] = {}
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._running: Job | None = None
+        self._is_open = True
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def admit(self, job: Job) -> Job:
+        """Give a job its address; `enqueue` follows, perhaps later.
+
+        Raises:
+          Refusal: too many are under way.
+        """
+        with self._changed:
+            if sum(not other.is_ended for other in self._jobs.values()) > MAX_WAITING:
+                raise Refusal(
+                    503, f"{MAX_WAITING} requests are waiting for the model already: try again in a moment."
+                )
+            self._jobs[job.id] = job
+            self._drop_oldest()
+        return job
+
+    def enqueue(self, job: Job) -> Job:
+        """Let a job wait for its turn."""
+        with self._changed:
+            if not job.is_ended:  # it may have been stopped
+                self._waiting.append(job)
+                self._changed.notify_all()
+        return job
+
+    def find(self, job_id: str, *kinds: Kind) -> Job:
+        """Return a job by its address.
+
+        Raises:
+          Refusal: there is none, or not any more.
+        """
+        job = self._jobs.get(job_id)
+        if job is None or (kinds and job.kind not in kinds):
+            raise Refusal(404, "There is no such result, or it has been dropped for newer ones: ask again.")
+        return job
+
+    def stop(self, job: Job) -> None:
+        """Take a job out of the queue; one that is being worked on ends where it can."""
+        with self._changed:
+            job.is_stopped = True
+            if job.state == "waiting":
+                job.fail(_stopped())
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    def sentence(self, job: Job) -> str:
+        """Return how far a job is."""
+        if job.problem is not None:
+            return job.problem.sentence
+        if job.state == "done":
+            return "Done."
+        if job.state == "running":
+            return job.line or "The model is at work."
+        with self._changed:
+            before = self._waiting.index(job) if job in self._waiting else None
+            before = before if before is None else before + (self._running is not None)
+        if before is None:
+            return job.line or "Waiting."
+        return f"Waiting: {before} request{'s are' if before != 1 else ' is'} before this one."
+
+    @property
+    def num_under_way(self) -> int:
+        """Jobs that wait or are worked on."""
+        with self._changed:
+            return sum(not job.is_ended for job in self._jobs.values())
+
+    def close(self) -> None:
+        """End the thread; what it is doing is given some seconds to stop."""
+        with self._changed:
+            self._is_open = False
+            for job in self._jobs.values():
+                job.is_stopped = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5.0)
+        for job in self._jobs.values():
+            job.on_drop()
+
+    def _drop_oldest(self) -> None:
+        ended = [job for job in self._jobs.values() if job.is_ended]
+        for job in ended[: max(0, len(ended) - MAX_FINISHED)]:
+            del self._jobs[job.id]
+            job.on_drop()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            with self.turn:
+                job.began = time.monotonic()
+                self._do(job)
+            self._running = None
+            job.took_seconds = time.monotonic() - job.began
+            job.ended.set()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or not self._is_open)
+            if not self._is_open:
+                return None
+            self._running = self._waiting.popleft()
+            self._running.state = "running"
+            return self._running
+
+    def _do(self, job: Job) -> None:
+        try:
+            job.result = job.work(job)
+        except Refusal as problem:
+            job.fail(problem)
+        except Stopped:
+            job.fail(_stopped())
+        except UserError as error:
+            job.fail(Refusal(422, str(error)))
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            job.fail(Refusal(500, "The server could not do this, and its log says why."))
+        else:
+            job.state = "done"
+
+
+def _stopped() -> Refusal:
+    return Refusal(409, "This was stopped.")

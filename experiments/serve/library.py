@@ -1,0 +1,80 @@
+"""Which videos may be asked about: those found in the folder, and those uploaded.
+
+A request names a video by an id that was given out here, never by a path. Ids are looked up, so nothing that
+a client sends becomes part of a path. Before: `search.folder`, which lists the folder; after: `decoding`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+from data_pipelines.printable import printable
+from experiments.search.folder import scan
+from experiments.serve.refusal import Refusal
+from experiments.serve.uploads import KnownVideo, Uploads
+
+_MAX_AGE_SECONDS = 3.0
+"""After which the folder is looked through again."""
+
+
+class Library:
+    """All videos by id; any thread may ask."""
+
+    def __init__(self, folder: Path | None, uploads: Uploads, *, left_out: Path | None = None) -> None:
+        self.folder, self.uploads = folder, uploads
+        self.problems: dict[str, str] = {}
+        """Files that are left out, and why."""
+        self._left_out = left_out
+        self._by_id: dict[str, KnownVideo] = {}
+        self._looked = float("-inf")
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Look through the folder, unless that was done just now."""
+        with self._lock:
+            if self.folder is None or time.monotonic() - self._looked < _MAX_AGE_SECONDS:
+                return
+            found = scan(self.folder, left_out=self._left_out or self.folder / ".clipbert_index")
+            problems = {printable(name): printable(reason) for name, reason in found.problems.items()}
+            by_id = {}
+            for name in found.files:
+                path = self.folder / name
+                if os.path.islink(path) and not self._is_inside(path):
+                    problems[printable(name)] = "a link that leads out of the folder"
+                    continue
+                by_id[id_of(name)] = KnownVideo(id=id_of(name), name=printable(name), path=path)
+            self._by_id, self.problems, self._looked = by_id, problems, time.monotonic()
+
+    def find(self, video_id: str) -> KnownVideo:
+        """Return a video.
+
+        Raises:
+          Refusal: there is none of this id, or it has become a link that leads elsewhere.
+        """
+        video = self._by_id.get(video_id) or self.uploads.find(video_id)
+        if video is None or not (video.is_upload or self._is_inside(video.path)):
+            raise Refusal(404, "There is no such video, or not any more: choose another one.")
+        return video
+
+    def named(self, name: str) -> KnownVideo | None:
+        """Return the video of a file below the folder, by its name there."""
+        return self._by_id.get(id_of(name))
+
+    def look_for(self, part: str, most: int) -> tuple[list[KnownVideo], int]:
+        """Return videos of the folder with this in their names, so many at most, and how many there are."""
+        wanted = part.casefold().strip()
+        found = [video for video in self._by_id.values() if wanted in video.name.casefold()]
+        return found[:most], len(found)
+
+    def _is_inside(self, path: Path) -> bool:
+        assert self.folder is not None, "there are videos of a folder"
+        return path.resolve().is_relative_to(self.folder.resolve())
+
+
+def id_of(name: str) -> str:
+    """Return the id of a file below the folder: the same at every start, so that addresses stay."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]

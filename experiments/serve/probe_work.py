@@ -1,0 +1,76 @@
+"""What the thread of the model does for a probe: the page of `clipbert probe`, as a file that is served.
+
+Before: `forms`; after: the page around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from experiments.probe import probe_facts
+from experiments.probe_video import DISPLAY_SIZE, make_page_of_clips
+from experiments.reports.probe_page import write_probe_page
+from experiments.serve.forms import Form
+from experiments.serve.jobs import Job
+from experiments.serve.refusal import Refusal
+from experiments.serve.site import Site
+from experiments.serve.uploads import KnownVideo
+
+CLIPS = (1, 2, 4, 8, 16)
+DEFAULT_CLIPS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probed:
+    """A page that was written."""
+
+    path: Path
+    title: str
+
+
+def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
+    """Return a job that probes.
+
+    Raises:
+      Refusal: several texts, or a number of clips out of range.
+    """
+    if len(form.texts) > 1:
+        raise Refusal(422, "A probe is about one text: write one line.")
+    num_clips = form.number("num_clips", DEFAULT_CLIPS, CLIPS[-1])
+
+    def work(job: Job) -> Probed:
+        job.line = f"{video.name} is being decoded."
+        clips = site.clips_of(video, num_clips=num_clips, shown_size=DISPLAY_SIZE)
+        page = make_page_of_clips(
+            site.run,
+            clips,
+            form.texts[0],
+            options=form.options,
+            answer=form.answer or None,
+            # Without the paths of this machine.
+            facts=probe_facts(site.run, num_clips) | {"model": site.model_name, "command": "clipbert serve"},
+            on_progress=_Count(job),
+        )
+        job.line = "The page is being written."
+        path = site.private / f"probe-{job.id}.html"
+        write_probe_page(path, page)
+        return Probed(path=path, title=f"“{form.texts[0]}” in {video.name}")
+
+    job = Job("probe", work, asked=(form, video), seconds=site.limits.seconds)
+    job.on_drop = lambda: (site.private / f"probe-{job.id}.html").unlink(missing_ok=True)
+    return job
+
+
+class _Count:
+    """Says how far a probe is, and ends it where it may end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._done = job, 0
+
+    def __call__(self, num: int) -> None:
+        self._job.check()
+        self._done += num
+        seconds = time.monotonic() - self._job.began
+        self._job.line = f"The model is probed: clips were scored {self._done:,} times in {seconds:.0f} s."

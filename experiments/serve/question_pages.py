@@ -1,0 +1,122 @@
+"""The pages that ask about a video, and that probe what a model looks at."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from data_pipelines.corpus.folder import VIDEO_SUFFIXES
+from experiments.reports import page as reports
+from experiments.serve.ask_work import ask_job, video_of
+from experiments.serve.forms import Form
+from experiments.serve.jobs import Job
+from experiments.serve.limits import MAX_CHARACTERS, MAX_SHOWN_VIDEOS
+from experiments.serve.probe_work import CLIPS, DEFAULT_CLIPS, probe_job
+from experiments.serve.refusal import Refusal
+from experiments.serve.rendering import Pages, see
+from experiments.serve.shared_pages import sentence_of, soon, submit
+from experiments.serve.site import Site
+from experiments.serve.uploads import KnownVideo
+
+
+class QuestionPages:
+    """Answers of /ask, /probe and what is below them."""
+
+    def __init__(self, site: Site, pages: Pages) -> None:
+        self._site, self._pages = site, pages
+        self._probe_policy = _policy_of_report("probe_page.js")
+
+    async def start_ask(self, request: Request) -> Response:
+        """Return the form, filled as the address says."""
+        return await self._page("/ask", *await self._given(request), None)
+
+    async def start_probe(self, request: Request) -> Response:
+        """Return the form, filled as the address says."""
+        return await self._page("/probe", *await self._given(request), None)
+
+    async def ask(self, request: Request) -> Response:
+        """Take a question, and send to its answer."""
+        job = await submit(request, self._site, ask_job)
+        await soon(job)
+        return see(request, f"/ask/{job.id}#result")
+
+    async def probe(self, request: Request) -> Response:
+        """Take what to probe, and send to where it will be."""
+        job = await submit(request, self._site, probe_job)
+        await soon(job)
+        return see(request, f"/probe/{job.id}")
+
+    async def answered(self, request: Request) -> Response:
+        """Return the answer, or how far it is."""
+        job = self._site.workroom.find(request.path_params["job"], "ask")
+        form, video = job.asked
+        return await self._page("/ask", form, video, job)
+
+    async def probed(self, request: Request) -> Response:
+        """Return the page around a probe, or how far it is."""
+        job = self._site.workroom.find(request.path_params["job"], "probe")
+        form, video = job.asked
+        if job.state != "done":
+            return await self._page("/probe", form, video, job)
+        return self._pages.page(
+            "probed.html.jinja", here="/probe", title=job.result.title, job=job, form=form, video=video
+        )
+
+    async def probe_page(self, request: Request) -> Response:
+        """Return the report of a probe, which may do nothing but run its own script."""
+        job = self._site.workroom.find(request.path_params["job"], "probe")
+        if job.state != "done":
+            raise Refusal(404, "This probe is not done.")
+        return FileResponse(job.result.path, media_type="text/html", headers=self._probe_policy)
+
+    async def _given(self, request: Request) -> tuple[Form, KnownVideo | None]:
+        """Return what an address says; a video that is not there is as if none were named."""
+        given = {name: value[: 4 * MAX_CHARACTERS] for name, value in request.query_params.items()}
+        form = Form(
+            texts=tuple(given.get("texts", "").splitlines()),
+            options=tuple(given.get("options", "").splitlines()),
+            answer=given.get("answer", ""),
+            video_id=given.get("video", ""),
+            num_clips=given.get("num_clips", ""),
+        )
+        try:
+            await run_in_threadpool(self._site.library.refresh)
+            return form, video_of(self._site, form)
+        except Refusal:
+            return form, None
+
+    async def _page(self, here: str, form: Form, video: KnownVideo | None, job: Job | None) -> Response:
+        site = self._site
+        await run_in_threadpool(site.library.refresh)
+        videos, num_videos = site.library.look_for("", MAX_SHOWN_VIDEOS)
+        return self._pages.page(
+            "question.html.jinja",
+            here=here,
+            status=job.problem.status if job and job.problem else 200,
+            title="Ask about a video" if here == "/ask" else "Probe what the model looks at",
+            form=form,
+            video=video,
+            job=job,
+            sentence=job and sentence_of(site, job),
+            videos=videos,
+            num_videos=num_videos,
+            num_found=num_videos,
+            uploads=site.uploads.newest_first,
+            suffixes=",".join(sorted(VIDEO_SUFFIXES)),
+            clips=CLIPS,
+            num_clips=form.num_clips or str(DEFAULT_CLIPS),
+        )
+
+
+def _policy_of_report(script: str) -> dict[str, str]:
+    """Return headers for a report: its own script and nothing else, and an origin of its own."""
+    text = (reports.FOLDER / script).read_text()
+    return {
+        "content-security-policy": (
+            f"default-src 'none'; script-src 'sha256-{reports.sha256_of(text)}'; img-src data:; "
+            "style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'self'; base-uri 'none'; "
+            "sandbox allow-scripts"
+        ),
+        "x-frame-options": "SAMEORIGIN",
+    }

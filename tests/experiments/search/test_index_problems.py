@@ -1,0 +1,181 @@
+"""What fails, waits or comes from somebody else costs the index nothing, and the user no file."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from clipbert_jax.errors import UserError
+from experiments.search import folder as folder_module
+from experiments.search import new_files
+from experiments.search.folder import scan
+from experiments.search.index import INDEX_NAME
+from experiments.search.manifest import Manifest
+
+CONTENT = "0123456789abcdef" * 4
+
+
+def stored(index):
+    return {path.name for path in (index.root / "videos").rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def unlisted(monkeypatch):
+    """Return a function: from now on a folder of this name cannot be listed."""
+
+    def refuse(name):
+        scandir = os.scandir
+
+        def refusing(path):
+            if os.fspath(path).rstrip("/").endswith(name):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return scandir(path)
+
+        monkeypatch.setattr(folder_module.os, "scandir", refusing)
+
+    return refuse
+
+
+def test_a_folder_that_cannot_be_listed_keeps_its_place(
+    search, folder, videos, unlisted, read_names, monkeypatch
+):
+    before = search()
+    (folder / "new.mp4").write_bytes(videos[3])
+    with monkeypatch.context():
+        unlisted("/sub")
+        index = search()
+    assert sorted(index.entries) == ["a.mp4", "b.MP4", "new.mp4"]
+    assert index.unreadable == {"sub/": "Permission denied"}
+    assert index.changes.num_gone == 0
+    assert stored(before) <= stored(index)
+    read_names.clear()
+    monkeypatch.undo()
+    assert len(search().entries) == 4
+    assert read_names == []
+
+
+def test_a_folder_that_cannot_be_listed_itself_is_named(search, folder, unlisted):
+    search()
+    unlisted("/videos")
+    with pytest.raises(UserError, match=r"videos cannot be listed \(Permission denied\): give a folder"):
+        search()
+
+
+def test_a_file_that_cannot_be_looked_at_keeps_its_place(search, folder, videos, read_names, monkeypatch):
+    search()
+    (folder / "new.mp4").write_bytes(videos[3])
+    state = folder_module._state
+
+    def failing(entry):
+        if entry.name == "a.mp4":
+            raise OSError(errno.EIO, "Input/output error")
+        return state(entry)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_module, "_state", failing)
+        index = search()
+    assert index.unreadable == {"a.mp4": "Input/output error"}
+    assert sorted(index.entries) == ["b.MP4", "new.mp4", "sub/c.mp4"]
+    read_names.clear()
+    assert len(search().entries) == 4
+    assert read_names == []
+
+
+def test_a_file_that_cannot_be_opened_keeps_what_is_known_of_it(search, folder, read_names, monkeypatch):
+    search()
+    os.utime(folder / "a.mp4", (1, 1))
+
+    def failing(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(new_files, "content_of", failing)
+        index = search()
+    assert index.unreadable == {"a.mp4": "Permission denied"}
+    assert sorted(index.entries) == ["b.MP4", "sub/c.mp4"]
+    read_names.clear()
+    assert len(search().entries) == 3
+    assert read_names == []
+
+
+def test_a_link_that_leads_to_itself_is_a_problem_of_its_own(folder):
+    (folder / "round.mp4").symlink_to("round.mp4")
+    (folder / "round").symlink_to("round")
+    found = scan(folder, left_out=folder / INDEX_NAME)
+    assert list(found.files) == ["a.mp4", "b.MP4", "sub/c.mp4"]
+    assert found.problems == {"round.mp4": "Too many levels of symbolic links"}
+
+
+def line(**changes):
+    values = {"name": "a.mp4", "size": 1, "mtime_ns": 2, "content": CONTENT, "clip_seconds": [[0, 1], [1, 2]]}
+    return json.dumps({**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        line(content="../../../notes"),
+        line(content=f"{CONTENT}\n"),
+        line(content=CONTENT.upper()),
+        line(content=7),
+        line(clip_seconds=[[0, 1], [1, float("nan")]]),
+        line(clip_seconds=[[0, 1], [1, 10**400]]),
+        line(clip_seconds=[[0, 1], [1, "2"]]),
+        line(clip_seconds=[[0, 1]]),
+        line(clip_seconds=[]),
+        line(reason="broken"),
+        line(reason=["broken"], clip_seconds=[]),
+        line(name=["a.mp4"]),
+        line(size="1"),
+        line(size=1.0),
+        "[" * 100_000,
+        "[1, 2]",
+        "",
+    ],
+)
+def test_lines_that_no_index_has_written_are_dropped(strange, tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    good = [line(name="b.mp4"), line(name="c.mp4", reason="broken", clip_seconds=[])]
+    path.write_text("".join(f"{one}\n" for one in (good[0], strange, good[1])))
+    assert list(Manifest(path, 2).entries) == ["b.mp4", "c.mp4"]
+
+
+def test_an_index_of_somebody_else_deletes_nothing(search, folder, videos, tmp_path):
+    index = search()
+    victims = [tmp_path / f"victim.{suffix}" for suffix in ("npy", "jpg", "strip")]
+    for victim in victims:
+        victim.write_text("mine")
+    with (index.root / "manifest.jsonl").open("a") as file:
+        file.write(line(content=str(tmp_path / "victim"), clip_seconds=[[0, 1]] * 3) + "\n")
+    (folder / "new.mp4").write_bytes(videos[3])
+    assert len(search().entries) == 4
+    assert all(victim.is_file() for victim in victims)
+
+
+def test_what_a_kill_has_left_goes_with_the_next_change(search, folder, videos):
+    index = search()
+    below = index.root / "videos" / CONTENT[:2]
+    below.mkdir(exist_ok=True)
+    left = [below / f"{CONTENT}.npy", below / f"{CONTENT}.strip", below / f".{CONTENT}.npy.7.tmp"]
+    left.append(index.root / ".manifest.jsonl.7.tmp")
+    for path in [*left, below / "mine.txt"]:
+        path.write_bytes(b"")
+    search()
+    assert all(path.exists() for path in left), "nothing has changed, so nothing is looked through"
+    (folder / "new.mp4").write_bytes(videos[3])
+    index = search()
+    assert not any(path.exists() for path in left)
+    assert (below / "mine.txt").exists()
+    assert len(stored(index)) == 2 * 4 + 1
+
+
+def test_a_run_that_may_not_be_read_is_no_matter_of_the_index(search, folder, model, monkeypatch):
+    config = str(folder.parent / "run" / "config.json")
+
+    def failing(place):
+        raise PermissionError(errno.EACCES, "Permission denied", config)
+
+    monkeypatch.setattr(model, "facts", failing)
+    with pytest.raises(PermissionError, match=r"run/config\.json"):
+        search()

@@ -1,0 +1,79 @@
+"""Each content is read once, and what a machine is too small for is no verdict on it."""
+
+import dataclasses
+import os
+
+from data_pipelines.corpus.isolation import Failure
+from data_pipelines.video import UnreadableVideo
+from experiments.search import encoding, reading
+
+from .conftest import OPTIONS
+
+
+def test_what_takes_more_memory_than_a_worker_has_is_tried_again(search, folder, read_names, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding, "read", lambda item: Failure("needed more than 0.5 GiB"))
+        index = search()
+    said = "needed more than 0.5 GiB: raise --worker-memory-gib"
+    assert index.unreadable == dict.fromkeys(["a.mp4", "b.MP4", "sub/c.mp4"], said)
+
+    def no_memory(*_):
+        raise MemoryError
+
+    def none_for_ffmpeg(*_):
+        raise UnreadableVideo("(bytes)", "cannot allocate memory (damaged, truncated, or not a video)")
+
+    for name, failing in (("read_frames", no_memory), ("probe", none_for_ffmpeg)):
+        with monkeypatch.context() as patched:
+            patched.setattr(reading, name, failing)
+            index = search()
+        assert set(index.unreadable.values()) == {"does not fit into the memory of this process"}
+    read_names.clear()
+    assert len(search().entries) == 3
+    assert len(read_names) == 3
+
+
+def test_a_real_worker_says_that_it_has_too_little_memory(search, folder):
+    os.truncate(folder / "a.mp4", 480 << 20)
+    index = search(dataclasses.replace(OPTIONS, num_workers=1, worker_memory_gib=0.5))
+    assert index.unreadable == {"a.mp4": "needed more than 0.5 GiB: raise --worker-memory-gib"}
+    assert sorted(index.entries) == ["b.MP4", "sub/c.mp4"]
+
+
+def test_a_file_is_decoded_once_for_the_model_and_the_pictures(search, monkeypatch):
+    decoded = []
+    read_frames = reading.read_frames
+
+    def noted(*arguments):
+        decoded.append(len(arguments[1]))
+        return read_frames(*arguments)
+
+    monkeypatch.setattr(reading, "read_frames", noted)
+    monkeypatch.setattr("data_pipelines.clips.read_frames", noted)
+    search()
+    assert len(decoded) == 3
+
+
+def test_copies_that_are_new_together_are_encoded_once(search, folder, videos, read_names):
+    (folder / "copy of a.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    for name in ("bad.mp4", "bad too.mp4"):
+        (folder / name).write_bytes(b"no video")
+    index = search()
+    assert sorted(read_names) == ["a.mp4", "b.MP4", "bad too.mp4", "c.mp4"]
+    assert index.entries["copy of a.mp4"].content == index.entries["a.mp4"].content
+    assert index.entries["copy of a.mp4"].clip_seconds == index.entries["a.mp4"].clip_seconds
+    assert index.unreadable["bad.mp4"] == index.unreadable["bad too.mp4"]
+    assert (index.changes.num_encoded, index.changes.num_same, index.changes.num_unreadable) == (3, 2, 1)
+    read_names.clear()
+    assert search().entries == index.entries
+    assert read_names == []
+
+
+def test_copies_share_what_keeps_them_from_being_read(search, folder, monkeypatch):
+    (folder / "copy of a.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding, "read", lambda item: Failure("took longer than 20 s", may_pass=True))
+        index = search()
+    assert len(index.unreadable) == 4
+    assert set(index.unreadable.values()) == {"took longer than 20 s"}
+    assert len(search().entries) == 4

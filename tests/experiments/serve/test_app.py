@@ -1,0 +1,263 @@
+"""`clipbert serve` over HTTP: its numbers are those of the commands; wrong questions get a sentence."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from data_pipelines.probe import probe
+from experiments.asking import ask_video
+from experiments.cli import main
+from experiments.serve import decoding
+from experiments.serve.jobs import Job
+from experiments.serve.limits import MAX_CHARACTERS, MAX_TEXTS, MAX_UPLOADS, MAX_WAITING
+from tests.experiments.conftest import fails
+from tests.experiments.untrained import untrained_run
+
+from .conftest import NASTY
+from .serving import crash, serving
+
+TEXTS = ["a drop and a moon", "a leaf"]
+
+
+def near(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def wait(served, address):
+    """Return a page when its job is done."""
+    path = address.split("#")[0]
+    for _ in range(600):
+        page = served.get(path)
+        if "data-job" not in page.text:
+            return page
+        time.sleep(0.1)
+    raise AssertionError("it takes too long")
+
+
+# ---- Numbers ----------------------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_predict(served, folder):
+    said = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": TEXTS})
+    assert said.status == 200
+    expected = ask_video(served.site.run, probe(folder / "a.mp4"), TEXTS, num_clips=2)
+    near(said.json["clip_seconds"], expected.clip_seconds)
+    assert [entry["text"] for entry in said.json["texts"]] == [entry["text"] for entry in expected.texts]
+    for entry, wanted in zip(said.json["texts"], expected.texts, strict=True):
+        assert entry.keys() == wanted.keys()
+        near(entry["probability"], wanted["probability"])
+        near(entry["clip_probabilities"], wanted["clip_probabilities"])
+    assert said.json["video"] == "a.mp4"
+    assert {"run": "untrained", "step": 0, "task": "retrieval", "num_clips": 2}.items() <= said.json.items()
+
+
+def test_an_uploaded_video_is_the_same_as_one_of_the_folder(served, folder):
+    file = "a.mp4", (folder / "a.mp4").read_bytes()
+    sent = served.post_form("/api/ask", {"texts": "\r\n".join(TEXTS)}, file=file).json
+    by_id = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": TEXTS}).json
+    assert sent["texts"] == by_id["texts"]
+    again = served.post_json("/api/ask", {"video": sent["video_id"], "texts": TEXTS}).json
+    assert again["texts"] == sent["texts"]
+
+
+def test_a_search_finds_what_asking_says(served):
+    found = served.post_json("/api/search", {"texts": TEXTS, "top": 2}).json
+    assert [text["text"] for text in found["texts"]] == TEXTS
+    for text in found["texts"]:
+        assert [video["rank"] for video in text["videos"]] == [1, 2]
+        for video in text["videos"]:
+            asked = {"video": video["video_id"], "texts": [text["text"]]}
+            (entry,) = served.post_json("/api/ask", asked).json["texts"]
+            assert entry["probability"] == pytest.approx(video["probability"], abs=2e-3)  # tokens: float16
+    assert [video["video"] for video in found["unreadable"]] == ["broken.mp4"]
+    assert "folder" not in found
+
+
+@pytest.mark.parametrize("task", ["multiple_choice", "open_ended_qa"])
+def test_models_of_questions(task, data_dir, folder):
+    run = untrained_run(task, data_dir, scale=0.3)
+    options = ["drop", "moon"] if task == "multiple_choice" else []
+    question = "which object appears ?"
+    with serving(run, folder) as served:
+        assert served.get("/").headers["location"] == "/ask"
+        refused = served.post_json("/api/search", {"texts": ["a"]})
+        assert (refused.status, refused.json) == (
+            404,
+            {"error": f"This server does not search: its model is one of {task}."},
+        )
+        asked = {"video": served.video_id("a.mp4"), "texts": [question], "options": options}
+        said = served.post_json("/api/ask", asked).json
+        (expected,) = ask_video(run, probe(folder / "a.mp4"), [question], options, num_clips=2).texts
+        (entry,) = said["texts"]
+        assert entry == json.loads(json.dumps(expected))
+        page = served.post_form("/ask", asked | {"texts": question, "options": "\n".join(options)}).json
+        text = wait(served, page["location"]).text
+        choices = [option["option"] for option in entry.get("options", ())] or [
+            answer["answer"] for answer in entry["answers"]
+        ]
+        assert [text.find(f"<bdi>{choice}</bdi>") > 0 for choice in choices] == [True] * len(choices)
+        if options:
+            wrong = served.post_json("/api/ask", asked | {"options": ["drop"]})
+            assert (wrong.status, wrong.json["error"][:44]) == (
+                422,
+                "This is a model of multiple_choice: give two",
+            )
+
+
+def test_a_probe_is_a_page_of_its_own(served):
+    fields = {"video": served.video_id("a.mp4"), "texts": "a drop", "num_clips": "2"}
+    address = served.post_form("/probe", fields).json["location"]
+    around = wait(served, address)
+    assert f'<iframe src="{address}/page" sandbox="allow-scripts"' in around.text
+    page = served.get(f"{address}/page")
+    policy = page.headers["content-security-policy"]
+    assert page.text.count("<script>") == 1
+    assert "sandbox allow-scripts" in policy
+    assert policy.split("script-src ")[1].split(";")[0] in page.text  # the hash that the page itself allows
+    assert "/work" not in page.text.split("All that this page depends on")[1]
+
+
+# ---- What is said of it -----------------------------------------------------------------------------------
+
+
+def test_a_video_that_is_broken_gets_a_sentence(served, video):
+    said = served.post_json("/api/ask", {"video": served.video_id("broken.mp4"), "texts": TEXTS})
+    assert said.status == 422
+    assert said.json["error"].startswith("broken.mp4 cannot be read: ")
+    sent = served.post_form("/ask", {"texts": "a drop"}, file=("cut.mp4", video[:3000]))
+    page = wait(served, sent.json["location"])
+    assert page.status == 422
+    assert "cut.mp4 cannot be read: " in page.text
+
+
+def test_a_decoder_that_crashes_costs_one_answer(served, video, monkeypatch):
+    monkeypatch.setattr(decoding, "read", crash)
+    other = video + b"\0"  # another file, which is not known yet
+    said = served.post_form("/api/ask", {"texts": "a drop"}, file=("evil.mp4", other))
+    assert (said.status, "the decoder crashed" in said.json["error"]) == (422, True)
+    monkeypatch.undo()
+    assert served.post_form("/api/ask", {"texts": "a drop"}, file=("evil.mp4", other)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"texts": TEXTS}, "Choose a video, or upload one."),
+        ({"video": "a", "texts": []}, "Write a text that may describe the video."),
+        ({"video": "a", "texts": ["a", " "]}, "A text is empty."),
+        ({"video": "a", "texts": ["a"], "options": ["b", "c"]}, "Options are for models of multiple_choice"),
+        ({"video": "a", "texts": ["a" * (MAX_CHARACTERS + 1)]}, "A text has more than 1,000 characters"),
+        ({"video": "a", "texts": ["a"] * (MAX_TEXTS + 1)}, "There are 17 texts: give 16 at most."),
+        ({"video": "a", "texts": ["a\0b"]}, "A text holds characters that are none."),
+        ({"video": "a", "texts": ["\ud800"]}, "A text holds characters that are none."),
+        ({"video": "a", "texts": [{}]}, "'texts' holds text, numbers or a list of texts."),
+        ({"video": "a", "text": "a"}, "'text' is unknown; there are "),
+        ([], "The body is a JSON object, such as "),
+    ],
+)
+def test_questions_that_cannot_be_asked(served, asked, sentence):
+    if isinstance(asked, dict) and "video" in asked:
+        asked = asked | {"video": served.video_id("a.mp4")}
+    said = served.post_json("/api/ask", asked)
+    assert said.status in (400, 422)
+    assert said.json["error"].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{", 400),
+        ("application/json", b"[" * 100_000, 400),
+        ("text/plain", b"texts=a", 415),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 400),
+        ("multipart/form-data; boundary=x", b"nothing of the kind", 400),
+        ("multipart/form-data", b"--x", 415),
+        ("application/x-www-form-urlencoded", b"texts=%ff", 400),
+        ("application/x-www-form-urlencoded", b"&".join([b"texts=a"] * 99), 400),
+    ],
+)
+def test_bodies_that_are_none(served, kind, body, status):
+    assert served.ask("POST", "/api/ask", body, {"Content-Type": kind}).status == status
+
+
+def test_names_and_texts_are_escaped(served):
+    name = f"sub/{NASTY.replace('/', '_')}"
+    text = '"><img src=x onerror=alert(1)>'
+    location = served.post_form("/ask", {"video": served.video_id(name), "texts": text}).json["location"]
+    pages = [wait(served, location).text, served.get("/ask").text, served.get("/videos?name=script").text]
+    location = served.post_form("/search", {"texts": text}).json["location"]
+    pages.append(wait(served, location).text)
+    for page in pages:
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+        assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_queue_is_short(served):
+    release, room = threading.Event(), served.site.workroom
+    jobs = [
+        room.enqueue(room.admit(Job("ask", lambda job: release.wait(30)))) for _ in range(MAX_WAITING + 1)
+    ]
+    try:
+        asked = {"video": served.video_id("a.mp4"), "texts": TEXTS}
+        said = served.post_json("/api/ask", asked)
+        assert (said.status, said.headers["retry-after"]) == (503, "5")
+        assert said.json["error"] == "6 requests are waiting for the model already: try again in a moment."
+        assert room.sentence(jobs[2]) == "Waiting: 2 requests are before this one."
+        assert served.get(f"/jobs/{jobs[1].id}").json == {
+            "is_ended": False,
+            "sentence": "Waiting: 1 request is before this one.",
+        }
+        stopped = served.ask("POST", f"/jobs/{jobs[-1].id}/stop", b"", {"Accept": "application/json"})
+        assert stopped.json == {"location": f"/ask/{jobs[-1].id}"}
+        assert jobs[-1].problem.sentence == "This was stopped."
+        assert served.get("/api/status").json["num_under_way"] == MAX_WAITING
+    finally:
+        release.set()
+    for job in jobs[:-1]:
+        assert job.ended.wait(30)
+
+
+def test_few_uploads_are_kept(served, video):
+    for number in range(MAX_UPLOADS + 2):
+        # Refused after it came: it does not stay. Then some that do.
+        served.post_form("/ask", {"texts": ""}, file=(f"refused{number}.mp4", video + b"x" * number))
+        served.post_form("/api/ask", {"texts": "a"}, file=(f"{number}.mp4", video + b"\0" * (number + 2)))
+    kept = served.site.uploads.newest_first
+    assert [kept_one.name for kept_one in kept[:2]] == [f"{MAX_UPLOADS + 1}.mp4", f"{MAX_UPLOADS}.mp4"]
+    assert len(kept) == MAX_UPLOADS
+    files = {path for path in served.site.private.iterdir() if path.suffix != ".html"}
+    assert files == {kept_one.path for kept_one in kept}
+    assert served.site.private.stat().st_mode & 0o777 == 0o700
+
+
+# ---- The command ------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_in_use_gets_a_sentence(served, capsys):
+    said = fails(["serve", "nowhere", "--port", served.port], capsys)
+    assert said == (
+        f"clipbert: port {served.port} of 127.0.0.1 is in use: choose another one, such as --port "
+        f"{served.port + 1}\n"
+    )
+
+
+def test_without_the_extra_it_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    with pytest.raises(SystemExit):
+        main(["serve", "nowhere"])
+    said = capsys.readouterr().err
+    sentence = "clipbert serve needs the package uvicorn: pip install -e '.[serve]' in the repository"
+    assert said == f"clipbert: {sentence}\n"
+
+
+def test_options_are_checked_before_anything_is_loaded(tmp_path, capsys):
+    assert "--port takes a number from 0 to 65535" in fails(["serve", "x", "--port", "70000"], capsys)
+    missing = tmp_path / "none"
+    assert f"--videos {missing} does not exist" in fails(["serve", "x", "--videos", missing], capsys)
+    assert "is no name or address of this machine" in fails(["serve", "x", "--host", "no.invalid"], capsys)

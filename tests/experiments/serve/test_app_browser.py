@@ -1,0 +1,120 @@
+"""`clipbert serve` in a browser: a search, a question about an upload, a probe; on screens of two sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser import chromium, visit  # noqa: F401, the fixture
+
+from .conftest import NASTY
+
+
+@pytest.fixture(params=[1280, 390])
+def opened(chromium, served, request):  # noqa: F811
+    """A window; nothing may go wrong in it, or be asked for elsewhere, until the test is over."""
+    with visit(chromium, served.url, width=request.param, height=844) as visited:
+        yield visited
+        assert visited.problems == []
+        assert all(url.startswith(served.url) for url in visited.requests)
+        assert visited.overflow() <= 0
+
+
+def has_room(visited):
+    assert visited.overflow() <= 0
+    outside = "all => all.filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
+    assert visited.page.locator("main *:visible").evaluate_all(outside) == 0
+
+
+def test_search_then_ask_then_probe(opened, served):
+    page = opened.page
+    page.fill("#texts", "a drop and a moon\na leaf")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".query >> nth=1")
+    assert page.evaluate("document.activeElement.id") == "result"
+    assert page.input_value("#texts") == "a drop and a moon\na leaf"
+    assert page.locator(".query").first.locator(".answers > li").count() == 3
+    assert page.locator(".moments img").first.evaluate("one => one.naturalWidth") > 0
+    page.click("summary")
+    assert "a link that leads out of the folder" in page.inner_text(".bad")
+    has_room(opened)
+
+    page.click(".answers >> text=Ask about it >> nth=0")
+    page.wait_for_url("**/ask?**")
+    assert page.input_value("#texts") == "a drop and a moon"
+    page.click("form.ask button")
+    page.wait_for_selector(".answers.wide")
+    has_room(opened)
+
+    page.click("text=Probe what it looked at")
+    page.wait_for_url("**/probe?**")
+    page.select_option("#num_clips", "1")
+    page.click("form.ask button")
+    page.wait_for_selector("iframe", timeout=30_000)
+    report = page.frame_locator("iframe")
+    report.locator("html[data-ready]").wait_for()
+    assert "a drop and a moon" in report.locator("h1").inner_text()
+    report.locator('label:has(input[name="word"][value="2"])').click()
+    assert report.locator("#pictures canvas").count() >= 1
+    has_room(opened)
+
+
+def test_ask_about_an_upload(opened, folder):
+    page = opened.page
+    page.click("nav >> text=Ask")
+    page.wait_for_selector("form.ask")
+    assert page.locator(".pick bdi").filter(has_text=NASTY.replace("/", "_")).count() == 1
+    page.click("form.ask button")  # the browser itself wants a text
+    page.fill("#texts", "a moon")
+    page.click("form.ask button")
+    page.wait_for_selector(".said.wrong")
+    assert page.inner_text("form.ask .said") == "Choose a video, or upload one."
+    opened.problems.clear()  # the status 422 of that
+    page.set_input_files("#file", folder / "a.mp4")
+    assert page.inner_text(".picker summary b") == "a.mp4"
+    page.click("form.ask button")
+    page.wait_for_selector(".answers.wide")
+    assert "that it describes the video" in page.inner_text(".answers")
+    assert page.locator(".moments .best img").count() == 1
+    has_room(opened)
+
+
+def test_a_file_that_is_too_large_is_not_sent(opened, tmp_path):
+    page = opened.page
+    page.goto(page.url + "ask")
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(300_000))
+    page.set_input_files("#file", large)
+    page.fill("#texts", "a moon")
+    page.click("form.ask button")
+    assert page.inner_text("form.ask .said") == "large.mp4 has 0.3 MB, and 0.2 MB are the most."
+    has_room(opened)
+
+
+def test_without_scripts_and_by_keyboard(chromium, served):  # noqa: F811
+    with visit(chromium, f"{served.url}/ask", java_script_enabled=False) as visited:
+        page = visited.page
+        page.keyboard.press("Tab")
+        assert page.locator(":focus").inner_text() == "Skip to the content"
+        page.locator('input[name="video"]').first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowUp")
+        chosen = page.locator(".pick:has(:checked)")
+        assert chosen.count() == 1
+        page.fill("#texts", "a moon")
+        page.locator("#texts").press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#result")
+        page.wait_for_selector(".answers.wide, .wrong", timeout=20_000)
+        assert page.inner_text("summary b") in ("a.mp4", "broken.mp4")
+
+
+def test_every_control_has_a_name(opened):
+    page = opened.page
+    nameless = """all => all.filter(one => !one.labels?.length && !one.ariaLabel && !one.textContent.trim()
+      && one.type !== "hidden").map(one => one.outerHTML)"""
+    for address in ("", "ask", "probe"):
+        page.goto(page.url.rsplit("/", 1)[0] + f"/{address}")
+        assert page.locator("input, select, textarea, button, a, summary").evaluate_all(nameless) == []
+        assert page.locator("h1").count() == 1
+        assert page.locator("img:not([alt])").count() == 0
+        assert page.locator("[role=alert]").count() >= 1
