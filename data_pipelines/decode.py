@@ -28,8 +28,8 @@ from data_pipelines.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, Unreadable
 DAMAGE = (av.FFmpegError, OverflowError)
 """What PyAV raises for damaged content."""
 
-_LIST_OF_FILES = b"ffconcat"
-"""How files begin that name others: FFmpeg would play what they name on this machine."""
+_NOTHING_ELSE = {"protocol_whitelist": "none"}
+"""What a file may open besides: FFmpeg would play other files and listen at ports if its text says so."""
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options for files whose metadata are not UTF-8: PyAV 18 refuses them unless told, 19 never does."""
@@ -85,11 +85,9 @@ def open_video(data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream, av
     """Open a file for decoding its first video stream in one thread; cover art counts if it is alone.
 
     Raises:
-      ValueError: no video stream; frames beyond `MAX_PIXELS`; a list of other files.
+      ValueError: no video stream; frames beyond `MAX_PIXELS`.
     """
-    if data.startswith(_LIST_OF_FILES):
-        raise ValueError("it is a list of other files, which are not opened")
-    with av.open(io.BytesIO(data), "r", **TOLERANT) as container:
+    with av.open(io.BytesIO(data), "r", container_options=_NOTHING_ELSE, **TOLERANT) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream")
         stream = min(container.streams.video, key=lambda s: bool(s.disposition & Disposition.attached_pic))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import av
 import numpy as np
@@ -91,12 +92,16 @@ def test_what_is_no_video_is_unreadable_in_plain_words(content, reason):
     assert "Errno" not in examination.health.reason
 
 
-def test_a_list_of_other_files_opens_none_of_them(encode_video, tmp_path, monkeypatch):
+def test_a_file_opens_neither_other_files_nor_ports(encode_video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.mp4").write_bytes(encode_video(num_frames=3))
-    health = examine(b"ffconcat version 1.0\nfile secret.mp4\n").health
-    assert health.verdict == "unreadable"
-    assert health.reason == "it is a list of other files, which are not opened"
+    session = (
+        b"v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 7110 RTP/AVP 96\na=rtpmap:96 H264/90000\n" + b"\n" * 600
+    )
+    for content in (b"ffconcat version 1.0\nfile secret.mp4\n", session, b"FLV\n" + session):
+        start = time.monotonic()
+        assert examine(content).health.verdict == "unreadable"
+        assert time.monotonic() - start < 5  # a port would be listened at for a minute
 
 
 def test_one_frame_is_a_video(encode_video):
