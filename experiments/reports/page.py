@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ _MAX_FRAME_SIDE = 160
 """Pixels; a frame is shown at about half of that, so it stays sharp on dense screens."""
 
 
-def write_page(path: Path, template: str, *, script: str = "", **values: Any) -> None:
+def write_page(path: Path, template: str, *, scripts: Sequence[str] = (), **values: Any) -> None:
     """Write a page of the template of this name; folders are made.
 
-    The browser is told to load nothing, and to run no script but the one of this file name.
+    The browser is told to load nothing, and to run no script but those of these file names, as one.
     """
-    text = (FOLDER / script).read_text() if script else ""
+    text = "\n".join((FOLDER / script).read_text(encoding="utf-8") for script in scripts)
     page = templates().get_template(template).render(script=text, script_hash=sha256_of(text), **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -58,9 +58,9 @@ def flatten(factors: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return rows
 
 
-def jpeg_data_uri(frame: np.ndarray) -> str:
-    """Return a uint8 RGB frame as an inline JPEG, made smaller if it is larger than shown."""
-    shrink = _MAX_FRAME_SIDE / max(frame.shape[:2])
+def jpeg_data_uri(frame: np.ndarray, *, max_side: int = _MAX_FRAME_SIDE) -> str:
+    """Return a uint8 RGB frame as an inline JPEG, made smaller if a side is longer than that."""
+    shrink = max_side / max(frame.shape[:2])
     if shrink < 1:
         frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     is_encoded, jpeg = cv2.imencode(

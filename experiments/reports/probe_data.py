@@ -12,10 +12,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from experiments.reports.probe_views import ProbePage, WordView
 
@@ -131,16 +130,3 @@ def _packed(maps: Maps, num_steps: np.ndarray, inside: np.ndarray) -> dict[str, 
 def pack(array: np.ndarray, dtype: npt.DTypeLike = "<f4") -> str:
     """Return the bytes of an array, compressed, as text."""
     return base64.b64encode(zlib.compress(array.astype(dtype).tobytes())).decode()
-
-
-def picture_uri(frame: UInt8[np.ndarray, "h w 3"], max_side: int) -> str:
-    """Return a frame as an inline JPEG, made smaller if a side is longer than that."""
-    shrink = max_side / max(frame.shape[:2])
-    if shrink < 1:
-        frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    is_encoded, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85]
-    )
-    if not is_encoded:
-        raise ValueError(f"OpenCV could not encode a frame of shape {frame.shape} as JPEG.")
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipbert_jax.errors import UserError
-from experiments.reports.page import write_page
-from experiments.reports.probe_data import DETAILS, MAX_BYTES, Detail, pack, pack_maps, picture_uri
+from experiments.reports.page import jpeg_data_uri, write_page
+from experiments.reports.probe_data import DETAILS, MAX_BYTES, Detail, pack, pack_maps
 from experiments.reports.probe_timeline import NARROW_CARD, WIDE_CARD, clock, lay_out
 from experiments.reports.probe_verdicts import digits_of, number, percent, verdict
 from experiments.reports.probe_views import AgreementView, ClipView, ProbePage, WordView
 
 __all__ = ["AgreementView", "ClipView", "ProbePage", "WordView", "write_probe_page"]
 
+_SCRIPTS = ("probe_maps.js", "probe_page.js")
 _MAX_BARS = 12
 """Of frames and of heads, the strongest."""
 
@@ -47,7 +48,7 @@ def write_probe_page(path: Path, page: ProbePage) -> None:
     page, trial = _printable(page), path.with_name(f".{uuid.uuid4().hex}.html")
     try:
         for detail in DETAILS:
-            write_page(trial, "probe_page.html.jinja", script="probe_page.js", **_values(page, detail))
+            write_page(trial, "probe_page.html.jinja", scripts=_SCRIPTS, **_values(page, detail))
             if trial.stat().st_size < MAX_BYTES:
                 trial.replace(path)
                 return
@@ -88,7 +89,9 @@ def _values(page: ProbePage, detail: Detail) -> dict[str, Any]:
         "timeline": lay_out([clip.seconds.tolist() for clip in page.clips], page.duration),
         "cards": (WIDE_CARD, NARROW_CARD),
         "times": times,
-        "pictures": [[picture_uri(frame, detail.frame_side) for frame in clip.frames] for clip in page.clips],
+        "pictures": [
+            [jpeg_data_uri(frame, max_side=detail.frame_side) for frame in clip.frames] for clip in page.clips
+        ],
         "says": [_says(clip) for clip in page.clips],
         "shares": _shares(page),
         "decision": _decision(page, times),

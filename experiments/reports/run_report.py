@@ -41,7 +41,7 @@ def write_run_report(run: RunSummary, path: Path) -> None:
     write_page(
         path,
         "run_report.html.jinja",
-        script="run_report.js",
+        scripts=["run_report.js"],
         title=run.workdir.resolve().name,
         run=run,
         written=_date(time.time()),
