@@ -212,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_range("--num-videos", options.num_videos, 1)
     run = load_run(options.run)
     out = options.out or run.workdir / "pointing.json"
-    check_out_file(out, [".json", ".json"])
+    if out.suffix != ".json":
+        raise UserError(f"--out {out} must end in .json")
+    check_out_file(out, [".json"])
     data_dir = options.data_dir or run.experiment.data.data_dir
     names = {field.name for field in dataclasses.fields(Game)} - {"data_dir"}
     game = Game(data_dir=data_dir, **{name: getattr(options, name) for name in names})
