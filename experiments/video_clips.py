@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from data_pipelines.clips import sample_video
+from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
+from data_pipelines.decode import read_frames
 from data_pipelines.released_sampling import OneClip
-from data_pipelines.transforms import resized_hw
-from data_pipelines.video import Video
+from data_pipelines.sampling import choose_frames
+from data_pipelines.transforms import resize_and_pad, resized_hw
+from data_pipelines.video import UnreadableVideo, Video
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,16 +53,47 @@ def sample_clips(
       UnreadableVideo: a wanted frame does not decode.
       UserError: frames of a shape that cannot be resized, or too large for the memory.
     """
-    frames, times = sample_video(video, config, num_clips=[num_clips], sampling="uniform", one_clip=one_clip)
-    large = dataclasses.replace(config, size=shown_size)
-    shown, _ = sample_video(video, large, num_clips=[num_clips], sampling="uniform", one_clip=one_clip)
+    chosen = choose_frames(
+        video,
+        num_clips=num_clips,
+        num_frames=config.num_frames,
+        fps=config.fps,
+        sampling="uniform",
+        rule=config.sampling_rule,
+        one_clip=one_clip,
+    )
+    wanted, places = np.unique(chosen.indices, return_inverse=True)
+    places = places.reshape(chosen.indices.shape)
+    frames, shown = _decoded(video, wanted, (config.size, shown_size))
     height, width = resized_hw(video.index.height, video.index.width, shown_size)
     return VideoClips(
         name=video.video_id,
         width=video.index.width,
         height=video.index.height,
         duration=video.index.duration,
-        frames=frames,
-        times=times,
-        shown=shown[:, :, :height, :width],
+        frames=frames[places],
+        times=chosen.times,
+        shown=shown[:, :height, :width][places],
     )
+
+
+def _decoded(
+    video: Video, wanted: Int[np.ndarray, " u"], sizes: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "u s s 3"], ...]:
+    """Return frames in several sizes; they are decoded once."""
+    try:
+        decoded = read_frames(video.data, wanted, video.index)
+        return tuple(resize_and_pad(decoded, size) for size in sizes)
+    except MemoryError as error:
+        raise _too_large(video) from error
+    except UnreadableVideo as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise _too_large(video) from error
+        raise UnreadableVideo(video.video_id, error.reason) from error
+    except UserError as error:
+        raise UserError(f"video {video.video_id}: {error}") from error
+
+
+def _too_large(video: Video) -> UserError:
+    size = f"{video.index.width}x{video.index.height}"
+    return UserError(f"video {video.video_id}: its frames ({size}) do not fit into memory: make it smaller")

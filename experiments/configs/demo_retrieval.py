@@ -8,8 +8,8 @@ Hardware:  a laptop; about 6 minutes on 2 CPU cores.
 
 Expect:    R@1 of 100 % with 4 or 8 clips, below 10 % with one (docs/results.md).
 
-At 96 pixels, twice what the other demos have: a cell of the 6 x 6 grid sees half of the picture, so that maps of
-attention can tell one place from another.
+At 96 pixels, twice what the other demos have: a cell of the 6 x 6 grid sees half of the picture, so that maps
+of attention can tell one place from another.
 """
 
 from clipbert_jax.config import ClipBertConfig

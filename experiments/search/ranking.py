@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +89,22 @@ class Ranked:
     """Of loading the model, now or when the index was made."""
 
 
-def rank(index: Index, model: SearchModel, texts: Sequence[str], *, top: int = 10) -> Ranked:
+def rank(
+    index: Index,
+    model: SearchModel,
+    texts: Sequence[str],
+    *,
+    top: int = 10,
+    on_progress: Callable[[int], None] = lambda num_videos: None,
+) -> Ranked:
     """Rank the videos of an index by each of some texts; the model is loaded only if something is new.
+
+    Args:
+      index: up to date.
+      model: whose index it is.
+      texts: to rank by.
+      top: videos for each.
+      on_progress: called with the number of videos that were scored, after each batch; may raise to end it.
 
     Raises:
       UserError: no text, one that is empty or no UTF-8, or no video that can be read.
@@ -108,7 +122,7 @@ def rank(index: Index, model: SearchModel, texts: Sequence[str], *, top: int = 1
         raise _nothing_asked()
     start, is_first, num_scored = time.perf_counter(), not model.has_ranked, 0
     for missing, some in groups.items():
-        for text, new in _score(index, model.run, list(missing), some).items():
+        for text, new in _score(index, model.run, list(missing), some, on_progress).items():
             num_scored += len(missing)
             scores[text] = scores[text].only(contents).with_more(new)
             cache.put(text, scores[text])
@@ -193,7 +207,9 @@ class _MatchLogits:
         return {"logits": logits(output.scores), "clip_logits": jnp.moveaxis(alone, 1, 2)}
 
 
-def _score(index: Index, run: Run, contents: list[str], texts: list[str]) -> dict[str, TextScores]:
+def _score(
+    index: Index, run: Run, contents: list[str], texts: list[str], on_progress: Callable[[int], None]
+) -> dict[str, TextScores]:
     """Return the scores of texts for contents; one text in a call, so that their number compiles nothing."""
     from clipbert_jax.evaluation import score_encoded
     from experiments.asking import notes
@@ -213,6 +229,7 @@ def _score(index: Index, run: Run, contents: list[str], texts: list[str]) -> dic
         parts.append(part[num_clips])
         num_done += len(part[num_clips]["logits"])
         progress.update(num_done)
+        on_progress(num_done)
     logits, clip_logits = (
         np.concatenate([part[name] for part in parts]).astype(np.float32)
         for name in ("logits", "clip_logits")

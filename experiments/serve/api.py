@@ -32,6 +32,7 @@ class Api:
             status = keeper.status
             index = {
                 "is_ready": status.is_ready,
+                "has_failed": status.has_failed,
                 "sentence": status.sentence,
                 "num_done": status.num_done,
                 "num_total": status.num_total,

@@ -3,6 +3,7 @@
 "use strict";
 
 const POLL_MILLISECONDS = 500;
+const ALOUD_MILLISECONDS = 20_000;
 const GONE = "The server does not answer: is it still running?";
 
 function say(element, text, isWrong = false) {
@@ -65,6 +66,10 @@ for (const area of document.querySelectorAll("textarea")) {
 
 const [picker, file, find] = [".picker", "#file", "#name"].map((one) => document.querySelector(one));
 
+function chosen() {
+  return picker.querySelector('input[name="video"]:checked')?.value ?? "";
+}
+
 function show(name) {
   const [line, strong] = [document.createElement("span"), document.createElement("b")];
   strong.textContent = name;
@@ -90,8 +95,13 @@ if (find) {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       const mine = ++last;
-      const answer = await fetch(`/videos?name=${encodeURIComponent(find.value)}`);
-      if (answer.ok && mine === last) document.querySelector("#videos").innerHTML = await answer.text();
+      const answer = await fetch(`/videos?${new URLSearchParams({ name: find.value, video: chosen() })}`);
+      const [list, text] = [document.querySelector("#videos"), await answer.text()];
+      if (!answer.ok || mine !== last) return;
+      const id = chosen(); // which may be another one by now
+      list.innerHTML = text;
+      for (const radio of list.querySelectorAll("input")) radio.checked = radio.value === id;
+      say(document.querySelector("#found"), `${list.querySelectorAll(".pick").length} videos to choose from`);
     }, 200);
   });
 }
@@ -112,22 +122,36 @@ function poll(address, use) {
   setTimeout(again, POLL_MILLISECONDS);
 }
 
+// What changes all the time is shown at once, but read out only when another stage begins, and now and then.
+function teller(element) {
+  const [line, aloud] = [element.querySelector(".line"), element.querySelector("[role=status]")];
+  let [stage, spoken] = ["", 0];
+  return (text) => {
+    say(line, text);
+    const now = text.replace(/[\d.,]+/g, "");
+    if (now === stage && Date.now() - spoken < ALOUD_MILLISECONDS) return;
+    [stage, spoken] = [now, Date.now()];
+    say(aloud, text);
+  };
+}
+
 for (const job of document.querySelectorAll("[data-job]")) {
-  const line = job.querySelector("[role=status]");
+  const tell = teller(job);
   poll(`/jobs/${job.dataset.job}`, (answer) => {
-    say(line, answer?.sentence ?? answer?.error ?? GONE);
+    tell(answer?.sentence ?? answer?.error ?? GONE);
     if (answer?.is_ended) location.reload();
     return !answer?.is_ended && !answer?.error;
   });
 }
 
 for (const index of document.querySelectorAll("[data-index]")) {
-  const [line, bar] = [index.querySelector("[role=status]"), index.querySelector("progress")];
+  const [tell, bar] = [teller(index), index.querySelector("progress")];
   poll("/api/status", (answer) => {
-    say(line, answer?.index?.sentence ?? GONE);
+    tell(answer?.index?.sentence ?? GONE);
     if (answer?.index?.num_total) [bar.max, bar.value] = [answer.index.num_total, answer.index.num_done];
-    bar.hidden = Boolean(answer?.index?.is_ready);
-    return !answer?.index?.is_ready;
+    const isOver = Boolean(answer?.index?.is_ready || answer?.index?.has_failed);
+    bar.hidden = isOver;
+    return !isOver;
   });
 }
 

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from experiments.serve.api import Api
+from experiments.serve.connections import PatientProtocol
 from experiments.serve.guard import App, Guard
 from experiments.serve.limits import MAX_CONNECTIONS
 from experiments.serve.question_pages import QuestionPages
@@ -83,7 +84,7 @@ def make_server(app: Guard, **options: Any) -> uvicorn.Server:
         app,  # type: ignore[arg-type]
         lifespan="off",
         ws="none",
-        http="h11",
+        http=PatientProtocol,
         access_log=False,  # the guard writes a line for each request
         log_level="warning",
         server_header=False,

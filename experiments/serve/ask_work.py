@@ -6,6 +6,8 @@ Before: `forms`; after: the pages and the API, which show the same values.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.asking import ask_clips, model_texts, notes
@@ -16,6 +18,7 @@ from experiments.serve.jobs import Job
 from experiments.serve.refusal import Refusal
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
+from experiments.text_checks import has_words
 
 _SHOWN_SIZE = 160
 
@@ -49,16 +52,25 @@ def check_question(site: Site, form: Form) -> None:
     Raises:
       Refusal: no text, options that it does not take, or too few.
     """
-    task = site.run.experiment.task_name
+    task, read = site.run.experiment.task_name, functools.partial(has_words, site.run.tokenizer)
     if not any(form.texts):
         what = "a text that may describe the video" if site.is_matching else "a question"
         raise Refusal(422, f"Write {what}.")
-    if not all(form.texts):
-        raise Refusal(422, "A text is empty.")
-    if site.is_choice and (len(form.options) < 2 or not all(form.options)):
+    check_words(site, form.texts)
+    if site.is_choice and (len(form.options) < 2 or not all(map(read, form.options))):
         raise Refusal(422, f"This is a model of {task}: give two or more options, none of them empty.")
     if form.options and not site.is_choice:
         raise Refusal(422, f"Options are for models of multiple_choice, and this is one of {task}.")
+
+
+def check_words(site: Site, texts: Sequence[str]) -> None:
+    """Refuse texts of which the model reads nothing, such as spaces that nobody sees.
+
+    Raises:
+      Refusal: there is one.
+    """
+    if not all(has_words(site.run.tokenizer, text) for text in texts):
+        raise Refusal(422, "A text is empty: the model reads no word in it.")
 
 
 def ask_job(site: Site, form: Form, video: KnownVideo) -> Job:
@@ -88,4 +100,4 @@ def ask_job(site: Site, form: Form, video: KnownVideo) -> Job:
             cards=[asked_card(entry, said.clip_seconds, pictures) for entry in said.texts],
         )
 
-    return Job("ask", work, asked=(form, video), seconds=site.limits.seconds)
+    return Job("ask", work, asked=(form, video), video_id=video.id, seconds=site.limits.seconds)

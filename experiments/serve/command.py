@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import ipaddress
@@ -88,7 +89,7 @@ class Serve:
         use_compilation_cache()
         run = load_run(self.run_dir, step=self.step)
         address = listening.getsockname()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that uploads are deleted
+        _end_as_by_ctrl_c()
         try:
             with open_site(
                 run,
@@ -102,7 +103,8 @@ class Serve:
                 make_server(app).run(sockets=[listening])
         except KeyboardInterrupt:
             pass
-        print("clipbert serve has ended; uploaded videos are deleted", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("clipbert serve has ended; uploaded videos are deleted", file=sys.stderr, flush=True)
 
     def _limits(self) -> Limits:
         from experiments.serve.limits import Limits
@@ -123,6 +125,13 @@ class Serve:
             num_workers=num_usable_cores() if self.num_workers is None else self.num_workers,
             worker_memory_gib=self.worker_memory_gib,
         )
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Delete uploads also when this process is asked to end, or its terminal is closed; `nohup` is heeded."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _import_extra() -> None:

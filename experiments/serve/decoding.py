@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_pipelines.corpus.isolation import Failure, Isolated
 from experiments.search.reading import Unreadable
+from experiments.serve.public import public_reason
 from experiments.serve.reading import Item, read, thumbnail
 from experiments.serve.refusal import Refusal
 from experiments.video_clips import VideoClips
@@ -47,7 +48,7 @@ class ClipReader:
     def _read(self, item: Item) -> VideoClips:
         (outcome,) = self._isolated.map(read, [item], timeout_seconds=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
-            raise Refusal(422, f"{item.name} cannot be read: {outcome.reason}.")
+            raise Refusal(422, f"{item.name} cannot be read: {public_reason(outcome.reason)}.")
         return outcome
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _MAX_FIELDS = 64
+_MAX_DIGITS = 9
+_SINGLE = ("answer", "video", "num_clips", "top")
 
 Fields = dict[str, list[str]]
 
@@ -47,9 +49,10 @@ class Form:
           Refusal: it is none, or too large.
         """
         text = getattr(self, name) or str(default)
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+        if not (is_number and 1 <= (number := int(text)) <= most):
             raise Refusal(422, f"{name} is a number from 1 to {most}, not {text[:20]}.")
-        return int(text)
+        return number
 
 
 async def read_form(request: Request, uploads: Uploads) -> Form:
@@ -117,21 +120,13 @@ def _checked(fields: Fields, upload: KnownVideo | None = None) -> Form:
     if unknown := fields.keys() - known:
         raise Refusal(422, f"{min(unknown)[:40]!a} is unknown; there are {', '.join(sorted(known))}.")
     texts, options = (tuple(text.strip() for text in fields.get(name, ())) for name in ("texts", "options"))
-    answer, video_id, num_clips, top = (
-        fields.get(name, [""])[0].strip() for name in ("answer", "video", "num_clips", "top")
-    )
+    if several := [name for name in _SINGLE if len(fields.get(name, [""])) != 1]:
+        raise Refusal(422, f"{several[0]!a} holds one value.")
+    values = {name: fields.get(name, [""])[0].strip() for name in _SINGLE}
     _check_lengths(texts, "texts")
     _check_lengths(options, "options")
-    _check_lengths((answer, video_id), "values")
-    return Form(
-        texts=texts,
-        options=options,
-        answer=answer,
-        video_id=video_id,
-        upload=upload,
-        num_clips=num_clips,
-        top=top,
-    )
+    _check_lengths([*values.values()], "values")
+    return Form(texts=texts, options=options, upload=upload, video_id=values.pop("video"), **values)
 
 
 def _check_lengths(texts: Sequence[str], what: str) -> None:

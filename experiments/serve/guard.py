@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from data_pipelines.printable import printable
 from experiments.serve.limits import BODY_SECONDS, CHUNK_SECONDS, Limits
 from experiments.serve.refusal import Refusal
@@ -66,6 +68,8 @@ class Guard:
             await self._app(scope, exchange.receive, exchange.send)
         except Refusal as refusal:
             await self._refuse(scope, exchange, refusal)
+        except ClientDisconnect:
+            pass  # nobody hears an answer
         except Exception:
             traceback.print_exc(file=sys.stderr)
             sentence = "The server could not do this, and its log says why."

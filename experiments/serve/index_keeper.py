@@ -1,13 +1,14 @@
 """Keeps the search index of the folder up to date, in a thread beside that of the model.
 
 Reading a large folder takes long, and questions about a video shall not wait for it: the model is taken for
-one batch at a time. Before: `search.index`; after: `search_work`.
+one batch at a time. The index belongs to this thread. It lends it to the searches that wait for it, and goes
+on when they have ended: nobody holds a lock while it waits for another, and no file vanishes under a search.
+Before: `search.index`; after: `search_work`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import queue
 import sys
 import threading
 import time
@@ -23,14 +24,14 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.scorer import Scorer
 from data_pipelines.printable import printable
 from experiments.runs import Run
-from experiments.search.folder import scan
+from experiments.search.folder import Scan, scan
 from experiments.search.index import INDEX_NAME, Index, IndexOptions
 from experiments.search.model import SearchModel
 from experiments.search.ranking import Ranked, rank
+from experiments.serve.jobs import Job, Workroom
+from experiments.serve.limits import MAX_WAITING_FOR_INDEX
+from experiments.serve.public import public_reason
 from experiments.serve.refusal import Refusal
-
-OnReady = Callable[[Refusal | None], None]
-"""Called when the index is up to date, or cannot be."""
 
 
 class TurnTaking(Scorer):
@@ -51,69 +52,107 @@ class IndexStatus:
 
     is_ready: bool
     sentence: str
+    has_failed: bool = False
+    """Whether it could not be made; the next search tries again."""
     num_done: int = 0
     num_total: int = 0
     """New files; 0 if that is not known."""
 
 
 class IndexKeeper:
-    """The index, and the thread that updates it."""
+    """The index, and the thread that updates it: at once, and before each search."""
 
-    def __init__(self, run: Run, folder: Path, options: IndexOptions, turn: threading.Lock) -> None:
+    def __init__(self, run: Run, folder: Path, options: IndexOptions, workroom: Workroom) -> None:
         self.options = options
-        self._folder = folder
+        self._folder, self._workroom = folder, workroom
         self._model = SearchModel.of(run)
-        self._reader = SearchModel.of(dataclasses.replace(run, scorer=TurnTaking(run.scorer, turn)))
+        self._reader = SearchModel.of(dataclasses.replace(run, scorer=TurnTaking(run.scorer, workroom.turn)))
         self._index: Index | None = None
-        self._in_use = threading.Lock()
         self._num_known, self._num_total = 0, 0
         self._sentence = "The folder is being looked through."
-        self._is_ready = False
-        self._wanted: queue.SimpleQueue[OnReady | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="index", daemon=True)
+        self._is_ready = self._has_failed = self._is_closed = False
+        self._waiting: list[Job] = []
+        """Searches that the next update is for, however many they are."""
+        self._changed = threading.Condition()
         self.unreadable: dict[str, str] = {}
         """Files that cannot be searched, and why; as people read it."""
         self.update_seconds = 0.0
+        self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
 
     @property
     def status(self) -> IndexStatus:
         """How far it is; any thread may ask."""
-        if self._is_ready or self._index is None or not self._num_total:
-            return IndexStatus(is_ready=self._is_ready, sentence=self._sentence)
+        if self._is_ready or self._has_failed or self._index is None or not self._num_total:
+            return IndexStatus(is_ready=self._is_ready, sentence=self._sentence, has_failed=self._has_failed)
         done = min(self._index.changes.num_read, self._num_total)
         sentence = f"The index is being made: {done:,} of {self._num_total:,} new videos are read."
         return IndexStatus(is_ready=False, sentence=sentence, num_done=done, num_total=self._num_total)
 
-    def update(self, on_ready: OnReady = lambda problem: None) -> None:
-        """Have the index brought up to date."""
-        self._wanted.put(on_ready)
+    def enqueue_when_ready(self, job: Job) -> None:
+        """Have the index brought up to date, and then let a search wait for the model.
 
-    def rank(self, texts: Sequence[str], *, top: int) -> tuple[Ranked, Index]:
-        """Rank the videos of the index; in the thread of the model."""
-        with self._in_use:
-            if self._index is None:
-                raise Refusal(503, self._sentence)
-            return rank(self._index, self._model, texts, top=top), self._index
+        Raises:
+          Refusal: too many wait.
+        """
+        with self._changed:
+            self._waiting = [other for other in self._waiting if not other.is_ended]
+            if len(self._waiting) >= MAX_WAITING_FOR_INDEX:
+                sentence = f"{MAX_WAITING_FOR_INDEX} searches are waiting for the index already"
+                raise Refusal(503, f"{sentence}: try again in a moment.")
+            self._waiting.append(job)
+            self._changed.notify_all()
+
+    def rank(
+        self, texts: Sequence[str], *, top: int, on_progress: Callable[[int], None]
+    ) -> tuple[Ranked, Index]:
+        """Rank the videos of the index; in the work of a job that it was lent to, until that ends."""
+        if self._index is None:
+            raise Refusal(503, self._sentence)
+        if not self._index.entries:
+            raise Refusal(422, "No video of the folder can be read.")
+        return rank(self._index, self._model, texts, top=top, on_progress=on_progress), self._index
 
     def close(self) -> None:
         """End the thread when it has done what it does; nothing waits for it."""
-        self._wanted.put(None)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
-        while (on_ready := self._wanted.get()) is not None:
-            problem = None
-            try:
-                with self._in_use:
-                    self._update()
-            except (UserError, OSError) as error:
-                problem = Refusal(503, f"The folder cannot be searched: {_sentence_of(error)}.")
-            except Exception:
-                traceback.print_exc(file=sys.stderr)
-                problem = Refusal(500, "The index could not be made, and the server's log says why.")
-            self._is_ready = problem is None
+        jobs: list[Job] | None = []
+        while jobs is not None:
+            problem = self._bring_up_to_date()
+            self._is_ready, self._has_failed = problem is None, problem is not None
             self._sentence = problem.sentence if problem else f"{self._num_known:,} videos can be searched."
-            on_ready(problem)
+            for job in jobs:
+                self._workroom.enqueue(job) if problem is None else job.fail(problem)
+            for job in jobs:
+                job.ended.wait()
+            jobs = self._next_jobs()
+
+    def _next_jobs(self) -> list[Job] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            jobs, self._waiting = self._waiting, []
+            return None if self._is_closed else jobs
+
+    def _bring_up_to_date(self) -> Refusal | None:
+        """Update, and return why that was not possible."""
+        try:
+            self._update()
+        except Refusal as problem:
+            return problem
+        except OSError as error:
+            print(f"the index: {error}", file=sys.stderr, flush=True)
+            return Refusal(503, f"The folder cannot be searched: {error.strerror or 'it cannot be read'}.")
+        except UserError as error:
+            print(f"the index: {error}", file=sys.stderr, flush=True)
+            return Refusal(503, "The folder cannot be searched, and the server's log says why.")
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            return Refusal(500, "The index could not be made, and the server's log says why.")
+        return None
 
     def _update(self) -> None:
         start = time.perf_counter()
@@ -122,18 +161,26 @@ class IndexKeeper:
             place.mkdir(parents=True, exist_ok=True)
             self._index = Index(self._folder, self._model.facts(place), self.options)
         index = self._index
-        found = scan(self._folder, left_out=index.place).files
-        self._num_total = len(found.keys() - index.entries.keys() - index.unreadable.keys())
-        self._is_ready = self._is_ready and not self._num_total
+        found = scan(self._folder, left_out=index.place)
+        _check_has_videos(found)
+        self._num_total = len(found.files.keys() - index.entries.keys() - index.unreadable.keys())
+        self._is_ready, self._has_failed = self._is_ready and not self._num_total, False
         index.update(self._reader, log=_log)
         self._num_known = len(index.entries)
-        self.unreadable = {printable(name): printable(reason) for name, reason in index.unreadable.items()}
+        self.unreadable = {
+            printable(name): public_reason(reason) for name, reason in index.unreadable.items()
+        }
         self.update_seconds = time.perf_counter() - start
+
+
+def _check_has_videos(found: Scan) -> None:
+    """Refuse an empty folder, without the path that the index would say."""
+    if found.files:
+        return
+    if "." in found.problems:
+        raise Refusal(503, "The folder cannot be searched: it cannot be listed.")
+    raise Refusal(503, "The folder cannot be searched: there are no videos in it.")
 
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _sentence_of(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

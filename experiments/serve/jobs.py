@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
 from experiments.serve.limits import MAX_FINISHED, MAX_WAITING
+from experiments.serve.public import public_sentence
 from experiments.serve.refusal import Refusal
 
 Kind = Literal["search", "ask", "probe"]
@@ -36,15 +37,16 @@ class Job:
     """Runs in the thread of the model; returns the result, and says in `line` how far it is."""
     asked: Any = None
     """What the page shows again."""
+    video_id: str = ""
+    """Of the video that it is about, which must stay until it ends."""
     seconds: float | None = None
     """That the work may take; None for no limit."""
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(16))
-    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    state: Literal["preparing", "waiting", "running", "done", "failed"] = "preparing"
     line: str = ""
     result: Any = None
     problem: Refusal | None = None
     began: float = 0.0
-    took_seconds: float = 0.0
     on_drop: Callable[[], None] = lambda: None
     """Called when nobody can look at the result any more."""
     is_stopped: bool = False
@@ -60,9 +62,8 @@ class Job:
         if self.is_stopped:
             raise Stopped
         if self.seconds is not None and time.monotonic() - self.began > self.seconds:
-            raise Refusal(
-                503, f"This took longer than {self.seconds:g} s: take fewer clips, or raise --max-seconds."
-            )
+            less = "fewer texts" if self.kind == "search" else "fewer clips, or raise --max-seconds"
+            raise Refusal(422, f"This took longer than {self.seconds:g} s: take {less}.")
 
     def fail(self, problem: Refusal) -> None:
         """End it without a result."""
@@ -91,7 +92,7 @@ class Workroom:
           Refusal: too many are under way.
         """
         with self._changed:
-            if sum(not other.is_ended for other in self._jobs.values()) > MAX_WAITING:
+            if sum(other.state in ("waiting", "running") for other in self._jobs.values()) > MAX_WAITING:
                 raise Refusal(
                     503, f"{MAX_WAITING} requests are waiting for the model already: try again in a moment."
                 )
@@ -102,7 +103,10 @@ class Workroom:
     def enqueue(self, job: Job) -> Job:
         """Let a job wait for its turn."""
         with self._changed:
+            if not self._is_open:
+                job.fail(_stopped())
             if not job.is_ended:  # it may have been stopped
+                job.state = "waiting"
                 self._waiting.append(job)
                 self._changed.notify_all()
         return job
@@ -122,7 +126,7 @@ class Workroom:
         """Take a job out of the queue; one that is being worked on ends where it can."""
         with self._changed:
             job.is_stopped = True
-            if job.state == "waiting":
+            if job.state in ("preparing", "waiting"):
                 job.fail(_stopped())
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -148,12 +152,21 @@ class Workroom:
         with self._changed:
             return sum(not job.is_ended for job in self._jobs.values())
 
+    @property
+    def videos_in_use(self) -> set[str]:
+        """Ids of the videos that jobs are about which have not ended."""
+        with self._changed:
+            return {job.video_id for job in self._jobs.values() if not job.is_ended}
+
     def close(self) -> None:
         """End the thread; what it is doing is given some seconds to stop."""
         with self._changed:
             self._is_open = False
             for job in self._jobs.values():
                 job.is_stopped = True
+                if job.state in ("preparing", "waiting"):
+                    job.fail(_stopped())
+            self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(timeout=5.0)
         for job in self._jobs.values():
@@ -171,7 +184,6 @@ class Workroom:
                 job.began = time.monotonic()
                 self._do(job)
             self._running = None
-            job.took_seconds = time.monotonic() - job.began
             job.ended.set()
 
     def _next(self) -> Job | None:
@@ -191,7 +203,7 @@ class Workroom:
         except Stopped:
             job.fail(_stopped())
         except UserError as error:
-            job.fail(Refusal(422, str(error)))
+            job.fail(Refusal(422, public_sentence(error)))
         except Exception:
             traceback.print_exc(file=sys.stderr)
             job.fail(Refusal(500, "The server could not do this, and its log says why."))

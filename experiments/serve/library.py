@@ -14,11 +14,13 @@ from pathlib import Path
 
 from data_pipelines.printable import printable
 from experiments.search.folder import scan
+from experiments.serve.public import public_reason
 from experiments.serve.refusal import Refusal
 from experiments.serve.uploads import KnownVideo, Uploads
 
 _MAX_AGE_SECONDS = 3.0
 """After which the folder is looked through again."""
+LEADS_OUT = "a link that leads out of the folder"
 
 
 class Library:
@@ -33,18 +35,18 @@ class Library:
         self._looked = float("-inf")
         self._lock = threading.Lock()
 
-    def refresh(self) -> None:
+    def refresh(self, *, max_age: float = _MAX_AGE_SECONDS) -> None:
         """Look through the folder, unless that was done just now."""
         with self._lock:
-            if self.folder is None or time.monotonic() - self._looked < _MAX_AGE_SECONDS:
+            if self.folder is None or time.monotonic() - self._looked < max_age:
                 return
             found = scan(self.folder, left_out=self._left_out or self.folder / ".clipbert_index")
-            problems = {printable(name): printable(reason) for name, reason in found.problems.items()}
+            problems = {printable(name): public_reason(reason) for name, reason in found.problems.items()}
             by_id = {}
             for name in found.files:
                 path = self.folder / name
-                if os.path.islink(path) and not self._is_inside(path):
-                    problems[printable(name)] = "a link that leads out of the folder"
+                if os.path.islink(path) and self._resolved(path) is None:
+                    problems[printable(name)] = LEADS_OUT
                     continue
                 by_id[id_of(name)] = KnownVideo(id=id_of(name), name=printable(name), path=path)
             self._by_id, self.problems, self._looked = by_id, problems, time.monotonic()
@@ -56,9 +58,25 @@ class Library:
           Refusal: there is none of this id, or it has become a link that leads elsewhere.
         """
         video = self._by_id.get(video_id) or self.uploads.find(video_id)
-        if video is None or not (video.is_upload or self._is_inside(video.path)):
-            raise Refusal(404, "There is no such video, or not any more: choose another one.")
+        if video is None or not (video.is_upload or self._resolved(video.path)):
+            raise _no_video()
         return video
+
+    def opened(self, video: KnownVideo) -> tuple[Path, os.stat_result]:
+        """Return the path to read a video from, and its state; links are followed once, and then checked.
+
+        Raises:
+          Refusal: it is gone, has become a link that leads elsewhere, or may not be read.
+        """
+        path = video.path if video.is_upload else self._resolved(video.path)
+        if path is None:
+            raise _no_video()
+        try:
+            return path, path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _no_video() from error
+        except OSError as error:
+            raise Refusal(422, f"{video.name} cannot be read: {error.strerror}.") from error
 
     def named(self, name: str) -> KnownVideo | None:
         """Return the video of a file below the folder, by its name there."""
@@ -70,9 +88,18 @@ class Library:
         found = [video for video in self._by_id.values() if wanted in video.name.casefold()]
         return found[:most], len(found)
 
-    def _is_inside(self, path: Path) -> bool:
+    def _resolved(self, path: Path) -> Path | None:
+        """Return where a file of the folder lies, without links; nothing if that is elsewhere."""
         assert self.folder is not None, "there are videos of a folder"
-        return path.resolve().is_relative_to(self.folder.resolve())
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError):  # links that lead to each other
+            return None
+        return resolved if resolved.is_relative_to(self.folder.resolve()) else None
+
+
+def _no_video() -> Refusal:
+    return Refusal(404, "There is no such video, or not any more: choose another one.")
 
 
 def id_of(name: str) -> str:

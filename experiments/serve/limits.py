@@ -24,10 +24,18 @@ CHUNK_SECONDS = 30.0
 BODY_SECONDS = 1800.0
 """For all of a body to come."""
 MAX_CONNECTIONS = 64
-"""At the same time."""
+"""At the same time; a request beyond is told so."""
+MAX_OPEN_CONNECTIONS = 2 * MAX_CONNECTIONS
+"""At the same time; those beyond are closed without a word."""
+HEADER_SECONDS = 20.0
+"""For the head of a request to come, on a connection that waits for one."""
 
 MAX_WAITING = 6
 """Requests to the model that wait for the one that it works on."""
+MAX_WAITING_FOR_INDEX = 6
+"""Searches that wait for the index; they keep no question waiting."""
+MAX_SEARCH_SECONDS = 1800.0
+"""For a search: of a large folder, the first one for a text takes long without an accelerator."""
 MAX_FINISHED = 40
 """Results that can be looked at again; older ones are gone."""
 MAX_UPLOADS = 10

@@ -58,7 +58,7 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
         write_probe_page(path, page)
         return Probed(path=path, title=f"“{form.texts[0]}” in {video.name}")
 
-    job = Job("probe", work, asked=(form, video), seconds=site.limits.seconds)
+    job = Job("probe", work, asked=(form, video), video_id=video.id, seconds=site.limits.seconds)
     job.on_drop = lambda: (site.private / f"probe-{job.id}.html").unlink(missing_ok=True)
     return job
 

@@ -19,13 +19,16 @@ from experiments.serve.shared_pages import sentence_of, soon, submit
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
 
+_REPORT_SCRIPTS = ("probe_maps.js", "probe_page.js")
+"""Of `reports.probe_page`, which joins them."""
+
 
 class QuestionPages:
     """Answers of /ask, /probe and what is below them."""
 
     def __init__(self, site: Site, pages: Pages) -> None:
         self._site, self._pages = site, pages
-        self._probe_policy = _policy_of_report("probe_page.js")
+        self._probe_policy = _policy_of_report()
 
     async def start_ask(self, request: Request) -> Response:
         """Return the form, filled as the address says."""
@@ -103,15 +106,16 @@ class QuestionPages:
             num_videos=num_videos,
             num_found=num_videos,
             uploads=site.uploads.newest_first,
+            name="",
             suffixes=",".join(sorted(VIDEO_SUFFIXES)),
             clips=CLIPS,
             num_clips=form.num_clips or str(DEFAULT_CLIPS),
         )
 
 
-def _policy_of_report(script: str) -> dict[str, str]:
+def _policy_of_report() -> dict[str, str]:
     """Return headers for a report: its own script and nothing else, and an origin of its own."""
-    text = (reports.FOLDER / script).read_text()
+    text = "\n".join((reports.FOLDER / script).read_text(encoding="utf-8") for script in _REPORT_SCRIPTS)
     return {
         "content-security-policy": (
             f"default-src 'none'; script-src 'sha256-{reports.sha256_of(text)}'; img-src data:; "

@@ -42,7 +42,6 @@ class Pages:
             "links": self._links(),
             "step": site.run.step,
             "task": site.run.experiment.task_name,
-            "folder": printable(site.library.folder.resolve().name or "/") if site.library.folder else "",
             "max_characters": MAX_CHARACTERS,
             "max_texts": MAX_TEXTS,
             "script": "",

@@ -13,12 +13,13 @@ from experiments.reports.page import jpeg_data_uri
 from experiments.search.command import as_json, cost_line
 from experiments.search.index import Index
 from experiments.search.ranking import Hit, Ranked, Ranking
+from experiments.serve.ask_work import check_words
 from experiments.serve.cards import Card, found_card
 from experiments.serve.forms import Form
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Job
-from experiments.serve.library import Library, id_of
-from experiments.serve.limits import MAX_TOP
+from experiments.serve.library import LEADS_OUT, Library, id_of
+from experiments.serve.limits import MAX_SEARCH_SECONDS, MAX_TOP
 from experiments.serve.refusal import Refusal
 from experiments.serve.site import Site
 
@@ -60,25 +61,28 @@ def start_search(site: Site, form: Form) -> Job:
       Refusal: there is nothing to search for, or too many wait.
     """
     keeper = keeper_of(site)
-    if not form.texts or not all(form.texts):
+    if not any(form.texts):
         raise Refusal(422, "Write what to look for.")
+    check_words(site, form.texts)
     top = form.number("top", DEFAULT_TOP, MAX_TOP)
-    job = site.workroom.admit(Job("search", lambda job: _search(site, keeper, form, top), asked=form))
-
-    def on_ready(problem: Refusal | None) -> None:
-        if problem is None:
-            site.workroom.enqueue(job)
-        else:
-            job.fail(problem)
-
-    keeper.update(on_ready)
+    job = Job("search", lambda job: _search(site, job, top), asked=form, seconds=MAX_SEARCH_SECONDS)
+    site.workroom.admit(job)
+    try:
+        keeper.enqueue_when_ready(job)
+    except Refusal as problem:
+        job.fail(problem)
+        raise
     return job
 
 
-def _search(site: Site, keeper: IndexKeeper, form: Form, top: int) -> Found:
-    site.library.refresh()
+def _search(site: Site, job: Job, top: int) -> Found:
+    """Search; the index is lent to the job, so that all that is taken from it belongs together."""
+    keeper = keeper_of(site)
+    site.library.refresh(max_age=0.0)  # as new as the index
     # What leads out of the folder is in the index, but not in the library.
-    ranked, index = keeper.rank(form.texts, top=top + len(site.library.problems))
+    ranked, index = keeper.rank(
+        job.asked.texts, top=top + len(site.library.problems), on_progress=_Count(job)
+    )
     ranked = dataclasses.replace(
         ranked, rankings=tuple(_without_links(ranking, site.library, top) for ranking in ranked.rankings)
     )
@@ -91,7 +95,7 @@ def _search(site: Site, keeper: IndexKeeper, form: Form, top: int) -> Found:
         for ranking in ranked.rankings
     ]
     return Found(
-        json=_json(index, ranked, keeper.update_seconds, site.model_name),
+        json=_json(index, ranked, site, keeper),
         texts=cards,
         cost=cost_line(index, ranked, keeper.update_seconds),
         num_videos=ranked.num_videos,
@@ -110,11 +114,27 @@ def _card(site: Site, index: Index, hit: Hit, text: str) -> Card:
     return found_card(video, hit, text, [jpeg_data_uri(picture) for picture in pictures])
 
 
-def _json(index: Index, ranked: Ranked, index_seconds: float, model_name: str) -> dict[str, Any]:
-    values = as_json(index, ranked, index_seconds)
+def _json(index: Index, ranked: Ranked, site: Site, keeper: IndexKeeper) -> dict[str, Any]:
+    values = as_json(index, ranked, keeper.update_seconds)
     for text in values["texts"]:
         for video in text["videos"]:
             video["video_id"] = id_of(video["video"])
-    return {name: value for name, value in values.items() if name not in ("folder", "index")} | {
-        "run": model_name
-    }
+    unreadable = [
+        {"video": name, "reason": reason}
+        for name, reason in keeper.unreadable.items()
+        if site.library.problems.get(name) != LEADS_OUT  # nothing is said of what lies elsewhere
+    ]
+    private = ("folder", "index")
+    public = {name: value for name, value in values.items() if name not in private}
+    return public | {"run": site.model_name, "unreadable": unreadable}
+
+
+class _Count:
+    """Says how far a search is, and ends it where it may end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, num_videos: int) -> None:
+        self._job.check()
+        self._job.line = f"The model is at work: {num_videos:,} videos have met the texts."

@@ -50,14 +50,26 @@ class SharedPages:
         await run_in_threadpool(self._site.library.refresh)
         videos, num_found = self._site.library.look_for(name, MAX_SHOWN_VIDEOS)
         text = self._pages.text(
-            "videos.html.jinja", videos=videos, num_found=num_found, uploads=[], video=None
+            "videos.html.jinja",
+            videos=videos,
+            num_found=num_found,
+            uploads=self._site.uploads.newest_first,
+            video=self._chosen(request.query_params.get("video", "")),
+            name=name,
         )
         return HTMLResponse(text)
+
+    def _chosen(self, video_id: str) -> KnownVideo | None:
+        """Return the video that is chosen already, which is listed whatever its name."""
+        try:
+            return self._site.library.find(video_id)
+        except Refusal:
+            return None
 
     async def frame(self, request: Request) -> Response:
         """Return a small picture of a video."""
         video = self._site.library.find(request.path_params["video"])
-        path = video.path.resolve()
+        path, _ = self._site.library.opened(video)
         try:
             jpeg = await anyio.to_thread.run_sync(self._site.thumbnails.get, path, limiter=self._few)
         except OSError:
@@ -100,7 +112,7 @@ async def submit(request: Request, site: Site, make: Callable[[Site, Form, Known
 
 def sentence_of(site: Site, job: Job) -> str:
     """Return how far a job is; a search waits for the index first."""
-    if job.kind == "search" and job.state == "waiting" and site.keeper and not site.keeper.status.is_ready:
+    if job.kind == "search" and job.state == "preparing" and site.keeper and not site.keeper.status.is_ready:
         return "The search begins when the index is ready."
     return site.workroom.sentence(job)
 

@@ -66,10 +66,9 @@ class Site:
         """Return the clips of a video; in the thread of the model.
 
         Raises:
-          Refusal: it cannot be read.
+          Refusal: it is gone, or cannot be read.
         """
-        path = video.path.resolve() if video.is_upload else self.library.find(video.id).path.resolve()
-        state = path.stat()
+        path, state = self.library.opened(video)
         item = Item(
             path=path,
             name=video.name,
@@ -96,13 +95,13 @@ def open_site(
     with tempfile.TemporaryDirectory(prefix="clipbert-serve-") as name:
         private = Path(name)
         options = index_options or IndexOptions(num_clips=num_clips)
-        uploads = Uploads(private, max_bytes=limits.upload_bytes)
+        workroom = Workroom()
+        uploads = Uploads(private, max_bytes=limits.upload_bytes, in_use=lambda: workroom.videos_in_use)
         library = Library(videos, uploads, left_out=options.place)
         reader = ClipReader(memory_gib=limits.memory_gib, seconds=limits.seconds)
-        thumbnails, workroom, keeper = Thumbnails(), Workroom(), None
+        thumbnails, keeper = Thumbnails(), None
         if videos is not None and isinstance(run.experiment.task, MatchTask):
-            keeper = IndexKeeper(run, videos, options, workroom.turn)
-            keeper.update()
+            keeper = IndexKeeper(run, videos, options, workroom)
         try:
             yield Site(
                 run=run,

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import secrets
 import threading
+from collections.abc import Callable, Set
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -83,8 +84,8 @@ class Incoming:
 class Uploads:
     """The newest uploads; any thread may use them."""
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
+    def __init__(self, folder: Path, *, max_bytes: int, in_use: Callable[[], Set[str]] = frozenset) -> None:
+        self._folder, self._max_bytes, self._in_use = folder, max_bytes, in_use
         self._kept: collections.OrderedDict[str, KnownVideo] = collections.OrderedDict()
         self._by_content: dict[tuple[str, bytes], KnownVideo] = {}
         self._num_times: collections.Counter[str] = collections.Counter()
@@ -108,7 +109,8 @@ class Uploads:
     def keep(self, incoming: Incoming) -> KnownVideo:
         """Return an upload as a video, the same if it was sent before.
 
-        The one that was used longest ago is deleted if there are many.
+        The one that was used longest ago, and that no question is about which waits, is deleted if there are
+        many.
         """
         incoming.finish()
         new = KnownVideo(
@@ -122,9 +124,13 @@ class Uploads:
             self._num_times[video.id] += 1
             if video is not new:
                 incoming.path.unlink()
-            if len(self._kept) > MAX_UPLOADS:
-                self._delete(next(iter(self._kept.values())))
+            self._delete_oldest(self._in_use() | {video.id})
         return video
+
+    def _delete_oldest(self, in_use: Set[str]) -> None:
+        others = [video for video in self._kept.values() if video.id not in in_use]
+        for video in others[: max(0, len(self._kept) - MAX_UPLOADS)]:
+            self._delete(video)
 
     def abandon(self, incoming: Incoming) -> None:
         """Forget a file that did not come, or was refused."""

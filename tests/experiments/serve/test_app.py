@@ -109,7 +109,7 @@ def test_models_of_questions(task, data_dir, folder):
             )
 
 
-def test_a_probe_is_a_page_of_its_own(served):
+def test_a_probe_is_a_page_of_its_own(served, folder):
     fields = {"video": served.video_id("a.mp4"), "texts": "a drop", "num_clips": "2"}
     address = served.post_form("/probe", fields).json["location"]
     around = wait(served, address)
@@ -119,7 +119,8 @@ def test_a_probe_is_a_page_of_its_own(served):
     assert page.text.count("<script>") == 1
     assert "sandbox allow-scripts" in policy
     assert policy.split("script-src ")[1].split(";")[0] in page.text  # the hash that the page itself allows
-    assert "/work" not in page.text.split("All that this page depends on")[1]
+    assert str(folder.parent) not in page.text
+    assert str(served.site.private) not in page.text
 
 
 # ---- What is said of it -----------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_a_decoder_that_crashes_costs_one_answer(served, video, monkeypatch):
     [
         ({"texts": TEXTS}, "Choose a video, or upload one."),
         ({"video": "a", "texts": []}, "Write a text that may describe the video."),
-        ({"video": "a", "texts": ["a", " "]}, "A text is empty."),
+        ({"video": "a", "texts": ["a", " "]}, "A text is empty: the model reads no word in it."),
         ({"video": "a", "texts": ["a"], "options": ["b", "c"]}, "Options are for models of multiple_choice"),
         ({"video": "a", "texts": ["a" * (MAX_CHARACTERS + 1)]}, "A text has more than 1,000 characters"),
         ({"video": "a", "texts": ["a"] * (MAX_TEXTS + 1)}, "There are 17 texts: give 16 at most."),
@@ -166,23 +167,6 @@ def test_questions_that_cannot_be_asked(served, asked, sentence):
     said = served.post_json("/api/ask", asked)
     assert said.status in (400, 422)
     assert said.json["error"].startswith(sentence)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "status"),
-    [
-        ("application/json", b"{", 400),
-        ("application/json", b"[" * 100_000, 400),
-        ("text/plain", b"texts=a", 415),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 400),
-        ("multipart/form-data; boundary=x", b"nothing of the kind", 400),
-        ("multipart/form-data", b"--x", 415),
-        ("application/x-www-form-urlencoded", b"texts=%ff", 400),
-        ("application/x-www-form-urlencoded", b"&".join([b"texts=a"] * 99), 400),
-    ],
-)
-def test_bodies_that_are_none(served, kind, body, status):
-    assert served.ask("POST", "/api/ask", body, {"Content-Type": kind}).status == status
 
 
 def test_names_and_texts_are_escaped(served):

@@ -9,13 +9,10 @@ import time
 
 import pytest
 
-from experiments.serve import guard
 from experiments.serve.command import allowed_hosts
 from experiments.serve.reading import looks_like_video
 
 from .serving import BOUNDARY, UPLOAD_BYTES, multipart
-
-JSON = {"Content-Type": "application/json"}
 
 EVERYWHERE = {
     "x-content-type-options": "nosniff",
@@ -23,6 +20,12 @@ EVERYWHERE = {
     "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
 }
+
+OF_PAGES = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "style-src 'unsafe-inline'; frame-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+OF_DATA = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 @pytest.mark.parametrize(
@@ -144,11 +147,9 @@ def test_every_answer_has_the_headers(served):
     assert {answer.status for answer in answers} == {200, 204, 404, 405, 421, 422, 403}
     for answer in answers:
         assert EVERYWHERE.items() <= answer.headers.items()
-        policy = answer.headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; ")
-        assert "frame-ancestors 'none'" in policy
-        assert "script-src 'unsafe-inline'" not in policy
+        assert answer.headers["content-security-policy"] in (OF_PAGES, OF_DATA)
         assert "server" not in answer.headers
+    assert [answer.headers["content-security-policy"] for answer in answers[:4]] == [OF_PAGES] * 3 + [OF_DATA]
 
 
 def test_pictures_are_pictures(served):
@@ -192,9 +193,8 @@ def test_a_video_that_does_not_end_is_cut_off(served):
                 time.sleep(0.02)
         client.settimeout(10)
         response = http.client.HTTPResponse(client)
-        with contextlib.suppress(OSError):
-            response.begin()
-            assert response.status == 413
+        response.begin()
+        assert response.status == 413
     assert num_sent < 200 << 16
     assert set(served.site.private.iterdir()) == before
     assert served.site.uploads._num_incoming == 0
@@ -207,12 +207,6 @@ def test_files_beside_a_video_are_small(served):
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     for path in ("/api/ask", "/search", "/api/search"):
         assert served.ask("POST", path, body, kind).status == 413
-
-
-def test_a_client_that_sends_nothing_is_let_go(served, monkeypatch):
-    monkeypatch.setattr(guard, "CHUNK_SECONDS", 0.2)
-    monkeypatch.setattr(guard, "_DRAIN_SECONDS", 0.1)
-    assert served.ask("POST", "/api/ask", headers=JSON | {"Content-Length": "10"}).status == 408
 
 
 @pytest.mark.parametrize(

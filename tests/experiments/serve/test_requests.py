@@ -1,0 +1,203 @@
+"""What requests ask, and what answers say: no faults where the client is wrong, and no paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from clipbert_jax.errors import UserError
+from data_pipelines.clips import sample_video
+from data_pipelines.probe import probe
+from data_pipelines.video import UnreadableVideo
+from experiments import video_clips
+from experiments.serve import decoding
+from experiments.serve.forms import Form
+from experiments.serve.jobs import Job
+from experiments.serve.limits import MAX_UPLOADS
+from experiments.serve.public import public_reason, public_sentence
+from experiments.serve.refusal import Refusal
+from experiments.video_clips import sample_clips
+from tests.experiments.untrained import untrained_run
+
+from .serving import serving
+
+UNSEEN = "\u200b"
+
+
+@pytest.mark.parametrize("text", ["00000000140", "1000000000", "0", "-1", "1.5", "٣", "9" * 500])
+def test_numbers_out_of_range_are_refused(text):
+    with pytest.raises(Refusal) as refused:
+        Form(top=text).number("top", 10, 50)
+    assert refused.value.status == 422
+
+
+def test_numbers_in_range_are_taken():
+    assert [Form(top=text).number("top", 10, 50) for text in ("", "1", "050", "50")] == [10, 1, 50, 50]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{", 400),
+        ("application/json", b"[" * 100_000, 400),
+        ("text/plain", b"texts=a", 415),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 400),
+        ("multipart/form-data; boundary=x", b"nothing of the kind", 400),
+        ("multipart/form-data", b"--x", 415),
+        ("application/x-www-form-urlencoded", b"texts=%ff", 400),
+        ("application/x-www-form-urlencoded", b"&".join([b"texts=a"] * 99), 400),
+    ],
+)
+def test_bodies_that_are_none(served, kind, body, status):
+    assert served.ask("POST", "/api/ask", body, {"Content-Type": kind}).status == status
+
+
+@pytest.mark.parametrize("name", ["video", "answer", "top", "num_clips"])
+@pytest.mark.parametrize("values", [[], ["1", "2"]])
+def test_single_values_are_single(served, name, values):
+    said = served.post_json("/api/ask", {"texts": ["a"], name: values})
+    assert (said.status, said.json) == (422, {"error": f"{name!r} holds one value."})
+
+
+@pytest.mark.parametrize("address", ["/api/ask", "/api/search"])
+@pytest.mark.parametrize("texts", [[UNSEEN], ["a moon", f" {UNSEEN} "], ["\x01"]])
+def test_texts_without_words_are_refused(served, address, texts):
+    asked = {"video": served.video_id("a.mp4")} if address == "/api/ask" else {}
+    said = served.post_json(address, asked | {"texts": texts})
+    assert (said.status, said.json) == (
+        422,
+        {"error": "A text is empty: the model reads no word in it."},
+    )
+    assert served.site.workroom.num_under_way == 0
+
+
+def test_options_without_words_are_refused(data_dir, folder):
+    with serving(untrained_run("multiple_choice", data_dir, scale=0.3), folder) as served:
+        asked = {"video": served.video_id("a.mp4"), "texts": ["what is it ?"], "options": ["a", UNSEEN]}
+        assert served.post_json("/api/ask", asked).status == 422
+
+
+def test_a_video_that_is_gone_is_not_there(served, folder, video):
+    gone = folder / "gone.mp4"
+    gone.write_bytes(video)
+    served.site.library.refresh(max_age=0.0)
+    video_id = served.video_id("gone.mp4")
+    gone.unlink()
+    assert served.post_json("/api/ask", {"video": video_id, "texts": ["a"]}).status == 404
+    assert served.get(f"/frames/{video_id}.jpg").status == 404
+    gone.symlink_to(gone)
+    assert served.post_json("/api/ask", {"video": video_id, "texts": ["a"]}).status == 404
+    gone.unlink()
+
+
+def test_an_upload_stays_while_its_question_waits(served, video):
+    release, room = threading.Event(), served.site.workroom
+    room.enqueue(room.admit(Job("ask", lambda job: release.wait(60))))
+    try:
+        sent = served.post_form("/ask", {"texts": "a"}, file=("waits.mp4", video + b"\0waits")).json
+        waiting = room.find(sent["location"].split("/")[-1].removesuffix("#result"))
+        (upload,) = [one for one in served.site.uploads.newest_first if one.name == "waits.mp4"]
+        for number in range(MAX_UPLOADS + 1):
+            incoming = served.site.uploads.begin(f"other{number}.mp4")
+            incoming.write(video + b"\0" * (number + 50))
+            served.site.uploads.keep(incoming)
+        assert upload.path.exists()
+        assert len(served.site.uploads.newest_first) == MAX_UPLOADS
+    finally:
+        release.set()
+    assert waiting.ended.wait(60)
+    assert waiting.problem is None
+
+
+# ---- What is said -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("a link to /home/me/secret.mp4, which is not there", "a link to something that is not there"),
+        ("[Errno 13] Permission denied: '/home/me/a b.mp4'", "Permission denied"),
+        ("moov atom not found", "moov atom not found"),
+        (
+            "needed more than 4 GiB: raise --worker-memory-gib",
+            "needed more than 4 GiB: raise --worker-memory-gib",
+        ),
+        ("it is like /home/me/x", "it cannot be read, and the server's log says why"),
+        ("no frame 3/4 decodes", "no frame 3/4 decodes"),
+    ],
+)
+def test_reasons_without_paths(reason, said):
+    assert public_reason(reason) == said
+
+
+def test_errors_of_commands_are_said_without_paths_and_options(capsys):
+    secret = UserError("the index is damaged (x): delete /srv/me/index, and the next search makes it anew")
+    generic = "The model cannot be asked this, and the server's log says why."
+    assert public_sentence(secret) == generic
+    assert public_sentence(UserError("take another --step")) == generic
+    assert "/srv/me/index" in capsys.readouterr().err
+    said = public_sentence(UserError("--answer 'x' is none of the model's 5 answers: a, b"))
+    assert said == "Answer 'x' is none of the model's 5 answers: a, b."
+
+
+def test_nothing_says_where_the_folder_is(served, folder, monkeypatch):
+    (folder / "dangling.mp4").symlink_to(folder.parent / "nowhere.mp4")
+    (folder / "cut.mp4").symlink_to(folder.parent / "cut.mp4")
+    (folder.parent / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    served.site.library.refresh(max_age=0.0)
+    try:
+        found = served.post_json("/api/search", {"texts": ["a moon"]})
+        pages = [found, served.get("/api/videos"), served.get("/api/status"), served.get("/")]
+        assert {one["video"] for one in found.json["unreadable"]} == {"broken.mp4", "dangling.mp4"}
+        assert not [page.text for page in pages if str(folder.parent) in page.text]
+        assert "a link to something that is not there" in pages[1].text
+    finally:
+        for path in (folder / "dangling.mp4", folder / "cut.mp4", folder.parent / "cut.mp4"):
+            path.unlink()
+
+    def damaged(reader, item):
+        raise UserError(f"{folder}/a.mp4 is damaged")
+
+    monkeypatch.setattr(decoding.ClipReader, "read", damaged)
+    said = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": ["a"]})
+    assert (said.status, str(folder) in said.text) == (422, False)
+
+
+# ---- Clips ------------------------------------------------------------------------------------------------
+
+
+def test_clips_are_those_of_evaluation_and_decoded_once(served, folder, monkeypatch):
+    decoded = []
+    read = video_clips.read_frames
+    monkeypatch.setattr(
+        video_clips, "read_frames", lambda *given: decoded.append(len(given[1])) or read(*given)
+    )
+    config = served.site.run.experiment.data
+    for num_clips in (1, 3):
+        video = probe(folder / "a.mp4")
+        clips = sample_clips(video, config, num_clips=num_clips, one_clip="middle", shown_size=48)
+        given = {"num_clips": [num_clips], "sampling": "uniform", "one_clip": "middle"}
+        frames, times = sample_video(video, config, **given)
+        np.testing.assert_array_equal(clips.frames, frames)
+        np.testing.assert_array_equal(clips.times, times)
+        shown, _ = sample_video(video, dataclasses.replace(config, size=48), **given)
+        height, width = clips.shown.shape[2:4]
+        np.testing.assert_array_equal(clips.shown, shown[:, :, :height, :width])
+    assert len(decoded) == 2
+    assert decoded[0] == config.num_frames
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), UnreadableVideo("x", "cannot allocate memory")])
+def test_frames_that_do_not_fit_into_memory_get_a_sentence(served, folder, monkeypatch, fault):
+    fault.__cause__ = MemoryError()
+
+    def fail(*given):
+        raise fault
+
+    monkeypatch.setattr(video_clips, "read_frames", fail)
+    video, config = probe(folder / "a.mp4", video_id="a"), served.site.run.experiment.data
+    with pytest.raises(UserError, match=r"video a: its frames \(96x72\) do not fit into memory: make it"):
+        sample_clips(video, config, num_clips=1, one_clip="middle", shown_size=48)
