@@ -49,7 +49,7 @@ class Scale:
     num_checkpoints: int = 4
     """Of the training on videos, evenly spread."""
     size: int = 96
-    """Pixels, twice the demo's: a cell sees 59 pixels around it, and then not the whole picture."""
+    """Pixels, as the demo's: a cell sees 59 pixels around it, and then not the whole picture."""
 
 
 QUICK = Scale()

@@ -134,7 +134,9 @@ def deletion_losses(
     picture: Picture,
     share: float = 0.1,
 ) -> DeletionLosses:
-    """Hide the cells that each map ranks first, and those that moved maps do.
+    """Hide the cells that each map ranks first, and those that any of them, moved, does.
+
+    What is random is shared by all maps, as each draw costs a pass of all clips.
 
     Args:
       subject: what is looked at.
@@ -145,6 +147,7 @@ def deletion_losses(
     """
     inside = maps[:, :, : picture[0], : picture[1]]
     moves = list(_moves(inside.shape[1:]))
+    moves = moves[1:] or moves  # the first leaves a map where it is
     draws = [
         inside[rng.integers(len(inside))][:, rows, columns]
         for rows, columns in (moves[rng.integers(len(moves))] for _ in range(_NUM_DRAWS))

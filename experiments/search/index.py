@@ -140,6 +140,7 @@ class Index:
           UserError: there is no video.
         """
         self.changes = Changes()
+        self._manifest.refresh()
         if not self._has_changes(self._look()):
             return
         with locked(self.place, log):
@@ -194,7 +195,8 @@ class Index:
         ]
 
     def _gone(self, found: Scan) -> list[str]:
-        return [name for name in self._manifest.entries.keys() - self._unseen if name not in found.files]
+        kept = found.files.keys() | self._unseen | self.problems.keys()
+        return [name for name in self._manifest.entries if name not in kept]
 
     def _read(self, model: SearchModel, names: list[str], found: Scan) -> None:
         """Add what is new: by its content if that is known, else encoded."""

@@ -42,10 +42,24 @@ class Manifest:
         self._path, self._num_clips = path, num_clips
         self.entries: dict[str, Entry] = {}
         """By file name."""
+        self._state = self._on_disk()
         self.reload()
 
+    def refresh(self) -> None:
+        """Read what is on disk if another process has written or deleted it."""
+        if self._on_disk() != self._state:
+            self.reload()
+
+    def _on_disk(self) -> tuple[int, ...]:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def reload(self) -> None:
-        """Read what is on disk, which another process may have written."""
+        """Read what is on disk."""
+        self._state = self._on_disk()
         self.entries.clear()
         try:
             lines = self._path.read_bytes().split(b"\n")
@@ -61,6 +75,7 @@ class Manifest:
         with self._path.open("ab") as file:
             # A line that was cut off must not take the next one with it.
             file.write(b"\n" + b"".join(_line(name, entry) for name, entry in entries.items()))
+        self._state = self._on_disk()
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forget all other files, and lines that are no longer true."""
@@ -68,6 +83,7 @@ class Manifest:
         self.entries = {name: entry for name, entry in self.entries.items() if name in kept}
         lines = b"".join(_line(name, entry) for name, entry in self.entries.items())
         write_whole(self._path, lines)
+        self._state = self._on_disk()
 
 
 def _line(name: str, entry: Entry) -> bytes:

@@ -89,7 +89,7 @@ def make_server(app: Guard, **options: Any) -> uvicorn.Server:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS + 1,  # uvicorn counts the one that asks
         timeout_graceful_shutdown=2,
         **options,
     )

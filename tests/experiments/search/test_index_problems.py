@@ -1,8 +1,10 @@
 """What fails, waits or comes from somebody else costs the index nothing, and the user no file."""
 
+import dataclasses
 import errno
 import json
 import os
+import shutil
 
 import pytest
 
@@ -12,6 +14,8 @@ from experiments.search import new_files
 from experiments.search.folder import scan
 from experiments.search.index import INDEX_NAME
 from experiments.search.manifest import Manifest
+
+from .conftest import NUM_CLIPS, OPTIONS
 
 CONTENT = "0123456789abcdef" * 4
 
@@ -179,3 +183,25 @@ def test_a_run_that_may_not_be_read_is_no_matter_of_the_index(search, folder, mo
     monkeypatch.setattr(model, "facts", failing)
     with pytest.raises(PermissionError, match=r"run/config\.json"):
         search()
+
+
+def test_an_index_that_is_in_use_sees_what_others_have_done_to_it(search, model, folder, read_names):
+    """As in a server, which keeps it open: deleted, as the user was told to, it is made anew."""
+    index = search()
+    shutil.rmtree(index.root)
+    read_names.clear()
+    index.update(model, log=lambda line: None)
+    assert len(read_names) == len(index.entries) == 3
+    assert stored(index)
+    assert index.store.pictures(index.known("a.mp4").content, NUM_CLIPS).shape[0] == NUM_CLIPS
+
+
+def test_a_file_that_is_touched_and_too_large_now_keeps_its_tokens(search, folder):
+    before = stored(search())
+    with (folder / "a.mp4").open("ab") as file:
+        file.truncate(1 << 30)  # as if it were large
+    index = search(dataclasses.replace(OPTIONS, num_workers=1, worker_memory_gib=0.5))
+    assert "a.mp4" not in index.entries
+    assert "raise --worker-memory-gib" in index.unreadable["a.mp4"]
+    assert index.changes.num_gone == 0
+    assert stored(index) == before
