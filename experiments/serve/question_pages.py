@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -54,16 +56,17 @@ class QuestionPages:
         """Return the answer, or how far it is."""
         job = self._site.workroom.find(request.path_params["job"], "ask")
         form, video = job.asked
-        return await self._page("/ask", form, video, job)
+        return await self._page("/ask", form, video, copy.copy(job), sentence_of(self._site, job))
 
     async def probed(self, request: Request) -> Response:
         """Return the page around a probe, or how far it is."""
         job = self._site.workroom.find(request.path_params["job"], "probe")
         form, video = job.asked
-        if job.state != "done":
-            return await self._page("/probe", form, video, job)
+        seen = copy.copy(job)  # it may end while the page is made
+        if seen.state != "done":
+            return await self._page("/probe", form, video, seen, sentence_of(self._site, job))
         return self._pages.page(
-            "probed.html.jinja", here="/probe", title=job.result.title, job=job, form=form, video=video
+            "probed.html.jinja", here="/probe", title=seen.result.title, job=seen, form=form, video=video
         )
 
     async def probe_page(self, request: Request) -> Response:
@@ -89,7 +92,9 @@ class QuestionPages:
         except Refusal:
             return form, None
 
-    async def _page(self, here: str, form: Form, video: KnownVideo | None, job: Job | None) -> Response:
+    async def _page(
+        self, here: str, form: Form, video: KnownVideo | None, job: Job | None = None, sentence: str = ""
+    ) -> Response:
         site = self._site
         await run_in_threadpool(site.library.refresh)
         videos, num_videos = site.library.look_for("", MAX_SHOWN_VIDEOS)
@@ -101,7 +106,7 @@ class QuestionPages:
             form=form,
             video=video,
             job=job,
-            sentence=job and sentence_of(site, job),
+            sentence=sentence,
             videos=videos,
             num_videos=num_videos,
             num_found=num_videos,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -42,9 +44,10 @@ class SearchPages:
     async def found(self, request: Request) -> Response:
         """Return the results, or how far they are."""
         job = self._site.workroom.find(request.path_params["job"], "search")
-        return await self._page(job.asked, job)
+        # A copy: it may end while the page is made.
+        return await self._page(job.asked, copy.copy(job), sentence_of(self._site, job))
 
-    async def _page(self, form: Form, job: Job | None) -> Response:
+    async def _page(self, form: Form, job: Job | None = None, sentence: str = "") -> Response:
         site, keeper = self._site, keeper_of(self._site)
         await run_in_threadpool(site.library.refresh)
         unreadable = {**keeper.unreadable, **site.library.problems}
@@ -58,7 +61,7 @@ class SearchPages:
             tops=_TOPS,
             top=int(form.top or DEFAULT_TOP),
             job=job,
-            sentence=job and sentence_of(site, job),
+            sentence=sentence,
             unreadable=[*unreadable.items()][:_NUM_UNREADABLE],
             num_unreadable=len(unreadable),
         )

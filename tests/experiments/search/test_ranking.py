@@ -61,9 +61,9 @@ def test_only_what_is_new_is_scored(search, model, folder, videos, monkeypatch):
     assert again.rankings[0].hits == first.rankings[0].hits[:2]
     scored, score = [], ranking._score
 
-    def noted(index, run, contents, texts):
+    def noted(index, run, contents, texts, *options):
         scored.append((len(contents), texts))
-        return score(index, run, contents, texts)
+        return score(index, run, contents, texts, *options)
 
     monkeypatch.setattr(ranking, "_score", noted)
     (folder / "b.MP4").write_bytes(videos[3])
