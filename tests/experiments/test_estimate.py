@@ -80,7 +80,8 @@ def test_levers_show(capsys):
     assert full["time"]["videos_per_second"] < plain["time"]["videos_per_second"]
 
 
-def test_data_that_is_there_is_counted(data_dir, capsys):
+def test_data_that_is_there_is_counted(data_dir, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no data/demo is
     assumed = numbers(capsys, "demo/retrieval", "--device", "h100", "--model.fusion.vocab-size", 0)
     known = numbers(
         capsys, "demo/retrieval", "--device", "h100", "--data-dir", data_dir, "--model.fusion.vocab-size", 0,
