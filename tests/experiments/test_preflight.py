@@ -26,7 +26,8 @@ NUM_BYTES = (967_752 + 3_968) + 2 * 967_752
 
 def experiment(*, data=None, **train):
     small = EXPERIMENTS["demo/retrieval"]()
-    train = {"num_steps": 1000, "save_every_steps": 100, "num_validations": 0} | train
+    schedule = {"num_steps": 1000, "save_every_steps": 100, "num_validations": 0, "num_kept_checkpoints": 2}
+    train = schedule | train
     return dataclasses.replace(
         small,
         data=dataclasses.replace(small.data, **({"num_workers": 0} | (data or {}))),
