@@ -32,7 +32,7 @@ from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import jax
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation import Reduced
-from clipbert_jax.training.checkpoint import WhichStep
 from clipbert_jax.training.run_directory import list_differences
+from clipbert_jax.training.saved_checkpoint import WhichStep
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.data_config import DataConfig

@@ -31,7 +31,7 @@ from clipbert_jax.deployment import (
 from clipbert_jax.errors import UserError
 from clipbert_jax.model_directory import ANSWERS
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.training.checkpoint import WhichStep
+from clipbert_jax.training.saved_checkpoint import WhichStep
 from experiments import run_exported
 from experiments.export_description import describe, summary
 from experiments.export_inputs import Trial, find_records, make_trial

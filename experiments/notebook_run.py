@@ -18,7 +18,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from clipbert_jax.training.checkpoint import WhichStep, has_checkpoint
+from clipbert_jax.training.saved_checkpoint import WhichStep, has_checkpoint
 from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.corpus.embedded_images import prepare_embedded_images
 from data_pipelines.data_config import DataConfig

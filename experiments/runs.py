@@ -17,11 +17,11 @@ from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.pretrained import find
 from clipbert_jax.scorer import Scorer
-from clipbert_jax.training.checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.run_directory import RunLock, claim, list_differences, read_config
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.sharding import check_mesh, make_mesh
 from clipbert_jax.training.validation import Validate, ValidationResult
 from clipbert_jax.training.wandb_run import import_wandb

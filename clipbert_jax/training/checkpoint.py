@@ -20,25 +20,24 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
-from clipbert_jax.models.skeleton import Parameters
-from clipbert_jax.training.lost_process import is_of_lost_process
+from clipbert_jax.training.checkpoint_items import (
+    SCHEMA_VERSION,
+    check_parameter_names,
+    first_line,
+    is_of_storage,
+    item_handlers,
+    read_progress,
+    readable,
+    restore_target,
+)
 from clipbert_jax.training.step import TrainState
-from clipbert_jax.training.validation import ValidationLog
-from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
-
-WhichStep = int | Literal["best", "newest"] | None
-"""A checkpoint: of a step, the best on validation, the newest; None stands for the best if there is one."""
-
-SCHEMA_VERSION = 1
-"""Version of the flat names and of the items; raised when a reader of old files needs to know."""
 
 
 class _KeepBest(preservation_policy.PreservationPolicy):
@@ -101,7 +100,7 @@ class Checkpointer:
         self._config = dict(config)
         self._log = log
         with self._explained("opened"):
-            self._manager = _Manager(self.directory, options=options, item_handlers=_handlers())
+            self._manager = _Manager(self.directory, options=options, item_handlers=item_handlers())
         self._purge()
 
     @property
@@ -160,15 +159,15 @@ class Checkpointer:
         step = self.latest_step
         assert step is not None, "look at latest_step first"
         arrays = {**state.params, **state.frozen}
-        progress = _read_progress(self._manager, step)
-        _check_names(self._manager, step, arrays)
-        with _readable(self.directory / str(step)):
+        progress = read_progress(self._manager, step)
+        check_parameter_names(self._manager, step, arrays)
+        with readable(self.directory / str(step)):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    parameters=ocp.args.StandardRestore(_target(arrays)),
-                    **({"ema": ocp.args.StandardRestore(_target(state.ema))} if state.ema else {}),
-                    optimizer=ocp.args.StandardRestore(_target(state.opt_state)),
+                    parameters=ocp.args.StandardRestore(restore_target(arrays)),
+                    **({"ema": ocp.args.StandardRestore(restore_target(state.ema))} if state.ema else {}),
+                    optimizer=ocp.args.StandardRestore(restore_target(state.opt_state)),
                 ),
             )
         parameters = restored["parameters"]
@@ -215,153 +214,11 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            if not _is_of_storage(error):
+            if not is_of_storage(error):
                 raise
             steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
             left = f"the checkpoint of step {max(steps)} is still good" if steps else "there is none yet"
             raise (TemporaryError if is_temporary(error) else UserError)(
-                f"a checkpoint could not be {what} in {self.directory} ({_first_line(error)}); {left}. Look "
+                f"a checkpoint could not be {what} in {self.directory} ({first_line(error)}); {left}. Look "
                 "at the space and the permissions there; the same command then goes on."
             ) from error
-
-
-def _is_of_storage(error: BaseException) -> bool:
-    """Tell whether an error is about files, and not another process that is gone or a full device."""
-    return not is_of_lost_process(error) and "RESOURCE_EXHAUSTED" not in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn an error of reading into one that names the checkpoint."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
-        if not _is_of_storage(error) or is_temporary(error):
-            raise
-        raise UserError(
-            f"the checkpoint {path} cannot be read ({_first_line(error)}): if its files are damaged, delete "
-            "that directory, and the run goes on from the checkpoint before"
-        ) from error
-
-
-def has_checkpoint(workdir: Path) -> bool:
-    """Return whether a run has a complete checkpoint, and so goes on from there."""
-    directory = workdir.resolve() / "checkpoints"
-    return directory.is_dir() and bool(ocp.utils.checkpoint_steps(directory))
-
-
-class SavedCheckpoint:
-    """One checkpoint of a run, to be read on any number of devices of any kind."""
-
-    def __init__(self, workdir: Path, *, step: WhichStep = None) -> None:
-        """Find the checkpoint of `step`; by default the best on validation, the newest if there was none.
-
-        Raises:
-          UserError: there is none, or another version wrote it.
-        """
-        self._directory = workdir.resolve() / "checkpoints"
-        if not self._directory.is_dir():
-            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a `clipbert train` run.")
-        with self._open() as manager:
-            steps = sorted(manager.all_steps())
-            if not steps:
-                raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first.")
-            self.step = self._find(manager, steps, step)
-            if self.step not in steps:
-                raise UserError(f"{self._directory} holds no checkpoint of step {self.step}; it has {steps}.")
-            _read_progress(manager, self.step)
-            config = ocp.args.Composite(config=ocp.args.JsonRestore())
-            with _readable(self._directory / str(self.step)):
-                self.config: dict[str, Any] = manager.restore(self.step, args=config)["config"]
-                """The resolved config that it was trained with."""
-        self.has_ema = (self._directory / str(self.step) / "ema").is_dir()
-        """Whether `load_parameters` returns moving averages in the place of trained parameters."""
-
-    def _find(self, manager: ocp.CheckpointManager, steps: Sequence[int], step: WhichStep) -> int:
-        if isinstance(step, int):
-            return step
-        if step == "newest":
-            return steps[-1]
-        best_step = ValidationLog(self._directory.parent).course(steps[-1]).best_step
-        if best_step is None and step == "best":
-            raise UserError(
-                f"{self._directory} has no best checkpoint, as the run was never validated: leave --step "
-                "out, or train with --train.num-validations"
-            )
-        return steps[-1] if best_step is None else best_step
-
-    def load_parameters(self, expected: Parameters) -> Parameters:
-        """Return the parameters by flat name, on one device.
-
-        Args:
-          expected: arrays or shapes that the model needs; names and shapes must agree exactly.
-
-        Raises:
-          UserError: they do not.
-        """
-        with self._open() as manager:
-            _check_names(manager, self.step, expected)
-            target = _target(expected, SingleDeviceSharding(jax.local_devices()[0]))
-            items = {"parameters": ocp.args.StandardRestore(target)}
-            with _readable(self._directory / str(self.step)):
-                if self.has_ema:
-                    averaged = manager.item_metadata(self.step)["ema"]
-                    items["ema"] = ocp.args.StandardRestore({name: target[name] for name in averaged})
-                restored = manager.restore(self.step, args=ocp.args.Composite(**items))
-        parameters = {**restored["parameters"], **(restored["ema"] if self.has_ema else {})}
-        return {name: parameters[name] for name in expected}
-
-    def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(self._directory, item_handlers=_handlers())
-
-
-def _handlers() -> dict[str, Any]:
-    return {
-        "parameters": ocp.StandardCheckpointHandler(),
-        "ema": ocp.StandardCheckpointHandler(),
-        "optimizer": ocp.StandardCheckpointHandler(),
-        "progress": ocp.JsonCheckpointHandler(),
-        "config": ocp.JsonCheckpointHandler(),
-    }
-
-
-def _target(tree: Any, sharding: SingleDeviceSharding | None = None) -> Any:
-    """Return shapes, types and places of arrays: the given one, or that of each array now.
-
-    Without a place Orbax wants the devices of the save.
-    """
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
-    )
-
-
-def _read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    with _readable(Path(manager.directory) / str(step)):
-        progress = manager.restore(step, args=restore)["progress"]
-    version = progress.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"The checkpoint {manager.directory / str(step)} has schema version {version}, this program "
-            f"reads {SCHEMA_VERSION}: use the version of clipbert_jax that wrote it."
-        )
-    return progress
-
-
-def _check_names(manager: ocp.CheckpointManager, step: int, expected: Parameters) -> None:
-    with _readable(Path(manager.directory) / str(step)):
-        saved = manager.item_metadata(step)["parameters"]
-        if saved is None:
-            raise LookupError("the list of its parameters is missing")
-        shapes = {name: tuple(array.shape) for name, array in saved.items()}
-    try:
-        check_names_and_shapes({name: tuple(array.shape) for name, array in expected.items()}, shapes)
-    except WeightsMismatchError as error:
-        raise UserError(
-            f"The checkpoint {manager.directory / str(step)} does not fit the model of its config: {error}"
-        ) from error

@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+
+_FLUSH_SECONDS = 10.0
+"""Between two times that TensorBoard's file is brought to the disk, which training waits for."""
 
 
 class MetricsWriter:
@@ -20,33 +26,70 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, *, first_step: int) -> None:
-        from tensorboardX import SummaryWriter  # slow to import; needed by process 0 of a training run only
-
         self.path = workdir / "metrics.jsonl"
         drop_after(self.path, first_step)
         self._file = self.path.open("a")
-        self._board: Any = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        with naming(workdir / "tensorboard"):
+            self._board = _BoardFile(workdir / "tensorboard", first_step=first_step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write one record; it holds `step` and numbers."""
         with naming(self.path):
             self._file.write(json.dumps(_finite(record)) + "\n")
             self._file.flush()
-            for name, value in record.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, record["step"])
+        with naming(self._board.directory):
+            self._board.write(record)
 
     def close(self) -> None:
         """Flush and close both files."""
-        events = self._board.file_writer.event_writer
-        with naming(self.path):
-            try:
+        try:
+            with naming(self._board.directory):
                 self._board.close()
-            except OSError:
-                events.close = lambda: None  # which tensorboardX calls at the exit, to fail once more
-                raise
-            finally:
+        finally:
+            with naming(self.path):
                 self._file.close()
+
+
+class _BoardFile:
+    """One file of events for TensorBoard.
+
+    tensorboardX's own writer of events has a thread that no error leaves: on a full disk it prints a
+    traceback and dies, and training then waits for ever to hand it the eleventh record.
+    """
+
+    def __init__(self, directory: Path, *, first_step: int) -> None:
+        # Slow to import, and needed by process 0 of a training run only.
+        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter(str(directory / name))
+        self._flush_time = time.monotonic()
+        self._write(file_version="brain.Event:2")
+        # TensorBoard then forgets what earlier files say of later steps.
+        self._write(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write all numbers of a step."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        numbers = {name: float(value) for name, value in record.items() if name != "step"}
+        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
+        self._write(step=record["step"], summary=Summary(value=values))
+        if time.monotonic() - self._flush_time > _FLUSH_SECONDS:
+            self._records.flush()
+            self._flush_time = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file, even if what is left cannot be written."""
+        self._records.close()
+
+    def _write(self, **event: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
 
 
 def drop_after(path: Path, step: int) -> None:

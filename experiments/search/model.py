@@ -22,7 +22,7 @@ from clipbert_jax.errors import UserError
 from experiments.search.manifest import write_whole
 
 if TYPE_CHECKING:
-    from clipbert_jax.training.checkpoint import WhichStep
+    from clipbert_jax.training.saved_checkpoint import WhichStep
     from experiments.runs import Run
 
 SCHEMA_VERSION = 2

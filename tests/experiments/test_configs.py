@@ -27,7 +27,8 @@ from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import TrainState, make_train_step
 from experiments import configs
-from experiments.cli import Command, Train, check_experiment_name
+from experiments.cli import Command, check_experiment_name
+from experiments.commands import Train
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, InitConfig, to_json
 from experiments.runs import check_numbers, make_model

@@ -76,8 +76,8 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(data_dir, tmp
     # Now nothing at all can be written any more.
     output = go(data_dir, tmp_path, after_step=7, max_file_bytes=1).ends_with(2)
     assert "continuing from step 5 of 10" in output
-    # (tensorboardX's own thread may have said so too, at length.)
     (sentence,) = [line for line in output.splitlines() if line.startswith("clipbert: ")]
+    assert "Traceback" not in output
     assert "metrics.jsonl cannot be written (File too large)" in sentence
     output = go(data_dir, tmp_path).ends_with(0)
     assert "continuing from step 5 of 10" in output

@@ -27,8 +27,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from clipbert_jax.training.checkpoint import SavedCheckpoint
 from clipbert_jax.training.metrics_writer import read_metrics
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from data_pipelines.corpus.embedded import prepare_embedded
 from experiments import runs
 from experiments.compilation_cache import use_compilation_cache

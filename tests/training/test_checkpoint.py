@@ -10,7 +10,8 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.training import checkpoint
-from clipbert_jax.training.checkpoint import Checkpointer, Progress, SavedCheckpoint
+from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 
 

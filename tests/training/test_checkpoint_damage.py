@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training.checkpoint import Checkpointer, Progress, SavedCheckpoint
+from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 
 STEP, CONFIG = 3, {"a": 1}

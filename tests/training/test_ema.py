@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.training.checkpoint import Checkpointer, Progress, SavedCheckpoint
+from clipbert_jax.training.checkpoint import Checkpointer, Progress
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
 

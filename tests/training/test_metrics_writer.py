@@ -1,7 +1,12 @@
 """Metrics files of interrupted and resumed runs."""
 
 import json
+import struct
 
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from clipbert_jax.errors import UserError
 from clipbert_jax.training.metrics_writer import MetricsWriter, read_metrics
 
 
@@ -16,7 +21,45 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
     write(tmp_path, 0, [1, 2, 3, 4])
     write(tmp_path, 2, [3, 4, 5])
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def read_events(path):
+    """Return the events of a file: each between its length and two checksums."""
+    data, events, place = path.read_bytes(), [], 0
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        events.append(Event.FromString(data[place + 12 : place + 12 + length]))
+        place += 12 + length + 4
+    return events
+
+
+def test_tensorboard_gets_all_numbers_and_where_a_run_went_on(tmp_path):
+    writer = MetricsWriter(tmp_path, first_step=2)
+    writer.write({"step": 3, "loss": 0.5, "learning_rate/heads": 0.25})
+    writer.write({"step": 4, "loss": float("nan")})
+    writer.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    version, start, third, fourth = read_events(path)
+    assert version.file_version == "brain.Event:2"
+    assert start.session_log.status == start.session_log.START
+    assert start.step == 3
+    assert third.step == 3
+    assert {value.tag: value.simple_value for value in third.summary.value} == {
+        "loss": 0.5,
+        "learning_rate/heads": 0.25,
+    }
+    assert fourth.summary.value[0].simple_value != fourth.summary.value[0].simple_value
+
+
+def test_a_disk_that_fills_up_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipbert_jax.training.metrics_writer._FLUSH_SECONDS", 0)
+    writer = MetricsWriter(tmp_path, first_step=0)
+    writer._board._records.close()
+    writer._board._records._writer = open("/dev/full", "wb")  # noqa: SIM115
+    with pytest.raises(UserError, match=r"tensorboard cannot be written .No space left on device."):
+        writer.write({"step": 1, "loss": 1.0})
+    with pytest.raises(UserError, match="tensorboard cannot be written"):
+        writer.close()
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):

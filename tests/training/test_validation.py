@@ -13,11 +13,11 @@ from flax import nnx
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.training import loop, reporter
-from clipbert_jax.training.checkpoint import SavedCheckpoint, has_checkpoint
 from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, has_checkpoint
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import (
     ValidationCourse,

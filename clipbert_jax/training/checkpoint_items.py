@@ -1,0 +1,103 @@
+"""What a checkpoint is made of, and how its reading fails: for the one who saves and the one who reads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from clipbert_jax.errors import UserError, is_temporary
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.training.lost_process import is_of_lost_process
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
+
+SCHEMA_VERSION = 1
+"""Version of the flat names and of the items; raised when a reader of old files needs to know."""
+
+
+def item_handlers() -> dict[str, Any]:
+    """Return what reads and writes each item of a checkpoint, by its name."""
+    return {
+        "parameters": ocp.StandardCheckpointHandler(),
+        "ema": ocp.StandardCheckpointHandler(),
+        "optimizer": ocp.StandardCheckpointHandler(),
+        "progress": ocp.JsonCheckpointHandler(),
+        "config": ocp.JsonCheckpointHandler(),
+    }
+
+
+def restore_target(tree: Any, sharding: SingleDeviceSharding | None = None) -> Any:
+    """Return shapes, types and places of arrays: the given one, or that of each array now.
+
+    Without a place Orbax wants the devices of the save.
+    """
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
+    )
+
+
+def read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Return how far a run was at a checkpoint.
+
+    Raises:
+      UserError: it cannot be read, or another version wrote it.
+    """
+    restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    with readable(Path(manager.directory) / str(step)):
+        progress = manager.restore(step, args=restore)["progress"]
+    version = progress.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"The checkpoint {manager.directory / str(step)} has schema version {version}, this program "
+            f"reads {SCHEMA_VERSION}: use the version of clipbert_jax that wrote it."
+        )
+    return progress
+
+
+def check_parameter_names(manager: ocp.CheckpointManager, step: int, expected: Parameters) -> None:
+    """Compare the parameters of a checkpoint with those of a model, by name and shape, and read none.
+
+    Raises:
+      UserError: they differ, or their list cannot be read.
+    """
+    with readable(Path(manager.directory) / str(step)):
+        saved = manager.item_metadata(step)["parameters"]
+        if saved is None:
+            raise LookupError("the list of its parameters is missing")
+        shapes = {name: tuple(array.shape) for name, array in saved.items()}
+    try:
+        check_names_and_shapes({name: tuple(array.shape) for name, array in expected.items()}, shapes)
+    except WeightsMismatchError as error:
+        raise UserError(
+            f"The checkpoint {manager.directory / str(step)} does not fit the model of its config: {error}"
+        ) from error
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Tell whether an error is about files, and not another process that is gone or a full device."""
+    return not is_of_lost_process(error) and "RESOURCE_EXHAUSTED" not in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn an error of reading into one that names the checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        if not is_of_storage(error) or is_temporary(error):
+            raise
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({first_line(error)}): if its files are damaged, delete "
+            "that directory, and the run goes on from the checkpoint before"
+        ) from error
