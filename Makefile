@@ -9,8 +9,10 @@ MAKEFLAGS += --no-print-directory
 # Without PYTHON the first suitable one on the PATH is taken.
 PYTHON ?=
 VENV ?= .venv
-# Processes that test; a file's tests stay together, because they share compiled functions.
-TEST_JOBS ?= 2
+# Processes that test: one more than small machines have cores, as some tests wait. A file's tests stay together,
+# because they share compiled functions; the files in the order of tests/conftest.py.
+TEST_JOBS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -45,12 +47,12 @@ pointing: $(READY) ## Does attention of the demo's model fall on the object that
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
 	@echo "==> Tests (without the slow ones)"
-	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
+	@$(PYTEST) -m "not slow"
 
 .PHONY: test-all
 test-all: $(READY) ## Run all tests
 	@echo "==> All tests"
-	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	@$(PYTEST)
 
 FUZZ_OPTIONS ?=
 
@@ -116,8 +118,9 @@ compile-check: $(READY) ## Compile for H100s and TPU pods that are not here (an 
 	@$(BIN)/python -m benchmarks.compile_check $(ARGS)
 
 .PHONY: soak
-soak: $(READY) ## Kill, stop and wear out small trainings for half an hour: what is left must always do
+soak: $(READY) ## Kill, stop and wear out small trainings for most of an hour: what is left must always do
 	@$(BIN)/python -m tests.soak.kills $(ARGS)
+	@$(BIN)/python -m tests.soak.kills_together
 	@$(BIN)/python -m tests.soak.stops
 	@$(BIN)/python -m tests.soak.long_run
 

@@ -5,6 +5,7 @@ Tasks carry their name, so that the right dataclass is made of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
     def take(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
             raise TypeError(f"{value!r} is no {kinds[0].__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"{value!r} is no number")  # JSON has none of these, but Python reads them
         return value
 
     return take

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
+
+CONTINUE_EXIT_CODE = 75
+"""Of a command that goes on when it is started again; `EX_TEMPFAIL` of sysexits.h."""
 
 
 class UserError(Exception):
@@ -29,4 +33,32 @@ _TEMPORARY = frozenset(
 
 def is_temporary(error: BaseException) -> bool:
     """Tell whether starting the same command again may help."""
-    return isinstance(error, TemporaryError) or (isinstance(error, OSError) and error.errno in _TEMPORARY)
+    if isinstance(error, TemporaryError):
+        return True
+    number = os_error_number(error)
+    return number in _TEMPORARY or (number is None and isinstance(error, TimeoutError))
+
+
+def os_error_number(error: BaseException) -> int | None:
+    """Return the number that the system gave to an error of files, if it did.
+
+    TensorStore, which writes the arrays of checkpoints, raises a ValueError with the number in its text.
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    said = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(said[1]) if said else None
+
+
+def explain_full_device(error: BaseException) -> str | None:
+    """Return what is wrong and what helps, if an error of JAX says that a device has too little memory."""
+    said = str(error)
+    is_of_memory = re.search(r"RESOURCE_EXHAUSTED.*(memory|alloc)", said, re.DOTALL | re.IGNORECASE)
+    if not (isinstance(error, RuntimeError) and is_of_memory):
+        return None
+    return (
+        f"the memory of a device is too small ({said.strip().splitlines()[0][:300]}): train with a larger "
+        "--train.num-accumulation-steps, with --train.remat full, fewer --train.clips-per-pass or a smaller "
+        "--train.batch-size, which `clipbert estimate` finds; other commands need less with a smaller "
+        "--batch-size or fewer clips"
+    )

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ import numpy as np
 
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
 from clipbert_jax.weights.files import read_weights_file
-from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, not_finite
 from clipbert_jax.weights.safetensors_writer import WEIGHT_TYPES, write_safetensors
 
 CONFIG, WEIGHTS, VOCAB, TOKENIZER, ANSWERS, CARD = (
@@ -36,6 +38,7 @@ CONFIG, WEIGHTS, VOCAB, TOKENIZER, ANSWERS, CARD = (
     "answers.json",
     "README.md",
 )
+_WRITING = ".writing"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,18 +57,16 @@ class Vocabulary:
         Raises:
           UserError: one is missing or broken.
         """
-        lines = _text(folder / VOCAB).split("\n")
-        tokens = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
-        is_lower_case = _json(folder / TOKENIZER, dict).get("do_lower_case", True)
+        tokens = read_tokens(folder / VOCAB)
         return cls(
-            tokens=tuple(tokens),
-            is_lower_case=bool(is_lower_case),
-            answers=tuple(map(str, _json(folder / ANSWERS, list))),
+            tokens=tokens,
+            is_lower_case=read_is_lower_case(folder / TOKENIZER, tokens),
+            answers=tuple(map(str, read_json(folder / ANSWERS, list))),
         )
 
     def write(self, folder: Path) -> None:
-        """Write the files."""
-        (folder / VOCAB).write_text("".join(f"{token}\n" for token in self.tokens), encoding="utf-8")
+        """Write the files, each whole or not at all; what is there already stays as it is."""
+        _write_text(folder / VOCAB, "".join(f"{token}\n" for token in self.tokens))
         tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
         _write_json(folder / TOKENIZER, tokenizer)
         _write_json(folder / ANSWERS, list(self.answers))
@@ -82,7 +83,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing or broken.
     """
-    return _json(folder / CONFIG, dict)
+    return read_json(folder / CONFIG, dict)
 
 
 def read_parameters(folder: Path, expected: Parameters) -> Parameters:
@@ -109,7 +110,25 @@ def read_parameters(folder: Path, expected: Parameters) -> Parameters:
             f"{folder / WEIGHTS} holds {arrays[quantised[0]].dtype} as {quantised[0]}: quantised weights "
             "mean nothing without their scales; get the model in a float type"
         )
+    if what := not_finite(arrays):
+        raise UserError(f"{folder / WEIGHTS} holds weights that are not finite ({what}): get the model again")
     return {name: arrays[name] for name in expected}
+
+
+def check_new_directory(folder: Path) -> None:
+    """Refuse a directory that a model cannot be written to, before the work for it is done.
+
+    Raises:
+      UserError: it holds something, or cannot be written.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(path.name != _WRITING for path in folder.iterdir())):
+        raise UserError(f"{folder} holds something already: choose a new directory")
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def write_model(
@@ -132,9 +151,10 @@ def write_model(
     Raises:
       UserError: the directory holds something, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already: choose a new directory")
-    finished, folder = folder, folder.with_name(f".{folder.name}.writing")  # all of it or nothing
+    check_new_directory(folder)
+    finished = folder.resolve()  # "." has no name, and ".." another
+    # All of it or nothing. A directory that is there may be someone's working directory, and stays.
+    folder = finished / _WRITING if finished.exists() else finished.with_name(f".{finished.name}{_WRITING}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -145,14 +165,19 @@ def write_model(
         facts = {**origin, f"sha256 of {WEIGHTS}": file_sha256(folder / WEIGHTS)}
         (folder / CARD).write_text(_card(finished.name, config, parameters, facts), encoding="utf-8")
         if finished.exists():
-            finished.rmdir()
-        folder.replace(finished)
+            for name in (VOCAB, TOKENIZER, ANSWERS, CARD, WEIGHTS, CONFIG):  # the last makes it a model
+                (folder / name).replace(finished / name)
+        else:
+            folder.replace(finished)
     except OSError as error:
-        raise (TemporaryError if is_temporary(error) else UserError)(
-            f"{finished} cannot be written ({error.strerror}): choose another directory"
-        ) from error
+        raise _unwritable(finished, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> Exception:
+    kind = TemporaryError if is_temporary(error) else UserError
+    return kind(f"{folder} cannot be written ({error.strerror}): choose another directory")
 
 
 def file_sha256(path: Path) -> str:
@@ -196,21 +221,15 @@ A ClipBERT for clipbert_jax, which has nothing to do with OpenAI's CLIP.
 """
 
 
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: restore it, or get the model again")
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _json(path: Path, kind: type) -> Any:
-    try:
-        values = json.loads(_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): restore it, or get the model again") from error
-    if not isinstance(values, kind):
-        raise UserError(f"{path} holds a {type(values).__name__}, not a {kind.__name__}: get the model again")
-    return values
-
-
 def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file that others may be reading; nothing, where it holds that already."""
+    data = text.encode("utf-8")
+    if path.is_file() and path.read_bytes() == data:
+        return
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

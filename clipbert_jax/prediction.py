@@ -44,6 +44,8 @@ class TextMatch:
     """What each clip says when it is asked alone."""
     best_clip: int
     """The clip with the highest probability, from 0."""
+    change_without: tuple[float, ...]
+    """What the probability changes by without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class OptionChoice:
     """Of each clip, when it is asked alone, those of all options."""
     best_clip: int
     """The clip that gives the choice the highest probability, from 0."""
+    change_without: tuple[float, ...]
+    """What the probability of the choice changes by without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,8 @@ class QuestionAnswer:
     clips: tuple[ClipAnswer, ...]
     best_clip: int
     """The clip that gives the answer the highest probability, from 0."""
+    change_without: tuple[float, ...]
+    """What the probability of the answer changes by without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,10 +107,13 @@ class CountAnswer:
     """What each clip says when it is asked alone, unrounded."""
     best_clip: int
     """The clip whose number is nearest to that of all clips, from 0."""
+    change_without: tuple[float, ...]
+    """What `count_unrounded` changes by without each clip; empty for a single clip."""
 
 
 Pooled = Float[np.ndarray, "n *answers"]
 Alone = Float[np.ndarray, "k n *answers"]
+Changes = Float[np.ndarray, "m n *answers"]
 
 
 def predict_clips(
@@ -115,8 +124,11 @@ def predict_clips(
     text_mask: Bool[np.ndarray, "n l"],
     *,
     num_answers: int = 0,
-) -> tuple[Pooled, Alone]:
+) -> tuple[Pooled, Alone, Changes]:
     """Return what `deployment.answer` makes of all clips of a video together, and of each clip alone.
+
+    And what it changes by without each clip: what it makes of the others, minus that of all; no rows for a
+    single clip.
 
     Args:
       scorer: of the model.
@@ -132,7 +144,11 @@ def predict_clips(
     is_text = jnp.asarray(text_mask.any(axis=-1))
     pooled = answer(task, scores, is_text[None], num_answers)[0]
     alone = answer(task, scores[0][:, None], jnp.tile(is_text, (num_clips, 1)), num_answers)
-    return np.asarray(pooled), np.asarray(alone)
+    # As `probing.evidence.changes_without_clips`, but in probabilities, of all texts at once.
+    left_out = [jnp.delete(scores, clip, axis=1) for clip in range(num_clips if num_clips > 1 else 0)]
+    without = [answer(task, others, is_text[None], num_answers)[0] - pooled for others in left_out]
+    changes = np.stack(without) if without else np.zeros((0, *pooled.shape), pooled.dtype)
+    return np.asarray(pooled), np.asarray(alone), changes
 
 
 def _scores_by_text(output: ClipBertOutput) -> dict[str, jax.Array]:
@@ -148,13 +164,14 @@ def match_texts(
     text_mask: Bool[np.ndarray, "n l"],
 ) -> list[TextMatch]:
     """Score texts against one video's clips, in the order given; arguments as in `predict_clips`."""
-    pooled, alone = predict_clips(scorer, cast("Any", task), frames, text_ids, text_mask)
+    pooled, alone, changes = predict_clips(scorer, cast("Any", task), frames, text_ids, text_mask)
     return [
         TextMatch(
             text=text,
             probability=float(pooled[n]),
             clip_probabilities=tuple(alone[:, n].tolist()),
             best_clip=int(alone[:, n].argmax()),
+            change_without=tuple(changes[:, n].tolist()),
         )
         for n, text in enumerate(texts)
     ]
@@ -168,13 +185,14 @@ def choose_option(
     text_mask: Bool[np.ndarray, "n l"],
 ) -> OptionChoice:
     """Choose between options, each written behind the question; arguments as in `predict_clips`."""
-    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask)
+    pooled, alone, changes = predict_clips(scorer, task, frames, text_ids, text_mask)
     chosen = int(pooled.argmax())
     return OptionChoice(
         choice_index=chosen,
         probabilities=tuple(pooled.tolist()),
         clip_probabilities=tuple(tuple(clip) for clip in alone.tolist()),
         best_clip=int(alone[:, chosen].argmax()),
+        change_without=tuple(changes[:, chosen].tolist()),
     )
 
 
@@ -192,9 +210,12 @@ def answer_questions(
     Arguments as in `predict_clips`; `answers` is what the outputs of the head mean. Probabilities of an open
     question add up to 1; those of an image question are each for itself.
     """
-    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask, num_answers=len(answers))
+    pooled, alone, changes = predict_clips(
+        scorer, task, frames, text_ids, text_mask, num_answers=len(answers)
+    )
     return [
-        _question_answer(question, pooled[n], alone[:, n], answers) for n, question in enumerate(questions)
+        _question_answer(question, pooled[n], alone[:, n], changes[:, n], answers)
+        for n, question in enumerate(questions)
     ]
 
 
@@ -202,6 +223,7 @@ def _question_answer(
     question: str,
     pooled: Float[np.ndarray, " a"],
     alone: Float[np.ndarray, "k a"],
+    changes: Float[np.ndarray, "m a"],
     answers: Sequence[str],
 ) -> QuestionAnswer:
     best: list[int] = np.argsort(-pooled, kind="stable")[:NUM_ANSWERS].tolist()
@@ -217,6 +239,7 @@ def _question_answer(
             for clip in alone
         ),
         best_clip=int(alone[:, best[0]].argmax()),
+        change_without=tuple(changes[:, best[0]].tolist()),
     )
 
 
@@ -229,7 +252,7 @@ def count_questions(
     text_mask: Bool[np.ndarray, "n l"],
 ) -> list[CountAnswer]:
     """Answer questions about one video with numbers, in the order given; arguments as in `predict_clips`."""
-    pooled, alone = predict_clips(scorer, task, frames, text_ids, text_mask)
+    pooled, alone, changes = predict_clips(scorer, task, frames, text_ids, text_mask)
     return [
         CountAnswer(
             text=question,
@@ -237,6 +260,7 @@ def count_questions(
             count_unrounded=float(pooled[n]),
             clip_counts=tuple(alone[:, n].tolist()),
             best_clip=int(np.abs(alone[:, n] - pooled[n]).argmin()),
+            change_without=tuple(changes[:, n].tolist()),
         )
         for n, question in enumerate(questions)
     ]

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,13 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json, task_from_json
 from clipbert_jax.deployment import answer
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_checks import check_model_files, inputs_from_json
 from clipbert_jax.model_directory import Vocabulary
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
+from clipbert_jax.weights.flat import not_finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Inputs:
     """Frames per second within a clip."""
     size: int
     """Pixels of the longer side; the rest is padded."""
-    sampling_rule: str
+    sampling_rule: Literal["ours", "released"]
     max_text_length: int
     """Tokens, [CLS] and [SEP] included."""
     tokens: tuple[str, ...]
@@ -159,9 +159,9 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
             raise UserError(f"{source} has no {part!r}: it is no config of clipbert_jax; get the model again")
     config = config_from_json(values["model"], ClipBertConfig, source)
     task = task_from_json(values["task"], source)
-    _check_sizes(config, source)
+    inputs = inputs_from_json(values["data"], source)
     vocabulary = Vocabulary.read(folder)
-    _check_vocabulary(vocabulary, config, task, folder)
+    check_model_files(config, task, inputs, vocabulary, folder)
     try:
         _, trainable, frozen = _shapes(config, task)
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -171,50 +171,19 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
         parameters = model_directory.read_parameters(folder, expected)
     else:
         parameters = checkpoint.load_parameters(expected)
+        if what := not_finite(parameters):
+            raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
     return Pretrained(
         config=config,
         task=task,
-        inputs=_inputs(values["data"], vocabulary, source),
+        inputs=Inputs(
+            **dataclasses.asdict(inputs), tokens=vocabulary.tokens, is_lower_case=vocabulary.is_lower_case
+        ),
         parameters=parameters,
         answers=vocabulary.answers,
         values=values,
         origin=origin,
     )
-
-
-_MAX_LAYERS, _MAX_WIDTH = 512, 1 << 17
-
-
-def _check_sizes(config: ClipBertConfig, source: Path) -> None:
-    """Refuse sizes that would take the memory before a single weight is read."""
-    fusion, encoder = config.fusion, config.pixel_encoder
-    depths = (fusion.num_layers, len(encoder.stage_blocks), sum(encoder.stage_blocks))
-    widths = (fusion.hidden_size, fusion.intermediate_size, fusion.num_heads, fusion.max_text_length)
-    widths += (fusion.max_grid_rows, fusion.max_grid_columns, encoder.stem_width, encoder.stage_width)
-    tall = fusion.vocab_size
-    if not (
-        all(0 < depth <= _MAX_LAYERS for depth in depths)
-        and all(0 < width <= _MAX_WIDTH for width in widths)
-        and 0 < tall <= 1 << 24
-        and fusion.hidden_size % fusion.num_heads == 0
-    ):
-        raise UserError(f"{source} describes a model of sizes that no ClipBERT has; get the model again")
-
-
-def _check_vocabulary(vocabulary: Vocabulary, config: ClipBertConfig, task: AnyTask, folder: Path) -> None:
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary.tokens]
-    if missing:
-        raise UserError(f"{folder / model_directory.VOCAB} lacks {', '.join(missing)}: get the model again")
-    if len(vocabulary.tokens) > config.fusion.vocab_size:
-        raise UserError(
-            f"{folder / model_directory.VOCAB} has {len(vocabulary.tokens):,} tokens, and the model words "
-            f"for {config.fusion.vocab_size:,}: get the model again"
-        )
-    if isinstance(task, OpenEndedQA | ImageQA) and not 0 < len(vocabulary.answers) <= task.num_answers:
-        raise UserError(
-            f"{folder / model_directory.ANSWERS} has {len(vocabulary.answers)} answers, and the model "
-            f"{task.num_answers} outputs: get the model again"
-        )
 
 
 def find(path_or_name: str | Path) -> Path:
@@ -266,19 +235,3 @@ def _from_hub(name: str) -> Path:
 @functools.lru_cache(maxsize=4)
 def _shapes(config: ClipBertConfig, task: AnyTask) -> tuple[Skeleton, Parameters, Parameters]:
     return split_model(nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0))))
-
-
-def _inputs(data: Mapping[str, Any], vocabulary: Vocabulary, source: Path) -> Inputs:
-    try:
-        return Inputs(
-            num_clips=int(data["num_clips"]),
-            num_frames=int(data["num_frames"]),
-            fps=float(data["fps"]),
-            size=int(data["size"]),
-            sampling_rule=str(data["sampling_rule"]),
-            max_text_length=int(data["max_text_length"]),
-            tokens=vocabulary.tokens,
-            is_lower_case=vocabulary.is_lower_case,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: its 'data' lacks or garbles {error}; get the model again") from error

@@ -6,6 +6,7 @@ Animated GIF and PNG are videos to FFmpeg and go that way. Before: the bytes of 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -26,6 +27,11 @@ _SIGNATURES = {
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
 }
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
+"""What the types of a TIFF's numbers are to `struct`."""
+_JPEG_MARKER = re.compile(b"\xff([^\0\xff])")
+_JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
 def picture_kind(data: bytes) -> str | None:
@@ -102,7 +108,9 @@ def _decode_still(data: bytes, kind: str) -> UInt8[np.ndarray, "h w 3"]:
     flags = cv2.IMREAD_COLOR if kind == "jpeg" else cv2.IMREAD_UNCHANGED
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:  # which says nothing of the file
+            raise MemoryError(error.err) from error
         pixels = None
     if pixels is None:
         raise UnreadableVideo(
@@ -153,7 +161,13 @@ def _times_of_animation(data: bytes) -> tuple[tuple[int, int], Float[np.ndarray,
 
 
 def _check_size(data: bytes, kind: str) -> None:
+    """Refuse what would fill the memory, or may: decoders believe the header too, and allocate first."""
     width, height = _declared_size(data, kind)
+    if width * height == 0:
+        raise UnreadableVideo(
+            "(bytes)",
+            f"its {kind.upper()} picture cannot be decoded: its header says no size (damaged or cut)",
+        )
     if width * height > MAX_PIXELS:
         raise UnreadableVideo("(bytes)", f"its {width}x{height} pixels are more than {MAX_PIXELS:,}")
 
@@ -168,19 +182,48 @@ def _declared_size(data: bytes, kind: str) -> tuple[int, int]:
             return abs(width), abs(height)
         if kind == "jpeg":
             return _jpeg_size(data)
-        if data[12:16] == b"VP8X":
-            return (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
+        return _tiff_size(data) if kind == "tiff" else _webp_size(data)
     except struct.error:
-        pass
-    return 0, 0
+        return 0, 0
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return the size in the header of the frame; what lies between segments is skipped, as in libjpeg."""
     place = 2
-    while data[place] == 0xFF if place < len(data) else False:
-        marker, length = struct.unpack_from(">xBH", data, place)
+    while found := _JPEG_MARKER.search(data, place):
+        marker, place = found[1][0], found.end()
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = struct.unpack_from(">HH", data, place + 3)
             return width, height
-        place += 2 + length
+        if marker not in _JPEG_WITHOUT_LENGTH:
+            place += struct.unpack_from(">H", data, place)[0]
     return 0, 0
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Return the size of the first page, the only one that is decoded."""
+    order = "<" if data.startswith(b"II") else ">"
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    (num_tags,) = struct.unpack_from(f"{order}H", data, place)
+    sizes = {_TIFF_WIDTH: 0, _TIFF_HEIGHT: 0}
+    for tag_place in range(place + 2, place + 2 + 12 * num_tags, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, tag_place)
+        if tag in sizes and kind in _TIFF_NUMBERS:
+            (number,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, tag_place + 8)
+            sizes[tag] = max(sizes[tag], number)
+    return sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the size of the canvas, or of the only frame, lossy or lossless."""
+    match data[12:16]:
+        case b"VP8X":
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case _:
+            return 0, 0

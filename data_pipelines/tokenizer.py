@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.text_files import read_is_lower_case, read_tokens
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TEXTS_AT_ONCE = 10_000
@@ -128,25 +129,15 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         tokenizer_config.json says otherwise; without that file, unless the vocabulary has upper-case words.
 
     Raises:
-      UserError: no such file; no WordPiece vocabulary.
+      UserError: no such file; no WordPiece vocabulary; a broken tokenizer_config.json.
     """
     path = Path(path)
     vocab_path = path / "vocab.txt" if path.is_dir() else path
     if not vocab_path.is_file():
         raise UserError(f"no vocabulary at {vocab_path}; give a vocab.txt or a folder that contains one")
-    tokens = vocab_path.read_text(encoding="utf-8").split("\n")
-    tokens = [token.rstrip("\r") for token in (tokens[:-1] if tokens[-1] == "" else tokens)]
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
-    if missing:
-        raise UserError(
-            f"{vocab_path} is no BERT vocabulary: it lacks {', '.join(missing)}; one token per line"
-        )
-    if tokens[0] != "[PAD]":
-        raise UserError(f"{vocab_path} must have [PAD] on its first line, because padding has id 0")
-    config_path = vocab_path.parent / "tokenizer_config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
-    has_upper_case = any(token != token.lower() for token in tokens if not token.startswith("["))
-    return Tokenizer(tokens, is_lower_case=config.get("do_lower_case", not has_upper_case))
+    tokens = read_tokens(vocab_path)
+    is_lower_case = read_is_lower_case(vocab_path.parent / "tokenizer_config.json", tokens)
+    return Tokenizer(tokens, is_lower_case=is_lower_case)
 
 
 def build_vocab(texts: Iterable[str], *, max_size: int = 30_000) -> list[str]:

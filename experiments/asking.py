@@ -7,7 +7,9 @@ values, so that a command can print them and a server send them.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.clips import sample_video
 from data_pipelines.examples import option_texts
+from data_pipelines.printable import printable
+from data_pipelines.probe import probe
 from data_pipelines.released_sampling import OneClip
 from data_pipelines.video import Video
 from experiments.runs import Run
@@ -44,6 +48,30 @@ class VideoAnswers:
     clip_seconds: tuple[tuple[float, float], ...]
     """When the first and the last frame of each clip are shown, in seconds after the first frame."""
     texts: tuple[Entry, ...]
+
+
+_LARGE_BYTES = 50_000_000
+"""Of a file that takes some ten seconds or more to examine."""
+
+
+def open_file(path: Path) -> Video:
+    """Examine a video file, which is then called by the last part of its path.
+
+    That is said on stderr of a large one, of which every frame is decoded before there is any progress.
+
+    Raises:
+      UnreadableVideo: it does not decode.
+      OSError: it cannot be read.
+    """
+    num_bytes = path.stat().st_size
+    if num_bytes >= _LARGE_BYTES:
+        print(
+            f"{printable(path.name)}, {num_bytes / 1e6:,.0f} MB, is decoded from start to end first, which "
+            "may take minutes",
+            file=sys.stderr,
+            flush=True,
+        )
+    return dataclasses.replace(probe(path), video_id=path.name)
 
 
 def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> None:
@@ -141,6 +169,8 @@ def answer_entries(
 ) -> Iterator[Entry]:
     """Yield what the model says of each text, in order; `best_clip` counts from 0.
 
+    `change_without` says for each clip what the probability, or number, changes by when the other clips are
+    asked without it: which clips the answer rests on. It is empty for a single clip.
     Matching: `probability`, `clip_probabilities`. Multiple choice: `choice`, `choice_index`, `options` with
     the same two of each. Answers: `answer`, `probability`, the best `answers`, and what `clips` would answer
     alone. Counting: `count`, `count_unrounded`, `clip_counts`.
@@ -178,4 +208,5 @@ def _choice_entry(question: str, options: Sequence[str], found: OptionChoice) ->
             for place, option in enumerate(options)
         ],
         "best_clip": found.best_clip,
+        "change_without": found.change_without,
     }

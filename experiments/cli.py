@@ -8,50 +8,42 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
+import importlib
 import itertools
+import operator
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
 from tyro.conf import subcommand
 
-from clipbert_jax.errors import UserError, is_temporary
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
+from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
 from data_pipelines.printable import printable_lines
-from experiments.commands import Convert, Evaluate, Export, Report, Runs, Train
-from experiments.configs import EXPERIMENTS
-from experiments.doctor import Doctor
-from experiments.estimate import Estimate
-from experiments.experiment_choice import docstring
-from experiments.explain_sampling import ExplainSampling
-from experiments.predict import Predict
-from experiments.prepare import PrepareCommand
-from experiments.probe import Probe
-from experiments.search.command import Search
-from experiments.serve.command import Serve
+
+_COMMANDS = {
+    "prepare": "experiments.prepare:PrepareCommand",
+    "train": "experiments.commands:Train",
+    "estimate": "experiments.estimate:Estimate",
+    "evaluate": "experiments.commands:Evaluate",
+    "predict": "experiments.predict:Predict",
+    "search": "experiments.search.command:Search",
+    "probe": "experiments.probe:Probe",
+    "serve": "experiments.serve.command:Serve",
+    "export": "experiments.commands:Export",
+    "convert": "experiments.commands:Convert",
+    "report": "experiments.commands:Report",
+    "runs": "experiments.commands:Runs",
+    "explain-sampling": "experiments.explain_sampling:ExplainSampling",
+    "doctor": "experiments.doctor:Doctor",
+}
+"""Where each command is. Only the one that is called is imported: most need JAX, which takes its time."""
 
 OF_EXPERIMENTS = ("train", "estimate")
 """Commands that take the name of an experiment and all its options."""
-
-Command = (
-    Annotated[PrepareCommand, subcommand("prepare")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[Estimate, subcommand("estimate")]
-    | Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Predict, subcommand("predict")]
-    | Annotated[Search, subcommand("search")]
-    | Annotated[Probe, subcommand("probe")]
-    | Annotated[Serve, subcommand("serve")]
-    | Annotated[Export, subcommand("export")]
-    | Annotated[Convert, subcommand("convert")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[Runs, subcommand("runs")]
-    | Annotated[ExplainSampling, subcommand("explain-sampling")]
-    | Annotated[Doctor, subcommand("doctor")]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,6 +67,12 @@ def errors_as_sentences() -> Iterator[None]:
             sys.exit(141)
         _complain(error, str(error))
         sys.exit(CONTINUE_EXIT_CODE if is_temporary(error) else 2)
+    except RuntimeError as error:
+        sentence = explain_full_device(error)
+        if sentence is None:
+            raise
+        _complain(error, sentence)
+        sys.exit(2)
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
         sys.exit(130)
@@ -82,27 +80,47 @@ def errors_as_sentences() -> Iterator[None]:
 
 def parse(arguments: Sequence[str]) -> Any:
     """Return the command; help and hints are about the experiment that is named, if one is."""
-    place = _place_of_experiment(arguments)
-    if place is None:
+    name = arguments[0] if arguments else "--help"
+    if name not in _COMMANDS and not name.startswith("-"):
+        raise UserError(f"no command {name!r}; {_nearest(name, _COMMANDS)}")
+    if name not in _COMMANDS:
+        every = [Annotated[_command(name), subcommand(name)] for name in _COMMANDS]
+        any_of_them: Any = functools.reduce(operator.or_, every)
         return tyro.cli(
-            Command,  # type: ignore[arg-type]
+            any_of_them,
             prog="clipbert",
             description="ClipBERT: learn video and language end to end, from video files.",
             args=arguments,
+        )
+    place = _place_of_experiment(arguments)
+    if place is None:
+        return tyro.cli(
+            _command(name),
+            prog=f"clipbert {name}",
+            args=arguments[1:],
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
-    command, name = arguments[0], arguments[place]
-    defaults = {
-        "train": lambda: Train(experiment=EXPERIMENTS[name](), workdir=tyro.MISSING),
-        "estimate": lambda: Estimate(experiment=EXPERIMENTS[name](), device=tyro.MISSING),
-    }
-    default = defaults[command]()
+    return _parse_experiment(name, arguments[1:place], arguments[place], arguments[place + 1 :])
+
+
+def _command(name: str) -> Any:
+    module, kind = _COMMANDS[name].split(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+def _parse_experiment(command: str, before: Sequence[str], name: str, after: Sequence[str]) -> Any:
+    """Return a command for an experiment, whose settings are the defaults of its options."""
+    from experiments.configs import EXPERIMENTS
+    from experiments.experiment_choice import docstring
+
+    required = {"train": "workdir", "estimate": "device"}
+    default = _command(command)(experiment=EXPERIMENTS[name](), **{required[command]: tyro.MISSING})
     return tyro.cli(
         type(default),
         prog=f"clipbert {command} {name}",
         description=docstring(name),
         default=default,
-        args=[*arguments[1:place], *arguments[place + 1 :]],
+        args=[*before, *after],
         config=(tyro.conf.AvoidSubcommands,),
     )
 
@@ -111,6 +129,8 @@ def _place_of_experiment(arguments: Sequence[str]) -> int | None:
     """Return where the name of an experiment stands that is to be trained or estimated."""
     if not arguments or arguments[0] not in OF_EXPERIMENTS:
         return None
+    from experiments.configs import EXPERIMENTS
+
     places = [place for place, word in enumerate(arguments) if word in EXPERIMENTS]
     # A run directory may have such a name too.
     after_no_option = [place for place in places if not arguments[place - 1].startswith("-")]
@@ -145,6 +165,8 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
     """
     if not arguments or arguments[0] not in OF_EXPERIMENTS or {"-h", "--help"} & set(arguments):
         return
+    from experiments.configs import EXPERIMENTS
+
     if any(name in arguments for name in EXPERIMENTS):
         return
     known = ", ".join(EXPERIMENTS)
@@ -158,9 +180,13 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
             f"say what to {arguments[0]}, for example `clipbert {arguments[0]} demo/retrieval`; there are "
             f"{known}"
         )
-    nearest = difflib.get_close_matches(given, EXPERIMENTS, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {known}"
-    raise UserError(f"no experiment {given!r}; {hint}")
+    raise UserError(f"no experiment {given!r}; {_nearest(given, EXPERIMENTS)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return the name that may have been meant, or all there are."""
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ scores.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from flax import nnx
@@ -20,15 +19,24 @@ from rich.table import Table
 from rich.text import Text
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.model_directory import CONFIG, Vocabulary, file_sha256, read_config, write_model
-from clipbert_jax.model_registry import register
+from clipbert_jax.model_directory import (
+    CONFIG,
+    Vocabulary,
+    check_new_directory,
+    file_sha256,
+    read_config,
+    write_model,
+)
+from clipbert_jax.model_registry import check_name, register
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.pretrained import load
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.text_files import parsed_json, read_text, text_lines
 from clipbert_jax.weights.flat import WeightsMismatchError, flat_parameters
-from clipbert_jax.weights.import_weights import Fitted, ImportedFile, fit, import_file
+from clipbert_jax.weights.import_weights import Fitted, ImportedFile, fit, import_file, without_other_head
 from clipbert_jax.weights.original_names import to_original, to_original_name, unread_by_original
+from clipbert_jax.weights.refusals import listed
 from clipbert_jax.weights.torch_writer import write_torch_file
 from data_pipelines.tokenizer import load_tokenizer
 from experiments.configs import EXPERIMENTS
@@ -55,16 +63,20 @@ def convert_to_ours(
     Raises:
       UserError: files that cannot be read, weights that do not fit, no vocabulary.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} holds something already: choose a new directory")
+    check_new_directory(out)
+    if name is not None:
+        check_name(name)
     chosen = _experiment(experiment)
     tokenizer = load_tokenizer(_vocabulary(vocab, files))
+    labels = _read_answers(answers, chosen)
     imported = [import_file(path, chosen.model.pixel_encoder) for path in files]
+    chosen = _with_sizes(chosen, imported, len(tokenizer.tokens), len(labels), files)
+    _check_answers(answers, labels, chosen)
+    fresh = _fresh(chosen)
+    imported = without_other_head(imported, fresh)
     for file in imported:
         _print_table(file)
-    chosen = _with_sizes(chosen, imported, len(tokenizer.tokens), files)
-    labels = _read_answers(answers, chosen)
-    fitted = fit(imported, _fresh(chosen), allow_missing=allow_missing)
+    fitted = fit(imported, fresh, allow_missing=allow_missing)
     _print_rest(imported, fitted)
     origin = {"experiment": experiment or _DEFAULT}
     for file in imported:
@@ -141,9 +153,13 @@ def _vocabulary(vocab: Path | None, files: Sequence[Path]) -> Path:
 
 
 def _with_sizes(
-    experiment: Experiment, files: Sequence[ImportedFile], num_tokens: int, paths: Sequence[Path]
+    experiment: Experiment,
+    files: Sequence[ImportedFile],
+    num_tokens: int,
+    num_labels: int,
+    paths: Sequence[Path],
 ) -> Experiment:
-    """Fill in what the files decide: words, and answers of the head."""
+    """Fill in what the files decide: words, and answers of the head; of a new head the labels decide."""
     shapes = {name: array.shape for file in files for name, array in file.arrays.items()}
     fusion, task = experiment.model.fusion, experiment.task
     num_words = shapes[_WORDS][0] if _WORDS in shapes else fusion.vocab_size or num_tokens
@@ -154,9 +170,8 @@ def _with_sizes(
         )
     model = dataclasses.replace(experiment.model, fusion=dataclasses.replace(fusion, vocab_size=num_words))
     if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
-        if _ANSWERS not in shapes:
-            raise UserError("these files have no head for answers: choose an experiment of another task")
-        task = dataclasses.replace(task, num_answers=shapes[_ANSWERS][1])
+        kernel = shapes.get(_ANSWERS, ())
+        task = dataclasses.replace(task, num_answers=kernel[1] if len(kernel) == 2 else num_labels)
     return dataclasses.replace(experiment, model=model, task=task)
 
 
@@ -167,28 +182,35 @@ def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
     if path is None or not path.is_file():
         raise UserError(
             f"a model of {experiment.task_name} needs --answers FILE, a JSON list or one answer a line: what "
-            f"its {task.num_answers} outputs mean"
+            "its outputs mean"
         )
-    labels = tuple(read_answers(path))
+    return tuple(read_answers(path))
+
+
+def _check_answers(path: Path | None, labels: Sequence[str], experiment: Experiment) -> None:
+    task = experiment.task
+    if not isinstance(task, OpenEndedQA | ImageQA):
+        return
     if len(labels) > task.num_answers:
         raise UserError(f"{path} has {len(labels)} answers, and the head {task.num_answers} outputs")
     if len(labels) < task.num_answers:
         num_others = task.num_answers - len(labels)
         say(f"{path} has {len(labels)} answers: the other {num_others} outputs mean nothing")
-    return labels
 
 
 def read_answers(path: Path) -> list[str]:
     """Return answers in the order of a head's outputs.
 
     Raises:
-      UserError: the file does not say their order.
+      UserError: the file is broken, does not say their order, has none, or has one twice.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path)
     try:
-        values: Any = json.loads(text)
-    except ValueError:
-        return text.splitlines()
+        values = parsed_json(text, path)
+    except UserError:
+        if text.lstrip().startswith(("{", "[")):  # JSON that was cut off would be one odd answer a line
+            raise
+        values = text_lines(text)
     if isinstance(values, dict):  # answer -> its number, as the original has it
         numbers = list(values.values())
         if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(numbers))):
@@ -196,6 +218,10 @@ def read_answers(path: Path) -> list[str]:
         values = sorted(values, key=values.__getitem__)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise UserError(f"{path} must hold a list of answers, or their numbers by answer")
+    if not values:
+        raise UserError(f"{path} has no answers: give the file of this model")
+    if twice := [answer for answer, number in collections.Counter(values).items() if number > 1]:
+        raise UserError(f"{path} has answers twice ({listed(twice)}): give each output an answer of its own")
     return values
 
 

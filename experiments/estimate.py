@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tyro.conf import arg
 
 from clipbert_jax.errors import UserError
 from experiments.experiment_choice import ExperimentChoice
+from experiments.option_checks import check_range
 
 if TYPE_CHECKING:
     from clipbert_jax.costs.devices import Device
@@ -64,6 +66,7 @@ class Estimate:
         from experiments.estimate_setting import make_plan
         from experiments.estimate_text import check_lines, comparison_lines, estimate_lines
 
+        self._check_options()
         num_devices, target = self._devices()
         plan = make_plan(self._experiment(), num_devices=num_devices, num_examples=self.num_examples)
         setting, device, platform = plan.setting, self._device(), platform_of(self.device)
@@ -84,6 +87,20 @@ class Estimate:
             self._show(comparison_lines(numbers["compiled"]))
         if self.json:
             print(json.dumps(numbers, indent=2))
+
+    def _check_options(self) -> None:
+        """Refuse numbers that would say nothing.
+
+        Raises:
+          UserError: names the option and its range.
+        """
+        for option, value, least, most in (
+            ("--num-examples", self.num_examples, 1, math.inf),
+            ("--decode-ms", self.decode_ms, 0.01, 1e6),
+            ("--timeout-minutes", self.timeout_minutes, 0.1, 1e4),
+        ):
+            if value is not None:
+                check_range(option, value, least, most)
 
     def _experiment(self) -> Experiment:
         if self.data_dir is None:

@@ -31,9 +31,10 @@ class InitConfig:
     """A run, a model directory, or a name of one, with the same vocabulary; or a checkpoint file of the
     original. A head of another kind, or for other answers, starts anew."""
     pixel_encoder: str | None = None
-    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder."""
+    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder; or a checkpoint of
+    the original, a run, a model directory or a name, of which that part is taken."""
     transformer: str | None = None
-    """File of BERT weights (Hugging Face) for the text encoder and the fusion."""
+    """File of BERT weights (Hugging Face) for the text encoder and the fusion; or any of the others too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,10 +73,12 @@ def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Paramet
 
 # These change how a run is watched, fed or stored, or a number by no more than another device would: they may
 # differ when it goes on. (`train.clips_per_pass` may not, as the draws of dropout depend on it.)
-# (Paths may: what the files there hold is compared by `runs.data_sha256`.)
+# (Paths may: what the files there hold is compared by `resolve.data_sha256`. Of a mixture's entries the first
+# part is the path, the second the weight.)
 FREE_FIELDS = frozenset(
     {
         "data.data_dir",
+        "data.mixture.*.0",
         "data.vocab",
         "data.num_workers",
         "data.num_threads",

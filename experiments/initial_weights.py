@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,20 @@ import numpy as np
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.pretrained import load
 from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
-from clipbert_jax.weights.import_weights import fit, import_file
+from clipbert_jax.weights.import_weights import ImportedFile, fit, import_file
 from clipbert_jax.weights.position_tables import POSITION_TABLES, resize_position_table
+from clipbert_jax.weights.refusals import quoted
 
 _HEAD = "head/"
-
 
 _PARTS = {
     "model": ("pixel_encoder/", "visual_embedding/", "text_encoder/", "fusion/"),
     "pixel_encoder": ("pixel_encoder/",),
     "transformer": ("text_encoder/", "fusion/"),
 }
-"""What a file must have, by option of --init; a head is taken too where it fits."""
+"""What a file must have, by option of --init; but for the pixel encoder a head is taken too where it fits."""
 
 _NEVER_THERE = {
     "pixel_encoder": ("pixel_encoder/grid_encoder/*",),
@@ -31,39 +33,74 @@ _NEVER_THERE = {
 """What such a file may lack: a part of ClipBERT alone; what BERT is not always saved with."""
 
 
-def start_from_file(model: ClipBert, path: Path, part: str, *, has_answers: bool = False) -> list[str]:
+def start_from_file(
+    model: ClipBert, path: Path, part: str, *, has_answers: bool = False, tokens: Sequence[str] = ()
+) -> list[str]:
     """Set a part of the model's weights to those of a file, and return lines that say what was not taken.
 
     Args:
       model: with random weights, or with those of another file.
-      path: of the file.
+      path: of the file; or a run, a model directory, or a name of one.
       part: the model, the pixel_encoder or the transformer, as in --init.
       has_answers: whether outputs of the head are answers of a vocabulary: a file does not say which.
+      tokens: of the model; a run or a model directory must have the same for the transformer.
 
     Raises:
       UserError: the file cannot be read, or does not fit; names all that does not.
     """
     own = flat_parameters(model)
-    file = import_file(path, model.config.pixel_encoder)
+    file = _import(model, path, part, tokens)
     needed = {name: x for name, x in own.items() if name.startswith(_PARTS[part])}
-    head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD)}
+    others = [name for name in _PARTS["model"] if name not in _PARTS[part]]
+    others += [_HEAD] * (part == "pixel_encoder")
+    of_others = {name: x for name, x in file.arrays.items() if name.startswith(tuple(others))}
+    head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD) and name not in of_others}
     fits = (
         bool(head)
         and not has_answers
         and {n: x.shape for n, x in head.items()}
         == {name: x.shape for name, x in own.items() if name.startswith(_HEAD)}
     )
-    taken = {name: x for name, x in file.arrays.items() if name in needed or (fits and name in head)}
-    arrays = {name: x for name, x in file.arrays.items() if name in taken or name not in head}
+    arrays = {
+        name: x for name, x in file.arrays.items() if name not in of_others and (fits or name not in head)
+    }
     target = {**needed, **({name: own[name] for name in head} if fits else {})}
-    fitted = fit([dataclasses.replace(file, arrays=arrays)], target, allow_missing=_NEVER_THERE.get(part, ()))
+    fitted = fit(
+        [dataclasses.replace(file, arrays=arrays)],
+        target,
+        allow_missing=_NEVER_THERE.get(part, ()),
+        remedy=f"Give --{_option(part)} another file, or the --model options that this one was made with.",
+    )
     load_flat_parameters(model, {**own, **fitted.parameters})
     lines = [f"first weights of the {part.replace('_', ' ')} from {path}: {file.source}", *file.notes]
     lines += [f"not in {path}, and left as they were: {', '.join(fitted.new)}"] * bool(fitted.new)
     lines += [f"the head too is from {path}"] * fits
     why = "the file does not say what its answers are" if has_answers else "the head is another"
-    lines += [f"not used of {path}, as {why}: {', '.join(head)}"] * bool(head and not fits)
+    lines += [f"not used of {path}, as {why}: {', '.join(map(quoted, head))}"] * bool(head and not fits)
+    groups = sorted({name.partition("/")[0] for name in of_others})
+    lines += [f"not used of {path}, as other parts of a model: {', '.join(groups)}"] * bool(groups)
     return [*lines, *fitted.lines]
+
+
+def _option(part: str) -> str:
+    return f"init.{part.replace('_', '-')}"
+
+
+def _import(model: ClipBert, path: Path, part: str, tokens: Sequence[str]) -> ImportedFile:
+    """Return the weights in a file, or those of a model that has been trained here or converted."""
+    if path.is_file():
+        return import_file(path, model.config.pixel_encoder)
+    try:
+        trained = load(path)
+    except UserError as error:
+        raise UserError(f"--{_option(part)} {path} is no file, and as a model: {error}") from error
+    if part != "pixel_encoder" and trained.inputs.tokens != tuple(tokens):
+        raise UserError(
+            f"--{_option(part)} {path} was trained with another vocabulary than that of the data: words "
+            "would change their meaning"
+        )
+    arrays = {name: np.asarray(array) for name, array in trained.parameters.items()}
+    return ImportedFile(path=path, source="clipbert_jax", arrays=arrays, lines=(), notes=())
 
 
 def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:

@@ -92,12 +92,28 @@ def word_maps_figure(video: PointingVideo, columns: Mapping[str, Maps], tokenize
 
 
 def pointing_table(points: Points) -> str:
-    """Return how often each map points at its object, with its own word and with a wrong one."""
-    lines = [f"{'':26} own word  wrong word  (chance {points.chances.mean():.0%})"]
+    """Return how often each map points at its object, beside what its controls do."""
+    missed = points.missed()
+    lines = [
+        f"a random cell: {_share(points.chances)}, the best constant cell: {points.constant_hits.mean():.0%}",
+        f"of the {len(missed.chances)} of {len(points.chances)} objects that this cell misses (*), "
+        f"a random cell: {_share(missed.chances)}",
+        "",
+        f"{'':26} own word  wrong word  other video      *  other video *",
+    ]
     for name, hits in points.hits.items():
         wrong = points.wrong_hits.get(name)
-        lines.append(f"{name!s:26} {hits.mean():8.0%}  {'' if wrong is None else f'{wrong.mean():10.0%}'}")
+        shares = hits, points.other_hits[name], missed.hits[name], missed.other_hits[name]
+        own, other, own_missed, other_missed = map(_share, shares)
+        lines.append(
+            f"{name!s:26} {own:>8}  {'' if wrong is None else _share(wrong):>10}  {other:>11}  "
+            f"{own_missed:>5}  {other_missed:>13}"
+        )
     return "\n".join(lines)
+
+
+def _share(of_cases: Float[np.ndarray, " m"]) -> str:
+    return f"{of_cases.mean():.0%}" if len(of_cases) else "none"
 
 
 def agreement_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:

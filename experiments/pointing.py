@@ -3,10 +3,11 @@
     python -m experiments.pointing runs/demo
 
 Every object of every test video, in every clip that shows it, with the video's own caption: a map points
-right if its largest cell has its centre in the object's box. Beside each number stand three that show what it
-is worth: chance (a random cell of the picture), the map of another word of the caption, whose object the clip
-does not show, and the same model before its training. `pointing_agreement` adds whether the maps are borne
-out by ablation.
+right if its largest cell has its centre in the object's box. Chance is a random cell of the picture, and a
+dot in the middle beats it. So maps are also judged by the objects that the best constant cell misses, the one
+that hits most objects of the other videos. Beside that stand the maps of other videos, which have not seen
+this one, the map of another word of the caption, whose object the clip does not show, and the same model
+before its training. `pointing_agreement` adds whether the maps are borne out by ablation.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from experiments.compilation_cache import use_compilation_cache
 from experiments.evaluate import run_factors
 from experiments.experiment import make_model, model_shapes
 from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
-from experiments.pointing_agreement import agreements, summary
-from experiments.pointing_maps import MapName, Points, play, share_with_interval
+from experiments.pointing_agreement import agreements, passed, summary
+from experiments.pointing_maps import MapName, Points, play, shares_with_intervals
 from experiments.pointing_videos import pointing_videos
 from experiments.progress import Progress, say
 from experiments.results import write_json
 from experiments.runs import Run, load_run
 
 WANTED_RATIO = 2.0
-"""How many times chance a map must reach to be called one that finds objects."""
+"""How many times chance a map must reach, where the constant cell misses, to be one that finds objects."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,16 +87,23 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
     done = iter(range(1, 2 * len(videos) + 1))
     points = play(trained, videos, lambda: progress.update(next(done)))
     of_untrained = play(untrained, videos, lambda: progress.update(next(done)))
-    agreement = agreements(trained, videos[: game.num_agreement_videos], seed=game.seed)
+    some = videos[: game.num_agreement_videos]
+    agreement = agreements(trained, some, seed=game.seed)
+    of_other_videos = agreements(trained, some, seed=game.seed, of_other_videos=True)
     return {
-        "chance": float(points.chances.mean()),
-        "maps": list(map_numbers(points, of_untrained, seed=game.seed)),
+        **without_looking(points, seed=game.seed),
+        "missed": without_looking(points.missed(), seed=game.seed),
+        "maps": map_numbers(points, of_untrained, seed=game.seed),
         "agreement": [
-            {**name._asdict(), **summary(of_videos, seed=game.seed)} for name, of_videos in agreement.items()
+            {
+                **name._asdict(),
+                **summary(of_videos, seed=game.seed),
+                "other_video": passed(of_other_videos.get(name, [])),
+            }
+            for name, of_videos in agreement.items()
         ],
         "grid": list(grid),
         "num_videos": len(videos),
-        "num_cases": len(points.chances),
         "share_of_cases_without_a_cell": float((points.chances == 0).mean()),
     }
 
@@ -105,71 +113,122 @@ def trained_model(run: Run) -> ClipBert:
     return model_shapes(run.experiment)[0].merge(run.scorer.parameters)
 
 
+def without_looking(points: Points, *, seed: int) -> dict[str, Any]:
+    """Return how many cases there are, and what a random and the best constant cell hit; None without any."""
+    if not points.video_of_case:
+        return {"num_cases": 0, "chance": None, "constant_cell": None}
+    constant = shares_with_intervals({"cell": points.constant_hits}, points.video_of_case, seed=seed)
+    return {
+        "num_cases": len(points.video_of_case),
+        "chance": float(points.chances.mean()),
+        "constant_cell": constant["cell"],
+    }
+
+
 def map_numbers(points: Points, untrained: Points, *, seed: int) -> list[dict[str, Any]]:
-    """Return for each map how often it points right, beside its controls."""
-    rows = []
-    for name, hits in points.hits.items():
-        own = share_with_interval(hits, points.video_of_case, seed)
-        wrong = points.wrong_hits.get(name)
-        rows.append(
-            {
-                **name._asdict(),
-                **own,
-                "times_chance": own["accuracy"] / float(points.chances.mean()),
-                "wrong_word": None
-                if wrong is None
-                else share_with_interval(wrong, points.video_of_case, seed),
-                "untrained": share_with_interval(untrained.hits[name], untrained.video_of_case, seed),
-            }
-        )
-    return rows
+    """Return for each map how often it points right, and its controls: of all, and where the cell misses."""
+    missed, missed_untrained = points.missed(), untrained.missed()
+    return [
+        {
+            **name._asdict(),
+            **_shares(name, points, untrained, seed),
+            # None: there is no object that one could hit.
+            "missed": _shares(name, missed, missed_untrained, seed) if missed.chances.any() else None,
+        }
+        for name in points.hits
+    ]
+
+
+def _shares(name: MapName, points: Points, untrained: Points, seed: int) -> dict[str, Any]:
+    wrong = {"wrong_word": points.wrong_hits[name]} if name in points.wrong_hits else {}
+    values = {
+        "own": points.hits[name],
+        "other_video": points.other_hits[name],
+        "untrained": untrained.hits[name],  # the cases are the same
+        **wrong,
+    }
+    shares = shares_with_intervals(values, points.video_of_case, seed=seed)
+    own = shares.pop("own")
+    ratio = own["accuracy"] / float(points.chances.mean())
+    return {**own, "times_chance": ratio, "wrong_word": None, **shares}
 
 
 def table(numbers: Mapping[str, Any]) -> str:
     """Return the numbers as Markdown, in percent."""
+    missed = numbers["missed"]
     lines = [
-        f"Chance is {100 * numbers['chance']:.1f} %: {numbers['num_cases']} objects in clips of "
-        f"{numbers['num_videos']} videos, {numbers['grid'][0]} x {numbers['grid'][1]} cells.",
+        f"All: {numbers['num_cases']} objects in clips of {numbers['num_videos']} videos, "
+        f"{numbers['grid'][0]} x {numbers['grid'][1]} cells. {_without_looking(numbers)}",
+        f"Missed: the {missed['num_cases']} of these that this cell misses. {_without_looking(missed)} "
+        "The last three columns are of these too.",
         "",
-        "| map | accuracy, % | times chance | wrong word, % | untrained, % |",
-        "|---|---|---|---|---|",
+        "| map | all, % | times chance | missed, % | times chance | another video's map, % | wrong word, % | "
+        "untrained, % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in numbers["maps"]:
-        wrong = "" if row["wrong_word"] is None else _percent(row["wrong_word"])
-        lines.append(
-            f"| {_name(row)} | {_percent(row)} | {row['times_chance']:.2f} | {wrong} | "
-            f"{_percent(row['untrained'])} |"
-        )
+        cells = [_name(row), _percent(row), f"{row['times_chance']:.2f}"]
+        if (of_missed := row["missed"]) is not None:
+            controls = [of_missed[name] for name in ("other_video", "wrong_word", "untrained")]
+            cells += [_percent(of_missed), f"{of_missed['times_chance']:.2f}"]
+            cells += ["" if control is None else f"{100 * control['accuracy']:.1f}" for control in controls]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         f"Agreement with ablation, {numbers['agreement'][0]['num_videos']} videos; losses are in log-odds of "
-        "the match, without the tenth of the cells that the map ranks first.",
+        "the match, without the tenth of the cells that the map ranks first. The last two columns are of "
+        "another video's map, which has not seen this one.",
         "",
         "| map | rank correlation | above chance, % of videos | loss | more than misplaced maps | "
-        "above 95 % of these, % of videos |",
-        "|---|---|---|---|---|---|",
+        "above 95 % of these, % of videos | both, % | another video's loss, % | both, % |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in numbers["agreement"]:
-        intervals = row["intervals"]
+        intervals, other = row["intervals"], row["other_video"]
         lines.append(
             f"| {_name(row)} | {_number(row['rank_correlation'], intervals['rank_correlation'])} | "
             f"{_whole_percent(row['share_above_chance'])} | {row['loss']:.2f} | "
             f"{_number(row['extra_loss'], intervals['extra_loss'])} | "
-            f"{_whole_percent(row['share_costlier'])} |"
+            f"{_whole_percent(row['share_costlier'])} | {_whole_percent(row['share_borne_out'])} | "
+            f"{_whole_percent(other['share_costlier'])} | {_whole_percent(other['share_borne_out'])} |"
         )
     return "\n".join(lines)
 
 
-def conclusion(numbers: Mapping[str, Any]) -> str:
-    """Return in a few sentences which map finds objects best, and whether one knows its word."""
-    rows = numbers["maps"]
-    best = max(rows, key=lambda row: row["accuracy"])
+def conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a few sentences which maps find what the constant cell misses, and which know their word."""
+    judged = [(_name(row), row["missed"]) for row in rows if row["missed"] is not None]
+    if not judged:
+        return "The best constant cell misses nothing that can be hit: no map can do better."
+    name, best = max(judged, key=lambda one: one[1]["accuracy"])
     reaches = "at least" if best["times_chance"] >= WANTED_RATIO else "less than"
-    knowing = [row for row in rows if row["wrong_word"] and row["low"] > row["wrong_word"]["high"]]
-    names = ", ".join(map(_name, knowing)) or "none"
+    seeing = "; ".join(name for name, of_missed in judged if follows_its_video(of_missed)) or "none"
+    knowing = "; ".join(name for name, of_missed in judged if knows_its_word(of_missed)) or "none"
     return (
-        f"Best of {len(rows)} maps, chosen on these videos: {_name(best)}, {best['times_chance']:.2f} times "
-        f"chance, {reaches} {WANTED_RATIO:g}. Clearly better than with a wrong word: {names}."
+        f"Best of {len(rows)} maps where the constant cell misses, chosen on these videos: {name}, "
+        f"{best['times_chance']:.2f} times chance, {reaches} {WANTED_RATIO:g}.\n"
+        f"Clearly better there than the maps of other videos: {seeing}.\n"
+        f"And clearly better than with a wrong word: {knowing}."
+    )
+
+
+def follows_its_video(shares: Mapping[str, Any]) -> bool:
+    """Return whether a map is clearly better than that of another video."""
+    return shares["low"] > shares["other_video"]["high"]
+
+
+def knows_its_word(shares: Mapping[str, Any]) -> bool:
+    """Return whether a map is clearly better than with a wrong word too."""
+    wrong = shares["wrong_word"]
+    return follows_its_video(shares) and wrong is not None and shares["low"] > wrong["high"]
+
+
+def _without_looking(numbers: Mapping[str, Any]) -> str:
+    if numbers["chance"] is None:
+        return ""
+    return (
+        f"Chance is {100 * numbers['chance']:.1f} %; the best constant cell for them, chosen on the other "
+        f"videos, hits {_percent(numbers['constant_cell'])} %."
     )
 
 
@@ -224,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     factors["training_seed"] = run.experiment.train.seed
     write_json(out, {**numbers, "run": factors})
     say(table(numbers))
-    say(conclusion(numbers))
+    say(conclusion(numbers["maps"]))
     say(f"results: {out}")
 
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 from clipbert_jax.bootstrap import bootstrap_intervals
 from clipbert_jax.probing.ablation import Subject, changes_without_cells
 from clipbert_jax.probing.attention_maps import gradient_weighted, grid_to_text, rollout, text_to_grid
 from clipbert_jax.probing.model_probe import Look, ModelProbe
-from clipbert_jax.probing.pointing_game import pointing_chances, pointing_hits
+from clipbert_jax.probing.pointing_game import (
+    constant_cell_hits,
+    other_video_hits,
+    pointing_chances,
+    pointing_hits,
+)
 from experiments.pointing_videos import PointingVideo
 
 MEAN = "mean"
@@ -80,51 +85,120 @@ def ablation_losses(probe: ModelProbe, video: PointingVideo) -> Float[np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Points:
-    """What the maps of some videos have hit. A case is an object and a clip that shows it."""
+class Cases:
+    """What maps say of some objects (letter `m`), each in a clip that shows it."""
 
-    hits: dict[MapName, Float[np.ndarray, " cases"]]
-    wrong_hits: dict[MapName, Float[np.ndarray, " cases"]]
-    """Of the map of another word of the text, whose object the clip does not show."""
-    chances: Float[np.ndarray, " cases"]
+    maps: Mapping[MapName, Float[np.ndarray, "m gh gw"]]
+    wrong_maps: Mapping[MapName, Float[np.ndarray, "m gh gw"]]
+    """Of another word of the text, whose object the clip does not show."""
+    targets: Bool[np.ndarray, "m gh gw"]
+    in_picture: Bool[np.ndarray, "m gh gw"]
     video_of_case: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Points:
+    """What maps have hit, for each case, and what is hit without looking."""
+
+    hits: Mapping[MapName, Float[np.ndarray, " m"]]
+    wrong_hits: Mapping[MapName, Float[np.ndarray, " m"]]
+    """Of the map of a wrong word."""
+    other_hits: Mapping[MapName, Float[np.ndarray, " m"]]
+    """Of the same map in other videos of the same shape, mean over these."""
+    targets: Bool[np.ndarray, "m gh gw"]
+    in_picture: Bool[np.ndarray, "m gh gw"]
+    video_of_case: tuple[str, ...]
+
+    @property
+    def chances(self) -> Float[np.ndarray, " m"]:
+        """Return what a random cell of the picture hits."""
+        return pointing_chances(self.targets, self.in_picture)
+
+    @property
+    def constant_hits(self) -> Bool[np.ndarray, " m"]:
+        """Return what the one cell hits that hits most of these objects in other videos of the same shape."""
+        return constant_cell_hits(self.targets, self.in_picture, np.array(self.video_of_case))
+
+    def missed(self) -> Points:
+        """Return the cases that the constant cell misses.
+
+        What the maps of other videos hit is still of all their maps: who has not seen the video does not know
+        that it is one of these cases.
+        """
+        kept = ~self.constant_hits
+        return Points(
+            hits={name: of_name[kept] for name, of_name in self.hits.items()},
+            wrong_hits={name: of_name[kept] for name, of_name in self.wrong_hits.items()},
+            other_hits={name: of_name[kept] for name, of_name in self.other_hits.items()},
+            targets=self.targets[kept],
+            in_picture=self.in_picture[kept],
+            video_of_case=tuple(np.array(self.video_of_case)[kept].tolist()),
+        )
 
 
 def play(
     probe: ModelProbe, videos: Iterable[PointingVideo], on_video: Callable[[], None] = lambda: None
 ) -> Points:
     """Let all maps of a model point at the objects of videos."""
-    hits: dict[MapName, list[Any]] = collections.defaultdict(list)
-    wrong_hits: dict[MapName, list[Any]] = collections.defaultdict(list)
-    chances: list[Any] = []
+    return count_hits(find_cases(probe, videos, on_video))
+
+
+def find_cases(
+    probe: ModelProbe, videos: Iterable[PointingVideo], on_video: Callable[[], None] = lambda: None
+) -> Cases:
+    """Return what all maps of a model say of the objects of videos."""
+    own: dict[MapName, list[Any]] = collections.defaultdict(list)
+    wrong: dict[MapName, list[Any]] = collections.defaultdict(list)
+    targets: list[Any] = []
+    in_picture: list[Any] = []
     video_of_case: list[str] = []
     for video in videos:
         maps = attention_maps(probe.look(video.frames, video.text_ids, video.text_mask), video.words)
         losses = ablation_losses(probe, video)
         maps[MapName(ABLATION)] = np.broadcast_to(losses, (len(video.words), *losses.shape))
         shown, clips, hidden = np.array(video.cases(), int).reshape(-1, 3).T
-        targets = video.targets[shown, clips]
         for name, of_name in maps.items():
-            hits[name].append(pointing_hits(of_name[shown, clips], targets))
+            own[name].append(of_name[shown, clips])
             if name.kind not in OF_WHOLE_TEXT:
-                wrong_hits[name].append(pointing_hits(of_name[hidden, clips], targets))
-        chances.append(pointing_chances(targets, np.broadcast_to(video.in_picture, targets.shape)))
+                wrong[name].append(of_name[hidden, clips])
+        targets.append(video.targets[shown, clips])
+        in_picture.append(np.broadcast_to(video.in_picture, targets[-1].shape))
         video_of_case += [video.video_id] * len(shown)
         on_video()
-    return Points(
-        hits={name: np.concatenate(of_videos) for name, of_videos in hits.items()},
-        wrong_hits={name: np.concatenate(of_videos) for name, of_videos in wrong_hits.items()},
-        chances=np.concatenate(chances),
+    return Cases(
+        maps={name: np.concatenate(of_videos) for name, of_videos in own.items()},
+        wrong_maps={name: np.concatenate(of_videos) for name, of_videos in wrong.items()},
+        targets=np.concatenate(targets),
+        in_picture=np.concatenate(in_picture),
         video_of_case=tuple(video_of_case),
     )
 
 
-def share_with_interval(
-    values: Float[np.ndarray, " cases"], video_of_case: tuple[str, ...], seed: int
-) -> dict[str, float]:
-    """Return the mean and its 95 % interval over videos."""
-    intervals = bootstrap_intervals(
-        lambda rows: {"accuracy": float(values[rows].mean())}, video_of_case, seed=seed
+def count_hits(cases: Cases) -> Points:
+    """Return what maps hit, and what is hit without looking."""
+    targets, in_picture, videos = cases.targets, cases.in_picture, np.array(cases.video_of_case)
+    return Points(
+        hits={name: pointing_hits(maps, targets) for name, maps in cases.maps.items()},
+        wrong_hits={name: pointing_hits(maps, targets) for name, maps in cases.wrong_maps.items()},
+        other_hits={
+            name: other_video_hits(maps, targets, in_picture, videos) for name, maps in cases.maps.items()
+        },
+        targets=targets,
+        in_picture=in_picture,
+        video_of_case=cases.video_of_case,
     )
-    low, high = intervals["accuracy"]
-    return {"accuracy": float(values.mean()), "low": low, "high": high}
+
+
+def shares_with_intervals(
+    values: Mapping[str, Shaped[np.ndarray, " m"]], video_of_case: tuple[str, ...], *, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return by name the mean over cases and its 95 % interval over videos."""
+
+    def means(rows: Any) -> dict[str, float]:
+        return {name: float(of_cases[rows].mean()) for name, of_cases in values.items()}
+
+    intervals = bootstrap_intervals(means, video_of_case, seed=seed)
+    return {
+        name: {"accuracy": mean, "low": intervals[name][0], "high": intervals[name][1]}
+        for name, mean in means(slice(None)).items()
+    }

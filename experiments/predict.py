@@ -103,11 +103,10 @@ class Predict:
 
     def _answer(self, run: Run, path: Path) -> tuple[Video | None, dict[str, Any]]:
         """Return a video with what is said of it, or why it cannot be read."""
-        from data_pipelines.probe import probe
-        from experiments.asking import ask_video
+        from experiments.asking import ask_video, open_file
 
         try:
-            video = dataclasses.replace(probe(path), video_id=path.name)
+            video = open_file(path)
             asked = ask_video(run, video, self.texts, self.options, num_clips=self.num_clips)
         except (UserError, OSError) as error:
             if self._is_single:

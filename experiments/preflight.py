@@ -6,6 +6,7 @@ business of `data_pipelines/workers.py`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -150,7 +151,8 @@ def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num
     """Refuse a disk without room for the checkpoints to come; return a line if there is little."""
     place = _place(workdir / "checkpoints")
     num_more = max(1, _max_checkpoints(train) - num_saved)
-    needed, free = num_more * checkpoint_bytes, shutil.disk_usage(place).free
+    needed = num_more * checkpoint_bytes
+    free = shutil.disk_usage(place).free + _leftover_bytes(workdir / "checkpoints")
     what = (
         f"{free / _GB:.1f} GB are free on the disk of {place}, and this run writes {num_more} checkpoint(s) "
         f"of {checkpoint_bytes / _GB:.1f} GB, {needed / _GB:.1f} GB together"
@@ -159,6 +161,18 @@ def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num
     if free < needed:
         raise UserError(f"the disk is too small: {what}; {remedy}")
     return f"disk: {what}; if that gets too little, {remedy}" if free < _DISK_MARGIN * needed else None
+
+
+def _leftover_bytes(folder: Path) -> int:
+    """Return the size of what killed processes left beside the checkpoints: training deletes that first."""
+    num_bytes = 0
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if not name.isdigit()]
+        for name in files:
+            with contextlib.suppress(OSError):  # a training that goes on deletes them now
+                num_bytes += os.lstat(os.path.join(place, name)).st_size
+    return num_bytes
 
 
 def _max_checkpoints(train: TrainConfig) -> int:

@@ -58,12 +58,12 @@ class Probe:
             raise UserError(f"{self.video} {what}: give the path of a video file, after that of the run")
         if self.figures is not None:
             check_out_directory("--figures", self.figures)
-        from data_pipelines.probe import probe
+        from experiments.asking import open_file
         from experiments.compilation_cache import use_compilation_cache
         from experiments.runs import load_run
 
         use_compilation_cache()
-        video = dataclasses.replace(probe(self.video), video_id=self.video.name)
+        video = open_file(self.video)
         page = self._page(load_run(self.run_dir, step=self.step), video)
         self._write(page)
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import faulthandler
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -28,8 +29,13 @@ import numpy as np
 from jax._src import distributed  # the only way to the key-value store of the processes
 from jax.experimental import multihost_utils
 
-from clipbert_jax.errors import UserError, is_temporary
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
+from clipbert_jax.errors import (
+    CONTINUE_EXIT_CODE,
+    TemporaryError,
+    UserError,
+    explain_full_device,
+    is_temporary,
+)
 from clipbert_jax.training.lost_process import is_of_lost_process
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -37,13 +43,14 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 HEARTBEAT_SECONDS = 40
 """A process that has not been heard of for so long is dead; the others end soon after."""
 
-_MAX_SENTENCE_BYTES = 8192
-
 _LAST_SECONDS = 3600
 """How long a process waits at its end for those that still write results; the dead are noticed anyway."""
 
 _END_KEY = "clipbert/end"
 """Under which the first process that fails leaves its exit code and its sentence, for the others."""
+
+_num_said = itertools.count()
+"""How often process 0 has said something to all, who count alike."""
 
 _LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.5, 2.0
 """How often the others look for it, and how long the failing one stays so that they can."""
@@ -93,14 +100,20 @@ def on_first_process(act: Callable[[], None]) -> None:
         try:
             act()
         except UserError as error:
-            problem = str(error)
+            problem = f"{is_temporary(error):d}{error}"
     if jax.process_count() > 1:
-        sent = np.zeros(_MAX_SENTENCE_BYTES, np.uint8)
-        encoded = np.frombuffer(problem.encode()[:_MAX_SENTENCE_BYTES], np.uint8)
-        sent[: len(encoded)] = encoded
-        problem = bytes(multihost_utils.broadcast_one_to_all(sent)).rstrip(b"\0").decode(errors="replace")
+        problem = _as_first_process_says(problem)
     if problem:
-        raise UserError(problem)
+        raise (TemporaryError if problem[0] == "1" else UserError)(problem[1:])
+
+
+def _as_first_process_says(text: str) -> str:
+    """Return the text of process 0 on all; a collective would not wait for it as long as it may take."""
+    key = f"clipbert/first/{next(_num_said)}"
+    if jax.process_index() == 0:
+        _client().key_value_set(key, text)
+        return text
+    return _client().blocking_key_value_get(key, 1000 * _LAST_SECONDS)
 
 
 def processes_of_this_host() -> int:
@@ -195,10 +208,13 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return "", error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
-    if isinstance(error, UserError | OSError):
-        return str(error), CONTINUE_EXIT_CODE if is_temporary(error) else 2
     if is_of_lost_process(error):  # perhaps gone because a third one has failed
         return _said_by_another() or (_lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE)
+    if isinstance(error, UserError | OSError):
+        return str(error), CONTINUE_EXIT_CODE if is_temporary(error) else 2
+    sentence = explain_full_device(error)
+    if sentence is not None:
+        return sentence, 2
     traceback.print_exception(error)
     return f"ends after {type(error).__name__}: {error}", 1
 

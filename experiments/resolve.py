@@ -12,7 +12,7 @@ from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from data_pipelines.annotations.store import read_answers, records_path
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.builder import open_corpus, videos_sha256
 from data_pipelines.examples import answer_kind, record_kind
 from data_pipelines.tokenizer import load_tokenizer
 from experiments.experiment import Experiment
@@ -88,7 +88,7 @@ DATA_SHA256 = "data_sha256"
 
 
 def data_sha256(experiment: Experiment) -> str:
-    """Return a fingerprint of what training reads: names of videos, records, vocabularies."""
+    """Return a fingerprint of what training reads: videos, their names, records, vocabularies."""
     tokenizer = experiment.data.load_tokenizer()
     digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
     digest.update(repr(training_answers(experiment)).encode())
@@ -96,6 +96,7 @@ def data_sha256(experiment: Experiment) -> str:
     for data_dir, _ in experiment.data.sources:
         for path in (Path(data_dir) / "video_ids.json", records_path(data_dir, kind, "train")):
             digest.update(path.read_bytes())
+        digest.update(videos_sha256(data_dir).encode())
     if experiment.train.num_validations:
         digest.update(records_path(experiment.data.sources[0][0], kind, "validation").read_bytes())
     return digest.hexdigest()[:16]

@@ -30,12 +30,16 @@ def load(folder: Path) -> Callable[..., np.ndarray]:
     return lambda *inputs: np.asarray(program(weights, *inputs))
 
 
-def check_weights(folder: Path, config: dict[str, Any]) -> None:
-    """Stop if the weights are not those that were exported."""
-    with (folder / "weights.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != config["sha256"]["weights.safetensors"]:
-        sys.exit(f"{folder / 'weights.safetensors'} is not the file that was exported: copy it again")
+def check_files(folder: Path, config: dict[str, Any]) -> None:
+    """Stop if the program or its weights are not those that were exported."""
+    for name in ("model.stablehlo", "weights.safetensors"):
+        path = folder / name
+        if not path.is_file():
+            sys.exit(f"{path} is missing: copy all files of the export")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != config["sha256"][name]:
+            sys.exit(f"{path} is not the file that was exported: copy it again")
 
 
 def read_inputs(path: Path, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
@@ -70,7 +74,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="of the exported model")
     options = parser.parse_args()
     config = json.loads((options.folder / "config.json").read_text())
-    check_weights(options.folder, config)
+    check_files(options.folder, config)
     predict = load(options.folder)
     if options.inputs is None:
         check = config["self_check"]

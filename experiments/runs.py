@@ -12,24 +12,33 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_checks import InputsConfig, check_model_files
 from clipbert_jax.model_directory import Vocabulary, has_weights, read_parameters
+from clipbert_jax.model_directory import read_config as read_model_config
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.skeleton import Parameters, Skeleton
 from clipbert_jax.pretrained import find
 from clipbert_jax.scorer import Scorer
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.optimizer import check_optimizer_config
-from clipbert_jax.training.run_directory import RunLock, claim, list_differences, read_config
+from clipbert_jax.training.run_directory import (
+    RunLock,
+    check_claim,
+    claim,
+    list_differences,
+    read_config,
+)
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep, has_checkpoint
 from clipbert_jax.training.sharding import check_mesh, make_mesh
 from clipbert_jax.training.validation import Validate, ValidationResult
 from clipbert_jax.training.wandb_run import import_wandb
+from clipbert_jax.weights.flat import not_finite
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import record_kind
 from data_pipelines.loader import check_videos, train_batches
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizer import Tokenizer
 from experiments.checks import check_batch_size, check_model, check_numbers, check_task
 from experiments.evaluators.answers import SoftQuestionEvaluator
 from experiments.evaluators.evaluator import TextOptions
@@ -99,11 +108,12 @@ def train_run(
         )
     resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
 
-    lock = RunLock(workdir)
+    lock = RunLock(workdir, log=log)
 
     def claim_workdir() -> None:
-        claim(workdir, resolved_config, free=FREE_FIELDS)
+        check_claim(workdir, resolved_config, free=FREE_FIELDS)  # the lock is a file in the directory too
         lock.acquire()
+        claim(workdir, resolved_config, free=FREE_FIELDS)
         tokenizer = experiment.data.load_tokenizer()
         Vocabulary(
             tokens=tokenizer.tokens,
@@ -152,7 +162,13 @@ def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
     if init.pixel_encoder is not None:
         lines += start_from_file(model, Path(init.pixel_encoder), "pixel_encoder")
     if init.transformer is not None:
-        lines += start_from_file(model, Path(init.transformer), "transformer")
+        lines += start_from_file(
+            model,
+            Path(init.transformer),
+            "transformer",
+            has_answers=bool(training_answers(experiment)),
+            tokens=experiment.data.load_tokenizer().tokens,
+        )
     return lines
 
 
@@ -275,15 +291,17 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
         )
     config.pop(DATA_SHA256, None)
     experiment = from_json(config, workdir / "config.json")
-    skeleton, trainable, frozen = model_shapes(experiment)
-    parameters = checkpoint.load_parameters({**trainable, **frozen})
+    vocabulary, skeleton, shapes = _checked(experiment, workdir)
+    parameters = checkpoint.load_parameters(shapes)
+    if what := not_finite(parameters):
+        raise UserError(f"{workdir} has weights that are not finite ({what}): choose another --step")
     return Run(
         workdir=workdir,
         experiment=experiment,
         step=checkpoint.step,
         scorer=Scorer(skeleton, parameters),
-        tokenizer=load_tokenizer(workdir),
-        answers=Vocabulary.read(workdir).answers,
+        tokenizer=Tokenizer(vocabulary.tokens, is_lower_case=vocabulary.is_lower_case),
+        answers=vocabulary.answers,
         has_ema=checkpoint.has_ema,
     )
 
@@ -292,16 +310,28 @@ def _load_model(folder: Path, step: WhichStep) -> Run:
     """Load a model directory, which has no steps."""
     if step is not None:
         raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave --step out")
-    config = read_config(folder)
+    config = read_model_config(folder)
     config.pop(DATA_SHA256, None)
     experiment = from_json(config, folder / "config.json")
-    skeleton, trainable, frozen = model_shapes(experiment)
-    parameters = read_parameters(folder, {**trainable, **frozen})
+    vocabulary, skeleton, shapes = _checked(experiment, folder)
+    parameters = read_parameters(folder, shapes)
     return Run(
         workdir=folder,
         experiment=experiment,
         step=0,
         scorer=Scorer(skeleton, parameters),
-        tokenizer=load_tokenizer(folder),
-        answers=Vocabulary.read(folder).answers,
+        tokenizer=Tokenizer(vocabulary.tokens, is_lower_case=vocabulary.is_lower_case),
+        answers=vocabulary.answers,
     )
+
+
+def _checked(experiment: Experiment, folder: Path) -> tuple[Vocabulary, Skeleton, Parameters]:
+    """Return the words of a model, and itself as shapes, after a look at what its files say."""
+    vocabulary = Vocabulary.read(folder)
+    inputs = InputsConfig.of(experiment.data)
+    check_model_files(experiment.model, experiment.task, inputs, vocabulary, folder)
+    try:
+        skeleton, trainable, frozen = model_shapes(experiment)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
+    return vocabulary, skeleton, {**trainable, **frozen}

@@ -18,6 +18,9 @@ os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST} {os.environ.get('XLA_
 # Nothing in a test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+_LONG_FILES = ("test_processes.py", "test_soak.py", "test_workers.py", "test_resume.py", "test_notebooks.py")
+"""Files that take a minute or two."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run, its workers and the commands that its tests start one compilation cache.
@@ -30,3 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[_CACHE] = directory
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the tests are many small programs
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process is alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)

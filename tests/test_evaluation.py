@@ -240,6 +240,13 @@ def test_prediction_says_which_clip(one_device, videos, texts):
         expected = [float(jax.nn.sigmoid(by_clip[k][n])) for k in range(3)]
         assert match.clip_probabilities == pytest.approx(expected, rel=1e-4)
         assert match.best_clip == int(np.argmax(match.clip_probabilities))
+    for k in range(3):
+        others = match_matrix(one_device, grouped(np.delete(videos[:1], k, axis=1), 1), *texts)[0]
+        for n, match in enumerate(matches):
+            left = match.probability + match.change_without[k]
+            assert left == pytest.approx(float(jax.nn.sigmoid(others[n])), rel=1e-4)
+    (alone, *_) = match_texts(one_device, TASK, videos[0][:1], words, *texts)
+    assert alone.change_without == ()
 
 
 def test_several_numbers_of_clips_share_one_pass(one_device, videos, texts):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import nbclient
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from experiments.notebook_run import FOLDER_VARIABLE, Scale, how_good, train_quickly
 from tests.xla_flags import COMPILE_FAST
@@ -75,6 +79,53 @@ def test_cells_are_short_and_begin_alike(name):
         assert len(lines) <= LONGEST_CELL, cell
         assert max(map(len, lines)) <= 110, cell
         assert not re.search(r"^ *(def|class) ", cell, flags=re.MULTILINE), cell
+
+
+class Shell:
+    """Stands in for IPython in Colab: notes commands, and clones what looks like the repository."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def system(self, command: str) -> None:
+        self.commands.append(command)
+        Path("clipbert_jax/clipbert_jax").mkdir(parents=True)
+        Path("clipbert_jax/setup.cfg").touch()
+
+    def run_line_magic(self, name: str, line: str) -> None:
+        self.commands.append(f"{name} {line}".strip())
+        if name == "cd":
+            os.chdir(line)
+
+
+@pytest.fixture
+def setup_in_colab(tmp_path, monkeypatch):
+    """Return a function: an address that is filled in -> the commands of the first cell in Colab."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+
+    def run(address: str) -> list[str]:
+        shell = Shell()
+        cell = code_cells(NAMES[0])[0].replace("https://...", address)
+        cell = cell.replace("{REPOSITORY}", address)  # IPython would
+        exec(TransformerManager().transform_cell(cell), {"get_ipython": lambda: shell})
+        return shell.commands[:-1]
+
+    return run
+
+
+def test_in_colab_the_code_is_cloned_once(setup_in_colab, tmp_path):
+    install = "pip install --quiet -c constraints.txt -e ."
+    clone = "git clone --depth 1 https://example.org/it clipbert_jax"
+    assert setup_in_colab("https://example.org/it") == [clone, "cd clipbert_jax", install]
+    assert setup_in_colab("https://example.org/it") == [install]
+    os.chdir(tmp_path)  # as after a restart
+    assert setup_in_colab("https://...") == ["cd clipbert_jax", install]
+
+
+def test_in_colab_an_address_that_is_missing_is_asked_for(setup_in_colab):
+    with pytest.raises(ValueError, match="Fill in REPOSITORY"):
+        setup_in_colab("https://...")
 
 
 @pytest.fixture(scope="module")

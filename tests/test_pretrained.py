@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,15 +19,19 @@ from flax import nnx
 import clipbert_jax
 from clipbert_jax import model_registry
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.config_json import config_to_json, task_to_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.model_directory import Vocabulary, write_model
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.flat import flat_parameters
 from clipbert_jax.weights.safetensors_writer import write_safetensors
+from data_pipelines.data_config import DataConfig
+from experiments.experiment import Experiment, to_json
+from experiments.runs import load_run
 
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "ball")
 DATA = {
@@ -42,11 +51,21 @@ def config():
     return dataclasses.replace(tiny, pixel_encoder=encoder, fusion=fusion)
 
 
+def experiment(task):
+    return Experiment(
+        model=config(),
+        task=task,
+        data=DataConfig(data_dir="data", **DATA),
+        optimizer=OptimizerConfig(),
+        train=TrainConfig(),
+    )
+
+
 def write(folder, task, answers=()):
     model = ClipBert(config(), task.head, rngs=nnx.Rngs(3))
     write_model(
         folder,
-        config={"model": config_to_json(config()), "task": task_to_json(task), "data": DATA},
+        config=to_json(experiment(task)),
         parameters=flat_parameters(model),
         vocabulary=Vocabulary(tokens=TOKENS, is_lower_case=True, answers=answers),
         origin={"source": "a test"},
@@ -66,6 +85,10 @@ def inputs(num_videos=None, num_texts=3):
 def folder(tmp_path):
     write(tmp_path / "model", Retrieval())
     return tmp_path / "model"
+
+
+LOADERS = pytest.mark.parametrize("load", [clipbert_jax.load, load_run])
+"""Of scripts and of commands."""
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +140,7 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
         clipbert_jax.load("yours")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match="sha256 differs"):
+    with pytest.raises(UserError, match=r"model.safetensors is not what was named mine"):
         clipbert_jax.load("mine")
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="which is gone"):
@@ -126,9 +149,39 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
         model_registry.register("other", tmp_path)
     with pytest.raises(UserError, match="is no name"):
         model_registry.register("../other", tmp_path)
-    model_registry.registry_path().write_text("{]")
-    with pytest.raises(UserError, match="is damaged"):
-        clipbert_jax.list_pretrained()
+    for text in ("{]", "[" * 200_000, '{"mine": {"path": "/", "sha256": {}}}'):
+        model_registry.registry_path().write_text(text)
+        with pytest.raises(UserError, match="is damaged"):
+            clipbert_jax.list_pretrained()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "answers.json"]
+)
+def test_a_name_is_that_of_all_files(folder, name):
+    model_registry.register("mine", folder)
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    with pytest.raises(UserError, match=f"{name} is not what was named mine .its sha256 differs"):
+        clipbert_jax.load("mine")
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=r"is not what was named|is gone"):
+        clipbert_jax.load("mine")
+
+
+def test_a_name_of_an_earlier_version_knows_its_weights(folder):
+    path = model_registry.registry_path()
+    path.parent.mkdir(parents=True)
+    digest = model_registry.file_sha256(folder / "model.safetensors")
+    path.write_text(json.dumps({"old": {"path": str(folder), "sha256": digest}}))
+    model_registry.register("new", folder)
+    assert clipbert_jax.load("old").config == clipbert_jax.load("new").config == config()
+
+
+def test_names_that_are_given_at_the_same_time_are_all_kept(folder):
+    names = [f"model-{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: model_registry.register(name, folder), names))
+    assert clipbert_jax.list_pretrained().keys() == set(names)
 
 
 def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
@@ -161,14 +214,25 @@ def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
         ("config.json", "{}", "has no 'model'"),
         ("config.json", "[]", "holds a list"),
         ("config.json", "{", "is not valid JSON"),
+        ("config.json", "[" * 200_000, "config.json is not valid JSON"),
         ("answers.json", "{}", "holds a dict"),
+        ("answers.json", "[" * 200_000, "answers.json is not valid JSON"),
+        ("tokenizer_config.json", "{", "tokenizer_config.json is not valid JSON"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json holds a list"),
+        ("tokenizer_config.json", '{"do_lower_case": "false"}', "neither true nor false"),
+        ("vocab.txt", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n", r"vocab.txt must have \[PAD\] on its first line"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n", r"vocab.txt is no BERT vocabulary: it lacks \[SEP\]"),
+        ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\xff\n", "vocab.txt is not UTF-8"),
         ("model.safetensors", "no weights", "model.safetensors"),
     ],
 )
-def test_a_damaged_file_is_named(folder, name, text, sentence):
-    (folder / name).write_text(text)
+@LOADERS
+def test_a_damaged_file_is_named(folder, load, name, text, sentence):
+    if load is load_run and (name, text) == ("config.json", "{}"):
+        sentence = "is no config of this version"
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=sentence):
-        clipbert_jax.load(folder)
+        load(folder)
 
 
 def test_a_missing_vocabulary_is_named(folder):
@@ -196,16 +260,65 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
         ("fusion", "hidden_size", "16", "expected int @ config.fusion.hidden_size"),
         ("fusion", "num_layers", 1.0, "expected int @ config.fusion.num_layers"),
         ("pixel_encoder", "is_norm_trainable", "false", "expected bool @ config.pixel_encoder"),
+        ("pixel_encoder", "pixel_std", [1.0, math.nan, 1.0], "expected float"),
+        ("fusion", "num_layers", 100_000, "no ClipBERT has"),
         ("fusion", "num_heads", 3, "no ClipBERT has"),
+        ("fusion", "num_heads", 0, "no ClipBERT has"),
+        ("fusion", "hidden_size", -4, "no ClipBERT has"),
+        ("fusion", "num_token_types", 10**9, "no ClipBERT has"),
         ("fusion", "vocab_size", 5, "has 7 tokens, and the model words for 5"),
+        ("data", "size", math.inf, "expected int"),
+        ("data", "size", 0, "data.size 0, which must be from 16 to 4096"),
+        ("data", "size", 200_000, "data.size 200000"),
+        ("data", "num_clips", "3", "expected int"),
+        ("data", "num_clips", 0, "data.num_clips 0"),
+        ("data", "num_frames", True, "expected int"),
+        ("data", "num_frames", 0, "data.num_frames 0"),
+        ("data", "num_frames", 10**7, "data.num_frames 10000000"),
+        ("data", "fps", "2", "expected float"),
+        ("data", "fps", math.nan, "expected float"),
+        ("data", "fps", math.inf, "expected float"),
+        ("data", "fps", -1.0, "data.fps -1"),
+        ("data", "fps", 0.0, "data.fps 0"),
+        ("data", "sampling_rule", "nonsense", r"@ config.(data\.)?sampling_rule"),
+        ("data", "max_text_length", 0, "data.max_text_length 0"),
+        ("data", "max_text_length", 5000, "data.max_text_length 5000, which must be from 2 to 64"),
     ],
 )
-def test_a_config_that_means_harm_or_nothing_is_refused(folder, part, field, value, sentence):
+@LOADERS
+def test_a_config_that_means_harm_or_nothing_is_refused(folder, load, part, field, value, sentence):
     values = json.loads((folder / "config.json").read_text())
-    values["model"][part][field] = value
+    (values if part == "data" else values["model"])[part][field] = value
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=sentence):
-        clipbert_jax.load(folder)
+    with pytest.raises(UserError, match=re.sub(r"@ config\.", r"@ config\.(model\.)?", sentence)):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.float32, np.nan), (ml_dtypes.bfloat16, np.inf), (np.float64, 1e300)]
+)
+@LOADERS
+def test_weights_that_are_not_finite_are_named(folder, load, dtype, value):
+    arrays = dict(read_weights_file(folder / "model.safetensors").arrays)
+    for name in ("fusion/layers/0/query/kernel", "head/output/bias"):
+        arrays[name] = arrays[name].astype(dtype)
+        arrays[name].flat[-1] = value
+    write_safetensors(folder / "model.safetensors", arrays, {})
+    names = "fusion/layers/0/query/kernel, head/output/bias"
+    with pytest.raises(UserError, match=rf"are not finite \(2 of {len(arrays)}: {names}\)"):
+        load(folder)
+
+
+@LOADERS
+def test_names_of_strangers_cannot_reach_the_terminal_and_are_few(folder, load):
+    arrays = dict(read_weights_file(folder / "model.safetensors").arrays)
+    arrays |= {f"x/\x1b[2J{number}": np.zeros(1, np.float32) for number in range(80)}
+    write_safetensors(folder / "model.safetensors", arrays, {})
+    with pytest.raises(
+        UserError, match=r"80 problems(.|\n)*unused: x/\?\[2J0 \(1,\)(.|\n)*and 30 more$"
+    ) as error:
+        load(folder)
+    assert "\x1b" not in str(error.value)
 
 
 def test_quantised_weights_are_no_weights(folder):
@@ -225,6 +338,17 @@ def test_a_model_has_no_steps(folder):
 def test_a_directory_that_holds_something_is_not_written(folder):
     with pytest.raises(UserError, match="holds something already"):
         clipbert_jax.load(folder).save(folder)
+
+
+def test_a_model_is_written_where_one_stands(folder, tmp_path, monkeypatch):
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    clipbert_jax.load(folder).save(".")
+    assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in folder.iterdir())
+    assert "# there" in (there / "README.md").read_text()
+    assert Path.cwd().samefile(there), "the directory itself is still the same"
+    assert clipbert_jax.load(there).config == config()
 
 
 def test_the_file_is_one_that_safetensors_reads(folder):

@@ -1,7 +1,9 @@
 """Pointing game: does the largest value of a map fall on the object that a word names?
 
 Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016; here the centre of a cell points.
-Chance is a cell drawn at random from those in the picture.
+Chance is a cell drawn at random from those in the picture. It is too easy to beat, as objects are rarely at
+the border: a dot in the middle does. So there are two controls, neither of which has seen the video: the one
+cell that hits most objects of the other videos, and the maps of the other videos.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,7 @@ def pointing_hits(
     maps: Float[np.ndarray, "m gh gw"], targets: Bool[np.ndarray, "m gh gw"]
 ) -> Float[np.ndarray, " m"]:
     """Return 1 for a map that points at its object, 0 for one that does not, a share for several largest."""
-    largest = maps == maps.max(axis=(1, 2), keepdims=True)
-    return (largest & targets).sum(axis=(1, 2)) / largest.sum(axis=(1, 2))
+    return (_pointers(maps) * targets).sum(axis=(1, 2))
 
 
 def pointing_chances(
@@ -66,3 +67,63 @@ def pointing_chances(
 ) -> Float[np.ndarray, " m"]:
     """Return the same for random cells of the picture."""
     return (targets & in_picture).sum(axis=(1, 2)) / in_picture.sum(axis=(1, 2))
+
+
+def constant_cell_hits(
+    targets: Bool[np.ndarray, "m gh gw"],
+    in_picture: Bool[np.ndarray, "m gh gw"],
+    videos: Shaped[np.ndarray, " m"],
+) -> Bool[np.ndarray, " m"]:
+    """Return which objects are hit by the one cell that hits most objects of the other videos.
+
+    Args:
+      targets: the cells of each object.
+      in_picture: the cells that are not padding; only videos with the same ones, so of the same shape, count
+        as other videos. Where there is none the first cell of the picture is taken.
+      videos: which video each is of.
+    """
+    often = _mean_of_other_videos(targets.astype(float), in_picture, videos).reshape(len(targets), -1)
+    best = often.argmax(axis=1)  # of several the first
+    return targets.reshape(len(targets), -1)[np.arange(len(targets)), best]
+
+
+def other_video_hits(
+    maps: Float[np.ndarray, "m gh gw"],
+    targets: Bool[np.ndarray, "m gh gw"],
+    in_picture: Bool[np.ndarray, "m gh gw"],
+    videos: Shaped[np.ndarray, " m"],
+) -> Float[np.ndarray, " m"]:
+    """Return how often each object is hit by the maps of other videos; other arguments as above.
+
+    It is the mean over all maps of other videos of the same shape, so nothing is drawn. Where there is no
+    other video a random cell points.
+    """
+    return (_mean_of_other_videos(_pointers(maps), in_picture, videos) * targets).sum(axis=(1, 2))
+
+
+def _pointers(maps: Float[np.ndarray, "m gh gw"]) -> Float[np.ndarray, "m gh gw"]:
+    """Return 1 for the largest cell of each map; several share it."""
+    largest = maps == maps.max(axis=(1, 2), keepdims=True)
+    return largest / largest.sum(axis=(1, 2), keepdims=True)
+
+
+def _mean_of_other_videos(
+    values: Float[np.ndarray, "m gh gw"],
+    in_picture: Bool[np.ndarray, "m gh gw"],
+    videos: Shaped[np.ndarray, " m"],
+) -> Float[np.ndarray, "m gh gw"]:
+    """Return for each the mean of the values of other videos of its shape; a random cell if there is none."""
+    shapes = np.unique(in_picture.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+    names = np.unique(videos, return_inverse=True)[1]
+    num_others = _sums(np.ones(len(values)), shapes) - _sums(np.ones(len(values)), names)
+    sums = _sums(values, shapes) - _sums(values, names)
+    random = in_picture / in_picture.sum(axis=(1, 2), keepdims=True)
+    is_alone = (num_others == 0)[:, None, None]
+    return np.where(is_alone, random, sums / np.maximum(num_others, 1)[:, None, None])
+
+
+def _sums(values: Float[np.ndarray, "m ..."], groups: Shaped[np.ndarray, " m"]) -> Float[np.ndarray, "m ..."]:
+    """Return for each the sum over its group."""
+    sums = np.zeros_like(values)
+    np.add.at(sums, groups, values)
+    return sums[groups]

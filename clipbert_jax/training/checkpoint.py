@@ -38,6 +38,7 @@ from clipbert_jax.training.checkpoint_items import (
     restore_target,
 )
 from clipbert_jax.training.step import TrainState
+from clipbert_jax.training.watchdog import SAVE_SECONDS
 
 
 class _KeepBest(preservation_policy.PreservationPolicy):
@@ -51,6 +52,9 @@ class _KeepBest(preservation_policy.PreservationPolicy):
 
 _DELETED = "deleted"
 """Where checkpoints are moved to before they are deleted."""
+
+_SAVE_SECONDS = int(SAVE_SECONDS) - 60
+"""How long Orbax may write; a little less than the watchdog allows, as its error says what it was."""
 
 _SLOW_SECONDS = 5.0
 """More waiting for the save before is worth a line."""
@@ -95,6 +99,7 @@ class Checkpointer:
             create=True,
             cleanup_tmp_directories=True,  # what a killed process began
             todelete_subdir=_DELETED,
+            async_options=ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS),
         )
         self.directory = workdir.resolve() / "checkpoints"
         self._config = dict(config)

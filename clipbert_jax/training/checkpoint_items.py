@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from clipbert_jax.errors import UserError, is_temporary
+from clipbert_jax.errors import TemporaryError, UserError, explain_full_device, is_temporary
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.training.lost_process import is_of_lost_process
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
@@ -80,7 +80,7 @@ def check_parameter_names(manager: ocp.CheckpointManager, step: int, expected: P
 
 def is_of_storage(error: BaseException) -> bool:
     """Tell whether an error is about files, and not another process that is gone or a full device."""
-    return not is_of_lost_process(error) and "RESOURCE_EXHAUSTED" not in str(error)
+    return not is_of_lost_process(error) and explain_full_device(error) is None
 
 
 def first_line(error: BaseException) -> str:
@@ -95,8 +95,13 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
-        if not is_of_storage(error) or is_temporary(error):
+        if not is_of_storage(error):
             raise
+        if is_temporary(error):
+            raise TemporaryError(
+                f"the checkpoint {path} cannot be read now ({first_line(error)}): start the same command "
+                "again"
+            ) from error
         raise UserError(
             f"the checkpoint {path} cannot be read ({first_line(error)}): if its files are damaged, delete "
             "that directory, and the run goes on from the checkpoint before"

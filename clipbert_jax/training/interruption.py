@@ -16,9 +16,6 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-CONTINUE_EXIT_CODE = 75
-"""Of a run that the same command continues; `EX_TEMPFAIL` of sysexits.h."""
-
 
 class Interruption:
     """Within the block the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once.

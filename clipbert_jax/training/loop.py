@@ -18,10 +18,11 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from clipbert_jax.errors import CONTINUE_EXIT_CODE
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.checkpoint import Checkpointer, Progress
 from clipbert_jax.training.compilations import Compilations
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE, Interruption
+from clipbert_jax.training.interruption import Interruption
 from clipbert_jax.training.logging_config import LoggingConfig, ProfileConfig
 from clipbert_jax.training.nonfinite import NonFiniteGuard
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -99,54 +100,59 @@ def train(
         ema_decay=config.ema_decay,
     )
 
-    checkpointer = Checkpointer(
-        workdir, config=resolved_config, num_kept=config.num_kept_checkpoints, log=say
-    )
-    first_step, num_nonfinite = 0, 0
-    if checkpointer.latest_step is not None:
-        state, progress = checkpointer.restore(state)
-        first_step, num_nonfinite = progress.data["next_step"], progress.num_nonfinite
-        say(f"continuing from step {first_step} of {config.num_steps} in {workdir}")
-    validations = ValidationLog(workdir)
-    course = validations.course(first_step)
-    due = validation_steps(config.num_steps, config.num_validations if validate else 0)
+    with contextlib.ExitStack() as stack:
+        # From here on, as the storage that a run is read from may hang too.
+        watchdog = stack.enter_context(Watchdog(workdir, process_index=jax.process_index()))
+        checkpointer = Checkpointer(
+            workdir, config=resolved_config, num_kept=config.num_kept_checkpoints, log=say
+        )
+        first_step, num_nonfinite = 0, 0
+        if checkpointer.latest_step is not None:
+            state, progress = checkpointer.restore(state)
+            first_step, num_nonfinite = progress.data["next_step"], progress.num_nonfinite
+            say(f"continuing from step {first_step} of {config.num_steps} in {workdir}")
+        watchdog.beat("the checkpoints were read")
+        watchdog.be_patient()
+        validations = ValidationLog(workdir)
+        course = validations.course(first_step)
+        due = validation_steps(config.num_steps, config.num_validations if validate else 0)
 
-    def is_validation_due(step: int) -> bool:
-        return step in due and course.last_step != step
+        def is_validation_due(step: int) -> bool:
+            return step in due and course.last_step != step
 
-    def is_over(step: int) -> bool:
-        return step >= config.num_steps or course.has_stopped(config.early_stop_validations)
+        def is_over(step: int) -> bool:
+            return step >= config.num_steps or course.has_stopped(config.early_stop_validations)
 
-    if is_over(first_step) and not is_validation_due(first_step):
-        is_early = first_step < config.num_steps
-        how = f"has stopped early at step {first_step}" if is_early else f"has all {first_step} steps"
-        say(f"{workdir} {how}; nothing to do")
-        checkpointer.close()
-        return state
+        if is_over(first_step) and not is_validation_due(first_step):
+            is_early = first_step < config.num_steps
+            how = f"has stopped early at step {first_step}" if is_early else f"has all {first_step} steps"
+            say(f"{workdir} {how}; nothing to do")
+            checkpointer.close()
+            return state
 
-    nonfinite = NonFiniteGuard(workdir, name_examples, num_in_a_row=num_nonfinite, log=say)
-    if jax.process_index() == 0:
-        validations.drop_after(first_step)
-        nonfinite.drop_after(first_step)
-    reporter = Reporter(
-        config,
-        optimizer_config,
-        workdir,
-        first_step,
-        utilization=make_utilization(model, task, mesh, has_frozen_parts=bool(config.frozen_parts)),
-        explain_wait=explain_wait,
-        logging=logging or LoggingConfig(),
-        resolved_config=resolved_config,
-        log=say,
-    )
-    batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
-    compilations = Compilations(train_step, say)
-    profiler = Profiler(profile, workdir, first_step=first_step, log=say)
-    watchdog = Watchdog(workdir, process_index=jax.process_index())
-    metrics: Metrics = {}
-    step, is_stopped = first_step, False
-    # The checkpoint first: after a notice there is little time.
-    with Interruption() as interruption, watchdog, _closing(checkpointer, batches, profiler, reporter):
+        nonfinite = NonFiniteGuard(workdir, name_examples, num_in_a_row=num_nonfinite, log=say)
+        if jax.process_index() == 0:
+            validations.drop_after(first_step)
+            nonfinite.drop_after(first_step)
+        reporter = Reporter(
+            config,
+            optimizer_config,
+            workdir,
+            first_step,
+            utilization=make_utilization(model, task, mesh, has_frozen_parts=bool(config.frozen_parts)),
+            explain_wait=explain_wait,
+            logging=logging or LoggingConfig(),
+            resolved_config=resolved_config,
+            log=say,
+        )
+        batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
+        compilations = Compilations(train_step, say)
+        profiler = Profiler(profile, workdir, first_step=first_step, log=say)
+        metrics: Metrics = {}
+        step, is_stopped = first_step, False
+        interruption = stack.enter_context(Interruption())
+        # The checkpoint first: after a notice there is little time.
+        stack.enter_context(_closing(checkpointer, batches, profiler, reporter))
 
         def after_batch_of_validation() -> None:
             watchdog.beat(f"a batch of the validation of step {step}")
@@ -180,7 +186,7 @@ def train(
                 reporter.after_step(step, batch, metrics, batches.wait_seconds, num_compilations)
                 nonfinite.after_step(step, metrics)
                 profiler.after_step(step, metrics)
-                watchdog.beat(f"step {step}")
+                watchdog.beat_step(step)
                 checkpointer.check()
                 is_stopped = interruption.look() and step < config.num_steps
                 is_saved = step == config.num_steps or step in due or step % config.save_every_steps == 0
@@ -191,10 +197,10 @@ def train(
                     checkpointer.save(state, progress, best_step=course.best_step)
                     watchdog.beat(f"the save of step {step}")
                 if is_stopped:
-                    reporter.catch_up(step)
                     break
         except _StopRequested:
             is_stopped = True
+        reporter.catch_up(step)  # nobody does these steps again
         watchdog.be_patient(SAVE_SECONDS)
     if is_stopped:
         say(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")

@@ -59,25 +59,28 @@ class _BoardFile:
 
     def __init__(self, directory: Path, *, first_step: int) -> None:
         # Slow to import, and needed by process 0 of a training run only.
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto import event_pb2, summary_pb2
         from tensorboardX.record_writer import RecordWriter
 
+        self._event_proto: Any = event_pb2
+        self._summary_proto: Any = summary_pb2
         self.directory = directory
         directory.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter(str(directory / name))
         self._flush_time = time.monotonic()
         self._write(file_version="brain.Event:2")
+        session_log = self._event_proto.SessionLog
+        start = session_log(status=session_log.START)
         # TensorBoard then forgets what earlier files say of later steps.
-        self._write(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write(step=first_step + 1, session_log=start)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write all numbers of a step."""
-        from tensorboardX.proto.summary_pb2 import Summary
-
+        summary = self._summary_proto.Summary
         numbers = {name: float(value) for name, value in record.items() if name != "step"}
-        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
-        self._write(step=record["step"], summary=Summary(value=values))
+        values = [summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
+        self._write(step=record["step"], summary=summary(value=values))
         if time.monotonic() - self._flush_time > _FLUSH_SECONDS:
             self._records.flush()
             self._flush_time = time.monotonic()
@@ -87,9 +90,7 @@ class _BoardFile:
         self._records.close()
 
     def _write(self, **event: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+        self._records.write(self._event_proto.Event(wall_time=time.time(), **event).SerializeToString())
 
 
 def drop_after(path: Path, step: int) -> None:

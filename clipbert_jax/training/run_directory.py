@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError
 
-_LOCK_SECONDS = 10.0
+_QUIET_SECONDS = 5.0
 """Workers of a training that was killed may outlive it for a moment."""
 
+_LOCK_SECONDS = 175.0
+"""After that; a file server may keep the lock of a host that was lost for a minute and a half."""
 
-def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
-    """Write the resolved config of a new run, or check that an existing run has the same.
+_CONFIG, _TEMPORARY_CONFIG, _LOCK = "config.json", "config.tmp", "lock"
 
-    Args:
-      workdir: the run directory; created if needed.
-      config: the resolved config as JSON values.
-      free: dotted fields that may differ when a run goes on, because they change no result.
+
+def check_claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
+    """Refuse a directory that `claim` would refuse; write nothing, not even a lock.
 
     Raises:
-      UserError: the directory holds a run with another config (lists every field that differs), or files
-        that are no run.
+      UserError: as `claim`.
     """
-    path = workdir / "config.json"
-    temporary = path.with_suffix(".tmp")
-    if path.exists():
+    if (workdir / _CONFIG).exists():
         differences = list_differences(read_config(workdir), config, free=free)
         if differences:
             raise UserError(
@@ -37,9 +35,32 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = fr
                 f"choose another run directory, or the same settings to continue that run."
             )
         return
-    if workdir.exists() and (not workdir.is_dir() or set(workdir.iterdir()) - {temporary}):
+    left = {_TEMPORARY_CONFIG, _LOCK}  # by a start that was killed, or one that goes on beside this one
+    if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - left):
         raise UserError(f"{workdir} holds something that is no run: choose another run directory.")
+
+
+def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
+    """Write the resolved config of a new run, or check that an existing run has the same.
+
+    To be called with the run's lock, or two first starts would mix their configs.
+
+    Args:
+      workdir: the run directory; created if needed.
+      config: the resolved config as JSON values.
+      free: dotted fields that may differ when a run goes on, because they change no result; `*` stands for
+        any part of a name.
+
+    Raises:
+      UserError: the directory holds a run with another config (lists every field that differs), or files
+        that are no run.
+    """
+    check_claim(workdir, config, free=free)
+    path = workdir / _CONFIG
+    if path.exists():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
+    temporary = workdir / _TEMPORARY_CONFIG
     temporary.write_text(json.dumps(config, indent=2) + "\n")
     temporary.replace(path)
 
@@ -50,25 +71,35 @@ class RunLock:
     Two would delete what the other is just saving.
     """
 
-    def __init__(self, workdir: Path) -> None:
-        self._lock = FileLock(workdir / "lock")
+    def __init__(self, workdir: Path, *, log: Callable[[str], None] = print) -> None:
+        self._lock = FileLock(workdir / _LOCK)
         self._workdir = workdir
+        self._log = log
 
     def acquire(self) -> None:
-        """Take it, on one process of the run.
+        """Take it, on one process of the run; creates the run directory if needed.
 
         Raises:
-          UserError: another training has it.
+          TemporaryError: another training has it, or had it on a host that was lost.
         """
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        if self._is_acquired(_QUIET_SECONDS):
+            return
+        self._log(f"{self._workdir / _LOCK} is held by another process: waiting up to {_LOCK_SECONDS:.0f} s")
+        if not self._is_acquired(_LOCK_SECONDS):
+            raise TemporaryError(
+                f"another process trains in {self._workdir} now, or the lock of a host that was lost has not "
+                "ended yet: wait for its end, or choose another run directory"
+            )
+
+    def _is_acquired(self, seconds: float) -> bool:
         try:
-            self._lock.acquire(timeout=_LOCK_SECONDS)
+            self._lock.acquire(timeout=seconds)
         except Timeout:
-            raise UserError(
-                f"another process trains in {self._workdir} now: wait for its end, or choose another run "
-                "directory"
-            ) from None
+            return False
         except (OSError, NotImplementedError):
-            return  # a filesystem without locks: then users must take care themselves
+            pass  # a filesystem without locks: then users must take care themselves
+        return True
 
     def __enter__(self) -> RunLock:
         return self
@@ -88,7 +119,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir} holds no run (no config.json): give the --workdir of `clipbert train`.")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it, or train again.") from error
     if not isinstance(config, dict):
         raise UserError(
@@ -100,11 +131,14 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def list_differences(
     old: Mapping[str, Any], new: Mapping[str, Any], *, free: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Return a phrase for every field that differs between two configs, except the `free` ones."""
+    """Return a phrase for every field that differs between two configs, except the `free` ones.
+
+    An entry of a list has its number as its name, if there are as many in both.
+    """
     return [
         f"{name}: {left!r} there, {right!r} now"
         for name, left, right in _differences(old, new)
-        if name not in free
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in free)
     ]
 
 
@@ -115,6 +149,8 @@ def _differences(
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
         left, right = old.get(key), new.get(key)
+        if isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
+            left, right = ({str(place): x for place, x in enumerate(values)} for values in (left, right))
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             yield from _differences(left, right, f"{name}.")
         elif left != right:

@@ -1,11 +1,13 @@
 """Watchdog: ends a process whose training makes no progress, so that a launcher can start it again.
 
 A collective that waits for a dead process, a file system that has stopped to answer: such things hang for
-ever and cost a cluster. The stacks of all threads are kept, to find out what it was.
+ever and cost a cluster. The stacks of all threads are kept, to find out what it was: of all processes, as the
+first one that ends lets the others know, and stays until they have written theirs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import statistics
@@ -16,13 +18,18 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
+from jax._src import distributed  # the only way to the key-value store of the processes
 
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
+from clipbert_jax.errors import CONTINUE_EXIT_CODE
 
 MIN_SECONDS = 600.0
 NUM_MEDIANS = 20
+NUM_KNOWN = 3
+"""So many steps must be known before their median says how long the next one may take."""
+
 COMPILE_SECONDS = 3600.0
 """How long a step may take that compiles; a TPU pod's program can take half an hour on a busy host."""
 
@@ -32,14 +39,18 @@ SAVE_SECONDS = 1800.0
 _BARK_SECONDS = 20.0
 """How long it may take to write down where the threads stand."""
 
-_OTHERS_SECONDS = 15.0
-"""How much longer process 0 stays, as the others end with it: they hang too, and have stacks to write."""
+_OTHERS_SECONDS = 25.0
+"""How much longer a process stays, as the others end with it: they hang too, and have stacks to write."""
+
+_KEY = "clipbert/no progress"
+"""Under which the first process that makes none says so to the others."""
 
 
 class Watchdog:
     """Within the block, no more than `limit` seconds may pass between two beats.
 
-    That is 10 minutes, or 20 times the median of the time between beats if that is longer.
+    That is 10 minutes, or 20 times the median of the time that steps take if that is longer; an hour until a
+    few steps are known. With several processes it also ends this one when another makes no progress.
 
     Args:
       folder: gets `stacks-process-<index>.txt` when it ends the process.
@@ -57,7 +68,8 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         check_seconds: float = 1.0,
     ) -> None:
-        self._last_seconds = _OTHERS_SECONDS if process_index == 0 and jax.process_count() > 1 else 0.0
+        self._store: Any = distributed.global_state.client if jax.process_count() > 1 else None
+        self._index = process_index
         self._path = folder / f"stacks-process-{process_index}.txt"
         self._give_up = give_up
         self._clock = clock
@@ -66,22 +78,27 @@ class Watchdog:
         self._patience = COMPILE_SECONDS
         self._last_beat = clock()
         self._what = "the start"
+        self._heard = ""
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     @property
     def limit(self) -> float:
         """Seconds that may pass since the last beat."""
-        usual = NUM_MEDIANS * statistics.median(self._intervals) if self._intervals else 0.0
+        is_known = len(self._intervals) >= NUM_KNOWN
+        usual = NUM_MEDIANS * statistics.median(self._intervals) if is_known else COMPILE_SECONDS
         return max(MIN_SECONDS, usual, self._patience)
 
     def beat(self, what: str) -> None:
         """Note progress; `what` has been done."""
-        now = self._clock()
-        if not self._patience:
-            self._intervals.append(now - self._last_beat)
-        self._patience = 0.0
-        self._last_beat, self._what = now, what
+        self._last_beat, self._what = self._clock(), what
+        self._patience = 0.0  # last: until then the old interval is watched, with its patience
+
+    def beat_step(self, step: int) -> None:
+        """Note that a step is done; its time counts for the limit unless it was given patience."""
+        interval, is_usual = self._clock() - self._last_beat, not self._patience
+        self.beat(f"step {step}")
+        if is_usual:
+            self._intervals.append(interval)
 
     def be_patient(self, seconds: float = COMPILE_SECONDS) -> None:
         """Allow so long until the next beat; by default an hour, as something is compiled."""
@@ -89,7 +106,9 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         self._last_beat = self._clock()
-        self._thread.start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        if self._store is not None:
+            threading.Thread(target=self._listen, name="watchdog-listens", daemon=True).start()
         return self
 
     def __exit__(
@@ -99,21 +118,42 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._is_over.wait(self._check_seconds):
+            limit = self.limit  # first: a beat between the two makes the seconds fewer, never more
             seconds = self._clock() - self._last_beat
-            if seconds > self.limit:
-                # Apart, as what hangs may be the file system: nothing may keep this thread from giving up.
-                barking = threading.Thread(target=self._bark, args=(seconds,), daemon=True)
-                barking.start()
-                barking.join(_BARK_SECONDS)
-                time.sleep(self._last_seconds)
-                self._give_up()
+            since = f"no progress for {seconds:.0f} s since {self._what}"
+            if self._heard:
+                self._end(f"{self._heard}; here {since}")
+                return
+            if seconds > limit:
+                self._end(f"{since} (allowed: {limit:.0f} s)")
                 return
 
-    def _bark(self, seconds: float) -> None:
+    def _listen(self) -> None:
+        """Hear of another process; apart, as the store may be what hangs."""
+        while not self._is_over.wait(self._check_seconds):
+            with contextlib.suppress(Exception):  # nobody has said anything, which the store says by an error
+                self._heard = str(self._store.key_value_try_get(_KEY))
+                return
+
+    def _tell(self, reason: str) -> None:
+        with contextlib.suppress(Exception):  # another one was first, or process 0 is gone
+            self._store.key_value_set(_KEY, f"process {self._index} says: {reason}")
+
+    def _end(self, reason: str) -> None:
+        # Apart, as what hangs may be network or storage: nothing may keep this thread from giving up.
+        barking = threading.Thread(target=self._bark, args=(reason,), daemon=True)
+        if self._store is not None:
+            threading.Thread(target=self._tell, args=(reason,), daemon=True).start()
+        barking.start()
+        barking.join(_BARK_SECONDS)
+        if self._store is not None:
+            time.sleep(_OTHERS_SECONDS)
+        self._give_up()
+
+    def _bark(self, reason: str) -> None:
         sentence = (
-            f"clipbert: no progress for {seconds:.0f} s since {self._what} (allowed: {self.limit:.0f} s), so "
-            f"this process ends with exit code {CONTINUE_EXIT_CODE}; where each thread stood is in "
-            f"{self._path}. The same command goes on from the newest checkpoint."
+            f"clipbert: {reason}, so this process ends with exit code {CONTINUE_EXIT_CODE}; where each "
+            f"thread stood is in {self._path}. The same command goes on from the newest checkpoint."
         )
         print(sentence, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)

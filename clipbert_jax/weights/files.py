@@ -87,7 +87,7 @@ def _mapped(path: Path) -> memoryview:
 def _read(path: Path, data: memoryview) -> WeightsFile:
     if is_safetensors(data):
         arrays = read_safetensors(data)
-        _check_arrays(arrays)
+        _check_arrays(arrays, Budget(len(data)))
         return WeightsFile(path=path, format="safetensors", arrays=MappingProxyType(arrays), others=())
     if bytes(data[:4]) == b"PK\3\4":
         kind, content = "torch zip", read_torch_zip(data)
@@ -98,8 +98,13 @@ def _read(path: Path, data: memoryview) -> WeightsFile:
     else:
         raise _unknown(data)
     state, others = _state_dict(content.root)
-    arrays = {name: content.array(value) for name, value in state.items() if _is_array(value)}
-    _check_arrays(arrays)
+    entries = {name: value for name, value in state.items() if _is_array(value)}
+    made: dict[int, np.ndarray] = {}
+    for value in entries.values():
+        if id(value) not in made:  # one may have many names, and to make it is to verify it
+            made[id(value)] = content.array(value)
+    arrays = {name: made[id(value)] for name, value in entries.items()}
+    _check_arrays(arrays, Budget(len(data)))
     return WeightsFile(path=path, format=kind, arrays=MappingProxyType(arrays), others=others)
 
 
@@ -142,10 +147,13 @@ def _is_array(value: object) -> bool:
     return isinstance(value, Tensor | PickledArray)
 
 
-def _check_arrays(arrays: Mapping[Any, np.ndarray]) -> None:
+def _check_arrays(arrays: Mapping[Any, np.ndarray], budget: Budget) -> None:
+    """Check names and values; what has many names counts as often, as who copies it will do so for each."""
     for name, array in arrays.items():
         if not isinstance(name, str) or len(name) > MAX_NAME_BYTES:
             raise Refusal(f"has an array whose name is no name: {quoted(name)}", SAVE_AS_STATE_DICT)
+        budget.spend(array.nbytes)
+    for array in {id(array): array for array in arrays.values()}.values():
         check_truth_values(array)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
 from clipbert_jax.models.layers import Frozen
+from clipbert_jax.weights.refusals import indented, listed, quoted
 
 
 class WeightsMismatchError(ValueError):
@@ -51,7 +53,7 @@ def check_names_and_shapes(
 ) -> None:
     """Raise one error that lists all differences; `other_problems` are lines to list with them."""
     problems = [f"missing: {name} {expected[name]}" for name in expected if name not in found]
-    problems += [f"unused: {name} {found[name]}" for name in found if name not in expected]
+    problems += [f"unused: {quoted(name, 200)} {found[name]}" for name in found if name not in expected]
     problems += [
         f"wrong shape: {name} is {found[name]}, the model has {expected[name]}"
         for name in expected
@@ -60,8 +62,22 @@ def check_names_and_shapes(
     problems += other_problems
     if problems:
         raise WeightsMismatchError(
-            f"{len(problems)} problems between the weights and the model:\n  " + "\n  ".join(problems)
+            f"{len(problems)} problems between the weights and the model:\n{indented(problems)}"
         )
+
+
+def not_finite(flat: Mapping[str, Shaped[ArrayLike, "*dims"]]) -> str:
+    """Return which weights hold NaN or infinity, in words; empty if none does.
+
+    Numbers that are too large for float32, which models compute in, count as infinity.
+    """
+    names = [name for name, array in flat.items() if not _is_finite(np.asarray(array))]
+    return f"{len(names)} of {len(flat)}: {listed(names)}" if names else ""
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32) if array.dtype == np.float64 else array).all())
 
 
 def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:

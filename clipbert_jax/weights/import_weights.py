@@ -17,9 +17,10 @@ from clipbert_jax.config import PixelEncoderConfig
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
 from clipbert_jax.weights.files import read_weights_file
+from clipbert_jax.weights.flat import not_finite
 from clipbert_jax.weights.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
 from clipbert_jax.weights.position_tables import is_position_table, resize_position_table
-from clipbert_jax.weights.refusals import quoted
+from clipbert_jax.weights.refusals import indented, quoted
 from clipbert_jax.weights.safetensors_writer import WEIGHT_TYPES
 from clipbert_jax.weights.source_names import to_original_names
 
@@ -72,7 +73,7 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
     if _is_ours(file.arrays):
         lines = [
-            Line(name=quoted(name), shape=x.shape, target=name, is_used=True)
+            Line(name=quoted(name), shape=x.shape, target=quoted(name), is_used=True)
             for name, x in file.arrays.items()
         ]
         return ImportedFile(
@@ -128,6 +129,32 @@ def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
     return all("/" in name for name in arrays)
 
 
+def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list[ImportedFile]:
+    """Leave out a head that is another task's: of the model's own head the files have no array at all.
+
+    Args:
+      files: as they were imported.
+      fresh: the model's weights by flat name.
+    """
+    heads = {name for file in files for name in file.arrays if name.startswith(HEAD)}
+    if heads & fresh.keys() or not any(name.startswith(HEAD) for name in fresh):
+        return list(files)
+    return [
+        dataclasses.replace(
+            file,
+            arrays={name: array for name, array in file.arrays.items() if name not in heads},
+            lines=tuple(map(_without_head, file.lines)),
+        )
+        for file in files
+    ]
+
+
+def _without_head(line: Line) -> Line:
+    if not line.target.startswith(HEAD):
+        return line
+    return dataclasses.replace(line, target="left out: the head of another task", is_used=False)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
     """A model's weights: from files, and else drawn anew."""
@@ -167,7 +194,7 @@ def fit(
         ]
         for name, array in file.arrays.items():
             if name in sources:
-                problems.append(f"twice: {name} is in {sources[name]} and in {file.path}")
+                problems.append(f"twice: {quoted(name)} is in {sources[name]} and in {file.path}")
             sources[name] = file.path
             arrays[name] = array
     for name in [name for name in arrays if name in fresh and is_position_table(name)]:
@@ -183,12 +210,15 @@ def fit(
         if not (has_new_head and name.startswith(HEAD))
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing)
     ]
+    paths = ", ".join(str(file.path) for file in files)
     if problems:
-        shown = "\n  ".join(problems)
-        paths = ", ".join(str(file.path) for file in files)
-        raise UserError(f"{len(problems)} problem(s) between {paths} and the model:\n  {shown}\n{remedy}")
+        raise UserError(
+            f"{len(problems)} problem(s) between {paths} and the model:\n{indented(problems)}\n{remedy}"
+        )
     if has_new_head and any(name.startswith(HEAD) for name in missing):
         sentences.append("the head is new: drawn at random, to be trained")
+    if what := not_finite({name: arrays[name] for name in fresh if name in arrays}):
+        raise UserError(f"{paths}: weights are not finite ({what}). Get them again, or from another step.")
     return Fitted(
         parameters={
             name: np.asarray(arrays[name], fresh[name].dtype) if name in arrays else fresh[name]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_jax.weights.array_views import BFLOAT16, Budget, check_shape, view
-from clipbert_jax.weights.pickle_reader import MAX_MEMO, Function, LongText, Vocabulary, check_key
+from clipbert_jax.weights.pickle_reader import MAX_MEMO, Function, KeyCheck, LongText, Vocabulary
 from clipbert_jax.weights.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 _DTYPES = {
@@ -80,6 +80,7 @@ class _Maker:
         self._budget = budget
         self._decoding_budget = decoding_budget
         self._num_items = 0
+        self._check_key = KeyCheck()
 
     def build(self, target: object, state: Any) -> None:
         """Finish an array, a data type or a dict."""
@@ -122,7 +123,7 @@ class _Maker:
                     raise Refusal(f"makes dicts of more than {MAX_MEMO:,} items in its pickle")
                 if all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
                     for key, _ in items:
-                        check_key(key)
+                        self._check_key(key)
                     return dict(items)
         raise _wrong_call("OrderedDict")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, parameter_shapes
+from clipbert_jax.weights.refusals import listed, quoted
 
 Flat = dict[str, Shaped[np.ndarray, "*dims"]]
 
@@ -175,12 +176,12 @@ def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
 
 def to_our_name(name: str) -> tuple[str, Rule] | None:
     """Return our name and the rule for an original name; None if no rule claims it."""
-    return _rename(name, lambda rule: (rule.original, rule.ours))
+    return _rename(name, _TO_OURS)
 
 
 def to_original_name(name: str) -> tuple[str, Rule] | None:
     """Return the original's name and the rule for our name; None if no rule claims it."""
-    return _rename(name, lambda rule: (rule.ours, rule.original))
+    return _rename(name, _TO_ORIGINAL)
 
 
 def is_ignored(name: str) -> bool:
@@ -205,7 +206,7 @@ def from_original(state: Mapping[str, ArrayLike], model: nnx.Module) -> Flat:
         elif (renamed := to_our_name(name)) is not None:
             flat[renamed[0]] = renamed[1].to_ours(np.asarray(array))
         elif not is_ignored(name):
-            problems.append(f"unused: {name} {np.shape(array)}")
+            problems.append(f"unused: {quoted(name)} {np.shape(array)}")
     check_names_and_shapes(
         {_both_names(name): shape for name, shape in parameter_shapes(model).items()},
         {_both_names(name): array.shape for name, array in flat.items()},
@@ -227,22 +228,26 @@ def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
         else:
             state[renamed[0]] = renamed[1].to_original(np.asarray(array))
     if unclaimed:
-        raise WeightsMismatchError(f"No original name belongs to {', '.join(unclaimed)}.")
+        raise WeightsMismatchError(f"No original name belongs to {listed(unclaimed)}.")
     if "transformer.cls.predictions.bias" in state:
         state |= {alias: state[source] for alias, source in ALIASES.items()}
     return state
 
 
-def _rename(name: str, pick: Callable[[Rule], tuple[str, str]]) -> tuple[str, Rule] | None:
-    for rule in TABLE:
-        source, target = pick(rule)
-        if (match := re.fullmatch(_regex(source), name)) is not None:
+def _rename(name: str, patterns: Sequence[tuple[re.Pattern[str], str, Rule]]) -> tuple[str, Rule] | None:
+    for pattern, target, rule in patterns:
+        if (match := pattern.fullmatch(name)) is not None:
             return target.format_map(match.groupdict()), rule
     return None
 
 
-def _regex(template: str) -> str:
-    return re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template))
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template)))
+
+
+# Made once: files may have tens of thousands of names.
+_TO_OURS = tuple((_pattern(rule.original), rule.ours, rule) for rule in TABLE)
+_TO_ORIGINAL = tuple((_pattern(rule.ours), rule.original, rule) for rule in TABLE)
 
 
 def _contradiction(state: Mapping[str, ArrayLike], alias: str) -> list[str]:

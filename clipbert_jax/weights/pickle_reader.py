@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clipbert_jax.weights.refusals import SAVE_WITHOUT_CODE, Refusal, quoted
+from clipbert_jax.weights.refusals import SAVE_AS_STATE_DICT, SAVE_WITHOUT_CODE, Refusal, quoted
 
 MAX_INSTRUCTIONS = 2_000_000
 MAX_MEMO = 1_000_000
@@ -23,9 +23,14 @@ MAX_INTEGER_BYTES = 16
 MAX_NAME_BYTES = 1024
 """Of a name of a module, an attribute or an array; longer text is never decoded."""
 MAX_DEPTH = 64
+MAX_NUMBER_KEYS = 10_000
+"""Of all dicts together, counted as often as they are set. Optimizers number their parameters; but integers,
+unlike text, have hashes that are known, and can be chosen so that each is sought where all others are."""
 
 _CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 _NAMES = {code: name for name, code in _CODES.items()}
+_NOTHING = object()
+"""At a place of the memo that is empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +83,10 @@ class _Machine:
         self.position = start
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        # A list, as objects are numbered one after the other: a dict's keys could be made to collide.
+        self.memo: list[Any] = []
+        self.num_kept = 0
+        self.check_key = KeyCheck()
         self.stop, self.at_stop = len(data), "ends in the middle of its pickle"
         if max_bytes is not None and start + max_bytes < len(data):
             self.stop = start + max_bytes
@@ -176,12 +184,14 @@ class _Machine:
             self.pop()
 
     def put(self, key: int) -> None:
-        if len(self.memo) >= MAX_MEMO:
+        if key >= MAX_MEMO:
             raise Refusal(f"keeps more than {MAX_MEMO:,} objects in its pickle's memo")
+        self.memo += [_NOTHING] * (key + 1 - len(self.memo))
+        self.num_kept += self.memo[key] is _NOTHING
         self.memo[key] = self.top()
 
     def get(self, key: int) -> None:
-        if key not in self.memo:
+        if key >= len(self.memo) or self.memo[key] is _NOTHING:
             raise _damaged()
         self.push(self.memo[key])
 
@@ -202,7 +212,7 @@ class _Machine:
         if not isinstance(target, dict) or len(values) % 2:
             raise _damaged()
         for key, value in zip(values[::2], values[1::2], strict=True):
-            check_key(key)
+            self.check_key(key)
             target[key] = value
 
     # What runs code in other readers.
@@ -285,7 +295,7 @@ _ACTIONS_BY_NAME: dict[str, Callable[[_Machine], None]] = {
     "FROZENSET": lambda machine: machine.push(machine.pop_to_mark()),
     "BINPUT": lambda machine: machine.put(machine.number("<B")),
     "LONG_BINPUT": lambda machine: machine.put(machine.number("<I")),
-    "MEMOIZE": lambda machine: machine.put(len(machine.memo)),
+    "MEMOIZE": lambda machine: machine.put(machine.num_kept),
     "BINGET": lambda machine: machine.get(machine.number("<B")),
     "LONG_BINGET": lambda machine: machine.get(machine.number("<I")),
     "GLOBAL": lambda machine: machine.name(machine.line(), machine.line()),
@@ -299,12 +309,22 @@ _ACTIONS = {_CODES[name]: action for name, action in _ACTIONS_BY_NAME.items()}
 _RUNS_CODE = ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
 
 
-def check_key(key: object) -> None:
-    """Refuse keys whose hash can cost much: of tuples in tuples, or of integers chosen to collide."""
-    if isinstance(key, LongText):
-        raise Refusal(f"has a name of more than {MAX_NAME_BYTES:,} bytes")
-    if not (isinstance(key, str) or key is None or (isinstance(key, int) and -(2**63) <= key < 2**63)):
-        raise Refusal("has a dict whose keys are neither text nor numbers")
+class KeyCheck:
+    """Refuses keys whose hash can cost much: of tuples in tuples, or of integers chosen to collide."""
+
+    def __init__(self) -> None:
+        self._num_numbers = 0
+
+    def __call__(self, key: object) -> None:
+        if isinstance(key, str) or key is None:
+            return
+        if isinstance(key, LongText):
+            raise Refusal(f"has a name of more than {MAX_NAME_BYTES:,} bytes")
+        if not (isinstance(key, int) and -(2**63) <= key < 2**63):
+            raise Refusal("has a dict whose keys are neither text nor numbers")
+        self._num_numbers += 1
+        if self._num_numbers > MAX_NUMBER_KEYS:
+            raise Refusal(f"has dicts with more than {MAX_NUMBER_KEYS:,} numbers as keys", SAVE_AS_STATE_DICT)
 
 
 def _check_depth(result: object) -> None:

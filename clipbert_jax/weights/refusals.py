@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 GET_AGAIN = "copy or download it again"
 SAVE_AS_STATE_DICT = "save `model.state_dict()` with torch.save or safetensors, and give that file"
 SAVE_WITHOUT_CODE = "do not open it elsewhere unless you trust its maker, and ask for a safetensors file"
@@ -16,13 +18,19 @@ class Refusal(Exception):  # noqa: N818 -- not all of them are errors: some file
         self.remedy = remedy
 
 
-def quoted(text: object) -> str:
+def quoted(text: object, most: int = 80) -> str:
     """Return a stranger's text for a message: without control characters, and not long."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in str(text)[:81])
-    return printable if len(printable) <= 80 else printable[:80] + "..."
+    printable = "".join(letter if letter.isprintable() else "?" for letter in str(text)[: most + 1])
+    return printable if len(printable) <= most else printable[:most] + "..."
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return a few of the names for a message."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(map(quoted, names[:8])) + more
+
+
+def indented(problems: Sequence[str]) -> str:
+    """Return problems for a message, one a line, as many as someone may read."""
+    more = [f"and {len(problems) - 50:,} more"] if len(problems) > 50 else []
+    return "\n".join(f"  {problem}" for problem in [*problems[:50], *more])

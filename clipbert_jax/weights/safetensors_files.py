@@ -56,8 +56,8 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
         raise Refusal("ends in the middle of its safetensors header")
     header = _header(bytes(data[8 : 8 + header_size]))
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise _broken("its metadata are no object")
+    if not isinstance(metadata, dict) or not all(map(_is_text, [*metadata, *metadata.values()])):
+        raise _broken("its metadata are not texts by name")
     content = data[8 + header_size :]
     _check_ranges(header, len(content))
     budget = Budget(len(data))
@@ -69,12 +69,24 @@ def _header(text: bytes) -> dict[str, Any]:
     if text.count(b"{") > MAX_ARRAYS + 2 or text.count(b"[") > 2 * MAX_ARRAYS:
         raise Refusal(f"lists more than {MAX_ARRAYS:,} arrays in its safetensors header", SAVE_AS_STATE_DICT)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise _broken("it is no JSON") from None
     if not isinstance(header, dict):
         raise _broken("it is no object")
     return header
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is text that can be printed and written: JSON can spell halves of letters."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,6 +109,8 @@ def _check_ranges(header: dict[str, Any], num_bytes: int) -> None:
 
 
 def _range(name: str, entry: Any) -> tuple[int, int, str]:
+    if not _is_text(name):
+        raise _broken(f"the name {quoted(name)} is no text")
     match entry:
         case {"dtype": str(), "shape": list(), "data_offsets": [start, stop]} if len(entry) == 3:
             if is_size(start) and is_size(stop) and start <= stop:

@@ -24,6 +24,9 @@ _LOCATOR64 = struct.Struct("<4sIQI")
 _ENTRY = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 
+_MAX_32 = 0xFFFFFFFF
+"""Says that the value is where there are 64 bits for it."""
+
 _ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
 _SIZES_FOLLOW = 1 << 3
 """The member's sizes stand behind it and in the directory; its own header has zeros."""
@@ -90,7 +93,11 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
     directory_end = end
     locator = end - _LOCATOR64.size
     if locator >= 0 and bytes(data[locator : locator + 4]) == b"PK\6\7":
+        low = count, size, start
         directory_end, size, start, count = _directory64(data, locator)
+        for value, value64, most in zip(low, (count, size, start), (0xFFFF, _MAX_32, _MAX_32), strict=True):
+            if value not in (value64, most):  # other readers may go by it
+                raise _damaged()
     if count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
         raise Refusal(f"claims {count:,} members in a directory of {size:,} bytes, more than are read")
     if start + size != directory_end:
@@ -158,12 +165,12 @@ def _checked_name(raw_name: bytes) -> str:
 
 def _large(extra: memoryview, values: list[int]) -> list[int]:
     """Put in the 64-bit values that an extra field holds, in this order, for those that do not fit."""
-    if 0xFFFFFFFF not in values:
+    if _MAX_32 not in values:
         return values
     field = _extra_field(extra, 0x0001)
     results = []
     for value in values:
-        if value == 0xFFFFFFFF:
+        if value == _MAX_32:
             if len(field) < 8:
                 raise _damaged()
             value, field = int.from_bytes(field[:8], "little"), field[8:]

@@ -5,6 +5,7 @@ needed. A data directory:
 
     videos/                     the dataset: bytes, frame index, health and origin of every video
     video_ids.json              ids in the order of the dataset
+    videos.sha256               what all of them hold, in one fingerprint
     unreadable.tsv              videos that were left out, and why (only if there are any)
     annotations/<kind>/<split>.jsonl
     samples/                    some videos as files (embedded corpus only)
@@ -40,6 +41,7 @@ from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
 
 FORMAT_VERSION = "2.0.0"
 _SPLIT = "videos"
+_SHA256 = "videos.sha256"
 _INDEX_FIELDS = tuple(field.name for field in dataclasses.fields(FrameIndex))
 
 
@@ -148,8 +150,31 @@ def shard_path(data_dir: Path, number: int, num_shards: int) -> Path:
     return _dataset_dir(data_dir) / name
 
 
-def write_metadata(data_dir: Path, ids: Sequence[str], shard_lengths: Sequence[int], num_bytes: int) -> None:
-    """Write what TFDS and `open_corpus` must know besides the shards."""
+def video_digest(video: Video) -> str:
+    """Return a fingerprint of all that frames are decoded from: the stored bytes and the frame index."""
+    digest = hashlib.sha256(video.data)
+    for name in _INDEX_FIELDS:
+        digest.update(np.asarray(getattr(video.index, name)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_metadata(
+    data_dir: Path,
+    ids: Sequence[str],
+    shard_lengths: Sequence[int],
+    num_bytes: int,
+    *,
+    digests: Sequence[str],
+) -> None:
+    """Write what TFDS, `open_corpus` and `videos_sha256` must know besides the shards.
+
+    Args:
+      data_dir: being built.
+      ids: of the videos, in the order of the dataset.
+      shard_lengths: videos of each shard.
+      num_bytes: of all records.
+      digests: `video_digest` of each video.
+    """
     for path in _dataset_dir(data_dir).glob("*.json"):
         path.unlink()  # TFDS would take up what an interrupted build has left, and write other files
     builder = VideoCorpus(data_dir=data_dir / "videos")
@@ -168,24 +193,28 @@ def write_metadata(data_dir: Path, ids: Sequence[str], shard_lengths: Sequence[i
     builder.info.set_splits(SplitDict([split]))
     builder.info.write_to_directory(_dataset_dir(data_dir))
     (data_dir / "video_ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
+    total = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    (data_dir / _SHA256).write_text(f"{total}\n", encoding="utf-8")
 
 
 def write_videos(data_dir: Path, videos: Iterable[Video]) -> tuple[str, ...]:
     """Write the dataset of a data directory as one shard, as they are; return the ids in its order."""
     encoder = RecordEncoder(data_dir)
     ids: list[str] = []
+    digests: list[str] = []
 
     def records() -> Iterator[bytes]:
         for video in videos:
             ids.append(video.video_id)
             checksum = hashlib.sha256(video.data).hexdigest()
             stored = store(video, Original())
+            digests.append(video_digest(stored))
             yield encoder.encode(Entry(video=stored, source_name=video.video_id, source_sha256=checksum))
 
     path = shard_path(data_dir, 0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     num_bytes = write_shard(path, records())
-    write_metadata(data_dir, ids, [len(ids)], num_bytes)
+    write_metadata(data_dir, ids, [len(ids)], num_bytes, digests=digests)
     return tuple(ids)
 
 
@@ -319,6 +348,16 @@ def open_corpus(data_dir: str | Path) -> Corpus:
     except ValueError as error:
         raise UserError(f"{ids_path} is no JSON ({error}); prepare the data again") from error
     return Corpus(data_dir, tuple(ids))
+
+
+def videos_sha256(data_dir: str | Path) -> str:
+    """Return a fingerprint of what the videos of a data directory hold; "" if an older version made it.
+
+    Made while the videos were stored, as reading them at every start would take too long. It does not depend
+    on how they are divided into shards, nor on where their files were.
+    """
+    path = Path(data_dir) / _SHA256
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _dataset_dir(data_dir: Path) -> Path:

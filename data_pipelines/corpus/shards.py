@@ -22,6 +22,7 @@ from data_pipelines.corpus.builder import (
     FORMAT_VERSION,
     RecordEncoder,
     shard_path,
+    video_digest,
     write_metadata,
     write_shard,
 )
@@ -41,6 +42,8 @@ class Journal:
     """What became of the videos of one shard, or of all together."""
 
     video_ids: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    """Of what each of them holds."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(video id, reason)."""
     num_that_may_pass: int = 0
@@ -70,6 +73,7 @@ class Journal:
         return dataclasses.replace(
             self,
             video_ids=(*self.video_ids, video_id),
+            digests=(*self.digests, video_digest(outcome.video)),
             num_bytes_before=self.num_bytes_before + note.num_bytes_before,
             num_bytes_after=self.num_bytes_after + note.num_bytes_after,
             num_frames_before=self.num_frames_before + note.num_frames_before,
@@ -102,7 +106,8 @@ class ShardedWork:
         self.work_dir = data_dir.with_name(f"{data_dir.name}.ingest")
         self.work_dir.mkdir(parents=True, exist_ok=True)
         self.shards = plan_shards(items)
-        lines = [FORMAT_VERSION, *facts]
+        # Journals of another version cannot be taken up.
+        lines = [FORMAT_VERSION, *(field.name for field in dataclasses.fields(Journal)), *facts]
         digest = hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
         plan = self.work_dir / "plan.json"
         text = json.dumps({"digest": digest, "num_shards": len(self.shards)})
@@ -127,7 +132,7 @@ class ShardedWork:
     def journal(self, number: int) -> Journal:
         """Return what became of a finished shard."""
         facts = json.loads(self._journal_path(number).read_text(encoding="utf-8"))
-        facts["video_ids"] = tuple(facts["video_ids"])
+        facts["video_ids"], facts["digests"] = tuple(facts["video_ids"]), tuple(facts["digests"])
         facts["unreadable"] = tuple((video_id, reason) for video_id, reason in facts["unreadable"])
         return Journal(**facts)
 
@@ -146,7 +151,9 @@ class ShardedWork:
                 self._shard_path(number).replace(final)
         total = _sum(journals)
         lengths = [len(journals[number].video_ids) for number in filled]
-        write_metadata(self._data_dir, total.video_ids, lengths, total.num_record_bytes)
+        write_metadata(
+            self._data_dir, total.video_ids, lengths, total.num_record_bytes, digests=total.digests
+        )
         return total
 
     def _journal_path(self, number: int) -> Path:
@@ -202,6 +209,7 @@ def _sum(journals: Sequence[Journal]) -> Journal:
 
     return Journal(
         video_ids=tuple(video_id for journal in journals for video_id in journal.video_ids),
+        digests=tuple(digest for journal in journals for digest in journal.digests),
         unreadable=tuple(pair for journal in journals for pair in journal.unreadable),
         num_record_bytes=sum(j.num_record_bytes for j in journals if j.video_ids),
         num_bytes_before=total("num_bytes_before"),

@@ -185,20 +185,20 @@ function makeHead(layer, head) {
   return button;
 }
 
-// Drawn only where they are seen, and only if another word or clip was picked.
+// Drawn only where they are seen, or printed, and only if another word or clip was picked.
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) target.dataset.seen = isIntersecting ? "1" : "";
   showHeads();
 });
 
-function showHeads() {
+function showHeads({ isPrinting = false } = {}) {
   for (const button of $$("#heads button")) {
     const [layer, head] = [Number(button.dataset.layer), Number(button.dataset.head)];
     const isPicked = state.kind === "attention" && layer === state.layer && head === state.head;
     button.setAttribute("aria-current", isPicked);
     button.tabIndex = layer === state.layer && head === state.head ? 0 : -1;
     const drawn = `${state.clip} ${state.word}`;
-    if (!button.dataset.seen || button.dataset.drawn === drawn) continue;
+    if (!(button.dataset.seen || isPrinting) || button.dataset.drawn === drawn) continue;
     button.dataset.drawn = drawn;
     const { values } = lookUp({ ...state, kind: "attention", layer, head });
     paint(button.firstChild, values, largest(values));
@@ -291,6 +291,7 @@ function listen() {
   pictures.addEventListener("click", onCanvas((event) => pick({ cell: cellAt(event) === state.cell ? null : cellAt(event) })));
   pictures.addEventListener("keydown", onCanvas(moveCell));
   $("#heads").addEventListener("keydown", moveHead);
+  addEventListener("beforeprint", () => showHeads({ isPrinting: true }));
 }
 
 unpackAll().then(() => {

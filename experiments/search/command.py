@@ -62,7 +62,7 @@ class Search:
     batch_size: int = 8
     """Videos that are encoded at once; changes the speed only."""
     retry: bool = False
-    """Try files again that could not be read."""
+    """Try files again that could not be read, though they have not changed."""
 
     def run(self) -> None:
         """Index, rank, print, write the page.
@@ -140,7 +140,7 @@ def index_lines(index: Index) -> Iterator[str]:
     if index.num_linked_folders:
         yield f"{index.num_linked_folders:,} link(s) to folders are not followed: search what they lead to"
     if unreadable:
-        yield f"{len(unreadable):,} file(s) cannot be read (--retry tries them again before they change):"
+        yield f"{len(unreadable):,} file(s) cannot be read ({index.when_tried_again}):"
         for name in list(unreadable)[:_NUM_NAMED]:
             yield f"  {printable(name)}: {printable(unreadable[name])}"
         if len(unreadable) > _NUM_NAMED:

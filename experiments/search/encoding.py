@@ -30,7 +30,7 @@ _Batch = list[tuple[str, Entry, Read]]
 """Names, what will be noted of them, and what was read."""
 
 _OUT_OF_MEMORY = "needed more than "
-"""How `isolation` says that a worker may take too little, which is no verdict on a file."""
+"""How `isolation` says that a worker may take too little, which is a verdict on a file and this limit."""
 
 
 class Encoder:
@@ -72,7 +72,7 @@ class Encoder:
                 case Read():
                     yield name, dataclasses.replace(entry, clip_seconds=outcome.clip_seconds), outcome
                 case Failure() if outcome.reason.startswith(_OUT_OF_MEMORY):
-                    self._index.note_problem(name, f"{outcome.reason}: raise --worker-memory-gib")
+                    self._index.add({name: self._short_of_memory(entry, outcome)})
                     self._on_read()
                 case Failure(may_pass=True):
                     self._index.note_problem(name, outcome.reason)
@@ -80,6 +80,10 @@ class Encoder:
                 case Failure() | Unreadable():
                     self._index.add({name: dataclasses.replace(entry, reason=outcome.reason)})
                     self._on_read()
+
+    def _short_of_memory(self, entry: Entry, failure: Failure) -> Entry:
+        reason = f"{failure.reason}: raise --worker-memory-gib"
+        return dataclasses.replace(entry, reason=reason, short_memory_gib=self._options.worker_memory_gib)
 
     def _outcomes(self, items: Iterator[Item]) -> Iterator[Read | Unreadable | Failure]:
         if self._options.num_workers == 0:

@@ -10,14 +10,16 @@
 
 A file whose size and time are as noted is taken as unchanged. Any other is hashed: if its content is known,
 under whichever name, that is all. So a file that is moved, copied or touched is not encoded again. What
-cannot be read is noted with its reason and not tried again before its content changes; what cannot be looked
-at keeps its place. A kill loses the two batches of videos that are being encoded.
+cannot be read is noted with its reason and not tried again before its content changes, or workers may take
+more memory where that was the reason; what cannot be looked at keeps its place. A kill loses the two batches
+of videos that are being encoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
@@ -27,7 +29,16 @@ from experiments.search.folder import Scan, scan
 from experiments.search.manifest import Entry, Manifest
 from experiments.search.model import ModelFacts, SearchModel
 from experiments.search.new_files import NewFiles
-from experiments.search.place import INDEX_NAME, Log, describe, is_not_writable, locked, root_of
+from experiments.search.place import (
+    INDEX_NAME,
+    Log,
+    describe,
+    is_not_writable,
+    locked,
+    not_kept,
+    root_of,
+    to_stderr,
+)
 from experiments.search.store import TokenStore
 
 
@@ -108,10 +119,7 @@ class Index:
         except OSError as error:
             if not is_not_writable(place, error):
                 raise
-            raise UserError(
-                f"the index of {folder} cannot be kept in {place} ({error.strerror}): name a folder that may "
-                "be written to with --index"
-            ) from error
+            raise not_kept(folder, place, error) from error
         return index
 
     @property
@@ -126,6 +134,17 @@ class Index:
         """The files that cannot, and why."""
         noted = {name: entry.reason for name, entry in self._manifest.entries.items() if entry.reason}
         return dict(sorted({**noted, **self.problems}.items()))
+
+    @property
+    def when_tried_again(self) -> str:
+        """When the files that cannot be read are tried again, in words."""
+        num_unreadable, num_problems = len(self.unreadable), len(self.problems)
+        noted = "when they change, with --retry, or with more memory if their line says so"
+        if not num_problems:
+            return f"tried again {noted}"
+        if num_problems == num_unreadable:
+            return "tried again in each search"
+        return f"{num_problems:,} of them tried again in each search, the others {noted}"
 
     def known(self, name: str) -> Entry:
         """Return what is known of a file."""
@@ -171,7 +190,7 @@ class Index:
 
     def _leave_out_too_large(self, found: Scan) -> None:
         """Make problems of new files that no worker could hold, before they are hashed."""
-        limit = self.options.worker_memory_gib * 2**30 if self.options.num_workers else float("inf")
+        limit = self._memory_gib * 2**30
         for name, state in [*found.files.items()]:
             known = self._manifest.entries.get(name)
             if state.size >= limit and (known is None or known.state != state):
@@ -181,6 +200,11 @@ class Index:
                     "--worker-memory-gib"
                 )
 
+    @property
+    def _memory_gib(self) -> float:
+        """What may be taken to read a file."""
+        return self.options.worker_memory_gib if self.options.num_workers else float("inf")
+
     def _has_changes(self, found: Scan) -> bool:
         return bool(self._stale(found) or self._gone(found))
 
@@ -189,10 +213,13 @@ class Index:
         return [
             name
             for name, state in found.files.items()
-            if (entry := known.get(name)) is None
-            or entry.state != state
-            or (self.options.retry and entry.reason)
+            if (entry := known.get(name)) is None or entry.state != state or self._is_tried_again(entry)
         ]
+
+    def _is_tried_again(self, entry: Entry) -> bool:
+        """Return whether a file that could not be read may be read now, though it has not changed."""
+        has_more_memory = 0 < entry.short_memory_gib < self._memory_gib
+        return bool(entry.reason) and (self.options.retry or has_more_memory)
 
     def _gone(self, found: Scan) -> list[str]:
         kept = found.files.keys() | self._unseen | self.problems.keys()
@@ -200,9 +227,8 @@ class Index:
 
     def _read(self, model: SearchModel, names: list[str], found: Scan) -> None:
         """Add what is new: by its content if that is known, else encoded."""
-        by_content = {entry.content: entry for entry in self._manifest.entries.values()}
-        if self.options.retry:
-            by_content = {content: entry for content, entry in by_content.items() if not entry.reason}
+        known = self._manifest.entries.values()
+        by_content = {entry.content: entry for entry in known if not self._is_tried_again(entry)}
         new_files = NewFiles(self, found, by_content)
         unknown = new_files.unknown(names)
         if (first := next(unknown, None)) is None:
@@ -213,6 +239,29 @@ class Index:
         encoder = Encoder(self, model.run, on_read=lambda: progress.update(self.changes.num_read))
         encoder.encode(itertools.chain([first], unknown))
         new_files.add_copies()
+
+    def mend(self, model: SearchModel, contents: Collection[str], *, log: Log = to_stderr) -> bool:
+        """Encode again what is gone or damaged of some contents; return whether there was any.
+
+        Raises:
+          UserError: the index cannot be written to.
+        """
+        damaged = self.store.damaged(contents, self.options.num_clips)
+        if not damaged:
+            return False
+        log(f"{len(damaged):,} video(s) of the index are damaged or gone: they are encoded again")
+        try:
+            with locked(self.place, log):
+                self._manifest.reload()
+                known = self._manifest.entries.items()
+                self._manifest.keep_only(name for name, entry in known if entry.content not in damaged)
+                self.store.forget(damaged)
+            self.update(model, log=log)
+        except OSError as error:
+            if not is_not_writable(self.place, error):
+                raise
+            raise not_kept(self.folder, self.place, error) from error
+        return True
 
     def add(self, entries: dict[str, Entry]) -> None:
         """Note files that were read."""

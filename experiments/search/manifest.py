@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from experiments.search.folder import FileState
 
@@ -33,6 +33,8 @@ class Entry:
     """When the first and last frame of each clip are shown, in seconds after the first frame."""
     reason: str = ""
     """Why it cannot be read; empty if it can."""
+    short_memory_gib: float = 0.0
+    """Memory of a worker that was too little for it; 0 if that is not why."""
 
 
 class Manifest:
@@ -75,6 +77,7 @@ class Manifest:
         with self._path.open("ab") as file:
             # A line that was cut off must not take the next one with it.
             file.write(b"\n" + b"".join(_line(name, entry) for name, entry in entries.items()))
+            _to_disk(file)
         self._state = self._on_disk()
 
     def keep_only(self, names: Iterable[str]) -> None:
@@ -89,6 +92,7 @@ class Manifest:
 def _line(name: str, entry: Entry) -> bytes:
     values = {"name": name, **dataclasses.asdict(entry.state), "content": entry.content}
     values |= {"reason": entry.reason} if entry.reason else {"clip_seconds": entry.clip_seconds}
+    values |= {"short_memory_gib": entry.short_memory_gib} if entry.short_memory_gib else {}
     return json.dumps(values).encode("ascii") + b"\n"  # names of no encoding too, as \ud8..
 
 
@@ -101,6 +105,7 @@ def _parse(line: bytes, num_clips: int) -> tuple[str, Entry] | None:
             content=values["content"],
             clip_seconds=tuple((start, end) for start, end in values.get("clip_seconds", ())),
             reason=values.get("reason", ""),
+            short_memory_gib=float(values.get("short_memory_gib", 0.0)),
         )
         return (values["name"], entry) if _is_sound(values["name"], entry, num_clips) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -119,12 +124,26 @@ def _is_sound(name: Any, entry: Entry, num_clips: int) -> bool:
     )
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, whatever ends this process; folders are made."""
+def write_whole(path: Path, data: bytes, *, survives_power_failure: bool = True) -> None:
+    """Write a file whole or not at all, whatever ends this process or the machine; folders are made.
+
+    Args:
+      path: of the file.
+      data: to write.
+      survives_power_failure: wait for the disk, some milliseconds; else an end of the machine may leave less.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            if survives_power_failure:  # else the name may outlive the content
+                _to_disk(file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

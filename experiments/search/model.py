@@ -7,6 +7,7 @@ whose answer is already known starts neither JAX nor the model.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -96,7 +97,8 @@ class SearchModel:
         facts = self._computed_facts
         if self._loaded is None:
             notes[key] = {"signature": signature, "facts": dataclasses.asdict(facts)}
-            write_whole(path, json.dumps(notes, indent=1).encode())
+            with contextlib.suppress(OSError):  # an index of somebody else can still be read
+                write_whole(path, json.dumps(notes, indent=1).encode())
         return facts
 
     @functools.cached_property

@@ -66,6 +66,7 @@ def write_search_page(path: Path, index: Index, ranked: Ranked, *, cost: str) ->
         ],
         unreadable=_printable(unreadable),
         num_unreadable=len(unreadable),
+        when_tried_again=index.when_tried_again,
     )
 
 

@@ -10,12 +10,14 @@ import errno
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from clipbert_jax.errors import UserError
 from data_pipelines.printable import printable
 from experiments.search.folder import ABOUT_NAME
 from experiments.search.manifest import write_whole
@@ -24,6 +26,12 @@ INDEX_NAME = ".clipbert_index"
 """Hidden, so that the index of a folder is no part of it."""
 
 Log = Callable[[str], None]
+
+
+def to_stderr(line: str) -> None:
+    """Log a line where it is no part of a result."""
+    print(line, file=sys.stderr, flush=True)
+
 
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
@@ -64,6 +72,14 @@ def locked(place: Path, log: Log) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def not_kept(folder: Path, place: Path, error: OSError) -> UserError:
+    """Return what is said of an index that cannot be written."""
+    return UserError(
+        f"the index of {folder} cannot be kept in {place} ({error.strerror}): name a folder that may be "
+        "written to with --index"
+    )
 
 
 def is_not_writable(place: Path, error: OSError) -> bool:

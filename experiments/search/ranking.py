@@ -7,6 +7,7 @@ text grows with the number of videos and clips. What has been scored is kept. Af
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,14 +111,13 @@ def rank(
       UserError: no text, one that is empty or no UTF-8, or no video that can be read.
     """
     texts = _checked(texts)
-    entries = index.entries
-    if not entries:
-        name, reason = next(iter(index.unreadable.items()))
-        raise UserError(f"no video in {index.folder} can be read, first {name!a}: {reason}")
-    contents = list(dict.fromkeys(entry.content for entry in entries.values()))
     cache = ScoreCache(index.root / "scores", index.options.num_clips)
     scores = {text: cache.get(text) for text in texts}
+    entries, contents = _searched(index)
     groups = _missing(scores, contents)
+    if index.mend(model, {*itertools.chain(*groups)}):
+        entries, contents = _searched(index)
+        groups = _missing(scores, contents)
     if groups and not all(has_words(model.run.tokenizer, text) for some in groups.values() for text in some):
         raise _nothing_asked()
     start, is_first, num_scored = time.perf_counter(), not model.has_ranked, 0
@@ -127,8 +127,10 @@ def rank(
             scores[text] = scores[text].only(contents).with_more(new)
             cache.put(text, scores[text])
     model.has_ranked = model.has_ranked or bool(groups)
+    rankings = tuple(_ranking(entries, text, scores[text], top) for text in texts)
+    index.mend(model, {hit.content for ranking in rankings for hit in ranking.hits})  # they are to be shown
     return Ranked(
-        rankings=tuple(_ranking(entries, text, scores[text], top) for text in texts),
+        rankings=rankings,
         num_videos=len(entries),
         num_contents=len(contents),
         num_scored=num_scored,
@@ -136,6 +138,15 @@ def rank(
         is_first=is_first,
         load_seconds=model.load_seconds,
     )
+
+
+def _searched(index: Index) -> tuple[dict[str, Entry], list[str]]:
+    """Return the files that can be searched, and their contents, each once."""
+    entries = index.entries
+    if not entries:
+        name, reason = next(iter(index.unreadable.items()))
+        raise UserError(f"no video in {index.folder} can be read, first {name!a}: {reason}")
+    return entries, list(dict.fromkeys(entry.content for entry in entries.values()))
 
 
 def _checked(texts: Sequence[str]) -> list[str]:

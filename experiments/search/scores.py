@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from data_pipelines.printable import printable
 from experiments.search.manifest import write_whole
+from experiments.search.place import to_stderr
 
 MAX_BYTES = 512 << 20
 """Of all texts of an index: that of 100,000 videos and 8 clips takes 7 MB."""
@@ -84,6 +86,8 @@ class ScoreCache:
 
     def __init__(self, folder: Path, num_clips: int) -> None:
         self._folder, self._num_clips = folder, num_clips
+        self._is_unwritable = False
+        """Whether that was seen, and said."""
 
     def get(self, text: str) -> TextScores:
         """Return what is known of a text, which is used by that; of a damaged file nothing."""
@@ -110,7 +114,19 @@ class ScoreCache:
         return shapes == ((n, 32), (n,), (n, self._num_clips)) and found.contents.dtype == np.uint8
 
     def put(self, text: str, scores: TextScores) -> None:
-        """Keep the scores of a text, and delete those used longest ago if all take too much."""
+        """Keep the scores of a text, and delete those used longest ago if all take too much.
+
+        Where they cannot be kept, in an index of somebody else or on a full disk, that is said once.
+        """
+        if self._is_unwritable:
+            return
+        try:
+            self._put(text, scores)
+        except OSError as error:
+            self._is_unwritable = True
+            to_stderr(f"scores are not kept: {printable(str(error))}")
+
+    def _put(self, text: str, scores: TextScores) -> None:
         buffer = io.BytesIO()
         notes = np.array(scores.notes, np.str_)
         np.savez(

@@ -4,15 +4,17 @@
     videos/ab/abcd...strip  the first frame of each clip, side by side: a JPEG that no search takes for one
 
 Named after the content, so that a file that is moved or copied need not be encoded again. Of a kill at any
-moment files are left that are whole.
+moment files are left that are whole. What is damaged all the same, as by a disk that failed, is encoded again
+before it is needed.
 """
 
 from __future__ import annotations
 
+import collections
 import io
 import os
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,9 @@ from experiments.search.manifest import write_whole
 from experiments.search.reading import split_pictures
 
 _NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\d+\.tmp)?")
+
+
+_END_OF_JPEG = b"\xff\xd9"
 
 
 class TokenStore:
@@ -37,7 +42,8 @@ class TokenStore:
         """Keep what was made of a content; when its tokens are there, so is the rest."""
         buffer = io.BytesIO()
         np.save(buffer, tokens)
-        write_whole(self._path(content, "strip"), pictures)
+        # A picture that is cut off is seen, one that is wrong harms nobody: the disk need not be waited for.
+        write_whole(self._path(content, "strip"), pictures, survives_power_failure=False)
         write_whole(self._path(content, "npy"), buffer.getvalue())
         self._remember(content, tokens)
 
@@ -66,10 +72,38 @@ class TokenStore:
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
 
+    def damaged(self, contents: Iterable[str], num_clips: int) -> set[str]:
+        """Return the contents of which something is gone, cut off or of another shape.
+
+        What is of the right size is not read: that would take as long as the search.
+        """
+        shapes = {content: self._shape(content, num_clips) for content in contents}
+        counts = collections.Counter(shape for shape in shapes.values() if shape is not None)
+        usual = counts.most_common(1)[0][0] if counts else None
+        return {content for content, shape in shapes.items() if shape is None or shape != usual}
+
+    def _shape(self, content: str, num_clips: int) -> tuple[int, ...] | None:
+        """Return the shape of the tokens; None if they or the pictures are not as `put` has left them."""
+        try:
+            tokens = self._in_memory.get(content)
+            if tokens is None:
+                tokens = np.load(self._path(content, "npy"), mmap_mode="r", allow_pickle=False)
+            with self._path(content, "strip").open("rb") as strip:
+                strip.seek(-len(_END_OF_JPEG), os.SEEK_END)
+                is_whole = strip.read() == _END_OF_JPEG
+        except (OSError, ValueError, EOFError):
+            return None
+        is_sound = is_whole and tokens.dtype == np.float16 and tokens.ndim == 3 and len(tokens) == num_clips
+        return tokens.shape if is_sound else None
+
+    def forget(self, contents: Iterable[str]) -> None:
+        """Take no content from memory any more: it will be written anew."""
+        for content in self._in_memory.keys() & set(contents):
+            self._memory_bytes += self._in_memory.pop(content).nbytes
+
     def keep_only(self, contents: Set[str]) -> None:
         """Delete what was made of other contents, and what a kill has left; nobody may write meanwhile."""
-        for name in [*(self._in_memory.keys() - contents)]:
-            self._memory_bytes += self._in_memory.pop(name).nbytes
+        self.forget(self._in_memory.keys() - contents)
         for file in self._files():
             found = _NAME.fullmatch(file.name)
             if found and (found["unfinished"] or found["content"] not in contents):

@@ -1,4 +1,4 @@
-"""What pages show of an answer: a card with figures, frames of the clips that decided, and a column for each.
+"""What pages show of an answer: a card with figures, frames of the clips that say it most, columns of all.
 
 Made of the values that JSON has too. Before: `ask_work` and `search_work`; after: `card.html.jinja`.
 """

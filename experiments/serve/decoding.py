@@ -24,6 +24,10 @@ _MAX_THUMBNAIL_BYTES = 100 << 20
 """Of a video: a larger one is not read for a small picture."""
 
 
+class BrokenVideo(Refusal):
+    """A video that cannot be read, now or later."""
+
+
 class ClipReader:
     """Reads clips in one worker process. One thread at a time may use it."""
 
@@ -36,7 +40,8 @@ class ClipReader:
         """Return the clips of a video.
 
         Raises:
-          Refusal: it cannot be read, with the reason.
+          BrokenVideo: it cannot be read, with the reason.
+          Refusal: it could not, but may another time.
         """
         if (known := self._kept.pop(item, None)) is None:
             known = self._read(item)
@@ -48,7 +53,9 @@ class ClipReader:
     def _read(self, item: Item) -> VideoClips:
         (outcome,) = self._isolated.map(read, [item], timeout_seconds=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
-            raise Refusal(422, f"{item.name} cannot be read: {public_reason(outcome.reason)}.")
+            may_pass = isinstance(outcome, Failure) and outcome.may_pass
+            kind = Refusal if may_pass else BrokenVideo
+            raise kind(422, f"{item.name} cannot be read: {public_reason(outcome.reason)}.")
         return outcome
 
     def close(self) -> None:

@@ -25,8 +25,9 @@ from clipbert_jax.scorer import Scorer
 from data_pipelines.printable import printable
 from experiments.runs import Run
 from experiments.search.folder import Scan, scan
-from experiments.search.index import INDEX_NAME, Index, IndexOptions
+from experiments.search.index import Index, IndexOptions
 from experiments.search.model import SearchModel
+from experiments.search.place import INDEX_NAME, is_not_writable, not_kept, to_stderr
 from experiments.search.ranking import Ranked, rank
 from experiments.serve.jobs import Job, Workroom
 from experiments.serve.limits import MAX_WAITING_FOR_INDEX
@@ -65,6 +66,7 @@ class IndexKeeper:
     def __init__(self, run: Run, folder: Path, options: IndexOptions, workroom: Workroom) -> None:
         self.options = options
         self._folder, self._workroom = folder, workroom
+        self._place = options.place or folder / INDEX_NAME
         self._model = SearchModel.of(run)
         self._reader = SearchModel.of(dataclasses.replace(run, scorer=TurnTaking(run.scorer, workroom.turn)))
         self._index: Index | None = None
@@ -144,10 +146,14 @@ class IndexKeeper:
         except Refusal as problem:
             return problem
         except OSError as error:
-            print(f"the index: {error}", file=sys.stderr, flush=True)
+            if is_not_writable(self._place, error):
+                to_stderr(f"the index: {not_kept(self._folder, self._place, error)}")
+                sentence = "its index cannot be kept there: start the server with --index"
+                return Refusal(503, f"The folder cannot be searched: {sentence}.")
+            to_stderr(f"the index: {error}")
             return Refusal(503, f"The folder cannot be searched: {error.strerror or 'it cannot be read'}.")
         except UserError as error:
-            print(f"the index: {error}", file=sys.stderr, flush=True)
+            to_stderr(f"the index: {error}")
             return Refusal(503, "The folder cannot be searched, and the server's log says why.")
         except Exception:
             traceback.print_exc(file=sys.stderr)
@@ -157,15 +163,14 @@ class IndexKeeper:
     def _update(self) -> None:
         start = time.perf_counter()
         if self._index is None:
-            place = self.options.place or self._folder / INDEX_NAME
-            place.mkdir(parents=True, exist_ok=True)
-            self._index = Index(self._folder, self._model.facts(place), self.options)
+            self._place.mkdir(parents=True, exist_ok=True)
+            self._index = Index(self._folder, self._model.facts(self._place), self.options)
         index = self._index
         found = scan(self._folder, left_out=index.place)
         _check_has_videos(found)
         self._num_total = len(found.files.keys() - index.entries.keys() - index.unreadable.keys())
         self._is_ready, self._has_failed = self._is_ready and not self._num_total, False
-        index.update(self._reader, log=_log)
+        index.update(self._reader, log=to_stderr)
         self._num_known = len(index.entries)
         self.unreadable = {
             printable(name): public_reason(reason) for name, reason in index.unreadable.items()
@@ -180,7 +185,3 @@ def _check_has_videos(found: Scan) -> None:
     if "." in found.problems:
         raise Refusal(503, "The folder cannot be searched: it cannot be listed.")
     raise Refusal(503, "The folder cannot be searched: there are no videos in it.")
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

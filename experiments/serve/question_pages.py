@@ -56,7 +56,9 @@ class QuestionPages:
         """Return the answer, or how far it is."""
         job = self._site.workroom.find(request.path_params["job"], "ask")
         form, video = job.asked
-        return await self._page("/ask", form, video, copy.copy(job), sentence_of(self._site, job))
+        return await self._page(
+            "/ask", form, self._shown(job, video), copy.copy(job), sentence_of(self._site, job)
+        )
 
     async def probed(self, request: Request) -> Response:
         """Return the page around a probe, or how far it is."""
@@ -64,7 +66,9 @@ class QuestionPages:
         form, video = job.asked
         seen = copy.copy(job)  # it may end while the page is made
         if seen.state != "done":
-            return await self._page("/probe", form, video, seen, sentence_of(self._site, job))
+            return await self._page(
+                "/probe", form, self._shown(job, video), seen, sentence_of(self._site, job)
+            )
         return self._pages.page(
             "probed.html.jinja", here="/probe", title=seen.result.title, job=seen, form=form, video=video
         )
@@ -75,6 +79,13 @@ class QuestionPages:
         if job.state != "done":
             raise Refusal(404, "This probe is not done.")
         return FileResponse(job.result.path, media_type="text/html", headers=self._probe_policy)
+
+    def _shown(self, job: Job, video: KnownVideo) -> KnownVideo | None:
+        """Return the video of a job; nothing if that has failed and the video has gone with it."""
+        try:
+            return video if job.problem is None else self._site.library.find(video.id)
+        except Refusal:
+            return None
 
     async def _given(self, request: Request) -> tuple[Form, KnownVideo | None]:
         """Return what an address says; a video that is not there is as if none were named."""

@@ -16,7 +16,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decode import DAMAGE, open_video
 from data_pipelines.full_decode import orientation
-from data_pipelines.pictures import picture_kind
+from data_pipelines.pictures import picture_kind, read_picture
 from data_pipelines.pixels import RgbConverter
 from data_pipelines.probe import probe
 from data_pipelines.released_sampling import OneClip
@@ -93,7 +93,7 @@ def thumbnail(path: Path) -> bytes | None:
     """Return a JPEG of a frame that is not the very first, or nothing; no more is decoded than that takes."""
     try:
         picture = _some_frame(path.read_bytes())
-    except (*DAMAGE, ValueError, OSError, StopIteration, cv2.error):
+    except (*DAMAGE, UnreadableVideo, ValueError, OSError, StopIteration, cv2.error):
         return None
     height, width = picture.shape[:2]
     shrink = THUMBNAIL_SIZE / max(height, width)
@@ -105,10 +105,7 @@ def thumbnail(path: Path) -> bytes | None:
 def _some_frame(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """Return a frame, BGR."""
     if picture_kind(data) is not None:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError("no picture")
-        return picture
+        return np.ascontiguousarray(read_picture(data, np.zeros(1, np.int64))[0, ..., ::-1])
     with open_video(data) as (container, stream, _):
         if container.duration:
             container.seek(container.duration // 4)

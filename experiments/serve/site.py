@@ -15,7 +15,7 @@ from data_pipelines.printable import printable
 from experiments.asking import one_clip_of
 from experiments.runs import Run
 from experiments.search.index import IndexOptions
-from experiments.serve.decoding import ClipReader, Thumbnails
+from experiments.serve.decoding import BrokenVideo, ClipReader, Thumbnails
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Workroom
 from experiments.serve.library import Library
@@ -63,7 +63,7 @@ class Site:
         return not self.is_matching and not isinstance(self.run.experiment.task, CountQA)
 
     def clips_of(self, video: KnownVideo, *, num_clips: int, shown_size: int) -> VideoClips:
-        """Return the clips of a video; in the thread of the model.
+        """Return the clips of a video; in the thread of the model. An upload that cannot be read is deleted.
 
         Raises:
           Refusal: it is gone, or cannot be read.
@@ -79,7 +79,12 @@ class Site:
             one_clip=one_clip_of(self.run),
             shown_size=shown_size,
         )
-        return self.reader.read(item)
+        try:
+            return self.reader.read(item)
+        except BrokenVideo:
+            if video.is_upload:  # nobody can do anything with it
+                self.uploads.drop(video)
+            raise
 
 
 @contextlib.contextmanager

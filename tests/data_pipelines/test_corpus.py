@@ -112,7 +112,7 @@ def test_of_several_files_the_damaged_one_is_named(data_dir, tmp_path):
     paths[0].parent.mkdir(parents=True)
     for path, part in zip(paths, (records[:2], records[2:]), strict=True):
         write_shard(path, part)
-    write_metadata(tmp_path, ids, [2, 1], sum(map(len, records)))
+    write_metadata(tmp_path, ids, [2, 1], sum(map(len, records)), digests=ids)
     paths[1].write_bytes(b"")
     corpus = open_corpus(tmp_path)
     assert [corpus.read(video_id).data for video_id in "ab"] == [video.data] * 2

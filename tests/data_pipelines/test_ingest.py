@@ -15,7 +15,7 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus import folder, ingest, shards
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.builder import open_corpus, videos_sha256
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions, new_data_dir
 from data_pipelines.corpus.isolation import Failure
@@ -77,6 +77,24 @@ def test_a_build_broken_at_any_write_goes_on_to_the_same_bytes(videos, tmp_path,
     assert files_below(data_dir) == whole
     assert not (tmp_path / "broken.partial").exists()
     assert "05.mp4" in report
+
+
+def test_the_fingerprint_of_the_videos_is_of_what_they_hold(videos, tmp_path, monkeypatch, encode_video):
+    def fingerprint(name, **options):
+        prepare(videos, tmp_path / name, **options)
+        return videos_sha256(tmp_path / name)
+
+    first = fingerprint("first")
+    assert len(first) == 64
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "MIN_VIDEOS_PER_SHARD", 50)
+        (videos / "05.mp4").unlink()  # could not be read
+        assert fingerprint("in other shards") == first
+    assert fingerprint("as frames", storage=Frames()) != first
+    (videos / "07.mp4").write_bytes(encode_video(num_frames=9, size=(32, 32)))
+    assert fingerprint("one replaced") != first
+    ids = [(tmp_path / name / "video_ids.json").read_text() for name in ("first", "one replaced")]
+    assert ids[0] == ids[1]
 
 
 def test_finished_shards_are_not_made_again(videos, tmp_path, monkeypatch):

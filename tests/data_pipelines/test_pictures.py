@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.decode import read_frames
-from data_pipelines.pictures import picture_kind
+from data_pipelines.pictures import _declared_size, picture_kind
 from data_pipelines.probe import examine, probe
 
 PIXELS = np.zeros((20, 30, 3), np.uint8)
@@ -88,9 +88,84 @@ def test_damaged_images_are_named(extension):
     assert "cannot be decoded" in health.reason
 
 
-def test_images_that_would_fill_the_memory_are_refused_by_their_header():
-    bomb = bytearray(encode(".png"))
-    bomb[16:24] = struct.pack(">II", 60000, 60000)
-    health = examine(bytes(bomb)).health
+def tiff_of(width: int, height: int, order: str = "<", number: str = "I") -> bytes:
+    """Return a TIFF's header with no pixels behind it."""
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    tags = [(256, width), (257, height)]
+    kind = {"H": 3, "I": 4}[number]
+    listed = b"".join(
+        struct.pack(f"{order}HHI{number}", tag, kind, 1, value).ljust(12, b"\0") for tag, value in tags
+    )
+    return start + struct.pack(f"{order}IH", 8, len(tags)) + listed + bytes(4)
+
+
+def webp_of(kind: bytes, header: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 100) + b"WEBP" + kind + struct.pack("<I", 50) + header + bytes(50)
+
+
+def png_of(width: int, height: int) -> bytes:
+    data = bytearray(encode(".png"))
+    data[16:24] = struct.pack(">II", width, height)
+    return bytes(data)
+
+
+LARGE_LOSSLESS = struct.pack("<BI", 0x2F, 16382 | 16382 << 14)
+
+BOMBS = {
+    "png": png_of(60000, 60000),
+    "tiff": tiff_of(24000, 24000),
+    "tiff of shorts": tiff_of(24000, 24000, number="H"),
+    "tiff of Motorola": tiff_of(24000, 24000, order=">"),
+    "tiff of Motorola's shorts": tiff_of(24000, 24000, order=">", number="H"),
+    "lossy webp": webp_of(b"VP8 ", b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383)),
+    "lossless webp": webp_of(b"VP8L", LARGE_LOSSLESS),
+}
+
+
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
+def test_images_that_would_fill_the_memory_are_refused_by_their_header(data, monkeypatch):
+    monkeypatch.setattr("cv2.imdecode", lambda *arguments: pytest.fail("it was decoded"))
+    health = examine(data).health
     assert health.verdict == "unreadable"
-    assert "60000x60000 pixels" in health.reason
+    assert "000 pixels are more than 100,000,000" in health.reason or "16383x16383 pixels" in health.reason
+
+
+SIZELESS = {
+    "tiff without tags": b"II*\0" + struct.pack("<IH", 8, 0) + bytes(20),
+    "tiff that ends": b"MM\0*" + struct.pack(">I", 1000),
+    "webp of something else": webp_of(b"ICCP", b""),
+    "jpeg without frame": b"\xff\xd8" + b"\xff\xe0\0\x04ab" * 3,
+    "jpeg that ends": b"\xff\xd8\xff\xc0\0",
+}
+
+
+@pytest.mark.parametrize("data", SIZELESS.values(), ids=SIZELESS)
+def test_images_of_unknown_size_are_not_decoded(data, monkeypatch):
+    monkeypatch.setattr("cv2.imdecode", lambda *arguments: pytest.fail("it was decoded"))
+    assert "its header says no size" in examine(data).health.reason
+
+
+def test_the_size_of_a_jpeg_is_found_behind_fillers_and_thumbnails():
+    plain = encode(".jpg")
+    thumbnail = encode(".jpg", np.zeros((8, 8, 3), np.uint8))
+    comment = b"\xff\xfe" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    video = probe(plain[:2] + b"\xff\xff" + comment + b"\0stray\xff\xff" + plain[2:])
+    assert (video.index.width, video.index.height) == (30, 20)
+
+
+@pytest.mark.parametrize(("extension", "quality"), [(".webp", 80), (".webp", 101), (".bmp", 0), (".tiff", 0)])
+def test_headers_say_the_size_that_pictures_have(extension, quality):
+    options = [cv2.IMWRITE_WEBP_QUALITY, quality] if extension == ".webp" else []
+    data = cv2.imencode(extension, PIXELS, options)[1].tobytes()
+    assert _declared_size(data, picture_kind(data)) == (30, 20)
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_not_called_damaged(monkeypatch):
+    def failing(*arguments):
+        error = cv2.error("Failed to allocate 4000000000 bytes")
+        error.code, error.err = cv2.Error.StsNoMem, "Failed to allocate 4000000000 bytes"
+        raise error
+
+    monkeypatch.setattr("cv2.imdecode", failing)
+    with pytest.raises(MemoryError, match="Failed to allocate"):
+        examine(encode(".png"))

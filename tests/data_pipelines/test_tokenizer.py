@@ -108,3 +108,23 @@ def test_bad_vocabularies_are_named(tmp_path):
     path.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n")
     with pytest.raises(UserError, match=r"must have \[PAD\] on its first line"):
         load_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("tokenizer_config.json", b"{", "tokenizer_config.json is not valid JSON"),
+        ("tokenizer_config.json", b"[" * 200_000, "tokenizer_config.json is not valid JSON"),
+        ("tokenizer_config.json", b"[]", "tokenizer_config.json holds a list"),
+        (
+            "tokenizer_config.json",
+            b'{"do_lower_case": "false"}',
+            "do_lower_case that is neither",
+        ),
+        ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\xff\n", "vocab.txt is not UTF-8"),
+    ],
+)
+def test_damaged_files_are_named(vocab_path, name, content, sentence):
+    (vocab_path.parent / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        load_tokenizer(vocab_path)

@@ -52,13 +52,20 @@ class MakeBatch:
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as native code would
                 time.sleep(3600)
             case "crash":
+                self._wait_until_taken()
                 signal.raise_signal(signal.SIGSEGV)  # in this thread, as a decoder would
             case "killed":
+                self._wait_until_taken()
                 os.kill(os.getpid(), signal.SIGKILL)
             case "greedy":
                 np.ones(3 * 2**27)
             case "slow":
                 time.sleep(1.0)
+
+    def _wait_until_taken(self) -> None:
+        """What workers are still making, or have not handed over, is lost when one of them dies."""
+        while not (Path(self.folder) / "taken").exists():
+            time.sleep(0.01)
 
 
 def batches_of(make_batch: Any, *, start: int = 0, **options) -> WatchedBatches:
@@ -94,8 +101,9 @@ def test_batches_come_in_order(tmp_path, num_workers):
     ],
 )
 def test_a_worker_that_dies_is_an_error_in_words(tmp_path, what, message):
-    batches = batches_of(MakeBatch(str(tmp_path), 3, what))
+    batches = batches_of(MakeBatch(str(tmp_path), 3, what), decode_timeout_seconds=60.0)
     assert [int(next(batches)["number"][0]) for _ in range(3)] == [0, 1, 2]
+    (tmp_path / "taken").touch()
     start = time.monotonic()
     with pytest.raises(UserError, match=message):
         next(batches)

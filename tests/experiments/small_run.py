@@ -90,6 +90,12 @@ def after(step: int, act: Callable[[], object], saved: Path | None) -> None:
     Watchdog.beat = beat_and_act
 
 
+def send(number: signal.Signals) -> None:
+    """Send this process a signal, and say when."""
+    print(f"signal at {time.time()}", flush=True)
+    os.kill(os.getpid(), number)
+
+
 def fail(sentence: str) -> None:
     """Raise what commands print as a sentence."""
     raise UserError(sentence)
@@ -143,8 +149,7 @@ def main() -> None:
             limits = max_file_bytes, max_file_bytes
             after(after_step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits), saved)
         if name is not None and jax.process_index() == process:
-            number = signal.Signals[f"SIG{name}"]
-            after(after_step, lambda: os.kill(os.getpid(), number), saved)
+            after(after_step, partial(send, signal.Signals[f"SIG{name}"]), saved)
         if fault is not None and jax.process_index() == process:
             after(after_step, partial(fail, fault), None)
         runs.train_run(experiment(**options), workdir)

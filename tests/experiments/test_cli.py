@@ -206,6 +206,19 @@ def test_help_is_for_users(capsys):
         assert "type: ignore" not in capsys.readouterr().out
 
 
+def test_a_misspelt_command_is_said_with_the_nearest(capsys):
+    assert "no command 'serach'; did you mean search?" in fails(["serach", "run", "folder"], capsys)
+    assert "no command 'zzz'; there are prepare, train," in fails(["zzz"], capsys)
+
+
+def test_help_of_all_commands_has_each_in_its_first_sentence(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "• search            Find videos in a folder by text" in said
+    assert "• doctor " in said
+
+
 def test_help_of_an_experiment_is_in_groups_one_below_the_other(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -12,7 +12,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-import tyro
 from flax import nnx
 
 from clipbert_jax.batch import Batch
@@ -26,8 +25,7 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import TrainState, make_train_step
-from experiments import configs
-from experiments.cli import Command, check_experiment_name
+from experiments import cli, configs
 from experiments.commands import Train
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, InitConfig, to_json
@@ -70,8 +68,8 @@ def commands(name):
 
 @functools.cache
 def parse(*arguments):
-    check_experiment_name(arguments)
-    return tyro.cli(Command, args=arguments, config=(tyro.conf.CascadeSubcommandArgs,))  # type: ignore[arg-type]
+    cli.check_experiment_name(arguments)
+    return cli.parse(arguments)
 
 
 def fields(values, prefix=""):

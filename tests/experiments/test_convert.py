@@ -1,15 +1,20 @@
 """`clipbert convert`: weights in and out, with an account of every name; and training from them."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import clipbert_jax
+from clipbert_jax.config_json import task_to_json
 from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.original_names import to_original
+from clipbert_jax.weights.safetensors_writer import write_safetensors
 from clipbert_jax.weights.torch_writer import write_torch_file
 from experiments.cli import main
 from experiments.convert import read_answers
@@ -130,6 +135,65 @@ def test_what_is_missing_is_drawn_anew_only_if_it_is_named(run, checkpoint, conv
     assert "fusion/layers/0/query/kernel" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_a_head_of_another_task_is_left_out_and_a_new_one_drawn(run, convert, tmp_path):
+    files = counting(run, tmp_path)
+    said = convert("--vocab", run / "vocab.txt", "--experiment", tmp_path / "count", files=files)
+    assert said.count("left out: the head of another task") == 4
+    assert "the head is new: drawn at random, to be trained" in said
+    assert "new: head/regression_output/kernel, drawn at random" in said
+    ours, theirs = clipbert_jax.load(tmp_path / "model"), clipbert_jax.load(run)
+    assert ours.task == CountQA()
+    for name in theirs.parameters.keys() & ours.parameters.keys():
+        np.testing.assert_array_equal(ours.parameters[name], theirs.parameters[name], err_msg=name)
+
+
+def counting(run, tmp_path):
+    """Write the config of a run that counts; return the checkpoint of the run."""
+    config = json.loads((run / "config.json").read_text())
+    config["task"] = task_to_json(CountQA())
+    (tmp_path / "count").mkdir()
+    (tmp_path / "count" / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "retrieval.pt"
+    write_torch_file(path, to_original(clipbert_jax.load(run).parameters))
+    return [path]
+
+
+def test_weights_that_are_not_finite_are_named(run, checkpoint, tmp_path, capsys):
+    def change(arrays):
+        arrays[QUERY] = arrays[QUERY].copy()
+        arrays[QUERY][0, 0] = np.nan
+
+    path = damaged(checkpoint, tmp_path, change)
+    options = ["--out", tmp_path / "out", "--experiment", run, "--vocab", run / "vocab.txt"]
+    said = fails(["convert", path, *options], capsys)
+    assert "weights are not finite (1 of" in said
+    assert "fusion/layers/0/query/kernel" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_strangers_cannot_reach_the_terminal_and_are_few(run, tmp_path, capsys):
+    names = [f"x/\x1b]0;owned\x07{number}" for number in range(80)]
+    write_safetensors(tmp_path / "x.safetensors", dict.fromkeys(names, np.zeros(3, np.float32)), {})
+    options = ["--out", tmp_path / "out", "--experiment", run, "--vocab", run / "vocab.txt"]
+    said = fails(["convert", tmp_path / "x.safetensors", *options], capsys)
+    assert "\x1b]0" not in said
+    assert "\x07" not in said
+    assert "x/?]0;owned?7" in said  # in the table
+    assert said.count("\n  unused: x/?") == 50
+    assert re.search(r"\n  and \d+ more\n", said)
+
+
+def test_a_place_that_cannot_be_written_is_said_first(run, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("experiments.convert.import_file", lambda *_: pytest.fail("weights were read"))
+    (tmp_path / "file").write_text("")
+    options = ["--experiment", run, "--vocab", run / "vocab.txt"]
+    for out in (tmp_path / "file" / "model", tmp_path / "file"):
+        said = fails(["convert", checkpoint, "--out", out, *options], capsys)
+        assert re.search(r"cannot be written \(Not a directory\)|holds something already", said)
+    said = fails(["convert", checkpoint, "--out", tmp_path / "model", "--name", "a/b", *options], capsys)
+    assert "is no name for a model" in said
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -152,6 +216,13 @@ def test_an_output_that_is_there_is_kept(run, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ('{"yes": 0, "no": 1, "re', "is not valid JSON"),
+        ('["yes", "no"', "is not valid JSON"),
+        ("[" * 200_000, "is not valid JSON"),
+        ("", "has no answers"),
+        ("[]", "has no answers"),
+        ('["a", "b", "a"]', r"has answers twice \(a\)"),
+        ("a\nb\na\n", r"has answers twice \(a\)"),
         ('{"a": 1, "b": 2}', "must number its answers from 0 to 1"),
         ('{"a": 0, "b": 0}', "must number its answers from 0 to 1"),
         ("3", "must hold a list of answers"),
@@ -165,8 +236,39 @@ def test_answers_that_would_shift_are_refused(text, sentence, tmp_path):
         read_answers(path)
     path.write_text('{"b": 1, "a": 0}')
     assert read_answers(path) == ["a", "b"]
-    path.write_text("a\nb\n")
-    assert read_answers(path) == ["a", "b"]
+    path.write_bytes("a\r\nb\u2028c\n".encode())
+    assert read_answers(path) == ["a", "b\u2028c"]
+    path.write_bytes(b"a\n\xff\n")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read_answers(path)
+
+
+def snippet(text):
+    """Return the indented code that reads clips."""
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", text, flags=re.MULTILINE)
+    (code,) = (textwrap.dedent(block) for block in blocks if "read_clips(" in block)
+    return code
+
+
+def test_the_readme_and_the_card_score_a_video_as_predict_does(run, convert, data_dir, tmp_path, capsys):
+    """Both as they stand, but for their paths."""
+    convert("--vocab", run / "vocab.txt")
+    video = str(next((data_dir / "samples").glob("*.mp4")))
+    readme = snippet((Path(__file__).parents[2] / "README.md").read_text())
+    card = snippet((tmp_path / "model" / "README.md").read_text())
+    for code, paths in (
+        (readme, {"runs/demo": str(run), "data/demo/samples/test_00000.mp4": video}),
+        (card, {"path of this directory": str(tmp_path / "model"), "video.mp4": video}),
+    ):
+        for path, own in paths.items():
+            assert code.count(f'"{path}"') == 1, path
+            code = code.replace(f'"{path}"', repr(own))
+        names = {}
+        exec(compile(code, "snippet", "exec"), names)
+        printed = [float(number) for number in re.findall(r"\d\.\d+(?:e-\d+)?", capsys.readouterr().out)]
+        main(["predict", str(run), video, "--texts", *names["texts"], "--num-clips", "8", "--json"])
+        said = {line["text"]: line["probability"] for line in json.loads(capsys.readouterr().out)["texts"]}
+        np.testing.assert_allclose(printed, [said[text] for text in names["texts"]], rtol=1e-4)
 
 
 def train(data_dir, workdir, *options):

@@ -100,10 +100,17 @@ def test_the_script_names_what_is_wrong_with_inputs_and_weights(exported, retrie
     np.savez(tmp_path / "wide.npz", **{**retrieval.inputs, "text_ids": np.zeros((2, 3, 12), np.int64)})
     with pytest.raises(SystemExit, match=r"text_ids is int64 \(2, 3, 12\), not int32 \(2, 3, 12\)"):
         run_exported.read_inputs(tmp_path / "wide.npz", wanted)
-    spoilt = {**exported.config, "sha256": {"weights.safetensors": "0"}}
-    run_exported.check_weights(exported.dir, exported.config)
-    with pytest.raises(SystemExit, match="is not the file that was exported"):
-        run_exported.check_weights(exported.dir, spoilt)
+    run_exported.check_files(exported.dir, exported.config)
+    for name in ("model.stablehlo", "weights.safetensors"):
+        folder = shutil.copytree(exported.dir, tmp_path / f"spoilt {name}")
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+        with pytest.raises(SystemExit, match=f"{name} is not the file that was exported"):
+            run_exported.check_files(folder, exported.config)
+        (folder / name).unlink()
+        with pytest.raises(SystemExit, match=f"{name} is missing"):
+            run_exported.check_files(folder, exported.config)
 
 
 def test_the_config_says_what_a_program_needs_to_know(exported, retrieval, data_dir):

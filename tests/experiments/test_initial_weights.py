@@ -2,17 +2,22 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import clipbert_jax
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_registry import register
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.weights.flat import flat_parameters
+from clipbert_jax.weights.original_names import to_original
+from clipbert_jax.weights.torch_writer import write_torch_file
 from experiments import runs
 from experiments.cli import main
-from experiments.initial_weights import start_from
+from experiments.initial_weights import start_from, start_from_file
 from experiments.runs import load_run, make_model
 
 from .conftest import SMALL, fails
@@ -83,6 +88,50 @@ def test_other_widths_are_refused_by_name(source):
         start_from(model, source.scorer.parameters, source.workdir)
     for name, array in flat_parameters(model).items():
         np.testing.assert_array_equal(array, drawn[name])
+
+
+PARTS = {"pixel_encoder": ("pixel_encoder/",), "transformer": ("text_encoder/", "fusion/", "head/")}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", ["checkpoint of the original", "run", "model directory", "name"])
+def test_a_part_is_taken_of_a_whole_model(source, part, kind, tmp_path, monkeypatch):
+    path = source.workdir
+    if kind == "checkpoint of the original":
+        path = tmp_path / "model.pt"
+        write_torch_file(path, to_original(source.scorer.parameters))
+    elif kind != "run":
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+        path = tmp_path / "model"
+        clipbert_jax.load(source.workdir).save(path)
+        if kind == "name":
+            register("whole", path)
+            path = Path("whole")
+    model = model_of(source)
+    drawn = flat_parameters(model)
+    lines = start_from_file(model, path, part, tokens=source.tokenizer.tokens)
+    for name, array in flat_parameters(model).items():
+        expected = (source.scorer.parameters if name.startswith(PARTS[part]) else drawn)[name]
+        np.testing.assert_allclose(array, expected, rtol=1e-6)
+    others = {
+        "pixel_encoder": "fusion, head, text_encoder, visual_embedding",
+        "transformer": "pixel_encoder, visual_embedding",
+    }
+    assert f"not used of {path}, as other parts of a model: {others[part]}" in lines
+
+
+def test_a_part_of_another_model_is_refused_with_what_train_can_do(source, tmp_path):
+    fusion = dataclasses.replace(source.experiment.model.fusion, intermediate_size=48)
+    model = model_of(source, model=dataclasses.replace(source.experiment.model, fusion=fusion))
+    tokens = source.tokenizer.tokens
+    with pytest.raises(UserError, match=r"Give --init.transformer another file, or the --model") as error:
+        start_from_file(model, source.workdir, "transformer", tokens=tokens)
+    assert "wrong shape: fusion/layers/0/" in str(error.value)
+    assert "--allow-missing" not in str(error.value)
+    with pytest.raises(UserError, match=r"--init.transformer .* another vocabulary"):
+        start_from_file(model, source.workdir, "transformer", tokens=tokens[:-1])
+    with pytest.raises(UserError, match=r"--init.pixel-encoder .*nowhere is no file"):
+        start_from_file(model, tmp_path / "nowhere", "pixel_encoder")
 
 
 def test_another_vocabulary_is_refused(run_dir, data_dir, tmp_path, capsys):

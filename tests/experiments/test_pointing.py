@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.probing.model_probe import Look
+from clipbert_jax.probing.agreement import RankAgreement
+from clipbert_jax.probing.model_probe import Look, ModelProbe
+from clipbert_jax.probing.target import Target
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.embedded_drawing import OBJECTS
 from experiments import pointing
-from experiments.pointing_maps import CLS, PICTURE, WORD, MapName, Points, attention_maps
+from experiments.notebook_probing import pointing_table
+from experiments.pointing_agreement import VideoAgreement, agreements, passed
+from experiments.pointing_maps import CLS, PICTURE, WORD, Cases, MapName, attention_maps, count_hits
 from experiments.pointing_videos import PointingVideo, find_words, pointing_videos
 
 from .untrained import untrained_run
@@ -123,31 +128,138 @@ def test_maps_of_a_hand_made_look():
     assert "word, gradient, layer 2" not in by_name
 
 
-def test_a_map_that_knows_where_things_are_is_told_from_one_that_does_not():
+CENTRE, CORNER, FOLLOWS, SEES = (MapName(WORD, 1, head) for head in (1, 2, 3, 4))
+"""A dot in the middle, one in a corner, a map that follows the object named, one that follows anything."""
+
+
+def hand_made_cases() -> Cases:
+    """80 videos of 3 objects in 4 x 4 cells: half in the middle, a quarter in a corner, or anywhere."""
     rng = np.random.default_rng(0)
-    videos = tuple(np.repeat([f"v{i}" for i in range(40)], 6).tolist())
-    chances = np.full(len(videos), 0.2)
+    num_cases = 240
+    anywhere = rng.integers(16, size=num_cases)
+    places = np.where(np.arange(num_cases) % 4 < 2, 5, np.where(np.arange(num_cases) % 4 == 2, 15, anywhere))
 
-    def points(*rates: float) -> Points:
-        knows, cls = (rng.random(len(videos)) < rate for rate in rates[:2])
-        wrong = rng.random(len(videos)) < rates[2]
-        names = MapName(WORD, 1, 1), MapName(CLS, 1, "mean")
-        return Points(
-            hits=dict(zip(names, (knows * 1.0, cls * 1.0), strict=True)),
-            wrong_hits={names[0]: wrong * 1.0},
-            chances=chances,
-            video_of_case=videos,
-        )
+    def pointing_at(cells: np.ndarray | int) -> np.ndarray:
+        return (np.arange(16) == np.broadcast_to(cells, num_cases)[:, None]).astype(float).reshape(-1, 4, 4)
 
-    untrained = points(0.2, 0.2, 0.2)
-    for rate, reaches, knows in ((0.9, "at least", "word, layer 1, head 1"), (0.2, "less than", "none")):
-        maps = pointing.map_numbers(points(rate, 0.2, 0.2), untrained, seed=0)
-        assert maps[0]["low"] < maps[0]["accuracy"] < maps[0]["high"]
-        assert maps[0]["times_chance"] == pytest.approx(rate / 0.2, abs=0.5)
-        assert maps[1]["wrong_word"] is None
-        said = pointing.conclusion({"maps": maps})
-        assert f"{reaches} 2." in said
-        assert f"Clearly better than with a wrong word: {knows}." in said
+    targets = pointing_at(places)
+    elsewhere = pointing_at((places + rng.integers(1, 16, size=num_cases)) % 16)
+    middle, corner = pointing_at(5), pointing_at(15)
+    return Cases(
+        maps={CENTRE: middle, CORNER: corner, FOLLOWS: targets, SEES: targets, MapName(CLS, 1): middle},
+        wrong_maps={CENTRE: middle, CORNER: corner, FOLLOWS: elsewhere, SEES: targets},
+        targets=targets > 0,
+        in_picture=np.ones_like(targets, dtype=bool),
+        video_of_case=tuple(f"v{case // 3}" for case in range(num_cases)),
+    )
+
+
+def test_dots_are_told_from_maps_that_follow_the_video_and_from_those_that_know_their_word():
+    points = count_hits(hand_made_cases())
+    maps = pointing.map_numbers(points, points, seed=0)
+    of = {MapName(row["kind"], row["layer"], row["head"]): row for row in maps}
+    missed = {name: row["missed"] for name, row in of.items()}
+
+    # Many times chance, in all cases or where the middle misses, are no sign of having looked.
+    assert of[CENTRE]["times_chance"] > 8
+    assert missed[CENTRE]["accuracy"] == 0
+    assert missed[CORNER]["times_chance"] > 6
+    for dot in (CENTRE, CORNER):
+        assert of[dot]["other_video"] == of[dot]["wrong_word"]
+        assert of[dot]["other_video"]["accuracy"] == pytest.approx(of[dot]["accuracy"])
+    for shares in (of, missed):
+        assert [name for name in of if pointing.follows_its_video(shares[name])] == [FOLLOWS, SEES]
+        assert [name for name in of if pointing.knows_its_word(shares[name])] == [FOLLOWS]
+    assert of[MapName(CLS, 1)]["wrong_word"] is None
+
+    assert pointing.conclusion(maps) == (
+        "Best of 5 maps where the constant cell misses, chosen on these videos: word, layer 1, head 3, "
+        "16.00 times chance, at least 2.\n"
+        "Clearly better there than the maps of other videos: word, layer 1, head 3; word, layer 1, head 4.\n"
+        "And clearly better than with a wrong word: word, layer 1, head 3."
+    )
+
+
+def test_what_a_dot_hits_is_said_of_all_and_of_what_it_misses():
+    points = count_hits(hand_made_cases())
+    in_the_middle = points.targets[:, 1, 1]
+    assert points.constant_hits.tolist() == in_the_middle.tolist()
+    everything = pointing.without_looking(points, seed=0)
+    missed = pointing.without_looking(points.missed(), seed=0)
+    assert (everything["num_cases"], everything["chance"]) == (240, 1 / 16)
+    assert everything["constant_cell"]["accuracy"] == in_the_middle.mean()
+    assert missed["num_cases"] == (~in_the_middle).sum()
+    # Where the middle misses, the corner is the best dot.
+    assert missed["constant_cell"]["accuracy"] == points.targets[~in_the_middle, 3, 3].mean()
+
+
+def test_nothing_is_said_of_maps_where_a_dot_hits_everything():
+    cases = hand_made_cases()
+    in_the_middle = np.broadcast_to(np.arange(16).reshape(4, 4) == 5, cases.targets.shape)
+    points = count_hits(dataclasses.replace(cases, targets=in_the_middle))
+    assert pointing.without_looking(points.missed(), seed=0) == {
+        "num_cases": 0,
+        "chance": None,
+        "constant_cell": None,
+    }
+    maps = pointing.map_numbers(points, points, seed=0)
+    assert all(row["missed"] is None for row in maps)
+    assert pointing.conclusion(maps) == (
+        "The best constant cell misses nothing that can be hit: no map can do better."
+    )
+    assert "a random cell: none" in pointing_table(points)
+
+
+def test_the_table_of_the_notebook_has_the_controls():
+    lines = pointing_table(count_hits(hand_made_cases())).splitlines()
+    by_map = {line[:26].strip(): line[26:].split() for line in lines}
+    own, wrong, other, own_missed, other_missed = by_map[str(CENTRE)]
+    assert own == wrong == other
+    assert own_missed == other_missed == "0%"
+    own, wrong, other, own_missed, other_missed = by_map[str(FOLLOWS)]
+    assert (own, wrong, own_missed) == ("100%", "0%", "100%")
+    assert float(other_missed[:-1]) < float(other[:-1]) < 50
+    assert len(by_map[str(MapName(CLS, 1))]) == 4
+
+
+def test_maps_of_other_videos_are_held_against_the_losses_of_this_one(videos, data_dir):
+    run = untrained_run("retrieval", data_dir)
+    probe = ModelProbe(pointing.trained_model(run), Target(run.experiment.task))
+    first, second = [video for video in videos if video.picture == videos[0].picture][:2]
+    alone = next(video for video in videos if video.picture != videos[0].picture)
+    grid = probe.grid(first.frames)
+    assert grid == GRID
+
+    own = agreements(probe, [first, alone, second], seed=0)
+    others = agreements(probe, [first, alone, second], seed=0, of_other_videos=True)
+    ablation = MapName("ablation")
+    assert [one.video_id for one in own[ablation]] == [video.video_id for video in (first, alone, second)]
+    assert [one.video_id for one in others[ablation]] == [first.video_id, second.video_id]
+    assert [one.rank.correlation for one in own[ablation]] == pytest.approx([1.0] * 3)
+    # Between two videos, each map is what the other loses: as far as they agree they do so both ways.
+    one_way, other_way = (one.rank.correlation for one in others[ablation])
+    assert one_way == pytest.approx(other_way)
+    assert one_way < 0.99
+
+
+def agreement(*, chance: float, num_moves: int, loss: float) -> VideoAgreement:
+    """Return one whose misplaced maps lose 1 at most."""
+    rank = RankAgreement(correlation=0.5, low=-0.5, high=0.5, chance=chance, num_moves=num_moves)
+    return VideoAgreement(video_id="v", rank=rank, loss=loss, random_loss=0.5, high_loss=1.0)
+
+
+def test_passed_counts_the_videos_that_can_tell():
+    both = agreement(chance=0.01, num_moves=100, loss=2.0)
+    only_rank = agreement(chance=0.01, num_moves=100, loss=0.5)
+    only_loss = agreement(chance=0.5, num_moves=100, loss=2.0)
+    cannot_tell = agreement(chance=0.01, num_moves=6, loss=2.0)
+    assert passed([both, only_rank, only_loss, cannot_tell]) == {
+        "share_above_chance": pytest.approx(2 / 3),
+        "share_costlier": 3 / 4,
+        "share_borne_out": pytest.approx(1 / 3),
+    }
+    assert passed([cannot_tell])["share_borne_out"] is None
+    assert set(passed([]).values()) == {None}
 
 
 def test_the_command_writes_all_that_the_numbers_depend_on(run_of, tmp_path, capsys):
@@ -164,9 +276,15 @@ def test_the_command_writes_all_that_the_numbers_depend_on(run_of, tmp_path, cap
     for row in numbers["maps"]:
         assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
         assert str(MapName(row["kind"], row["layer"], row["head"])) in printed
+        for control in (row["other_video"], row["untrained"], *filter(None, [row["wrong_word"]])):
+            assert 0 <= control["low"] <= control["accuracy"] <= control["high"] <= 1
+    assert numbers["constant_cell"]["accuracy"] == pytest.approx(
+        1 - numbers["missed"]["num_cases"] / numbers["num_cases"]
+    )
     (best,) = [row for row in numbers["agreement"] if row["kind"] == "ablation"]
     assert best["rank_correlation"] == pytest.approx(1.0)
     assert best["num_videos"] == 2
+    assert set(best["other_video"]) == {"share_above_chance", "share_costlier", "share_borne_out"}
     run = numbers["run"]
     assert (run["split"], run["num_clips"], run["num_frames"], run["size"]) == ("test", 4, 1, 32)
     assert (run["consensus"], run["seed"], run["training_seed"]) == ("mean", 3, 0)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.evaluators.make import make_evaluator
+from experiments.prediction_lines import lines
 from experiments.scoring import score_split
 
 from .conftest import fails
@@ -73,11 +74,53 @@ def test_answers_are_those_of_the_evaluation(task, use, tmp_path, capsys):
         said.items()
     )
     CHECKS[task](entry, expected)
+    assert len(entry["change_without"]) == 3
     main(["predict", "untrained", str(file), "--num-clips", "3", "--texts", expected["question"], *options])
-    lines = capsys.readouterr().out
-    assert expected["question"] in lines
-    assert f"clip {entry['best_clip'] + 1} at " in lines
-    assert "clips alone: " in lines
+    printed = capsys.readouterr().out
+    assert expected["question"] in printed
+    assert f"clip {entry['best_clip'] + 1} at " in printed
+    assert "clips alone: " in printed
+
+
+SPANS = ((0.0, 0.5), (1.0, 1.5), (2.0, 2.0))
+MATCHING = {"probability": 0.9, "clip_probabilities": (0.95, 0.2, 0.9)}
+CHOICE = {
+    "choice_index": 1,
+    "options": [
+        {"option": "a", "probability": 0.1, "clip_probabilities": (0.1, 0.8, 0.1)},
+        {"option": "b", "probability": 0.9, "clip_probabilities": (0.9, 0.2, 0.9)},
+    ],
+}
+ANSWER = {
+    "probability": 0.9,
+    "answers": [{"answer": "a", "probability": 0.9}],
+    "clips": [{"answer": "a", "probability": 0.9, "probability_of_answer": 0.9}] * 3,
+}
+COUNT = {"count": 3, "count_unrounded": 3.0, "clip_counts": (3.0, 2.0, 3.0)}
+
+
+def clip_lines(said, change_without):
+    entry = {
+        "text": "x",
+        "best_clip": 0,
+        "best_clip_seconds": SPANS[0],
+        "change_without": change_without,
+        **said,
+    }
+    return "\n".join(lines({"video": "a.mp4", "clip_seconds": SPANS, "texts": [entry]}, "3 clips"))
+
+
+@pytest.mark.parametrize(
+    "said", [MATCHING, CHOICE, ANSWER, COUNT], ids=["matching", "choice", "answer", "count"]
+)
+def test_the_clip_that_the_answer_rests_on_is_named(said):
+    is_count = said is COUNT
+    after = "2.80" if is_count else "70.0%"
+    assert f"; without clip 3 at 2.0 s it is {after})" in clip_lines(said, (0.05, 0.1, -0.2))
+    against = "3.05" if is_count else "95.0%"
+    assert f"; without clip 2 at 1.0-1.5 s it is {against})" in clip_lines(said, (0.01, 0.05, -0.02))
+    for nothing in ((1e-5, 0.0, 0.0), ()):
+        assert "without" not in clip_lines(said, nothing)
 
 
 def test_of_several_videos_a_broken_one_is_named_and_the_others_answered(

@@ -53,6 +53,37 @@ def test_a_page_that_cannot_be_written_costs_no_answer(use, video, data_dir, wri
             assert answer["texts"] == [expected_text]
 
 
+def test_a_large_file_is_said_to_take_a_while(use, video, monkeypatch, capsys, tmp_path):
+    use("retrieval")
+    probe = [
+        "probe",
+        "untrained",
+        str(video),
+        "--text",
+        "a ball",
+        "--num-clips",
+        "1",
+        "--out",
+        str(tmp_path / "a.html"),
+    ]
+    monkeypatch.setattr("experiments.probe.Probe._page", lambda command, model, video: None)
+    monkeypatch.setattr("experiments.probe.Probe._write", lambda command, page: None)
+    said = "a.mp4, 0 MB, is decoded from start to end first, which may take minutes"
+    predict(capsys, video, "--texts", "a ball")  # its output is JSON alone
+    main(probe)
+    assert said not in capsys.readouterr().err
+    monkeypatch.setattr("experiments.asking._LARGE_BYTES", 1)
+    json.loads(main_output(capsys, ["predict", "untrained", str(video), "--texts", "a ball", "--json"], said))
+    main_output(capsys, probe, said)
+
+
+def main_output(capsys, arguments, said):
+    main(arguments)
+    printed = capsys.readouterr()
+    assert printed.err.count(said) == 1
+    return printed.out
+
+
 @pytest.mark.parametrize(
     "name",
     [

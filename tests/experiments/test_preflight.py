@@ -119,6 +119,27 @@ def test_a_run_that_goes_on_needs_room_for_what_is_not_there(machine, tmp_path):
     assert num_checkpoints(machine, tmp_path, num_kept_checkpoints=2, num_validations=5) == 0
 
 
+def test_what_a_kill_left_counts_as_room(machine, tmp_path):
+    """As the start deletes it: a save that was killed may have filled the disk."""
+    make_checkpoints(tmp_path, 100, 200)
+    for name in ("300.orbax-checkpoint-tmp/parameters", "deleted/100"):
+        path = tmp_path / "checkpoints" / name / "array"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.truncate(path, NUM_BYTES)  # takes no room in truth
+    (tmp_path / "checkpoints" / "200" / "array").write_bytes(b"0" * NUM_BYTES)
+    options = {"num_kept_checkpoints": 4}
+    machine(disk=int(0.9 * NUM_BYTES))  # and three are to come
+    with pytest.raises(UserError, match="the disk is too small"):
+        check_machine(experiment(**options), tmp_path)
+    machine(disk=int(1.1 * NUM_BYTES))
+    (note,) = check_machine(experiment(**options), tmp_path)
+    assert note.startswith("disk: ")
+    shutil.rmtree(tmp_path / "checkpoints" / "deleted")
+    with pytest.raises(UserError, match="the disk is too small"):
+        check_machine(experiment(**options), tmp_path)
+
+
 def test_a_full_disk_is_named_with_the_remedy(machine, tmp_path):
     machine(disk=0)
     workdir = tmp_path / "runs" / "new"

@@ -116,6 +116,18 @@ def test_every_control_changes_the_picture(opened, width, scheme):
     assert text(visited, "#clip-name").startswith("Clip 3")
 
 
+def test_heads_that_were_never_seen_are_printed(opened):
+    visited = opened(make_page(), height=300)
+    drawn = """all => all.map(one => {
+      const empty = Object.assign(document.createElement("canvas"), { width: one.width, height: one.height });
+      return one.toDataURL() !== empty.toDataURL();
+    })"""
+    heads = visited.page.locator("#heads canvas")
+    assert not any(heads.evaluate_all(drawn)), "they are below the window"
+    visited.page.pdf()
+    assert all(heads.evaluate_all(drawn))
+
+
 @pytest.mark.parametrize(
     ("width", "frame_hw", "row", "column", "box"),
     [

@@ -5,13 +5,19 @@ import signal
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError
+from clipbert_jax.training import run_directory
+from clipbert_jax.training.run_directory import RunLock
 from data_pipelines.corpus.embedded import prepare_embedded
-from experiments.processes import joined_processes
+from experiments.cli import errors_as_sentences
+from experiments.processes import _describe, joined_processes
+from experiments.runs import train_run
 
+from .small_run import experiment
 from .small_runs import environments, read_losses, start, start_command, start_together
 
 OPTIONS = {"num_validations": 2, "num_steps": 8}
@@ -57,6 +63,8 @@ def test_two_processes_stop_together_and_one_goes_on(data_dir, alone, tmp_path):
     workdir = tmp_path / "run"
     processes = start_together(2, data_dir, workdir, signal="TERM", after_step=3, process=1, **OPTIONS)
     outputs = end_together(processes, 75)
+    (sent,) = [line for line in outputs[1].splitlines() if line.startswith("signal at ")]
+    assert time.time() - float(sent.split()[-1]) < 30, "a spot machine may have no more"
     assert "training in" in outputs[0]
     assert "2 cpu device(s) of 2 processes" in outputs[0]
     assert "and saved; the same command goes on from there" in outputs[0]
@@ -118,6 +126,33 @@ with processes.joined_processes(has_notices=True):
     assert f"process {1 - victim} of 2: another process is gone" in output
 
 
+def test_when_one_hangs_all_write_down_where_they_stand(tmp_path):
+    """The others wait for it, in a collective; none ends before they have said so."""
+    program = f"""
+import pathlib, threading
+import jax
+from jax.experimental import multihost_utils
+from clipbert_jax.training import watchdog
+from experiments.processes import joined_processes
+watchdog._OTHERS_SECONDS = 3
+with joined_processes(has_notices=True):
+    index = jax.process_index()
+    watchdog.COMPILE_SECONDS = watchdog.MIN_SECONDS = 2 if index == 1 else 3600
+    with watchdog.Watchdog(pathlib.Path({str(tmp_path)!r}), process_index=index) as dog:
+        multihost_utils.sync_global_devices("begin")
+        dog.beat("the begin")
+        if index == 1:
+            threading.Event().wait()
+        multihost_utils.sync_global_devices("never")
+"""
+    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    end_together(started, 75)
+    waiting, hanging = ((tmp_path / f"stacks-process-{index}.txt").read_text() for index in range(2))
+    assert "process 1 says: no progress for" in waiting
+    assert "sync_global_devices" in waiting
+    assert "threading.py" in hanging
+
+
 @pytest.mark.slow
 def test_one_two_four_processes_and_back_are_one_run(data_dir, alone, tmp_path):
     workdir = tmp_path / "run"
@@ -158,11 +193,63 @@ def test_what_only_the_first_process_looks_at_ends_all_alike(data_dir, tmp_path)
         assert "Traceback" not in output
 
 
+def test_a_first_start_beside_another_one_writes_nothing_but_waits(data_dir, tmp_path, monkeypatch, capsys):
+    """Or they would write one config over the other."""
+    monkeypatch.setattr(run_directory, "_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(run_directory, "_LOCK_SECONDS", 0.1)
+    with RunLock(tmp_path) as other:
+        other.acquire()
+        with pytest.raises(TemporaryError, match="another process trains in"):
+            train_run(experiment(data_dir, batch_size=16), tmp_path)
+    assert "is held by another process: waiting" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
 def test_a_user_s_mistake_ends_all_processes_with_one_sentence(tmp_path):
     processes = start_together(2, tmp_path / "no data", tmp_path / "run")
     for output in end_together(processes, 2):
         assert "Traceback" not in output
         assert "no data" in output
+
+
+@pytest.mark.parametrize("seconds", [0, pytest.param(35, marks=pytest.mark.slow)])
+def test_the_others_wait_while_the_first_process_takes_its_time_and_end_as_it_does(seconds):
+    """It may wait for the lock of a lost host, longer than a collective does; and that asks for a restart."""
+    program = f"""
+import time
+from clipbert_jax.errors import TemporaryError
+from experiments.processes import joined_processes, on_first_process
+def act():
+    time.sleep({seconds})
+    raise TemporaryError("the lock is held")
+with joined_processes():
+    on_first_process(lambda: None)
+    on_first_process(act)
+"""
+    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    for output in end_together(started, 75):
+        assert "the lock is held" in output
+        assert "Traceback" not in output
+
+
+def test_a_device_that_is_too_small_ends_without_a_traceback(capsys):
+    said = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
+    sentence, code = _describe(jax.errors.JaxRuntimeError(said))
+    assert code == 2
+    assert "--train.num-accumulation-steps" in sentence
+    with pytest.raises(SystemExit) as ended, errors_as_sentences():
+        raise jax.errors.JaxRuntimeError(said)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"clipbert: {sentence}\n"
+    with pytest.raises(jax.errors.JaxRuntimeError), errors_as_sentences():
+        raise jax.errors.JaxRuntimeError("INTERNAL: a fault of the program")
+
+
+def test_a_barrier_of_a_save_that_fails_is_a_process_that_is_gone():
+    error = TimeoutError("Timed out while waiting for async_write_complete barrier.")
+    sentence, code = _describe(error)
+    assert code == 75
+    assert "another process is gone" in sentence
 
 
 def test_an_address_alone_names_no_processes():

@@ -4,6 +4,7 @@ Killed twice: before the first checkpoint, and between two, then with worker pro
 """
 
 import signal
+import time
 
 import jax
 import numpy as np
@@ -62,6 +63,8 @@ def test_ten_steps_equal_five_a_kill_and_five(data_dir, tmp_path):
 
 def test_a_notice_loses_no_step(data_dir, tmp_path):
     output = go(data_dir, tmp_path, signal="TERM", after_step=3).ends_with(75)
+    (sent,) = [line for line in output.splitlines() if line.startswith("signal at ")]
+    assert time.time() - float(sent.split()[-1]) < 30, "a spot machine may have no more"
     assert "stopped at step 3 of 10 and saved; the same command goes on from there" in output
     output = go(data_dir, tmp_path).ends_with(0)
     assert "continuing from step 3 of 10" in output

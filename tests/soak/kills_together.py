@@ -15,20 +15,29 @@ import random
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
+from clipbert_jax.errors import CONTINUE_EXIT_CODE
+from clipbert_jax.training.checkpoint_items import item_handlers, restore_target
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.corpus.embedded import prepare_embedded
-from tests.experiments.small_runs import Started, read_arrays, start_together
+from experiments.starts import read_starts
+from tests.experiments.small_runs import Started, start_together
 from tests.soak.kills import checkpoint_steps
 
 SAVE_EVERY = 10
-MAX_SECONDS = 10.0
-"""Until the kill, from the moment at which the two have found each other."""
+ITEMS = ("parameters", "ema", "optimizer")
+MAX_START_SECONDS = 10.0
+"""Of every fourth life, from the moment at which the two have found each other: most die while they start."""
+MAX_TRAINING_SECONDS = 2.0
+"""Of the others, from their first step on."""
 MAX_END_SECONDS = 60.0
 """From the kill to the end of the other process."""
 
@@ -47,38 +56,71 @@ class Life:
     """How long the other process lived on."""
 
 
-def begin(data_dir: Path, workdir: Path, num_steps: int) -> list[Started]:
-    """Start both processes; return when they have found each other."""
-    starts = workdir / "environment.json"
-    before = starts.stat().st_mtime_ns if starts.exists() else 0
-    pair = start_together(2, data_dir, workdir, num_steps=num_steps, save_every=SAVE_EVERY, num_validations=2)
-    while not (starts.exists() and starts.stat().st_mtime_ns > before):
-        if any(started.process.poll() is not None for started in pair):
-            break
-        time.sleep(0.01)
-    return pair
+class Run:
+    """One training of two processes, in lives."""
 
+    def __init__(self, data_dir: Path, workdir: Path, *, num_steps: int, num_validations: int) -> None:
+        self._data_dir, self.workdir = data_dir, workdir
+        self._options = {"num_steps": num_steps, "num_validations": num_validations, "save_every": SAVE_EVERY}
 
-def kill_one(pair: list[Started], workdir: Path, draw: random.Random) -> Life:
-    """Kill one of the two some time later; see the other one end, and look at what is left."""
-    index = draw.randrange(2)
-    victim, other = pair[index], pair[1 - index]
-    time.sleep(draw.uniform(0, MAX_SECONDS))
-    is_over = any(started.process.poll() == 0 for started in pair)
-    victim.process.send_signal(signal.SIGKILL)
-    start_time = time.monotonic()
-    if is_over:
-        other.ends_with(0)
-    else:
-        output = other.ends_with(CONTINUE_EXIT_CODE)
+    def start(self) -> list[Started]:
+        """Start both processes."""
+        return start_together(2, self._data_dir, self.workdir, **self._options)
+
+    def finish(self) -> None:
+        """Train to the end."""
+        for started in self.start():
+            started.ends_with(0)
+
+    def kill_one(self, draw: random.Random, *, at_start: bool) -> Life:
+        """Start both, kill one of them some time later, see the other one end, and look at what is left."""
+        starts, num_boards, index = self._num_starts(), self._num_boards(), draw.randrange(2)
+        pair = self.start()
+        victim, other = pair[index], pair[1 - index]
+        if at_start:
+            wait_until(pair, lambda: self._num_starts() > starts)
+            time.sleep(draw.uniform(0, MAX_START_SECONDS))
+        else:
+            # Once that file is there, records of steps that come again are gone, and more are of new ones.
+            wait_until(pair, lambda: self._num_boards() > num_boards)
+            num_records = len(read_metrics(self.workdir))
+            wait_until(pair, lambda: len(read_metrics(self.workdir)) > num_records)
+            time.sleep(draw.uniform(0, MAX_TRAINING_SECONDS))
+        is_over = any(started.process.poll() == 0 for started in pair)
+        victim.process.send_signal(signal.SIGKILL)
+        start_time = time.monotonic()
+        output = other.ends_with(0 if is_over else CONTINUE_EXIT_CODE)
         assert "Traceback" not in output, output
-    end_seconds = time.monotonic() - start_time
-    assert end_seconds < MAX_END_SECONDS, f"the other process lived on for {end_seconds:.0f} s"
-    steps = checkpoint_steps(workdir)
-    for step in steps:
-        assert len(jax.tree.leaves(read_arrays(workdir, step)["optimizer"])) > 30
-    last = max([record["step"] for record in read_metrics(workdir)], default=0)
-    return Life(is_over, last - max(steps, default=0), last > 0, end_seconds)
+        end_seconds = time.monotonic() - start_time
+        assert end_seconds < MAX_END_SECONDS, f"the other process lived on for {end_seconds:.0f} s"
+        for step in checkpoint_steps(self.workdir):
+            assert len(jax.tree.leaves(self.arrays(step)["optimizer"])) > 30
+        last = max([record["step"] for record in read_metrics(self.workdir)], default=0)
+        newest = max(checkpoint_steps(self.workdir), default=0)
+        return Life(is_over, last - newest, last > 0, end_seconds)
+
+    def arrays(self, step: int | None = None) -> dict[str, Any]:
+        """Return all arrays of a checkpoint, by default the newest, on one device: two have written them."""
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        directory = (self.workdir / "checkpoints").resolve()
+        with ocp.CheckpointManager(directory, item_handlers=item_handlers()) as manager:
+            step = manager.latest_step() if step is None else step
+            saved = manager.item_metadata(step)
+            targets = {item: restore_target(saved[item], device) for item in ITEMS}
+            items = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
+            return dict(manager.restore(step, args=ocp.args.Composite(**items)).items())
+
+    def _num_starts(self) -> int:
+        return len(read_starts(self.workdir))
+
+    def _num_boards(self) -> int:
+        return len(list((self.workdir / "tensorboard").glob("*")))
+
+
+def wait_until(pair: list[Started], is_so: Callable[[], bool]) -> None:
+    """Wait for something, or for the end of a process."""
+    while not is_so() and all(started.process.poll() is None for started in pair):
+        time.sleep(0.01)
 
 
 def main() -> None:
@@ -86,23 +128,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--number", type=int, default=20, help="kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps-per-kill", type=int, default=20)
+    parser.add_argument("--steps-per-kill", type=int, default=40)
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="clipbert-soak-"))
-    data_dir, workdir = folder / "data", folder / "killed"
+    data_dir = folder / "data"
     prepare_embedded(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
     num_steps = options.number * options.steps_per_kill
-    for started in begin(data_dir, folder / "unbroken", num_steps):
-        started.ends_with(0)
+    unbroken, killed = (
+        Run(data_dir, folder / name, num_steps=num_steps, num_validations=2 * options.number)
+        for name in ("unbroken", "killed")
+    )
+    unbroken.finish()
     draw, lives = random.Random(options.seed), []
     for number in range(1, options.number + 1):
-        lives.append(kill_one(begin(data_dir, workdir, num_steps), workdir, draw))
+        lives.append(killed.kill_one(draw, at_start=number % 4 == 0))
         if lives[-1].is_over:
             raise SystemExit(f"the run was over after {number - 1} kills: give more --steps-per-kill")
         print(f"{number} kills, {lives[-1]}", flush=True)
-    for started in begin(data_dir, workdir, num_steps):
-        started.ends_with(0)
+    killed.finish()
     lost = [life.num_lost for life in lives]
     print(
         f"{len(lives)} kills, {sum(life.is_underway for life in lives)} of a run that was underway; every "
@@ -112,8 +156,7 @@ def main() -> None:
     # The checkpoint of an interval is being written while the next one begins.
     if max(lost) >= 2 * SAVE_EVERY:
         raise SystemExit("more was lost than an interval and what a save takes")
-    ours, theirs = (read_arrays(folder / name) for name in ("killed", "unbroken"))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, killed.arrays(), unbroken.arrays())
     print(f"after {num_steps} steps all arrays are bitwise those of the unbroken run")
 
 

@@ -28,8 +28,15 @@ def run(module, *arguments):
 
 
 def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
-    said = run("kills", "--number", 10, "--folder", tmp_path)
+    said = run("kills", "--number", 10, "--steps-per-kill", 40, "--folder", tmp_path)
     assert "10 kills" in said
+    assert "bitwise those of the unbroken run" in said
+
+
+@pytest.mark.slow
+def test_kills_of_one_of_two_processes_lose_nothing(tmp_path):
+    said = run("kills_together", "--number", 3, "--folder", tmp_path)
+    assert "3 kills" in said
     assert "bitwise those of the unbroken run" in said
 
 

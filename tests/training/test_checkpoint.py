@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import TemporaryError, UserError
 from clipbert_jax.training import checkpoint
 from clipbert_jax.training.checkpoint import Checkpointer, Progress
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
+from clipbert_jax.training.watchdog import SAVE_SECONDS
 
 
 def state_at(step):
@@ -93,6 +94,20 @@ def test_preemption_notices_are_left_to_the_loop(tmp_path, monkeypatch):
     save(checkpointer, 1)
     checkpointer.close()
     assert steps(tmp_path) == [1]
+
+
+def test_a_save_that_takes_too_long_asks_for_a_restart_before_the_watchdog_ends_it(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, config={})
+    options = checkpointer._manager._options.async_options
+    assert options is not None
+    assert SAVE_SECONDS / 2 < options.timeout_secs < SAVE_SECONDS
+
+    def too_long():
+        raise TimeoutError
+
+    monkeypatch.setattr(checkpointer._manager, "check_for_errors", too_long)
+    with pytest.raises(TemporaryError, match=r"could not be saved in .* \(TimeoutError\)"):
+        checkpointer.check()
 
 
 def test_slow_storage_is_said(tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
 """The loop on the host: it keeps the devices busy, compiles once a bucket, and knows what it waits for."""
 
 import dataclasses
+import functools
+import os
+import signal
+import threading
 from types import SimpleNamespace
 
 import jax
@@ -8,13 +12,16 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.training import loop, reporter
+from clipbert_jax.training import loop, reporter, watchdog
 from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.validation import ValidationResult
+from clipbert_jax.training.watchdog import Watchdog
 
 from .conftest import TASK, make_batch, small_config
 
@@ -42,14 +49,14 @@ class Batches:
         pass
 
 
-def run(workdir, lengths, *, model, num_steps, **options):
+def run(workdir, lengths, *, model, num_steps, log_every=4, train_options=None, **options):
     """Train and return what is said."""
     said = []
     train(
         model,
         TASK,
         config=TrainConfig(
-            num_steps=num_steps, batch_size=NUM_VIDEOS, log_every_steps=options.pop("log_every", 4)
+            num_steps=num_steps, batch_size=NUM_VIDEOS, log_every_steps=log_every, **(train_options or {})
         ),
         optimizer_config=OptimizerConfig(),
         make_batches=lambda step: Batches(lengths),
@@ -148,18 +155,35 @@ class Input:
         pass
 
 
+def one_number():
+    """Return a model that has one."""
+    model = nnx.Module()
+    model.weight = nnx.Param(jnp.zeros(()))
+    return model
+
+
 @pytest.fixture
 def clocked_run(tmp_path, monkeypatch):
     """Return a function that trains 20 steps by such a clock, and returns it and what is said."""
 
     def start(*, explain_wait=None, **seconds):
         clocked = Clocked(monkeypatch, **seconds)
-        model = nnx.Module()
-        model.weight = nnx.Param(jnp.zeros(()))
-        said = run(tmp_path, [6], model=model, num_steps=20, log_every=10, explain_wait=explain_wait)
+        said = run(tmp_path, [6], model=one_number(), num_steps=20, log_every=10, explain_wait=explain_wait)
         return clocked, said
 
     return start
+
+
+@pytest.fixture
+def plain_run(tmp_path, monkeypatch):
+    """Return a function that trains, by steps that only count, and returns what is said."""
+
+    def step(state, batch):
+        state = dataclasses.replace(state, step=state.step + 1)
+        return state, {"loss": jnp.float32(state.step), "grad_norm": jnp.zeros(())}
+
+    monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: step)
+    return functools.partial(run, tmp_path, [6], model=one_number())
 
 
 def test_the_next_step_is_dispatched_before_the_last_one_is_waited_for(clocked_run, tmp_path):
@@ -189,3 +213,47 @@ def test_only_waiting_of_an_idle_device_counts(clocked_run, tmp_path):
 def test_input_that_keeps_up_needs_no_advice(clocked_run):
     _, said = clocked_run(step_seconds=4.0, input_seconds=3.9, explain_wait=lambda rate: "more workers")
     assert "more workers" not in said
+
+
+def test_a_stop_while_validating_and_an_early_stop_lose_no_record(plain_run, tmp_path):
+    """Validations of steps 4 and 8, records of every third."""
+    train_options = {"num_validations": 3, "early_stop_validations": 1}
+
+    def validate(parameters, after_batch):
+        if not (tmp_path / "is_stopped").exists():
+            (tmp_path / "is_stopped").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_batch()
+        return ValidationResult(score=0.0, metrics={})
+
+    def go_on():
+        return plain_run(num_steps=12, log_every=3, train_options=train_options, validate=validate)
+
+    def steps():
+        return [record["step"] for record in read_metrics(tmp_path) if "loss" in record]
+
+    with pytest.raises(SystemExit):
+        go_on()
+    assert steps() == [1, 3, 4]
+    assert any("stopped at step 8 of 12" in line for line in go_on())
+    assert steps() == [1, 3, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize("part", ["_Manager", "Checkpointer.restore"])
+def test_storage_that_hangs_at_the_start_ends_the_run(plain_run, tmp_path, monkeypatch, part):
+    """Opening the checkpoints, and restoring one."""
+    plain_run(num_steps=1)
+    has_given_up = threading.Event()
+
+    def hang(*arguments, **options):
+        assert has_given_up.wait(20), "nobody watches"
+        raise InterruptedError
+
+    monkeypatch.setattr(f"clipbert_jax.training.checkpoint.{part}", hang)
+    monkeypatch.setattr(watchdog, "COMPILE_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "MIN_SECONDS", 0.3)
+    watched = functools.partial(Watchdog, give_up=has_given_up.set, check_seconds=0.02)
+    monkeypatch.setattr(loop, "Watchdog", watched)
+    with pytest.raises((InterruptedError, UserError)):
+        plain_run(num_steps=2)
+    assert "test_loop.py" in (tmp_path / "stacks-process-0.txt").read_text()

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError
 from clipbert_jax.training import loop, reporter
-from clipbert_jax.training.interruption import CONTINUE_EXIT_CODE
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig

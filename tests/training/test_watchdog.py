@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+import types
 
 import pytest
 
@@ -44,11 +46,11 @@ def test_short_steps_may_stop_for_ten_minutes_and_long_ones_for_twenty_medians(w
     clock, watchdog, has_given_up = watched
     for number in range(5):
         clock.now += 1
-        watchdog.beat(f"step {number}")
+        watchdog.beat_step(number)
     assert watchdog.limit == MIN_SECONDS
     for number in range(5, 20):
         clock.now += 100
-        watchdog.beat(f"step {number}")
+        watchdog.beat_step(number)
     assert watchdog.limit == 20 * 100
     clock.now += 1900
     assert stays_calm(has_given_up)
@@ -63,14 +65,80 @@ def test_short_steps_may_stop_for_ten_minutes_and_long_ones_for_twenty_medians(w
 
 def test_patience_lasts_for_one_interval_and_does_not_count(watched):
     clock, watchdog, has_given_up = watched
-    watchdog.beat("step 1")
+    for number in range(4):
+        watchdog.beat_step(number)
     watchdog.be_patient()
     clock.now += 3000
     assert stays_calm(has_given_up)
-    watchdog.beat("step 2")
+    watchdog.beat_step(4)
     assert watchdog.limit == MIN_SECONDS
     clock.now += 700
     assert has_given_up.wait(10)
+
+
+def test_long_first_steps_are_let_through_until_some_are_known(watched):
+    """Else each restart would end at the same step."""
+    clock, watchdog, has_given_up = watched
+    watchdog.be_patient()
+    clock.now += 1000
+    watchdog.beat_step(1)
+    for number in range(2, 5):
+        assert watchdog.limit == COMPILE_SECONDS
+        clock.now += 900
+        assert stays_calm(has_given_up)
+        watchdog.beat_step(number)
+    assert watchdog.limit == 20 * 900
+
+
+def test_only_steps_say_how_long_steps_take(watched):
+    clock, watchdog, _ = watched
+    for number in range(5):
+        clock.now += 100
+        watchdog.beat_step(number)
+    for _ in range(100):
+        clock.now += 1
+        watchdog.beat("a batch of the validation of step 4")
+    assert watchdog.limit == 20 * 100
+
+
+class Store:
+    """The key-value store of two processes."""
+
+    def __init__(self):
+        self.values = {}
+
+    def key_value_set(self, key, value):
+        if key in self.values:
+            raise RuntimeError("ALREADY_EXISTS")
+        self.values[key] = value
+
+    def key_value_try_get(self, key):
+        return self.values[key]
+
+
+def test_the_first_one_that_ends_lets_the_others_write_their_stacks_too(tmp_path, monkeypatch):
+    store, clock = Store(), Clock()
+    monkeypatch.setattr(watchdog_module, "_OTHERS_SECONDS", 1.0)
+    monkeypatch.setattr(watchdog_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(watchdog_module.distributed, "global_state", types.SimpleNamespace(client=store))
+    ends = [threading.Event(), threading.Event()]
+    first, second = (
+        Watchdog(tmp_path, process_index=index, give_up=end.set, clock=clock, check_seconds=0.005)
+        for index, end in enumerate(ends)
+    )
+    with first, second:
+        clock.now += COMPILE_SECONDS - 1
+        first.beat("the restore")
+        first.be_patient()
+        clock.now += 2
+        stacks = [tmp_path / f"stacks-process-{index}.txt" for index in range(2)]
+        deadline = time.monotonic() + 10
+        while not all(path.exists() and "test_watchdog.py" in path.read_text() for path in stacks):
+            assert time.monotonic() < deadline
+            assert not ends[1].is_set(), "the first one ends before the other has written where it stands"
+        assert all(end.wait(10) for end in ends)
+    assert "process 1 says: no progress for 3601 s since the start" in stacks[0].read_text()
+    assert "here no progress for 2 s since the restore" in stacks[0].read_text()
 
 
 def test_it_ends_the_process_while_the_main_thread_hangs(tmp_path):
@@ -79,7 +147,8 @@ import pathlib, threading
 from clipbert_jax.training import watchdog
 watchdog.MIN_SECONDS = 0.2
 with watchdog.Watchdog(pathlib.Path({str(tmp_path)!r}), check_seconds=0.05) as dog:
-    dog.beat("step 1")
+    for step in range(1, 6):
+        dog.beat_step(step)
     threading.Event().wait()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

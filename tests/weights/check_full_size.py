@@ -35,6 +35,23 @@ assert expected.keys() == model.parameters.keys()
 for name, array in expected.items():
     np.testing.assert_array_equal(model.parameters[name], array, err_msg=name)
 print(len(expected), "arrays are those that the reference scores were computed with")
+
+import dataclasses
+import jax
+# The experiment computes in bfloat16, whose 8 bits would hide what is wrong.
+config = dataclasses.replace(model.config, compute_dtype="float32")
+module = dataclasses.replace(model, config=config).model()
+frames = golden.resized_frames(case["in/frames_raw"], int(case["in/max_img_size"]), "float32")
+visual_tokens = module.visual_embedding(golden.run(module.pixel_encoder, frames)[:, None])
+text_ids, text_mask = case["in/text_input_ids"][None], case["in/text_input_mask"][None] > 0
+output = golden.run(module, visual_tokens, text_ids, text_mask, method="score_texts")
+found = {
+    "itm_scores": output.scores[0, 0],
+    "mlm_logsumexp": jax.nn.logsumexp(output.token_scores[0, 0], axis=-1),
+}
+for name, scores in found.items():
+    golden.assert_close(scores, case[f"f64/{name}"], 1e-3, name)  # in float32, through all layers
+print("and give them:", ", ".join(found))
 """
 
 

@@ -164,7 +164,7 @@ def _laughs(depth: int) -> bytes:
 
 def _pairs(number: int) -> bytes:
     """Remember OrderedDict as 0, and as 1 its arguments: a list of so many pairs."""
-    pairs = b"".join(b"J" + struct.pack("<I", index) + b"N\x86" for index in range(number))
+    pairs = b"".join(text(f"{index}") + b"N\x86" for index in range(number))
     return name("collections", "OrderedDict") + b"\x94](" + pairs + b"e\x85\x9400"
 
 
@@ -209,6 +209,16 @@ def bombs() -> Iterator[Attack]:
             b"}(" + b"".join(b"\x8a\x10" + _colliding(i) + b"N" for i in range(9)) + b"u",
             "keys",
         ),
+        "10,001 numbers as keys": (
+            b"}(" + b"".join(b"M" + struct.pack("<H", index) + b"N" for index in range(10_001)) + b"u",
+            "10,000 numbers as keys",
+        ),
+        "one number as a key 10,001 times": (b"}" + b"K\x00Ns" * 10_001, "10,000 numbers as keys"),
+        "10,001 numbers as keys of OrderedDicts": (
+            name("collections", "OrderedDict") + b"\x94](K\x00N\x86e\x85\x9400" + b"h\x00h\x01R0" * 10_001,
+            "10,000 numbers as keys",
+        ),
+        "a place in the memo of 2**32 - 1": (b"Nr\xff\xff\xff\xff", "memo"),
         "a key that is a list": (b"}]Ns", "keys"),
         "a key that is a float": (b"}G" + bytes(8) + b"Ns", "keys"),
         "a key of 2 KB": (b"}" + text("k" * 2048) + b"Ns", "name of more than 1,024"),

@@ -2,18 +2,27 @@
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
+from data_pipelines.corpus.isolation import Failure
+from experiments.search import encoding, new_files
 from experiments.search import folder as folder_module
-from experiments.search import new_files
-from experiments.search.folder import scan
+from experiments.search import index as index_module
+from experiments.search.command import index_lines
+from experiments.search.encoding import Encoder
+from experiments.search.folder import FileState, scan
 from experiments.search.index import INDEX_NAME
-from experiments.search.manifest import Manifest
+from experiments.search.manifest import Entry, Manifest, write_whole
+from experiments.search.model import SearchModel
+from experiments.search.ranking import rank
 
 from .conftest import NUM_CLIPS, OPTIONS
 
@@ -174,6 +183,49 @@ def test_what_a_kill_has_left_goes_with_the_next_change(search, folder, videos):
     assert len(stored(index)) == 2 * 4 + 1
 
 
+OUT_OF_MEMORY = Failure("needed more than 1 GiB")
+
+
+def test_a_file_that_memory_does_not_suffice_for_is_tried_again_with_more(
+    search, folder, model, read_names, monkeypatch
+):
+    monkeypatch.setattr(Encoder, "_outcomes", lambda self, items: map(encoding.read, items))
+    read, facts = encoding.read, model.facts(folder)
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+    small = dataclasses.replace(OPTIONS, num_workers=1, worker_memory_gib=1.0)
+
+    def read_all_but_one(item):
+        return OUT_OF_MEMORY if item.path.name == "a.mp4" else read(item)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding, "read", read_all_but_one)
+        index = search(small)
+    said = "needed more than 1 GiB: raise --worker-memory-gib"
+    assert index.unreadable == {"a.mp4": said, "copy.mp4": said}
+    assert "with more memory" in "".join(index_lines(index))
+    unloaded = SearchModel(folder / "nowhere")
+    unloaded.facts = lambda place: facts
+    read_names.clear()
+    for options in (small, dataclasses.replace(small, worker_memory_gib=0.5)):
+        assert search(options, model=unloaded).unreadable == index.unreadable
+    assert read_names == []
+    assert search(dataclasses.replace(small, worker_memory_gib=1.5)).unreadable == {}
+    assert read_names == ["a.mp4"]
+
+
+def test_it_is_said_when_files_are_tried_again(search, folder, monkeypatch):
+    (folder / "broken.mp4").write_bytes(b"no video")
+    assert search().when_tried_again.startswith("tried again when they change, with --retry")
+    monkeypatch.setattr(encoding, "read", lambda item: Failure("took longer than 20 s", may_pass=True))
+    os.utime(folder / "a.mp4", (1, 1))
+    with (folder / "a.mp4").open("ab") as file:
+        file.write(b"more")
+    index = search()
+    assert index.when_tried_again.startswith("1 of them tried again in each search, the others when")
+    (folder / "broken.mp4").unlink()
+    assert search().when_tried_again == "tried again in each search"
+
+
 def test_a_run_that_may_not_be_read_is_no_matter_of_the_index(search, folder, model, monkeypatch):
     config = str(folder.parent / "run" / "config.json")
 
@@ -194,6 +246,83 @@ def test_an_index_that_is_in_use_sees_what_others_have_done_to_it(search, model,
     assert len(read_names) == len(index.entries) == 3
     assert stored(index)
     assert index.store.pictures(index.known("a.mp4").content, NUM_CLIPS).shape[0] == NUM_CLIPS
+
+
+def saved(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+DAMAGES = {
+    "gone": ("npy", None),
+    "empty": ("npy", lambda data: b""),
+    "cut off": ("npy", lambda data: data[:-10]),
+    "zeros": ("npy", lambda data: bytes(len(data))),
+    "other clips": ("npy", lambda data: saved(np.load(io.BytesIO(data))[1:])),
+    "other tokens": ("npy", lambda data: saved(np.load(io.BytesIO(data))[:, 1:])),
+    "other type": ("npy", lambda data: saved(np.load(io.BytesIO(data)).astype(np.float32))),
+    "pictures gone": ("strip", None),
+    "pictures cut off": ("strip", lambda data: data[:-10]),
+}
+
+
+@pytest.mark.parametrize(("suffix", "change"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_encoded_again(suffix, change, search, model, read_names, capsys):
+    before = search()
+    expected = rank(before, model, ["a ball"]).rankings
+    (path,) = (before.root / "videos").rglob(f"{before.known('a.mp4').content}.{suffix}")
+    whole = path.read_bytes()
+    path.unlink() if change is None else path.write_bytes(change(whole))
+    for left in (before.root / "scores").iterdir():
+        left.unlink()
+    read_names.clear()
+    index = search()
+    assert read_names == []
+    found = rank(index, model, ["a ball"]).rankings
+    assert read_names == ["a.mp4"]
+    assert "1 video(s) of the index are damaged or gone: they are encoded again" in capsys.readouterr().err
+    assert path.read_bytes() == whole
+    assert [hit.name for hit in found[0].hits] == [hit.name for hit in expected[0].hits]
+    assert index.store.pictures(index.known("a.mp4").content, NUM_CLIPS).shape[0] == NUM_CLIPS
+
+
+def test_pictures_that_are_damaged_are_made_again_where_scores_are_known(search, model, read_names):
+    index = search()
+    rank(index, model, ["a ball"])
+    (path,) = (index.root / "videos").rglob(f"{index.known('a.mp4').content}.strip")
+    path.write_bytes(b"")
+    read_names.clear()
+    assert rank(index, model, ["a ball"]).num_scored == 0
+    assert read_names == ["a.mp4"]
+    assert path.stat().st_size
+
+
+def test_a_damaged_index_that_cannot_be_written_to_is_said(search, model, monkeypatch):
+    index = search(dataclasses.replace(OPTIONS, memory_bytes=0))
+    for path in (index.root / "videos").rglob("*.npy"):
+        path.unlink()
+
+    def refuse(place, log):
+        raise PermissionError(errno.EACCES, "Permission denied", str(place / "lock"))
+
+    monkeypatch.setattr(index_module, "locked", refuse)
+    with pytest.raises(
+        UserError, match=r"cannot be kept in .* \(Permission denied\): name a folder .* --index"
+    ):
+        rank(index, model, ["a ball"])
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size) or fsync(number))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, other: synced.append("named") or replace(path, other))
+    write_whole(tmp_path / "a.npy", b"12345")
+    assert synced == [5, "named"]
+    manifest = Manifest(tmp_path / "manifest.jsonl", 0)
+    manifest.add({"a.mp4": Entry(state=FileState(size=1, mtime_ns=2), content=CONTENT)})
+    assert synced[2:] == [(tmp_path / "manifest.jsonl").stat().st_size]
 
 
 def test_a_file_that_is_touched_and_too_large_now_keeps_its_tokens(search, folder):

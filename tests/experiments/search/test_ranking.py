@@ -1,5 +1,6 @@
 """Videos are ranked as prediction scores them, and what is known is not scored again."""
 
+import errno
 import os
 import re
 
@@ -148,6 +149,23 @@ def test_what_others_do_to_scores_meanwhile_ends_nothing(search, model):
         notes=np.array([], np.str_),
     )
     assert len(cache.get("one").logits) == 0
+
+
+@pytest.mark.parametrize(
+    "trouble", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.ENOSPC, "No space")]
+)
+def test_scores_that_cannot_be_kept_cost_no_search(search, model, monkeypatch, capsys, trouble):
+    def refuse(path, data):
+        raise trouble
+
+    index = search()
+    monkeypatch.setattr(scores, "write_whole", refuse)
+    ranked = rank(index, model, TEXTS)
+    assert [len(ranking.hits) for ranking in ranked.rankings] == [3, 3]
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("scores are not kept: ")] == [
+        f"scores are not kept: {trouble}"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def test_any_file_name_is_shown_and_is_only_text(nasty, search, model, tmp_path)
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(SCRIPT) == 4  # the text and a note on it, the hit, the file that cannot be read
     assert r"latin-\udcfc.mp4" in page.text
+    assert "1 file; tried again when they change, with --retry, or" in page.text
 
 
 def test_the_page_needs_nothing_from_outside(search, model, tmp_path):
@@ -118,12 +119,15 @@ def test_a_known_answer_starts_no_jax_until_the_run_changes(command, run_dir, fo
     run_command(command, "a ball", "--json")
     expected = json.loads(capsys.readouterr().out)["texts"]
     program = (
-        "import sys; from pathlib import Path; from experiments.search.command import Search; "
-        f"Search(run_dir=Path({str(run)!r}), folder=Path({str(folder)!r}), texts=('a ball',), num_clips=2, "
-        f"out=Path({str(tmp_path / 'b.html')!r}), json=True).run(); assert 'jax' not in sys.modules"
+        "import sys; from experiments.cli import main; main(sys.argv[1:]); assert 'jax' not in sys.modules"
     )
+    again = [*command[:3], "a ball", *command[3:], "--json", "--out", tmp_path / "b.html"]
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *map(str, again)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["texts"] == expected

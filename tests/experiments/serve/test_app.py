@@ -100,6 +100,7 @@ def test_models_of_questions(task, data_dir, folder):
         choices = [option["option"] for option in entry.get("options", ())] or [
             answer["answer"] for answer in entry["answers"]
         ]
+        assert text.count(", of the clip that says it most") == 1
         assert [text.find(f"<bdi>{choice}</bdi>") > 0 for choice in choices] == [True] * len(choices)
         if options:
             wrong = served.post_json("/api/ask", asked | {"options": ["drop"]})

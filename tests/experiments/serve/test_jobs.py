@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 
@@ -144,6 +145,24 @@ def test_no_search_is_prepared_when_the_queue_is_full():
         room.admit(Job("search", lambda job: None))
     release.set()
     room.close()
+
+
+def test_a_folder_that_cannot_be_written_to_names_the_option(served, monkeypatch, capsys):
+    def refuse(keeper):
+        path = keeper._place / "models.json"
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index_keeper.IndexKeeper, "_update", refuse)
+        said = served.post_json("/api/search", {"texts": ["a"]})
+    sentence = "The folder cannot be searched: its index cannot be kept there: start the server with --index."
+    assert (said.status, said.json["error"]) == (503, sentence)
+    place = served.site.keeper._place
+    expected = (
+        f"cannot be kept in {place} (Permission denied): name a folder that may be written to with --index"
+    )
+    assert expected in capsys.readouterr().err
+    assert served.post_json("/api/search", {"texts": ["a"]}).status == 200
 
 
 def test_an_index_that_fails_says_so_and_is_tried_again(served, folder, monkeypatch):

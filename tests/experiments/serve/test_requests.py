@@ -10,6 +10,7 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_video
+from data_pipelines.corpus.isolation import Failure
 from data_pipelines.probe import probe
 from data_pipelines.video import UnreadableVideo
 from experiments import video_clips
@@ -110,6 +111,30 @@ def test_an_upload_stays_while_its_question_waits(served, video):
         release.set()
     assert waiting.ended.wait(60)
     assert waiting.problem is None
+
+
+@pytest.mark.parametrize("address", ["/ask", "/probe"])
+def test_an_upload_that_cannot_be_read_does_not_stay(served, video, address):
+    room, name = served.site.workroom, f"cut{address[1:]}.mp4"
+    sent = served.post_form(address, {"texts": "a"}, file=(name, video[:3000] + address.encode())).json
+    place = sent["location"].removesuffix("#result")
+    job = room.find(place.split("/")[-1])
+    assert job.ended.wait(60)
+    assert f"{name} cannot be read: " in job.problem.sentence
+    assert name not in {one.name for one in served.site.uploads.newest_first}
+    assert not job.asked[1].path.exists()
+    page = served.get(place).text
+    assert f"{name} cannot be read: " in page
+    assert job.video_id not in page
+    assert "Choose a video" in page
+
+
+def test_an_upload_that_could_not_be_read_this_time_stays(served, video, monkeypatch):
+    late = Failure("took longer than 60 s", may_pass=True)
+    monkeypatch.setattr(decoding.Isolated, "map", lambda *given, **options: iter([late]))
+    assert served.post_form("/api/ask", {"texts": "a"}, file=("late.mp4", video + b"late")).status == 422
+    (upload,) = [one for one in served.site.uploads.newest_first if one.name == "late.mp4"]
+    served.site.uploads.drop(upload)
 
 
 # ---- What is said -----------------------------------------------------------------------------------------
