@@ -31,8 +31,8 @@ class InitConfig:
     """A run, a model directory, or a name of one, with the same vocabulary; or a checkpoint file of the
     original. A head of another kind, or for other answers, starts anew."""
     pixel_encoder: str | None = None
-    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder; or a checkpoint of
-    the original, a run, a model directory or a name, of which that part is taken."""
+    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder; or a whole
+    model, of which that part is taken: a checkpoint of the original, a run, a model directory or a name."""
     transformer: str | None = None
     """File of BERT weights (Hugging Face) for the text encoder and the fusion; or any of the others too."""
 
