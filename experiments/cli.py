@@ -26,7 +26,7 @@ from data_pipelines.printable import printable_lines
 
 _COMMANDS = {
     "prepare": "experiments.prepare:PrepareCommand",
-    "train": "experiments.commands:Train",
+    "train": "experiments.train:Train",
     "estimate": "experiments.estimate:Estimate",
     "evaluate": "experiments.commands:Evaluate",
     "predict": "experiments.predict:Predict",

@@ -1,7 +1,7 @@
-"""Commands that train, evaluate, convert and report: their options, with the help of each.
+"""Commands that evaluate, convert and report: their options, with the help of each.
 
-Each is a dataclass whose fields are the options; what it does is imported when it runs, so that help comes at
-once. Commands with more to say have modules of their own, such as `predict.py`.
+Each is a dataclass whose fields are the options; what it does, and JAX, is imported when it runs, so that
+help comes at once. Commands with more to say have modules of their own, such as `predict.py`.
 """
 
 from __future__ import annotations
@@ -13,46 +13,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training.logging_config import ProfileConfig
-from experiments.compilation_cache import use_compilation_cache
-from experiments.experiment_choice import ExperimentChoice
-from experiments.processes import joined_processes
 
 TaskName = Literal["retrieval", "multiple_choice", "open_ended_qa", "image_qa", "count", "pretraining"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train an experiment, or continue the run that is in the run directory."""
-
-    experiment: Annotated[ExperimentChoice, arg(name="")]
-    """What to train."""
-    workdir: Path
-    """The run directory: config, checkpoints, metrics."""
-    data_dir: Path | None = None
-    """Short for --data.data-dir."""
-    profile: bool = False
-    """Take a trace of some steps into RUN/profile, for xprof, TensorBoard or Perfetto."""
-    traced: Annotated[ProfileConfig, arg(name="profile")] = ProfileConfig()
-    """Any of these options takes a trace too."""
-
-    def run(self) -> None:
-        """Train."""
-        from experiments.runs import train_run
-
-        experiment = self.experiment
-        if self.data_dir is not None:
-            data = dataclasses.replace(experiment.data, data_dir=str(self.data_dir))
-            experiment = dataclasses.replace(experiment, data=data)
-        with joined_processes(has_notices=True):
-            use_compilation_cache()
-            train_run(experiment, self.workdir, profile=self._profile_config())
-
-    def _profile_config(self) -> ProfileConfig | None:
-        numbers = (self.traced.first_step, self.traced.num_steps)
-        if any(number is not None and number < 1 for number in numbers):
-            raise UserError("--profile.first-step and --profile.num-steps are numbers from 1 on")
-        return self.traced if self.profile or self.traced != ProfileConfig() else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +49,9 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate and print the table."""
+        from experiments.compilation_cache import use_compilation_cache
         from experiments.evaluate import evaluate
+        from experiments.processes import joined_processes
 
         with joined_processes():
             use_compilation_cache()
@@ -130,6 +94,7 @@ class Export:
 
     def run(self) -> None:
         """Export, compare and print."""
+        from experiments.compilation_cache import use_compilation_cache
         from experiments.export import export
 
         use_compilation_cache()

@@ -66,7 +66,8 @@ class _BoardFile:
         self._summary_proto: Any = summary_pb2
         self.directory = directory
         directory.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}.{os.getpid()}"
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        name = f"events.out.tfevents.{seconds}.{socket.gethostname()}.{os.getpid()}.{nanoseconds}"
         self._records = RecordWriter(str(directory / name))
         self._flush_time = time.monotonic()
         self._write(file_version="brain.Event:2")

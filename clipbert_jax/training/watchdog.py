@@ -42,6 +42,9 @@ _BARK_SECONDS = 20.0
 _OTHERS_SECONDS = 25.0
 """How much longer a process stays, as the others end with it: they hang too, and have stacks to write."""
 
+_LAST_SECONDS = 5.0
+"""How much longer still process 0 stays."""
+
 _KEY = "clipbert/no progress"
 """Under which the first process that makes none says so to the others."""
 
@@ -147,7 +150,10 @@ class Watchdog:
         barking.start()
         barking.join(_BARK_SECONDS)
         if self._store is not None:
-            time.sleep(_OTHERS_SECONDS)
+            # Process 0 last: with it the others lose the store, and would say that it is gone.
+            seconds = _OTHERS_SECONDS + (_LAST_SECONDS if self._index == 0 else 0.0)
+            if self._is_over.wait(seconds):
+                return
         self._give_up()
 
     def _bark(self, reason: str) -> None:

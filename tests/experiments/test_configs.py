@@ -26,10 +26,10 @@ from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import TrainState, make_train_step
 from experiments import cli, configs
-from experiments.commands import Train
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, InitConfig, to_json
 from experiments.runs import check_numbers, make_model
+from experiments.train import Train
 
 PAPER = [name.removesuffix("_paper") for name in EXPERIMENTS if name.endswith("_paper")]
 FULL_SIZE = [name for name, make in EXPERIMENTS.items() if make().model.fusion.hidden_size == 768]
