@@ -20,17 +20,31 @@ from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 
 _MAX_LAYERS, _MAX_WIDTH = 512, 1 << 17
 
+INPUT_RANGES: dict[str, tuple[float, float]] = {
+    "num_clips": (1, 1024),
+    "num_frames": (1, 1024),
+    "size": (16, 4096),
+    "fps": (1e-4, 1e4),  # NaN is in no range
+    "max_text_length": (2, _MAX_WIDTH),  # [CLS] and [SEP] at least
+}
+"""Least and most of a config's data; training keeps to them too, or nobody could load what it saves."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputsConfig:
     """The part of a config's data that says what clips and texts a model takes."""
 
     num_clips: int
+    """Of training; prediction may look at more."""
     num_frames: int
+    """Of a clip."""
     fps: float
+    """Frames per second within a clip."""
     size: int
+    """Pixels of the longer side; the rest is padded."""
     sampling_rule: Literal["ours", "released"]
     max_text_length: int
+    """Tokens, [CLS] and [SEP] included."""
 
     @classmethod
     def of(cls, data: Any) -> InputsConfig:
@@ -91,15 +105,9 @@ def _check_sizes(config: ClipBertConfig, source: Path) -> None:
 
 def _check_inputs(inputs: InputsConfig, config: ClipBertConfig, source: Path) -> None:
     """Refuse clips and texts that cannot be, or that would take the memory when they are made."""
-    ranges = {
-        "num_clips": (1, 1024),
-        "num_frames": (1, 1024),
-        "size": (16, 4096),
-        "fps": (1e-4, 1e4),  # NaN is in no range
-        "max_text_length": (2, config.fusion.max_text_length),  # [CLS] and [SEP] at least
-    }
-    for name, (least, most) in ranges.items():
+    for name, (least, most) in INPUT_RANGES.items():
         value = getattr(inputs, name)
+        most = config.fusion.max_text_length if name == "max_text_length" else most
         if not least <= value <= most:
             raise UserError(
                 f"{source} says data.{name} {value}, which must be from {least:g} to {most:g}; get the model "

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,10 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json, task_from_json
 from clipbert_jax.deployment import answer
 from clipbert_jax.errors import UserError
-from clipbert_jax.model_checks import check_model_files, inputs_from_json
+from clipbert_jax.model_checks import InputsConfig, check_model_files, inputs_from_json
 from clipbert_jax.model_directory import Vocabulary
 from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.heads import HeadConfig
 from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
@@ -36,20 +37,9 @@ from clipbert_jax.weights.flat import not_finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inputs:
+class Inputs(InputsConfig):
     """How the clips and texts of a model are made: what `data_pipelines.inputs` goes by."""
 
-    num_clips: int
-    """Of training; prediction may look at more."""
-    num_frames: int
-    """Of a clip."""
-    fps: float
-    """Frames per second within a clip."""
-    size: int
-    """Pixels of the longer side; the rest is padded."""
-    sampling_rule: Literal["ours", "released"]
-    max_text_length: int
-    """Tokens, [CLS] and [SEP] included."""
     tokens: tuple[str, ...]
     """The vocabulary; the id of a token is its place."""
     is_lower_case: bool
@@ -112,7 +102,7 @@ class Pretrained:
 
     @functools.cached_property
     def _skeleton(self) -> Skeleton:
-        return _shapes(self.config, self.task)[0]
+        return _shapes(self.config, self.task.head)[0]
 
     @functools.cached_property
     def _placed(self) -> Parameters:
@@ -160,19 +150,7 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
     config = config_from_json(values["model"], ClipBertConfig, source)
     task = task_from_json(values["task"], source)
     inputs = inputs_from_json(values["data"], source)
-    vocabulary = Vocabulary.read(folder)
-    check_model_files(config, task, inputs, vocabulary, folder)
-    try:
-        _, trainable, frozen = _shapes(config, task)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise UserError(f"{source} describes no model that can be built: {error}") from error
-    expected = {**trainable, **frozen}
-    if checkpoint is None:
-        parameters = model_directory.read_parameters(folder, expected)
-    else:
-        parameters = checkpoint.load_parameters(expected)
-        if what := not_finite(parameters):
-            raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
+    vocabulary, _, parameters = read_checked(folder, config, task, inputs, checkpoint)
     return Pretrained(
         config=config,
         task=task,
@@ -184,6 +162,41 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
         values=values,
         origin=origin,
     )
+
+
+def read_checked(
+    folder: Path,
+    config: ClipBertConfig,
+    task: AnyTask,
+    inputs: InputsConfig,
+    checkpoint: SavedCheckpoint | None,
+) -> tuple[Vocabulary, Skeleton, Parameters]:
+    """Return the words, the structure and the weights of a model, after a look at what its files say.
+
+    Args:
+      folder: a model or run directory.
+      config: of the model.
+      task: of the model.
+      inputs: how its clips and texts are made.
+      checkpoint: that has the weights; None takes those of a model directory.
+
+    Raises:
+      UserError: files are missing or damaged; config, words and weights do not agree.
+    """
+    vocabulary = Vocabulary.read(folder)
+    check_model_files(config, task, inputs, vocabulary, folder)
+    try:
+        skeleton, trainable, frozen = _shapes(config, task.head)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        source = folder / model_directory.CONFIG
+        raise UserError(f"{source} describes no model that can be built: {error}") from error
+    expected = {**trainable, **frozen}
+    if checkpoint is None:
+        return vocabulary, skeleton, model_directory.read_parameters(folder, expected)
+    parameters = checkpoint.load_parameters(expected)
+    if what := not_finite(parameters):
+        raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
+    return vocabulary, skeleton, parameters
 
 
 def find(path_or_name: str | Path) -> Path:
@@ -233,5 +246,5 @@ def _from_hub(name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _shapes(config: ClipBertConfig, task: AnyTask) -> tuple[Skeleton, Parameters, Parameters]:
-    return split_model(nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0))))
+def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Parameters, Parameters]:
+    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))

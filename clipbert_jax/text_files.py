@@ -11,39 +11,46 @@ from typing import Any
 
 from clipbert_jax.errors import UserError
 
+_REMEDY = "restore it, or get the model again"
 
-def read_text(path: Path) -> str:
+
+def read_text(path: Path, *, remedy: str = _REMEDY) -> str:
     """Return a text.
+
+    Args:
+      path: of the file.
+      remedy: what to do where something is wrong.
 
     Raises:
       UserError: the file is missing, or is not UTF-8.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing: restore it, or get the model again")
+        raise UserError(f"{path} is missing: {remedy}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason}): restore it, or get it again") from error
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}): {remedy}") from error
 
 
-def read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type, *, remedy: str = _REMEDY) -> Any:
     """Return the JSON value of a file.
 
     Args:
       path: of the file.
       kind: `dict` or `list`, which the value must be.
+      remedy: what to do where something is wrong.
 
     Raises:
       UserError: the file is missing or broken, or holds something else.
     """
-    values = parsed_json(read_text(path), path)
+    values = parsed_json(read_text(path, remedy=remedy), path, remedy=remedy)
     if not isinstance(values, kind):
-        raise UserError(f"{path} holds a {type(values).__name__}, not a {kind.__name__}: get the model again")
+        raise UserError(f"{path} holds a {type(values).__name__}, not a {kind.__name__}: {remedy}")
     return values
 
 
-def parsed_json(text: str, path: Path) -> Any:
-    """Return the JSON value of a text; `path` is named in errors.
+def parsed_json(text: str, path: Path, *, remedy: str = _REMEDY) -> Any:
+    """Return the JSON value of a text; `path` is named in errors, which end with the remedy.
 
     Raises:
       UserError: it is broken, or nested too deep.
@@ -51,7 +58,7 @@ def parsed_json(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): restore it, or get the model again") from error
+        raise UserError(f"{path} is not valid JSON ({error}): {remedy}") from error
 
 
 def read_lines(path: Path) -> list[str]:

@@ -61,6 +61,7 @@ def open_file(path: Path) -> Video:
 
     Raises:
       UnreadableVideo: it does not decode.
+      UserError: it does not fit into memory.
       OSError: it cannot be read.
     """
     num_bytes = path.stat().st_size
@@ -71,7 +72,10 @@ def open_file(path: Path) -> Video:
             file=sys.stderr,
             flush=True,
         )
-    return dataclasses.replace(probe(path), video_id=path.name)
+    try:
+        return dataclasses.replace(probe(path), video_id=path.name)
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory: make it smaller") from error
 
 
 def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> None:

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.model_checks import INPUT_RANGES
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from experiments.experiment import Experiment, model_shapes
 
 AT_LEAST_ONE = {
-    "data": ("num_clips", "num_frames", "size", "max_text_length", "num_prefetch", "num_threads"),
+    "data": ("num_prefetch", "num_threads"),
     "train": (
         "batch_size",
         "num_accumulation_steps",
@@ -46,7 +47,7 @@ MIN_WORKER_MEMORY_GIB = 0.5
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """Refuse numbers that are too small or do not go together.
+    """Refuse numbers that are too small or too large, or do not go together.
 
     Raises:
       UserError: there is one.
@@ -60,6 +61,12 @@ def check_numbers(experiment: Experiment) -> None:
         value = getattr(getattr(experiment, group), name)
         if not 0 <= value < math.inf:
             raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
+    for name, (least, most) in INPUT_RANGES.items():
+        value = getattr(experiment.data, name)
+        if not least <= value <= most:
+            raise UserError(
+                f"--data.{name.replace('_', '-')} must be from {least:g} to {most:g}, not {value:g}"
+            )
     num_steps, num_epochs = experiment.train.num_steps, experiment.train.num_epochs
     if num_steps and num_epochs:
         raise UserError(
@@ -80,18 +87,14 @@ def check_numbers(experiment: Experiment) -> None:
         raise UserError(
             f"--train.ema-decay must be at least 0 and below 1, not {experiment.train.ema_decay:g}"
         )
-    for name in ("fps", "decode_timeout_seconds"):
-        value = getattr(experiment.data, name)
-        if not value > 0:
-            raise UserError(f"--data.{name.replace('_', '-')} must be above 0, not {value}")
     if not experiment.data.worker_memory_gib >= MIN_WORKER_MEMORY_GIB:
         raise UserError(
             f"--data.worker-memory-gib must be at least {MIN_WORKER_MEMORY_GIB}, not "
             f"{experiment.data.worker_memory_gib:g}"
         )
-    if experiment.data.decode_timeout_seconds > MAX_DECODE_TIMEOUT_SECONDS:
+    if not 0 < experiment.data.decode_timeout_seconds <= MAX_DECODE_TIMEOUT_SECONDS:
         raise UserError(
-            f"--data.decode-timeout-seconds must be at most {MAX_DECODE_TIMEOUT_SECONDS:g}, not "
+            f"--data.decode-timeout-seconds must be above 0 and at most {MAX_DECODE_TIMEOUT_SECONDS:g}, not "
             f"{experiment.data.decode_timeout_seconds:g}"
         )
 

@@ -34,7 +34,14 @@ from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.text_files import parsed_json, read_text, text_lines
 from clipbert_jax.weights.flat import WeightsMismatchError, flat_parameters
-from clipbert_jax.weights.import_weights import Fitted, ImportedFile, fit, import_file, without_other_head
+from clipbert_jax.weights.import_weights import (
+    HEAD,
+    Fitted,
+    ImportedFile,
+    fit,
+    import_file,
+    without_other_head,
+)
 from clipbert_jax.weights.original_names import to_original, to_original_name, unread_by_original
 from clipbert_jax.weights.refusals import listed
 from clipbert_jax.weights.torch_writer import write_torch_file
@@ -45,7 +52,6 @@ from experiments.progress import say
 from experiments.resolve import DATA_SHA256
 
 _WORDS = "text_encoder/word_embeddings/embedding"
-_ANSWERS = "head/output/kernel"
 
 
 def convert_to_ours(
@@ -159,7 +165,10 @@ def _with_sizes(
     num_labels: int,
     paths: Sequence[Path],
 ) -> Experiment:
-    """Fill in what the files decide: words, and answers of the head; of a new head the labels decide."""
+    """Fill in what is not said: the files decide how many words there are, the labels how many answers.
+
+    (A head in the files does not: it may be another task's, of the same name.)
+    """
     shapes = {name: array.shape for file in files for name, array in file.arrays.items()}
     fusion, task = experiment.model.fusion, experiment.task
     num_words = shapes[_WORDS][0] if _WORDS in shapes else fusion.vocab_size or num_tokens
@@ -170,8 +179,7 @@ def _with_sizes(
         )
     model = dataclasses.replace(experiment.model, fusion=dataclasses.replace(fusion, vocab_size=num_words))
     if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
-        kernel = shapes.get(_ANSWERS, ())
-        task = dataclasses.replace(task, num_answers=kernel[1] if len(kernel) == 2 else num_labels)
+        task = dataclasses.replace(task, num_answers=num_labels)
     return dataclasses.replace(experiment, model=model, task=task)
 
 
@@ -249,6 +257,9 @@ def _print_rest(files: Sequence[ImportedFile], fitted: Fitted) -> None:
         say(f"new: {name}, drawn at random")
     for sentence in fitted.lines:
         say(sentence)
+    for file in files:
+        if any(name.startswith(HEAD) for name in file.arrays):
+            say(f"the head is from {file.path}: its shapes fit, and a file does not say of which task it is")
     say(f"{num_used} arrays used, {num_ignored} ignored by rule, 0 unused, {len(fitted.new)} new")
 
 

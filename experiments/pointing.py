@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,8 +31,16 @@ from experiments.compilation_cache import use_compilation_cache
 from experiments.evaluate import run_factors
 from experiments.experiment import make_model, model_shapes
 from experiments.option_checks import MAX_CLIPS, check_out_file, check_range
-from experiments.pointing_agreement import agreements, passed, summary
-from experiments.pointing_maps import MapName, Points, play, shares_with_intervals
+from experiments.pointing_agreement import map_agreements, passed, summary
+from experiments.pointing_maps import (
+    MapName,
+    Points,
+    count_hits,
+    find_cases,
+    look_at,
+    play,
+    shares_with_intervals,
+)
 from experiments.pointing_videos import pointing_videos
 from experiments.progress import Progress, say
 from experiments.results import write_json
@@ -85,11 +94,12 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
     )
     progress = Progress("pointing", total=2 * len(videos), unit="videos")
     done = iter(range(1, 2 * len(videos) + 1))
-    points = play(trained, videos, lambda: progress.update(next(done)))
+    looked_at = look_at(trained, videos, lambda: progress.update(next(done)))
+    some = [*itertools.islice(looked_at, game.num_agreement_videos)]
+    points = count_hits(find_cases(itertools.chain(some, looked_at)))
     of_untrained = play(untrained, videos, lambda: progress.update(next(done)))
-    some = videos[: game.num_agreement_videos]
-    agreement = agreements(trained, some, seed=game.seed)
-    of_other_videos = agreements(trained, some, seed=game.seed, of_other_videos=True)
+    agreement = map_agreements(some, seed=game.seed)
+    of_other_videos = map_agreements(some, seed=game.seed, of_other_videos=True)
     return {
         **without_looking(points, seed=game.seed),
         "missed": without_looking(points.missed(), seed=game.seed),

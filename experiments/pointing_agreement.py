@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from clipbert_jax.bootstrap import bootstrap_intervals
-from clipbert_jax.probing.ablation import Subject, changes_without_cells
 from clipbert_jax.probing.agreement import RankAgreement, deletion_losses, rank_agreement
 from clipbert_jax.probing.model_probe import ModelProbe
-from experiments.pointing_maps import ABLATION, MEAN, MapName, attention_maps
+from experiments.pointing_maps import ABLATION, MEAN, MapName, VideoMaps, look_at
 from experiments.pointing_videos import PointingVideo
 
 
@@ -48,30 +47,35 @@ class VideoAgreement:
 def agreements(
     probe: ModelProbe, videos: Sequence[PointingVideo], *, seed: int, of_other_videos: bool = False
 ) -> dict[MapName, list[VideoAgreement]]:
+    """Return for each map how far it is borne out in each video; see `map_agreements`."""
+    return map_agreements([*look_at(probe, videos)], seed=seed, of_other_videos=of_other_videos)
+
+
+def map_agreements(
+    looked_at: Sequence[VideoMaps], *, seed: int, of_other_videos: bool = False
+) -> dict[MapName, list[VideoAgreement]]:
     """Return for each map, of all words that name objects together, how far it is borne out in each video.
 
     Args:
-      probe: of the model.
-      videos: in which maps are looked at.
+      looked_at: videos with their maps.
       seed: of misplaced maps.
       of_other_videos: hold the maps of the next video of the same shape against what each video loses. Those
         that have none are left out.
     """
-    subjects = [Subject.of(probe, video.frames, video.text_ids, video.text_mask) for video in videos]
-    maps_of_videos = [_whole_maps(probe, *pair) for pair in zip(videos, subjects, strict=True)]
+    videos = [one.video for one in looked_at]
     found: dict[MapName, list[VideoAgreement]] = {}
-    for number, (video, subject) in enumerate(zip(videos, subjects, strict=True)):
+    for number, (video, own) in enumerate(zip(videos, looked_at, strict=True)):
         source = _next_of_same_shape(videos, number) if of_other_videos else number
         if source is None:
             continue
         rng = np.random.default_rng([seed, number])
-        maps, losses = maps_of_videos[source], maps_of_videos[number][MapName(ABLATION)]
-        deleted = deletion_losses(subject, np.stack([*maps.values()]), rng=rng, picture=video.picture)
+        maps = _whole_maps(looked_at[source])
+        deleted = deletion_losses(own.subject, np.stack([*maps.values()]), rng=rng, picture=video.picture)
         for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
             found.setdefault(name, []).append(
                 VideoAgreement(
                     video_id=video.video_id,
-                    rank=rank_agreement(of_cells, losses, picture=video.picture),
+                    rank=rank_agreement(of_cells, own.losses, picture=video.picture),
                     loss=loss,
                     random_loss=deleted.random,
                     high_loss=deleted.random_high,
@@ -86,13 +90,11 @@ def _next_of_same_shape(videos: Sequence[PointingVideo], number: int) -> int | N
     return next((i for i in following if videos[i].picture == videos[number].picture), None)
 
 
-def _whole_maps(
-    probe: ModelProbe, video: PointingVideo, subject: Subject
-) -> dict[MapName, Float[np.ndarray, "k gh gw"]]:
-    maps = attention_maps(probe.look(video.frames, video.text_ids, video.text_mask), video.words)
+def _whole_maps(looked_at: VideoMaps) -> dict[MapName, Float[np.ndarray, "k gh gw"]]:
+    maps = looked_at.of_attention
     named = {name: of_words.mean(axis=0) for name, of_words in maps.items() if name.head in (MEAN, None)}
     # What a cell costs is a map too: the one that is borne out most.
-    return {**named, MapName(ABLATION): -changes_without_cells(subject, probe.grid(video.frames))}
+    return {**named, MapName(ABLATION): looked_at.losses}
 
 
 def passed(of_videos: Sequence[VideoAgreement]) -> dict[str, float | None]:

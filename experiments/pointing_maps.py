@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +85,30 @@ def ablation_losses(probe: ModelProbe, video: PointingVideo) -> Float[np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class VideoMaps:
+    """A video as a model has it, and all maps of its objects."""
+
+    video: PointingVideo
+    subject: Subject
+    of_attention: Maps
+    losses: Float[np.ndarray, "k gh gw"]
+    """What the score loses without each cell: the map of the ablation."""
+
+    @classmethod
+    def of(cls, probe: ModelProbe, video: PointingVideo) -> VideoMaps:
+        """Look at a video, and ablate each of its cells: by far the most of the game's work."""
+        subject = Subject.of(probe, video.frames, video.text_ids, video.text_mask)
+        return cls(
+            video=video,
+            subject=subject,
+            of_attention=attention_maps(
+                probe.look(video.frames, video.text_ids, video.text_mask), video.words
+            ),
+            losses=-changes_without_cells(subject, probe.grid(video.frames)),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cases:
     """What maps say of some objects (letter `m`), each in a clip that shows it."""
 
@@ -140,22 +164,30 @@ def play(
     probe: ModelProbe, videos: Iterable[PointingVideo], on_video: Callable[[], None] = lambda: None
 ) -> Points:
     """Let all maps of a model point at the objects of videos."""
-    return count_hits(find_cases(probe, videos, on_video))
+    return count_hits(find_cases(look_at(probe, videos, on_video)))
 
 
-def find_cases(
+def look_at(
     probe: ModelProbe, videos: Iterable[PointingVideo], on_video: Callable[[], None] = lambda: None
-) -> Cases:
+) -> Iterator[VideoMaps]:
+    """Yield the maps of each video when it is asked for: those of many take much memory."""
+    for video in videos:
+        maps = VideoMaps.of(probe, video)
+        on_video()
+        yield maps
+
+
+def find_cases(videos: Iterable[VideoMaps]) -> Cases:
     """Return what all maps of a model say of the objects of videos."""
     own: dict[MapName, list[Any]] = collections.defaultdict(list)
     wrong: dict[MapName, list[Any]] = collections.defaultdict(list)
     targets: list[Any] = []
     in_picture: list[Any] = []
     video_of_case: list[str] = []
-    for video in videos:
-        maps = attention_maps(probe.look(video.frames, video.text_ids, video.text_mask), video.words)
-        losses = ablation_losses(probe, video)
-        maps[MapName(ABLATION)] = np.broadcast_to(losses, (len(video.words), *losses.shape))
+    for of_video in videos:
+        video, losses = of_video.video, of_video.losses
+        of_ablation = np.broadcast_to(losses, (len(video.words), *losses.shape))
+        maps = {**of_video.of_attention, MapName(ABLATION): of_ablation}
         shown, clips, hidden = np.array(video.cases(), int).reshape(-1, 3).T
         for name, of_name in maps.items():
             own[name].append(of_name[shown, clips])
@@ -164,7 +196,6 @@ def find_cases(
         targets.append(video.targets[shown, clips])
         in_picture.append(np.broadcast_to(video.in_picture, targets[-1].shape))
         video_of_case += [video.video_id] * len(shown)
-        on_video()
     return Cases(
         maps={name: np.concatenate(of_videos) for name, of_videos in own.items()},
         wrong_maps={name: np.concatenate(of_videos) for name, of_videos in wrong.items()},

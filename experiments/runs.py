@@ -6,18 +6,19 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.model_checks import InputsConfig, check_model_files
-from clipbert_jax.model_directory import Vocabulary, has_weights, read_parameters
+from clipbert_jax.model_checks import InputsConfig
+from clipbert_jax.model_directory import CONFIG, Vocabulary, has_weights
 from clipbert_jax.model_directory import read_config as read_model_config
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import Parameters, Skeleton
-from clipbert_jax.pretrained import find
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.pretrained import find, read_checked
 from clipbert_jax.scorer import Scorer
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
@@ -33,7 +34,6 @@ from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep, h
 from clipbert_jax.training.sharding import check_mesh, make_mesh
 from clipbert_jax.training.validation import Validate, ValidationResult
 from clipbert_jax.training.wandb_run import import_wandb
-from clipbert_jax.weights.flat import not_finite
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import record_kind
@@ -253,7 +253,7 @@ class Run:
     workdir: Path
     experiment: Experiment
     step: int
-    """The checkpoint's step."""
+    """The checkpoint's step; 0 for a model directory, which has none."""
     scorer: Scorer
     tokenizer: Tokenizer
     answers: tuple[str, ...]
@@ -280,58 +280,34 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
     if not workdir.exists():
         workdir = find(workdir)
     if has_weights(workdir):
-        return _load_model(workdir, step)
+        if step is not None:
+            raise UserError(f"{workdir} is a model, not a run: it has no checkpoints; leave --step out")
+        return _read_run(workdir, read_model_config(workdir), None)
     config = read_config(workdir)
     checkpoint = SavedCheckpoint(workdir, step=step)
     differences = list_differences(checkpoint.config, config, free=FREE_FIELDS)
     if differences:
         raise UserError(
-            f"{workdir / 'config.json'} is not the config that checkpoint {checkpoint.step} was trained with "
+            f"{workdir / CONFIG} is not the config that checkpoint {checkpoint.step} was trained with "
             f"({'; '.join(differences)}): restore that file."
         )
+    return _read_run(workdir, config, checkpoint)
+
+
+def _read_run(folder: Path, config: dict[str, Any], checkpoint: SavedCheckpoint | None) -> Run:
+    """Return what a run or, without a checkpoint, a model directory holds, after a look at its files."""
     config.pop(DATA_SHA256, None)
-    experiment = from_json(config, workdir / "config.json")
-    vocabulary, skeleton, shapes = _checked(experiment, workdir)
-    parameters = checkpoint.load_parameters(shapes)
-    if what := not_finite(parameters):
-        raise UserError(f"{workdir} has weights that are not finite ({what}): choose another --step")
-    return Run(
-        workdir=workdir,
-        experiment=experiment,
-        step=checkpoint.step,
-        scorer=Scorer(skeleton, parameters),
-        tokenizer=Tokenizer(vocabulary.tokens, is_lower_case=vocabulary.is_lower_case),
-        answers=vocabulary.answers,
-        has_ema=checkpoint.has_ema,
+    experiment = from_json(config, folder / CONFIG)
+    inputs = InputsConfig.of(experiment.data)
+    vocabulary, skeleton, parameters = read_checked(
+        folder, experiment.model, experiment.task, inputs, checkpoint
     )
-
-
-def _load_model(folder: Path, step: WhichStep) -> Run:
-    """Load a model directory, which has no steps."""
-    if step is not None:
-        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave --step out")
-    config = read_model_config(folder)
-    config.pop(DATA_SHA256, None)
-    experiment = from_json(config, folder / "config.json")
-    vocabulary, skeleton, shapes = _checked(experiment, folder)
-    parameters = read_parameters(folder, shapes)
     return Run(
         workdir=folder,
         experiment=experiment,
-        step=0,
+        step=checkpoint.step if checkpoint else 0,
         scorer=Scorer(skeleton, parameters),
         tokenizer=Tokenizer(vocabulary.tokens, is_lower_case=vocabulary.is_lower_case),
         answers=vocabulary.answers,
+        has_ema=checkpoint is not None and checkpoint.has_ema,
     )
-
-
-def _checked(experiment: Experiment, folder: Path) -> tuple[Vocabulary, Skeleton, Parameters]:
-    """Return the words of a model, and itself as shapes, after a look at what its files say."""
-    vocabulary = Vocabulary.read(folder)
-    inputs = InputsConfig.of(experiment.data)
-    check_model_files(experiment.model, experiment.task, inputs, vocabulary, folder)
-    try:
-        skeleton, trainable, frozen = model_shapes(experiment)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise UserError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
-    return vocabulary, skeleton, {**trainable, **frozen}

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clipbert_jax.errors import TemporaryError, UserError
+from clipbert_jax.text_files import read_json
 
 _QUIET_SECONDS = 5.0
 """Workers of a training that was killed may outlive it for a moment."""
@@ -112,20 +113,12 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """Return the resolved config of a run.
 
     Raises:
-      UserError: the directory holds no run.
+      UserError: the directory holds no run, or its config is broken.
     """
-    path = workdir / "config.json"
+    path = workdir / _CONFIG
     if not path.exists():
         raise UserError(f"{workdir} holds no run (no config.json): give the --workdir of `clipbert train`.")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): restore it, or train again.") from error
-    if not isinstance(config, dict):
-        raise UserError(
-            f"{path} is no config, but a JSON {type(config).__name__}: restore it, or train again."
-        )
-    return config
+    return read_json(path, dict, remedy="restore it, or train again")
 
 
 def list_differences(

@@ -130,19 +130,25 @@ def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list[ImportedFile]:
-    """Leave out a head that is another task's: of the model's own head the files have no array at all.
+    """Leave out a head that is another task's: other names than those of the model's own, or other shapes.
+
+    Classifiers of all tasks have the same names; where the shapes are the same too, nothing tells them apart.
 
     Args:
       files: as they were imported.
       fresh: the model's weights by flat name.
     """
-    heads = {name for file in files for name in file.arrays if name.startswith(HEAD)}
-    if heads & fresh.keys() or not any(name.startswith(HEAD) for name in fresh):
+    own = {name: np.shape(array) for name, array in fresh.items() if name.startswith(HEAD)}
+    heads = [
+        (name, array.shape) for file in files for name, array in file.arrays.items() if name.startswith(HEAD)
+    ]
+    shared = [shape == own[name] for name, shape in heads if name in own]
+    if not own or (shared and all(shared)):
         return list(files)
     return [
         dataclasses.replace(
             file,
-            arrays={name: array for name, array in file.arrays.items() if name not in heads},
+            arrays={name: array for name, array in file.arrays.items() if not name.startswith(HEAD)},
             lines=tuple(map(_without_head, file.lines)),
         )
         for file in files
@@ -152,7 +158,9 @@ def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list
 def _without_head(line: Line) -> Line:
     if not line.target.startswith(HEAD):
         return line
-    return dataclasses.replace(line, target="left out: the head of another task", is_used=False)
+    return dataclasses.replace(
+        line, target="left out: the head of another task or other answers", is_used=False
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ def table(ranked: Ranked) -> Iterator[str]:
     for ranking in ranked.rankings:
         yield printable(ranking.text)
         yield from (f"  note: {printable(note)}" for note in ranking.notes)
-        width = max(len(hit.moment) for hit in ranking.hits)
+        width = max((len(hit.moment) for hit in ranking.hits), default=0)
         for number, hit in enumerate(ranking.hits, 1):
             yield f"{number:4}  {hit.probability:6.1%}  {hit.moment:>{width}}  {printable(hit.name)}"
 

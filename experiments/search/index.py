@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+import filelock
 
 from clipbert_jax.errors import UserError
 from data_pipelines.printable import printable
@@ -40,6 +42,9 @@ from experiments.search.place import (
     to_stderr,
 )
 from experiments.search.store import TokenStore
+
+_MEND_WAIT_SECONDS = 2.0
+"""How long a search waits for another one before it goes on without what is damaged."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,10 +230,22 @@ class Index:
         kept = found.files.keys() | self._unseen | self.problems.keys()
         return [name for name in self._manifest.entries if name not in kept]
 
-    def _read(self, model: SearchModel, names: list[str], found: Scan) -> None:
-        """Add what is new: by its content if that is known, else encoded."""
+    def _read(
+        self,
+        model: SearchModel,
+        names: list[str],
+        found: Scan,
+        *,
+        damaged: Collection[str] = (),
+        on_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Add files: by their content if that is known and not damaged, else encoded."""
         known = self._manifest.entries.values()
-        by_content = {entry.content: entry for entry in known if not self._is_tried_again(entry)}
+        by_content = {
+            entry.content: entry
+            for entry in known
+            if entry.content not in damaged and not self._is_tried_again(entry)
+        }
         new_files = NewFiles(self, found, by_content)
         unknown = new_files.unknown(names)
         if (first := next(unknown, None)) is None:
@@ -236,12 +253,34 @@ class Index:
         from experiments.progress import Progress
 
         progress = Progress(f"reading {printable(str(self.folder))}", total=len(names), unit="files")
-        encoder = Encoder(self, model.run, on_read=lambda: progress.update(self.changes.num_read))
-        encoder.encode(itertools.chain([first], unknown))
+        num_before = self.changes.num_read
+
+        def note() -> None:
+            progress.update(self.changes.num_read - num_before)
+            on_read()
+
+        Encoder(self, model.run, on_read=note).encode(itertools.chain([first], unknown))
         new_files.add_copies()
 
-    def mend(self, model: SearchModel, contents: Collection[str], *, log: Log = to_stderr) -> bool:
+    def mend(
+        self,
+        model: SearchModel,
+        contents: Collection[str],
+        *,
+        on_read: Callable[[], None] = lambda: None,
+        log: Log = to_stderr,
+    ) -> bool:
         """Encode again what is gone or damaged of some contents; return whether there was any.
+
+        A search waits for it, and in a server all others: nothing else is read, and what cannot be mended now
+        is left out until the next update. Entries stay until there are better ones, and so do whole tokens of
+        which only the pictures are damaged.
+
+        Args:
+          model: whose index it is.
+          contents: that are needed.
+          on_read: called now and then while files are read; may raise to end it.
+          log: told what is done.
 
         Raises:
           UserError: the index cannot be written to.
@@ -250,18 +289,47 @@ class Index:
         if not damaged:
             return False
         log(f"{len(damaged):,} video(s) of the index are damaged or gone: they are encoded again")
+        entries = {name: entry for name, entry in self.entries.items() if entry.content in damaged}
         try:
-            with locked(self.place, log):
-                self._manifest.reload()
-                known = self._manifest.entries.items()
-                self._manifest.keep_only(name for name, entry in known if entry.content not in damaged)
-                self.store.forget(damaged)
-            self.update(model, log=log)
+            with locked(self.place, log, timeout_seconds=_MEND_WAIT_SECONDS):
+                self._encode_again(model, entries, contents, on_read)
+        except filelock.Timeout:
+            log("the other search goes on: what is damaged is left out until the next update")
+            self._leave_out_damaged(contents)
         except OSError as error:
             if not is_not_writable(self.place, error):
                 raise
             raise not_kept(self.folder, self.place, error) from error
         return True
+
+    def _encode_again(
+        self,
+        model: SearchModel,
+        entries: dict[str, Entry],
+        contents: Collection[str],
+        on_read: Callable[[], None],
+    ) -> None:
+        """Encode files of damaged contents again; if they have changed, the next update sees that."""
+        self._manifest.reload()
+        damaged = self.store.damaged(contents, self.options.num_clips)  # another search may have been at it
+        names = [name for name, entry in entries.items() if entry.content in damaged]
+        self.store.forget(damaged)
+        as_known = Scan(
+            files={name: entries[name].state for name in names}, problems={}, num_linked_folders=0
+        )
+        self._read(model, names, as_known, damaged=damaged, on_read=on_read)
+        without_tokens = self._leave_out_damaged(contents)
+        for name in names:
+            if entries[name].content not in without_tokens and name in self.unreadable:
+                self.problems.pop(name, None)
+                self._manifest.add({name: entries[name]})  # only its pictures are missing
+
+    def _leave_out_damaged(self, contents: Collection[str]) -> set[str]:
+        """Leave out the files that have no tokens, until the next update; return their contents."""
+        without_tokens = self.store.without_tokens(contents, self.options.num_clips)
+        left_out = [name for name, entry in self.entries.items() if entry.content in without_tokens]
+        self.problems.update(dict.fromkeys(left_out, "what the index has of it is damaged"))
+        return without_tokens
 
     def add(self, entries: dict[str, Entry]) -> None:
         """Note files that were read."""

@@ -78,7 +78,8 @@ def _printable(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
 def _card(index: Index, hit: Hit) -> Card:
     says, times = hit.clip_probabilities, moments(hit.clip_seconds)
     pictures = index.store.pictures(hit.content, len(says))
-    best = sorted(sorted(range(len(says)), key=lambda clip: -says[clip])[:_NUM_MOMENTS])
+    # Without pictures, if they are damaged, it is shown without moments.
+    best = sorted(sorted(range(len(pictures)), key=lambda clip: -says[clip])[:_NUM_MOMENTS])
     return Card(
         name=printable(hit.name),
         share=hit.probability,

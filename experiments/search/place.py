@@ -60,14 +60,23 @@ def describe(root: Path, about: Mapping[str, Any], log: Log) -> None:
 
 
 @contextlib.contextmanager
-def locked(place: Path, log: Log) -> Iterator[None]:
-    """Be the only one who writes there."""
+def locked(place: Path, log: Log, *, timeout_seconds: float | None = None) -> Iterator[None]:
+    """Be the only one who writes there.
+
+    Args:
+      place: of the indexes.
+      log: told if another one is at it.
+      timeout_seconds: wait so long; None waits as long as it takes.
+
+    Raises:
+      filelock.Timeout: another one was still at it then.
+    """
     lock = filelock.FileLock(place / "lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         log(f"another search brings {printable(str(place))} up to date: waiting for it")
-        lock.acquire()
+        lock.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
     try:
         yield
     finally:

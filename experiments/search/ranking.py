@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +105,8 @@ def rank(
       model: whose index it is.
       texts: to rank by.
       top: videos for each.
-      on_progress: called with the number of videos that were scored, after each batch; may raise to end it.
+      on_progress: called with the number of videos that were scored, after each batch and while damaged
+        ones are encoded again; may raise to end it.
 
     Raises:
       UserError: no text, one that is empty or no UTF-8, or no video that can be read.
@@ -115,7 +116,7 @@ def rank(
     scores = {text: cache.get(text) for text in texts}
     entries, contents = _searched(index)
     groups = _missing(scores, contents)
-    if index.mend(model, {*itertools.chain(*groups)}):
+    if index.mend(model, {*itertools.chain(*groups)}, on_read=lambda: on_progress(0)):
         entries, contents = _searched(index)
         groups = _missing(scores, contents)
     if groups and not all(has_words(model.run.tokenizer, text) for some in groups.values() for text in some):
@@ -128,7 +129,10 @@ def rank(
             cache.put(text, scores[text])
     model.has_ranked = model.has_ranked or bool(groups)
     rankings = tuple(_ranking(entries, text, scores[text], top) for text in texts)
-    index.mend(model, {hit.content for ranking in rankings for hit in ranking.hits})  # they are to be shown
+    shown = {hit.content for ranking in rankings for hit in ranking.hits}
+    if index.mend(model, shown, on_read=lambda: on_progress(len(contents))):
+        left = index.entries
+        rankings = tuple(_only(ranking, left) for ranking in rankings)
     return Ranked(
         rankings=rankings,
         num_videos=len(entries),
@@ -181,6 +185,11 @@ def _ranking(entries: dict[str, Entry], text: str, scores: TextScores, top: int)
         hits=tuple(_hit(name, entries[name], scores, rows[entries[name].content]) for name in best),
         notes=scores.notes,
     )
+
+
+def _only(ranking: Ranking, entries: Collection[str]) -> Ranking:
+    """Leave out what could be ranked, as its scores are known, but is gone from the index."""
+    return dataclasses.replace(ranking, hits=tuple(hit for hit in ranking.hits if hit.name in entries))
 
 
 def _hit(name: str, entry: Entry, scores: TextScores, row: int) -> Hit:

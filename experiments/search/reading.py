@@ -107,7 +107,8 @@ def _side_by_side(pictures: UInt8[np.ndarray, "k h w 3"]) -> bytes:
 
 def split_pictures(jpeg: bytes, num_clips: int) -> UInt8[np.ndarray, "k h w 3"]:
     """Return the pictures that `Read` has side by side, RGB."""
-    strip = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    # OpenCV raises an error of its own for no bytes at all.
+    strip = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     if strip is None:
         raise ValueError("its pictures are no JPEG")
     return np.stack(np.split(strip[..., ::-1], num_clips, axis=1))

@@ -14,7 +14,7 @@ import collections
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
 
 import numpy as np
@@ -62,39 +62,45 @@ class TokenStore:
         return tokens
 
     def pictures(self, content: str, num_clips: int) -> UInt8[np.ndarray, "k h w 3"]:
-        """Return a picture of each clip.
-
-        Raises:
-          UserError: they are gone or damaged.
-        """
+        """Return a picture of each clip, or none: a video without its pictures is found all the same."""
         try:
             return split_pictures(self._path(content, "strip").read_bytes(), num_clips)
-        except (OSError, ValueError) as error:
-            raise self._damaged(error) from error
+        except (OSError, ValueError):
+            return np.zeros((0, 0, 0, 3), np.uint8)
 
-    def damaged(self, contents: Iterable[str], num_clips: int) -> set[str]:
-        """Return the contents of which something is gone, cut off or of another shape.
+    def damaged(self, contents: Collection[str], num_clips: int) -> set[str]:
+        """Return the contents of which tokens or pictures are gone, cut off or of another shape.
 
         What is of the right size is not read: that would take as long as the search.
         """
+        without_pictures = {content for content in contents if not self._has_pictures(content)}
+        return without_pictures | self.without_tokens(contents, num_clips)
+
+    def without_tokens(self, contents: Iterable[str], num_clips: int) -> set[str]:
+        """Return the contents that cannot be searched, as `damaged` but whatever their pictures are."""
         shapes = {content: self._shape(content, num_clips) for content in contents}
         counts = collections.Counter(shape for shape in shapes.values() if shape is not None)
         usual = counts.most_common(1)[0][0] if counts else None
         return {content for content, shape in shapes.items() if shape is None or shape != usual}
 
     def _shape(self, content: str, num_clips: int) -> tuple[int, ...] | None:
-        """Return the shape of the tokens; None if they or the pictures are not as `put` has left them."""
+        """Return the shape of the tokens; None if they are not as `put` has left them."""
         try:
             tokens = self._in_memory.get(content)
             if tokens is None:
                 tokens = np.load(self._path(content, "npy"), mmap_mode="r", allow_pickle=False)
-            with self._path(content, "strip").open("rb") as strip:
-                strip.seek(-len(_END_OF_JPEG), os.SEEK_END)
-                is_whole = strip.read() == _END_OF_JPEG
         except (OSError, ValueError, EOFError):
             return None
-        is_sound = is_whole and tokens.dtype == np.float16 and tokens.ndim == 3 and len(tokens) == num_clips
+        is_sound = tokens.dtype == np.float16 and tokens.ndim == 3 and len(tokens) == num_clips
         return tokens.shape if is_sound else None
+
+    def _has_pictures(self, content: str) -> bool:
+        try:
+            with self._path(content, "strip").open("rb") as strip:
+                strip.seek(-len(_END_OF_JPEG), os.SEEK_END)
+                return strip.read() == _END_OF_JPEG
+        except (OSError, ValueError):
+            return False
 
     def forget(self, contents: Iterable[str]) -> None:
         """Take no content from memory any more: it will be written anew."""

@@ -58,7 +58,7 @@ class Card:
 
 
 def found_card(video: KnownVideo, hit: Hit, text: str, pictures: Sequence[str]) -> Card:
-    """Return what is shown of a video that a search found; a picture of each clip, as a data URI."""
+    """Return what is shown of a video that a search found; a picture of each clip, as a data URI, or none."""
     says = hit.clip_probabilities
     clips = _clips(hit.clip_seconds, says, map(percent, says), hit.best_clip)
     return Card(
@@ -137,7 +137,7 @@ def _clips(
 
 
 def _moments(clips: Sequence[Clip], pictures: Sequence[str], most: int) -> tuple[tuple[Clip, str], ...]:
-    by_share = sorted(range(len(clips)), key=lambda place: (-clips[place].is_best, -clips[place].share))
+    by_share = sorted(range(len(pictures)), key=lambda place: (-clips[place].is_best, -clips[place].share))
     return tuple((clips[place], pictures[place]) for place in sorted(by_share[:most]))
 
 

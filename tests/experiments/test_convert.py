@@ -12,6 +12,7 @@ import clipbert_jax
 from clipbert_jax.config_json import task_to_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.original_names import to_original
 from clipbert_jax.weights.safetensors_writer import write_safetensors
@@ -147,12 +148,47 @@ def test_a_head_of_another_task_is_left_out_and_a_new_one_drawn(run, convert, tm
         np.testing.assert_array_equal(ours.parameters[name], theirs.parameters[name], err_msg=name)
 
 
+@pytest.mark.parametrize("num_outputs", [0, 5])  # 0: as many as answers
+def test_a_classifier_of_another_task_is_known_by_its_shape(num_outputs, run, checkpoint, convert, tmp_path):
+    with_task(run, tmp_path / "qa", OpenEndedQA(num_answers=num_outputs))
+    (tmp_path / "answers.json").write_text(json.dumps(["a", "b", "c", "d", "e"]))
+    said = convert(*answering(run, tmp_path))
+    assert said.count("left out: the head of another task") == 4
+    assert "the head is new: drawn at random, to be trained" in said
+    assert "new: head/output/kernel, drawn at random" in said
+    assert "the head is from" not in said
+    model = clipbert_jax.load(tmp_path / "model")
+    assert model.task == OpenEndedQA(num_answers=5)
+    assert model.parameters["head/output/kernel"].shape[1] == 5
+
+
+def test_a_classifier_that_fits_is_said_to_be_taken(run, checkpoint, convert, tmp_path):
+    with_task(run, tmp_path / "qa", OpenEndedQA())
+    (tmp_path / "answers.json").write_text(json.dumps(["no", "yes"]))
+    said = convert(*answering(run, tmp_path))
+    assert f"the head is from {checkpoint}: its shapes fit" in said
+    assert "the head is new" not in said
+    ours, theirs = clipbert_jax.load(tmp_path / "model"), clipbert_jax.load(run)
+    name = "head/output/kernel"
+    np.testing.assert_array_equal(ours.parameters[name], theirs.parameters[name])
+
+
+def answering(run, tmp_path):
+    vocab = ["--vocab", run / "vocab.txt"]
+    return [*vocab, "--experiment", tmp_path / "qa", "--answers", tmp_path / "answers.json"]
+
+
+def with_task(run, folder, task):
+    """Write the config of a run, but for another task."""
+    config = json.loads((run / "config.json").read_text())
+    config["task"] = task_to_json(task)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def counting(run, tmp_path):
     """Write the config of a run that counts; return the checkpoint of the run."""
-    config = json.loads((run / "config.json").read_text())
-    config["task"] = task_to_json(CountQA())
-    (tmp_path / "count").mkdir()
-    (tmp_path / "count" / "config.json").write_text(json.dumps(config))
+    with_task(run, tmp_path / "count", CountQA())
     path = tmp_path / "retrieval.pt"
     write_torch_file(path, to_original(clipbert_jax.load(run).parameters))
     return [path]

@@ -150,3 +150,29 @@ def test_too_little_memory_is_said_with_what_this_command_can_do(use, video, mon
     monkeypatch.setattr("data_pipelines.clips.read_frames", read_frames)
     said = fails(["predict", "untrained", video, "--texts", "a ball"], capsys)
     assert "does not fit into memory: make it smaller, or in training, where a worker may" in said
+
+
+def test_a_file_too_large_for_the_memory_costs_no_other_answer(
+    use, video, data_dir, tmp_path, monkeypatch, capsys
+):
+    from data_pipelines.probe import probe
+
+    use("retrieval")
+    large = write_video(data_dir, "test_00001", tmp_path / "large.mp4")
+
+    def probe_in_little_memory(path):
+        if path == large:
+            raise MemoryError
+        return probe(path)
+
+    monkeypatch.setattr("experiments.asking.probe", probe_in_little_memory)
+    problem = f"{large} does not fit into memory: make it smaller"
+    assert problem in fails(["predict", "untrained", large, "--texts", "a ball"], capsys)
+    assert problem in fails(
+        ["probe", "untrained", large, "--text", "a ball", "--out", tmp_path / "a.html"], capsys
+    )
+    with pytest.raises(SystemExit):
+        main(["predict", "untrained", str(large), str(video), "--texts", "a ball", "--json"])
+    broken, answered = json.loads(capsys.readouterr().out)["videos"]
+    assert broken["error"] == problem
+    assert answered["texts"][0]["text"] == "a ball"

@@ -43,7 +43,10 @@ def test_reading_what_is_no_run_says_so(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match=r"not valid JSON.*: restore it, or train again"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="holds a list, not a dict: restore it, or train again"):
         read_config(tmp_path)
 
 

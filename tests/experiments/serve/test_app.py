@@ -12,6 +12,8 @@ import pytest
 from data_pipelines.probe import probe
 from experiments.asking import ask_video
 from experiments.cli import main
+from experiments.search import encoding
+from experiments.search.reading import Unreadable
 from experiments.serve import decoding
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_CHARACTERS, MAX_TEXTS, MAX_UPLOADS, MAX_WAITING
@@ -181,6 +183,23 @@ def test_names_and_texts_are_escaped(served):
         assert "<script>alert" not in page
         assert "<img src=x" not in page
         assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_video_is_found_without_its_pictures(served, monkeypatch):
+    (first, *_) = served.post_json("/api/search", {"texts": TEXTS[:1]}).json["texts"][0]["videos"]
+    index = served.site.keeper._index
+    (path,) = (index.root / "videos").rglob(f"{index.known(first['video']).content}.strip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    monkeypatch.setattr(encoding, "read", lambda item: Unreadable(reason="no frame decodes"))
+    try:
+        again = served.post_json("/api/search", {"texts": TEXTS[:1]})
+        assert again.json["texts"][0]["videos"][0] == first
+        location = served.post_form("/search", {"texts": TEXTS[0]}).json["location"]
+        page = wait(served, location).text
+        assert 0 < page.count('<ol class="moments">') < page.count('<div class="columns"')
+    finally:
+        path.write_bytes(whole)
 
 
 def test_the_queue_is_short(served):
