@@ -162,13 +162,16 @@ class Report:
 
     def run(self) -> None:
         """Write the page and say where."""
+        from experiments.option_checks import check_out_directory
         from experiments.reports.run_report import write_run_report
         from experiments.run_summary import read_run
 
         out = self.out or self.run_dir / "run-report.html"
         if out.is_dir():
             raise UserError(f"--out {out} is a directory: give the name of a file")
-        write_run_report(read_run(self.run_dir), out)
+        run = read_run(self.run_dir)
+        check_out_directory("the folder of the page,", out.parent)
+        write_run_report(run, out)
         print(out)
 
 

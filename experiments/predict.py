@@ -97,7 +97,7 @@ class Predict:
                 pages.write(video, number, answer["texts"])
             answers.append(answer)
             if not self.json:
-                consensus = f"{self.num_clips} clip(s), {run.experiment.task.consensus} over clips"
+                consensus = f"{self.num_clips} clip(s), {run.experiment.task.consensus} of their scores"
                 print("\n".join(lines(answer, consensus)), flush=True)
         return answers
 

@@ -223,3 +223,8 @@ def test_what_is_no_run_or_no_file_is_refused(tmp_path, capsys):
     assert "holds no run" in fails(["report", tmp_path], capsys)
     folder = write_run(tmp_path / "a")
     assert "--out" in fails(["report", folder, "--out", tmp_path], capsys)
+    (tmp_path / "file").touch()
+    said = fails(["report", folder, "--out", tmp_path / "file" / "page.html"], capsys)
+    assert f"the folder of the page, {tmp_path / 'file'} is a file: give the name of a directory" in said
+    fails(["report", tmp_path / "none"], capsys)
+    assert not (tmp_path / "none").exists()
