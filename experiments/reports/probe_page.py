@@ -207,6 +207,8 @@ def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, An
     layers = list(range(1, num_layers + 1))[-2 if detail.is_last_layers_only else None :]
     # What words look at in the last layer changes nothing; [CLS] is what the score is read off there.
     start = max(0, len(layers) - 2)
+    # Not the heaviest clip, which may say no because it shows nothing: here is something to see.
+    surest = max(range(len(page.clips)), key=lambda clip: page.clips[clip].score)
     return {
         "grid": [num_rows, num_columns],
         "picture": [page.width_share, page.height_share],
@@ -216,7 +218,7 @@ def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, An
         "numLayers": num_layers,
         "heads": pack(page.head_changes),
         "even": 1 / (num_tokens + num_rows * num_columns),
-        "start": [_heaviest(page.clips), _heaviest(page.words) if num_layers > 1 else 0, start],
+        "start": [surest, _heaviest(page.words) if num_layers > 1 else 0, start],
         "verdicts": {agreement.name: verdict(agreement) for agreement in page.agreements},
         "maps": pack_maps(page, detail),
     }

@@ -117,6 +117,17 @@ def test_names_that_are_no_unicode_are_shown_all_the_same(tmp_path):
     assert "caf?.mp4" in written(tmp_path / "page.html", page)
 
 
+def test_it_opens_at_the_clip_that_says_it_most_and_not_at_the_heaviest(tmp_path):
+    page = base_page()
+    scores, changes = np.linspace(-1, 1, len(page.clips)), np.linspace(5, 0.1, len(page.clips))
+    clips = [
+        dataclasses.replace(clip, score=float(score), change_without=float(change))
+        for clip, score, change in zip(page.clips, scores, changes, strict=True)
+    ]
+    data = data_of(written(tmp_path / "page.html", dataclasses.replace(page, clips=clips)))
+    assert data["start"][0] == len(clips) - 1
+
+
 def test_maps_come_back_within_a_step_of_their_own_scale(tmp_path):
     page = make_page(grid=(5, 7), num_clips=3)
     page = dataclasses.replace(page, grid_to_text=page.grid_to_text * 1e-6)  # weak maps keep their shape
