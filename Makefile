@@ -32,7 +32,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 .PHONY: demo
 demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/report.html
-	@$(BIN)/python -m experiments.demo
+	@$(BIN)/python -m experiments.demo.run
 
 ARGS ?=
 
@@ -42,7 +42,7 @@ findings: $(READY) ## The paper's claims as an experiment (about 40 minutes): ma
 
 .PHONY: pointing
 pointing: $(READY) ## Does attention of the demo's model fall on the object that a word names?
-	@$(BIN)/python -m experiments.pointing runs/demo $(ARGS)
+	@$(BIN)/python -m experiments.pointing.run runs/demo $(ARGS)
 
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
@@ -65,7 +65,7 @@ fuzz: $(READY) ## Decode 10,000 broken files: make fuzz FUZZ_OPTIONS="--number 5
 test-beam: ## Test building a corpus on Apache Beam's local runner, in .venv-beam
 	@test -e .venv-beam/.ready || { $(or $(PYTHON),python3) -m venv .venv-beam && \
 	    .venv-beam/bin/pip install --quiet -e '.[beam,lmdb]' pytest beartype && touch .venv-beam/.ready; }
-	@.venv-beam/bin/python -m pytest -q tests/data_pipelines/test_beam.py
+	@.venv-beam/bin/python -m pytest -q tests/data_pipelines/corpus/test_beam.py
 
 .PHONY: lint
 lint: $(READY) ## Check style and formatting (ruff)

@@ -29,11 +29,11 @@ from jaxtyping import Float
 
 from benchmarks.synthetic_videos import Source, encode_source
 from data_pipelines.corpus.storage import Compact, Frames, StorageForm, store
-from data_pipelines.decode import read_frames
-from data_pipelines.probe import probe
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import Sampling, clip_starts, shown_frames
 from data_pipelines.transforms import resize_and_pad
-from data_pipelines.video import Video
 
 RESULTS = Path(__file__).with_name("results")
 NUM_FRAMES = 2

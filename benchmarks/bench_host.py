@@ -45,7 +45,7 @@ from benchmarks.report import table
 from benchmarks.workloads import find_workload, synthetic_batch
 from clipbert_jax.models.lowering import default_lowering
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
-from data_pipelines.decoding_speed import num_needed_cores, num_usable_cores
+from data_pipelines.workers.decoding_speed import num_needed_cores, num_usable_cores
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "av", "opencv-python-headless")

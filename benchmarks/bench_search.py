@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks.child import ROOT, run_child
 from benchmarks.first_step import AS_COMMANDS_DO
 from benchmarks.report import table
-from data_pipelines.decoding_speed import num_usable_cores
+from data_pipelines.workers.decoding_speed import num_usable_cores
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "opencv-python-headless")
@@ -78,7 +78,9 @@ def session(
     Returns:
       Seconds of each, and what there was.
     """
-    from experiments.search.index import Index, IndexOptions
+    from experiments.search.catalog import IndexOptions
+
+    from experiments.search.index import Index
     from experiments.search.model import SearchModel
     from experiments.search.ranking import rank
 
@@ -157,7 +159,7 @@ def _measured(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def write_videos(scratch: Path, count: int, *, model_dir: Path | None) -> None:
     """Write generated videos as files, and a model of the demo with its first weights if it is wanted."""
     from data_pipelines.corpus.builder import open_corpus
-    from data_pipelines.corpus.embedded import prepare_embedded
+    from data_pipelines.synthetic.video_corpus import prepare_embedded
 
     data_dir = scratch / "data"
     prepare_embedded(data_dir, num_train=max(1, count - 8), num_validation=4, num_test=4, num_workers=0)
@@ -197,11 +199,11 @@ def write_large_videos(folder: Path, count: int) -> None:
 
 
 def _write_model(folder: Path, data_dir: Path) -> None:
-    from clipbert_jax.model_directory import Vocabulary, write_model
     from clipbert_jax.models.skeleton import split_model
+    from clipbert_jax.pretrained.directory import Vocabulary, write_model
     from experiments.configs import EXPERIMENTS
     from experiments.experiment import make_model, to_json
-    from experiments.resolve import resolve
+    from experiments.runs.resolve import resolve
 
     demo = EXPERIMENTS["demo/retrieval"]()
     data = dataclasses.replace(demo.data, data_dir=str(data_dir))

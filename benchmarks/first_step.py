@@ -23,7 +23,7 @@ AS_COMMANDS_DO = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(10 * 2**30),
 }
-"""What `experiments/compilation_cache.py` sets."""
+"""What `experiments/runtime/compilation_cache.py` sets."""
 
 _EVENT = "/jax/compilation_cache/"
 

@@ -27,10 +27,10 @@ from clipbert_jax.models.lowering import default_lowering
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.sharding import make_mesh, put_batch
-from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import TrainBatches, train_batches
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 
 DEMO = ("demo", "tiny train")
 DEVICE_SHARES = (1.25, 0.95, 0.8, 0.5)

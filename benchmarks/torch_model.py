@@ -20,7 +20,7 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from benchmarks.torch_pixel_encoder import Bottleneck, NormedConv, PixelEncoder
 from clipbert_jax.config import ClipBertConfig, FusionConfig
 from clipbert_jax.models.heads import ClassifierHeadConfig, HeadConfig, PretrainingHeadConfig
-from clipbert_jax.weights.original_names import ALIASES, is_ignored
+from clipbert_jax.weights.names.original_names import ALIASES, is_ignored
 
 
 class LayerNorm(nn.LayerNorm):

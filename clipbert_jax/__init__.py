@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbert_jax.model_registry import Registered
-    from clipbert_jax.pretrained import Pretrained
+    from clipbert_jax.pretrained.load import Pretrained
+    from clipbert_jax.pretrained.registry import Registered
 
 
 def load(path_or_name: str | Path, **options: Any) -> Pretrained:
     """Load a trained model: a run, a model directory, a name of `list_pretrained`, or an id of a hub.
 
-    See `clipbert_jax.pretrained.load`.
+    See `clipbert_jax.pretrained.load.load`.
     """
-    from clipbert_jax import pretrained  # imports JAX, which the weights' readers do without
+    from clipbert_jax.pretrained import (
+        load as pretrained,  # imports JAX, which the weights' readers do without
+    )
 
     return pretrained.load(path_or_name, **options)
 
 
 def list_pretrained() -> dict[str, Registered]:
     """Return the models that have a name on this machine."""
-    from clipbert_jax import model_registry
+    from clipbert_jax.pretrained import registry as model_registry
 
     return model_registry.registered()

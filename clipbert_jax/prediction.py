@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from clipbert_jax.deployment import answer
-from clipbert_jax.evaluation import MatchTask, score_all_pairs
+from clipbert_jax.evaluation.score import score_all_pairs
+from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.scorer import Scorer
+from clipbert_jax.tasks.answer import answer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.task import Task
+from clipbert_jax.tasks.task import MatchTask, Task
 
 NUM_ANSWERS = 5
 """Answers that are named for each question."""

@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from clipbert_jax.pretrained import Inputs
+from clipbert_jax.pretrained.load import Inputs
 from data_pipelines.clips import sample_video
 from data_pipelines.data_config import DataConfig
-from data_pipelines.probe import probe
+from data_pipelines.decoding.examine import probe
 from data_pipelines.tokenizer import Tokenizer
 
 

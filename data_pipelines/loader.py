@@ -24,13 +24,13 @@ from data_pipelines.annotations.store import answers_path, read_answers
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
-from data_pipelines.decoding_speed import explain_wait
 from data_pipelines.examples import TaskExamples, answer_kind, make_examples
-from data_pipelines.heartbeat import decoding
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
 from data_pipelines.mixture import Mixture
 from data_pipelines.tokenizer import Tokenizer
-from data_pipelines.workers import WatchedBatches, check_shared_memory
+from data_pipelines.workers.batch_workers import WatchedBatches, check_shared_memory
+from data_pipelines.workers.decoding_speed import explain_wait
+from data_pipelines.workers.heartbeat import decoding
 
 _CLIPS, _TEXTS = 1, 2
 """Last parts of the random keys of an example."""

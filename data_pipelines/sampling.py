@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from data_pipelines.decoding.video import Video
 from data_pipelines.released_sampling import ONE_CLIP, Header, OneClip, released_frames, released_span
-from data_pipelines.video import Video
 
 Sampling = Literal["random", "uniform"]
 """`random`: starts drawn independently (training); `uniform`: spread over the whole video (evaluation)."""

@@ -1,6 +1,6 @@
 """Stage 6 for evaluation: videos without texts, each once and in order, with any numbers of clips.
 
-Beside `loader`, which makes training batches. After: `clipbert_jax.evaluation`.
+Beside `loader`, which makes training batches. After: `clipbert_jax.evaluation.score`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
-from data_pipelines.heartbeat import decoding
 from data_pipelines.loader import check_videos
 from data_pipelines.released_sampling import OneClip
 from data_pipelines.sampling import Sampling
-from data_pipelines.workers import WatchedBatches, check_shared_memory
+from data_pipelines.workers.batch_workers import WatchedBatches, check_shared_memory
+from data_pipelines.workers.heartbeat import decoding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

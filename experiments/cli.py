@@ -22,23 +22,23 @@ import tyro
 from tyro.conf import subcommand
 
 from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
-from data_pipelines.printable import printable_lines
+from data_pipelines.terminal_text import printable_lines
 
 _COMMANDS = {
-    "prepare": "experiments.prepare:PrepareCommand",
-    "train": "experiments.train:Train",
-    "estimate": "experiments.estimate:Estimate",
-    "evaluate": "experiments.commands:Evaluate",
-    "predict": "experiments.predict:Predict",
-    "search": "experiments.search.command:Search",
-    "probe": "experiments.probe:Probe",
-    "serve": "experiments.serve.command:Serve",
-    "export": "experiments.commands:Export",
-    "convert": "experiments.commands:Convert",
-    "report": "experiments.commands:Report",
-    "runs": "experiments.commands:Runs",
-    "explain-sampling": "experiments.explain_sampling:ExplainSampling",
-    "doctor": "experiments.doctor:Doctor",
+    "prepare": "experiments.commands.prepare:PrepareCommand",
+    "train": "experiments.commands.train:Train",
+    "estimate": "experiments.commands.estimate:Estimate",
+    "evaluate": "experiments.commands.evaluate:Evaluate",
+    "predict": "experiments.commands.predict:Predict",
+    "search": "experiments.commands.search:Search",
+    "probe": "experiments.commands.probe:Probe",
+    "serve": "experiments.commands.serve:Serve",
+    "export": "experiments.commands.evaluate:Export",
+    "convert": "experiments.commands.evaluate:Convert",
+    "report": "experiments.commands.evaluate:Report",
+    "runs": "experiments.commands.evaluate:Runs",
+    "explain-sampling": "experiments.commands.explain_sampling:ExplainSampling",
+    "doctor": "experiments.commands.doctor:Doctor",
 }
 """Where each command is. Only the one that is called is imported: most need JAX, which takes its time."""
 
@@ -110,8 +110,8 @@ def _command(name: str) -> Any:
 
 def _parse_experiment(command: str, before: Sequence[str], name: str, after: Sequence[str]) -> Any:
     """Return a command for an experiment, whose settings are the defaults of its options."""
+    from experiments.commands.experiment_choice import docstring
     from experiments.configs import EXPERIMENTS
-    from experiments.experiment_choice import docstring
 
     required = {"train": "workdir", "estimate": "device"}
     default = _command(command)(experiment=EXPERIMENTS[name](), **{required[command]: tyro.MISSING})

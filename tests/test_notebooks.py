@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from experiments.notebook_run import FOLDER_VARIABLE, Scale, how_good, train_quickly
+from experiments.notebook.run import FOLDER_VARIABLE, Scale, how_good, train_quickly
 from tests.xla_flags import COMPILE_FAST
 
 ROOT = Path(__file__).parents[1]
@@ -155,7 +155,7 @@ def test_it_runs(name, folder, monkeypatch):
 
 
 def test_a_finished_model_is_not_trained_again(folder, monkeypatch, capsys):
-    from experiments.notebook_run import kept_steps, notebook_run
+    from experiments.notebook.run import kept_steps, notebook_run
 
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     before = (folder / "runs" / "notebooks" / "videos" / "results.json").stat().st_mtime_ns
@@ -168,7 +168,7 @@ def test_a_finished_model_is_not_trained_again(folder, monkeypatch, capsys):
 
 
 def test_the_model_of_the_demo_is_taken_if_it_is_there(folder, tmp_path, monkeypatch):
-    from experiments.notebook_run import notebook_run
+    from experiments.notebook.run import notebook_run
 
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     shutil.copytree(folder / "runs" / "notebooks" / "videos", tmp_path / "runs" / "demo")

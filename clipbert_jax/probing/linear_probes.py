@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from clipbert_jax.bootstrap import bootstrap_intervals
+from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
 
 _MAX_ITERATIONS = 5000
 _TOLERANCE = 1e-4

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from clipbert_jax.evaluation import MatchTask
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import MatchTask
 
 Unit = Literal["log_odds", "logit", "number"]
 """`log_odds`: its sigmoid is the probability. `logit`: it says something only beside those of other texts."""

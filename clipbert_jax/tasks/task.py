@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float
 
 from clipbert_jax.batch import Batch
@@ -47,4 +48,13 @@ class Task(Protocol):
 
         From the batch alone, so that the parts of an accumulated batch can be weighed before they are seen.
         """
+        ...
+
+
+@runtime_checkable
+class MatchTask(Protocol):
+    """A task whose scores say how well a text matches a video."""
+
+    def match_logit(self, scores: jax.Array) -> jax.Array:
+        """Pool scores [b k n a] over the clips and return match logits [b n]."""
         ...

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Shaped
 
 from clipbert_jax.models.layers import Frozen
-from clipbert_jax.weights.refusals import indented, listed, quoted
+from clipbert_jax.weights.formats.refusals import indented, listed, quoted
 
 
 class WeightsMismatchError(ValueError):

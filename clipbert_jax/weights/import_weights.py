@@ -16,13 +16,13 @@ import numpy as np
 from clipbert_jax.config import PixelEncoderConfig
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
-from clipbert_jax.weights.files import read_weights_file
 from clipbert_jax.weights.flat import not_finite
-from clipbert_jax.weights.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
-from clipbert_jax.weights.position_tables import is_position_table, resize_position_table
-from clipbert_jax.weights.refusals import indented, quoted
-from clipbert_jax.weights.safetensors_writer import WEIGHT_TYPES
-from clipbert_jax.weights.source_names import to_original_names
+from clipbert_jax.weights.formats.read_file import read_weights_file
+from clipbert_jax.weights.formats.refusals import indented, quoted
+from clipbert_jax.weights.formats.safetensors_writer import WEIGHT_TYPES
+from clipbert_jax.weights.names.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
+from clipbert_jax.weights.names.position_tables import is_position_table, resize_position_table
+from clipbert_jax.weights.names.source_names import to_original_names
 
 HEAD = "head/"
 

@@ -11,7 +11,6 @@ finished shards are not built again. Plan and last step stay with the process th
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.isolation import Isolated
+from data_pipelines.corpus.remote_folder import import_beam
 from data_pipelines.corpus.shards import ShardedWork, build_shard, shard_name
+from data_pipelines.workers.isolation import Isolated
 
 
 def build_on_beam(
@@ -42,7 +42,7 @@ def build_on_beam(
     Raises:
       UserError: Apache Beam is not installed; the pipeline failed, and finished shards are kept.
     """
-    beam = _import_beam()
+    beam = import_beam()
     from apache_beam.options.pipeline_options import PipelineOptions
 
     partial = work.work_dir.parent
@@ -91,55 +91,3 @@ def build_shard_at(
                 shutil.copyfileobj(local, remote)
             FileSystems.rename([copy], [FileSystems.join(destination, name)])
     return number
-
-
-class RemoteFolder:
-    """A `VideoSource` that workers reach by a URI, such as `gs://bucket/videos`."""
-
-    def __init__(self, uri: str | Path):
-        # A path has lost one of its slashes.
-        self.uri = re.sub(r"^(\w+):/+", r"\1://", str(uri)).rstrip("/")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFolder, (self.uri,)
-
-    @functools.cached_property
-    def _sizes(self) -> dict[str, int]:
-        _import_beam()
-        from apache_beam.io.filesystems import FileSystems
-
-        (match,) = FileSystems.match([f"{self.uri}/**"])
-        sizes = {file.path[len(self.uri) + 1 :]: file.size_in_bytes for file in match.metadata_list}
-        if not sizes:
-            raise UserError(f"no videos in {self.uri}; put files such as .mp4, .webm or .mkv there")
-        return sizes
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """'/'-separated names below the URI, sorted, without hidden ones."""
-        return tuple(sorted(name for name in self._sizes if not _is_hidden(name)))
-
-    def size(self, name: str) -> int:
-        """Return the bytes of a file."""
-        return self._sizes[name]
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file."""
-        from apache_beam.io.filesystems import FileSystems
-
-        with FileSystems.open(f"{self.uri}/{name}", "application/octet-stream", "uncompressed") as file:
-            return file.read()
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _import_beam() -> Any:
-    try:
-        import apache_beam
-    except ImportError as error:
-        raise UserError(
-            "Apache Beam is not installed; make an environment with pip install '.[beam]'"
-        ) from error
-    return apache_beam

@@ -35,9 +35,9 @@ from tensorflow_datasets.core.splits import SplitDict
 from tensorflow_datasets.proto import tf_example_pb2
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.ingest import Entry
+from data_pipelines.corpus.entry import Entry
 from data_pipelines.corpus.storage import Original, StoredVideo, store
-from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
+from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video
 
 FORMAT_VERSION = "2.0.0"
 _SPLIT = "videos"

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.isolation import Failure, Isolated, time_limit_seconds
 from data_pipelines.corpus.sources import VideoSource
-from data_pipelines.decode import read_frames
-from data_pipelines.jpeg_frames import is_jpeg_frames
-from data_pipelines.printable import printable
-from data_pipelines.probe import examine
-from data_pipelines.video import FrameIndex, Health, UnreadableVideo, Video
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import examine
+from data_pipelines.decoding.jpeg_frames import is_jpeg_frames
+from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video
+from data_pipelines.terminal_text import printable
+from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 
 if TYPE_CHECKING:
     from data_pipelines.corpus.builder import Corpus

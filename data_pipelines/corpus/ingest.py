@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.corpus.entry import Entry
 from data_pipelines.corpus.sources import VideoSource
-from data_pipelines.corpus.storage import Original, StorageForm, StoredVideo, duration_in_words, store
-from data_pipelines.probe import probe
+from data_pipelines.corpus.storage import Original, StorageForm, duration_in_words, store
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.transforms import check_aspect_ratio
-from data_pipelines.video import UnreadableVideo
+from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 
 NUM_SHOWN = 20
 """Bad videos that a report names; a file lists all."""
@@ -95,15 +96,6 @@ class _File:
     num_bytes: int
     source: VideoSource
     form: StorageForm
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Entry:
-    """A video as it goes into the corpus, and where it came from."""
-
-    video: StoredVideo
-    source_name: str
-    source_sha256: str
 
 
 def ingest(

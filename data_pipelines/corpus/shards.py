@@ -26,8 +26,8 @@ from data_pipelines.corpus.builder import (
     write_metadata,
     write_shard,
 )
-from data_pipelines.corpus.ingest import Entry
-from data_pipelines.corpus.isolation import Failure
+from data_pipelines.corpus.entry import Entry
+from data_pipelines.workers.isolation import Failure
 
 MIN_VIDEOS_PER_SHARD = 32
 """An ArrayRecord file takes 64 KiB at least, and an unfinished shard is made again after a kill."""

@@ -58,7 +58,7 @@ def open_source(path: str | Path) -> VideoSource:
       UserError: not there, empty, of no such kind, damaged, or a listed file is missing.
     """
     if re.match(r"\w+:/", str(path)):
-        from data_pipelines.corpus.beam import RemoteFolder  # late: an extra
+        from data_pipelines.corpus.remote_folder import RemoteFolder  # late: an extra
 
         return RemoteFolder(path)
     path = Path(path).absolute()

@@ -20,10 +20,10 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
 from clipbert_jax.errors import UserError
-from data_pipelines.decode import read_frames
-from data_pipelines.jpeg_frames import encode_jpeg, pack_jpegs
-from data_pipelines.probe import probe
-from data_pipelines.video import FrameIndex, UnreadableVideo, Video
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
+from data_pipelines.decoding.video import FrameIndex, UnreadableVideo, Video
 
 _TICKS_PER_SECOND = 90_000
 _PORTION_BYTES = 96 * 2**20

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from clipbert_jax.evaluation import Reduced
-from clipbert_jax.metrics import accuracy_metrics, answer_metrics
+from clipbert_jax.evaluation.metrics import accuracy_metrics, answer_metrics
+from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
 from data_pipelines.annotations.records import OpenQuestion, SoftQuestion
 from experiments.evaluators.evaluator import Evaluation, QueryEvaluator, TextOptions, by_clip

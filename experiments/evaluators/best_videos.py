@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from clipbert_jax.evaluation import Reduced
+from clipbert_jax.evaluation.score import Reduced
 
 
 class BestVideos:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.evaluation import Reduced
-from clipbert_jax.metrics import count_metrics
+from clipbert_jax.evaluation.metrics import count_metrics
+from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.count import CountQA
 from data_pipelines.annotations.records import Count

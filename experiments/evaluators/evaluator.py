@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
-from clipbert_jax.bootstrap import bootstrap_intervals
-from clipbert_jax.evaluation import OnProgress, Queries, Reduced, Videos, score_queries
+from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
+from clipbert_jax.evaluation.score import OnProgress, Queries, Reduced, Videos, score_queries
+from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.scorer import Scorer
 from data_pipelines.released_sampling import OneClip
 from data_pipelines.tokenizer import Tokenizer
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from clipbert_jax.evaluation import MatchTask, Reduced
-from clipbert_jax.metrics import accuracy_metrics
+from clipbert_jax.evaluation.metrics import accuracy_metrics
+from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
 from data_pipelines.released_sampling import OneClip

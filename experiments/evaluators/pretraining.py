@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from clipbert_jax.evaluation import Reduced
+from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.pretraining import Pretraining
 from data_pipelines.annotations.records import Caption

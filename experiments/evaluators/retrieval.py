@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from clipbert_jax.bootstrap import bootstrap_intervals
-from clipbert_jax.evaluation import MatchTask, OnProgress, Reduced, Videos, score_batches
-from clipbert_jax.metrics import rank_metrics, ranks_both_ways, released_ranks_both_ways
+from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
+from clipbert_jax.evaluation.metrics import rank_metrics, ranks_both_ways, released_ranks_both_ways
+from clipbert_jax.evaluation.score import OnProgress, Reduced, Videos, score_batches
+from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.scorer import Scorer
+from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption
 from data_pipelines.released_sampling import OneClip
 from experiments.evaluators.best_videos import BestVideos

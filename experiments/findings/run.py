@@ -19,15 +19,15 @@ from typing import Any
 import jax
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.embedded import prepare_embedded
-from data_pipelines.corpus.embedded_images import prepare_embedded_images
-from experiments.compilation_cache import use_compilation_cache
-from experiments.evaluate import evaluate
+from data_pipelines.synthetic.image_corpus import prepare_embedded_images
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 from experiments.experiment import Experiment
 from experiments.findings.conditions import CONDITIONS, Scale, baseline, pretraining
 from experiments.findings.report import write_reports
-from experiments.progress import say
-from experiments.runs import train_run
+from experiments.runs.evaluate_run import evaluate
+from experiments.runs.train_run import train_run
+from experiments.runtime.compilation_cache import use_compilation_cache
+from experiments.runtime.progress import say
 
 FULL = Scale()
 QUICK = Scale(num_seeds=1)

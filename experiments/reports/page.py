@@ -12,26 +12,35 @@ import cv2
 import jinja2
 import numpy as np
 
-FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _MAX_FRAME_SIDE = 160
 """Pixels; a frame is shown at about half of that, so it stays sharp on dense screens."""
 
 
-def write_page(path: Path, template: str, *, scripts: Sequence[str] = (), **values: Any) -> None:
-    """Write a page of the template of this name; folders are made.
+def write_page(path: Path, template: Path, *, scripts: Sequence[Path] = (), **values: Any) -> None:
+    """Fill in a template, write the page, and make its folder.
 
-    The browser is told to load nothing, and to run no script but those of these file names, as one.
+    The browser is told to load nothing, and to run only these scripts, joined.
     """
-    text = "\n".join((FOLDER / script).read_text(encoding="utf-8") for script in scripts)
-    page = templates().get_template(template).render(script=text, script_hash=sha256_of(text), **values)
+    text = joined(scripts)
+    page = (
+        templates(template.parent)
+        .get_template(template.name)
+        .render(script=text, script_hash=sha256_of(text), **values)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
+
+
+def joined(scripts: Sequence[Path]) -> str:
+    """Return script files as one text."""
+    return "\n".join(script.read_text(encoding="utf-8") for script in scripts)
 
 
 def templates(*folders: Path) -> jinja2.Environment:
     """Return the templates of reports, and those of other folders; whatever is filled in is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, FOLDER]),
+        loader=jinja2.FileSystemLoader([*folders, _FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

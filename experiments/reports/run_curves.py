@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.reports.charts import Chart, Series, curve_chart
-from experiments.run_summary import RunSummary
+from experiments.reports.run_summary import RunSummary
 
 _MAX_LINES = 6
 """In one chart."""

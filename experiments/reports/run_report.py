@@ -19,15 +19,15 @@ from typing import Any
 from clipbert_jax.errors import UserError
 from clipbert_jax.training.metrics_writer import read_json_lines
 from data_pipelines.data_config import DataConfig
-from data_pipelines.video import UnreadableVideo
+from data_pipelines.decoding.video import UnreadableVideo
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import from_json, to_json
 from experiments.reports.frames import clip_frames
 from experiments.reports.page import flatten, jpeg_data_uri, write_page
 from experiments.reports.run_curves import learning_charts, numbers, speed_charts, undisturbed
+from experiments.reports.run_summary import RunSummary
 from experiments.reports.samples import Samples, read_samples
-from experiments.resolve import DATA_SHA256
-from experiments.run_summary import RunSummary
+from experiments.runs.resolve import DATA_SHA256
 
 _NUM_SAMPLES = 3
 """Right ones, and as many wrong ones."""
@@ -40,8 +40,8 @@ def write_run_report(run: RunSummary, path: Path) -> None:
     samples = read_samples(run.workdir, num_each=_NUM_SAMPLES)
     write_page(
         path,
-        "run_report.html.jinja",
-        scripts=["run_report.js"],
+        Path(__file__).with_name("run_report.html.jinja"),
+        scripts=[Path(__file__).with_name("run_report.js")],
         title=run.workdir.resolve().name,
         run=run,
         written=_date(time.time()),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.corpus.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 from experiments.search.folder import FileState
 from experiments.search.manifest import Entry
 from experiments.search.reading import Item, Read, Unreadable, read
@@ -23,8 +23,8 @@ from experiments.search.reading import Item, Read, Unreadable, read
 if TYPE_CHECKING:
     import jax
 
-    from experiments.runs import Run
-    from experiments.search.index import Index
+    from experiments.runs.load_run import Run
+    from experiments.search.catalog import Catalog
 
 _Batch = list[tuple[str, Entry, Read]]
 """Names, what will be noted of them, and what was read."""
@@ -36,9 +36,9 @@ _OUT_OF_MEMORY = "needed more than "
 class Encoder:
     """Reads files in workers and encodes them in batches of one shape, each while the next are read."""
 
-    def __init__(self, index: Index, run: Run, *, on_read: Callable[[], None]) -> None:
-        self._index, self._run, self._on_read = index, run, on_read
-        self._options = index.options
+    def __init__(self, catalog: Catalog, run: Run, *, on_read: Callable[[], None]) -> None:
+        self._catalog, self._run, self._on_read = catalog, run, on_read
+        self._options = catalog.options
         self._num_rows = 0
 
     def encode(self, files: Iterator[tuple[str, Entry]]) -> None:
@@ -72,13 +72,13 @@ class Encoder:
                 case Read():
                     yield name, dataclasses.replace(entry, clip_seconds=outcome.clip_seconds), outcome
                 case Failure() if outcome.reason.startswith(_OUT_OF_MEMORY):
-                    self._index.add({name: self._short_of_memory(entry, outcome)})
+                    self._catalog.add({name: self._short_of_memory(entry, outcome)})
                     self._on_read()
                 case Failure(may_pass=True):
-                    self._index.note_problem(name, outcome.reason)
+                    self._catalog.note_problem(name, outcome.reason)
                     self._on_read()
                 case Failure() | Unreadable():
-                    self._index.add({name: dataclasses.replace(entry, reason=outcome.reason)})
+                    self._catalog.add({name: dataclasses.replace(entry, reason=outcome.reason)})
                     self._on_read()
 
     def _short_of_memory(self, entry: Entry, failure: Failure) -> Entry:
@@ -98,7 +98,7 @@ class Encoder:
 
     def _item(self, name: str, state: FileState) -> Item:
         data = self._run.experiment.data
-        path = Path(os.path.abspath(self._index.folder / name))
+        path = Path(os.path.abspath(self._catalog.folder / name))
         return Item(path=path, num_bytes=state.size, config=data, num_clips=self._options.num_clips)
 
     def _stack(self, batch: _Batch) -> np.ndarray:
@@ -111,8 +111,8 @@ class Encoder:
 
     def _keep(self, batch: _Batch, tokens: jax.Array) -> None:
         for (_, entry, outcome), of_video in zip(batch, np.asarray(tokens), strict=False):
-            self._index.store.put(entry.content, of_video.astype(np.float16), outcome.pictures)
-        self._index.add({name: entry for name, entry, _ in batch})
+            self._catalog.store.put(entry.content, of_video.astype(np.float16), outcome.pictures)
+        self._catalog.add({name: entry for name, entry, _ in batch})
         self._on_read()
 
 

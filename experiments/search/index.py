@@ -25,10 +25,11 @@ from pathlib import Path
 import filelock
 
 from clipbert_jax.errors import UserError
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
+from experiments.search.catalog import Catalog, Changes, IndexOptions
 from experiments.search.encoding import Encoder
 from experiments.search.folder import Scan, scan
-from experiments.search.manifest import Entry, Manifest
+from experiments.search.manifest import Entry
 from experiments.search.model import ModelFacts, SearchModel
 from experiments.search.new_files import NewFiles
 from experiments.search.place import (
@@ -41,66 +42,20 @@ from experiments.search.place import (
     root_of,
     to_stderr,
 )
-from experiments.search.store import TokenStore
 
 _MEND_WAIT_SECONDS = 2.0
 """How long a search waits for another one before it goes on without what is damaged."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """How an index is made; changes the speed only, but for the number of clips."""
-
-    place: Path | None = None
-    """Folder of the indexes; by default `.clipbert_index` in the searched folder."""
-    num_clips: int = 8
-    """Of each video, spread over all of it."""
-    num_workers: int = 0
-    """Processes that decode; 0 decodes in this one, which a broken file may then crash."""
-    worker_memory_gib: float = 4.0
-    """What a worker may take: the size of the largest file, and some frames."""
-    batch_size: int = 8
-    """Videos that are encoded at once, at most."""
-    memory_bytes: int = 2 << 30
-    """Tokens that are kept in memory for the next search, at most."""
-    retry: bool = False
-    """Try files again that could not be read."""
-
-
-@dataclasses.dataclass(kw_only=True)
-class Changes:
-    """What an update has found."""
-
-    num_encoded: int = 0
-    num_unreadable: int = 0
-    """Of the new ones."""
-    num_same: int = 0
-    """New names or times of a known content."""
-    num_gone: int = 0
-
-    @property
-    def num_read(self) -> int:
-        """New files in all."""
-        return self.num_encoded + self.num_unreadable + self.num_same
-
-
-class Index:
+class Index(Catalog):
     """The videos of a folder, encoded by one model. One thread at a time may use it."""
 
     def __init__(self, folder: Path, facts: ModelFacts, options: IndexOptions) -> None:
-        self.folder = folder
-        self.facts = facts
-        self.options = options
         self.place = options.place or folder / INDEX_NAME
         self.root = root_of(self.place, folder, facts.fingerprint, options.num_clips)
-        self.store = TokenStore(self.root / "videos", memory_bytes=options.memory_bytes)
-        self.changes = Changes()
-        """Of the last update."""
+        self.facts = facts
         self.num_linked_folders = 0
-        self.problems: dict[str, str] = {}
-        """What could not be looked at or read this time, and why; it is tried again in the next search."""
-        self._unseen: set[str] = set()
-        self._manifest = Manifest(self.root / "manifest.jsonl", options.num_clips)
+        super().__init__(folder, self.root, options)
 
     @classmethod
     def open_or_update(
@@ -127,34 +82,6 @@ class Index:
             raise not_kept(folder, place, error) from error
         return index
 
-    @property
-    def entries(self) -> dict[str, Entry]:
-        """The files that can be searched, by name."""
-        hidden = self._unseen | self.problems.keys()
-        known = self._manifest.entries
-        return {name: known[name] for name in known if not known[name].reason and name not in hidden}
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """The files that cannot, and why."""
-        noted = {name: entry.reason for name, entry in self._manifest.entries.items() if entry.reason}
-        return dict(sorted({**noted, **self.problems}.items()))
-
-    @property
-    def when_tried_again(self) -> str:
-        """When the files that cannot be read are tried again, in words."""
-        num_unreadable, num_problems = len(self.unreadable), len(self.problems)
-        noted = "when they change, with --retry, or with more memory if their line says so"
-        if not num_problems:
-            return f"tried again {noted}"
-        if num_problems == num_unreadable:
-            return "tried again in each search"
-        return f"{num_problems:,} of them tried again in each search, the others {noted}"
-
-    def known(self, name: str) -> Entry:
-        """Return what is known of a file."""
-        return self._manifest.entries[name]
-
     # ---- Bringing it up to date ---------------------------------------------------------------------------
 
     def update(self, model: SearchModel, *, log: Log = print) -> None:
@@ -164,15 +91,15 @@ class Index:
           UserError: there is no video.
         """
         self.changes = Changes()
-        self._manifest.refresh()
+        self.manifest.refresh()
         if not self._has_changes(self._look()):
             return
         with locked(self.place, log):
-            self._manifest.reload()
+            self.manifest.reload()
             found = self._look()  # another search may have been at it, and the folder may have changed since
             if not self._has_changes(found):
                 return
-            if not self._manifest.entries:
+            if not self.manifest.entries:
                 facts = dataclasses.asdict(self.facts)
                 about = facts | {"num_clips": self.options.num_clips, "folder": str(self.folder)}
                 describe(self.root, about, log)
@@ -187,8 +114,8 @@ class Index:
             if (reason := found.problems.get(".")) is not None:
                 raise UserError(f"{self.folder} cannot be listed ({reason}): give a folder that can")
             raise UserError(f"no videos in {self.folder}: put files such as .mp4, .webm, .gif or .jpg there")
-        self._unseen = {
-            name for name in self._manifest.entries if name not in found.files and found.hides(name)
+        self.unseen = {
+            name for name in self.manifest.entries if name not in found.files and found.hides(name)
         }
         self._leave_out_too_large(found)
         return found
@@ -197,7 +124,7 @@ class Index:
         """Make problems of new files that no worker could hold, before they are hashed."""
         limit = self._memory_gib * 2**30
         for name, state in [*found.files.items()]:
-            known = self._manifest.entries.get(name)
+            known = self.manifest.entries.get(name)
             if state.size >= limit and (known is None or known.state != state):
                 del found.files[name]
                 self.problems[name] = (
@@ -214,7 +141,7 @@ class Index:
         return bool(self._stale(found) or self._gone(found))
 
     def _stale(self, found: Scan) -> list[str]:
-        known = self._manifest.entries
+        known = self.manifest.entries
         return [
             name
             for name, state in found.files.items()
@@ -227,8 +154,8 @@ class Index:
         return bool(entry.reason) and (self.options.retry or has_more_memory)
 
     def _gone(self, found: Scan) -> list[str]:
-        kept = found.files.keys() | self._unseen | self.problems.keys()
-        return [name for name in self._manifest.entries if name not in kept]
+        kept = found.files.keys() | self.unseen | self.problems.keys()
+        return [name for name in self.manifest.entries if name not in kept]
 
     def _read(
         self,
@@ -240,7 +167,7 @@ class Index:
         on_read: Callable[[], None] = lambda: None,
     ) -> None:
         """Add files: by their content if that is known and not damaged, else encoded."""
-        known = self._manifest.entries.values()
+        known = self.manifest.entries.values()
         by_content = {
             entry.content: entry
             for entry in known
@@ -250,7 +177,7 @@ class Index:
         unknown = new_files.unknown(names)
         if (first := next(unknown, None)) is None:
             return  # and no model is needed
-        from experiments.progress import Progress
+        from experiments.runtime.progress import Progress
 
         progress = Progress(f"reading {printable(str(self.folder))}", total=len(names), unit="files")
         num_before = self.changes.num_read
@@ -310,7 +237,7 @@ class Index:
         on_read: Callable[[], None],
     ) -> None:
         """Encode files of damaged contents again; if they have changed, the next update sees that."""
-        self._manifest.reload()
+        self.manifest.reload()
         damaged = self.store.damaged(contents, self.options.num_clips)  # another search may have been at it
         names = [name for name, entry in entries.items() if entry.content in damaged]
         self.store.forget(damaged)
@@ -322,7 +249,7 @@ class Index:
         for name in names:
             if entries[name].content not in without_tokens and name in self.unreadable:
                 self.problems.pop(name, None)
-                self._manifest.add({name: entries[name]})  # only its pictures are missing
+                self.manifest.add({name: entries[name]})  # only its pictures are missing
 
     def _leave_out_damaged(self, contents: Collection[str]) -> set[str]:
         """Leave out the files that have no tokens, until the next update; return their contents."""
@@ -331,29 +258,10 @@ class Index:
         self.problems.update(dict.fromkeys(left_out, "what the index has of it is damaged"))
         return without_tokens
 
-    def add(self, entries: dict[str, Entry]) -> None:
-        """Note files that were read."""
-        self._manifest.add(entries)
-        num_unreadable = sum(bool(entry.reason) for entry in entries.values())
-        self.changes.num_unreadable += num_unreadable
-        self.changes.num_encoded += len(entries) - num_unreadable
-
-    def add_same(self, name: str, entry: Entry) -> None:
-        """Note a file of a known content."""
-        self._manifest.add({name: entry})
-        self.changes.num_same += 1
-
-    def note_problem(self, name: str, reason: str) -> None:
-        """Note why a file was not read this time; what was known of it stays, but for an older reason."""
-        self.problems[name] = reason
-        if (known := self._manifest.entries.get(name)) is not None and known.reason:
-            del self._manifest.entries[name]
-        self.changes.num_unreadable += 1
-
     def _forget(self, gone: list[str]) -> None:
         """Drop files that are gone, what was made of contents that no file has, and what a kill has left."""
-        self._manifest.keep_only(self._manifest.entries.keys() - set(gone))
-        self.store.keep_only({entry.content for entry in self._manifest.entries.values()})
+        self.manifest.keep_only(self.manifest.entries.keys() - set(gone))
+        self.store.keep_only({entry.content for entry in self.manifest.entries.values()})
         for left in self.root.glob(".*.tmp"):  # the lock says that nobody writes them any more
             left.unlink()
         self.changes.num_gone = len(gone)

@@ -24,7 +24,7 @@ from experiments.search.manifest import write_whole
 
 if TYPE_CHECKING:
     from clipbert_jax.training.saved_checkpoint import WhichStep
-    from experiments.runs import Run
+    from experiments.runs.load_run import Run
 
 SCHEMA_VERSION = 2
 """Of all files of an index; a change makes every index anew."""
@@ -69,13 +69,13 @@ class SearchModel:
         Raises:
           UserError: there is none; or it does not match texts.
         """
-        from clipbert_jax.evaluation import MatchTask
+        from clipbert_jax.tasks.task import MatchTask
 
         run = self._loaded
         if run is None:
             start = time.perf_counter()
-            from experiments.compilation_cache import use_compilation_cache
-            from experiments.runs import load_run
+            from experiments.runs.load_run import load_run
+            from experiments.runtime.compilation_cache import use_compilation_cache
 
             use_compilation_cache()
             run = load_run(self.run_dir, step=self._step)

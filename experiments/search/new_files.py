@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from experiments.search.catalog import Catalog
 from experiments.search.folder import Scan, content_of
 from experiments.search.manifest import Entry
-
-if TYPE_CHECKING:
-    from experiments.search.index import Index
 
 
 class NewFiles:
     """New files of an index, told apart by their content."""
 
-    def __init__(self, index: Index, found: Scan, known: dict[str, Entry]) -> None:
-        self._index, self._found = index, found
+    def __init__(self, catalog: Catalog, found: Scan, known: dict[str, Entry]) -> None:
+        self._catalog, self._found = catalog, found
         self._known = known
         """By content."""
         self._first: dict[str, str] = {}
@@ -32,13 +29,13 @@ class NewFiles:
         """Yield the files to encode, with what is known of them; those of a known content are added."""
         for name in names:
             try:
-                content = content_of(self._index.folder / name)
+                content = content_of(self._catalog.folder / name)
             except OSError as error:
-                self._index.note_problem(name, error.strerror or str(error))
+                self._catalog.note_problem(name, error.strerror or str(error))
                 continue
             entry = Entry(state=self._found.files[name], content=content)
             if (known := self._known.get(content)) is not None:
-                self._index.add_same(name, dataclasses.replace(known, state=entry.state))
+                self._catalog.add_same(name, dataclasses.replace(known, state=entry.state))
             elif content in self._first:
                 self._copies.append((name, entry))
             else:
@@ -49,8 +46,8 @@ class NewFiles:
         """Add the other files of what has been encoded."""
         for name, entry in self._copies:
             first = self._first[entry.content]
-            if (problem := self._index.problems.get(first)) is not None:
-                self._index.note_problem(name, problem)
+            if (problem := self._catalog.problems.get(first)) is not None:
+                self._catalog.note_problem(name, problem)
             else:
-                known = self._index.known(first)
-                self._index.add_same(name, dataclasses.replace(known, state=entry.state))
+                known = self._catalog.known(first)
+                self._catalog.add_same(name, dataclasses.replace(known, state=entry.state))

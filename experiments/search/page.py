@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.reports.page import jpeg_data_uri, write_page
 from experiments.search.index import Index
 from experiments.search.ranking import Hit, Ranked, moments
@@ -50,7 +50,7 @@ def write_search_page(path: Path, index: Index, ranked: Ranked, *, cost: str) ->
     unreadable = index.unreadable
     write_page(
         path,
-        "search_page.html.jinja",
+        Path(__file__).with_name("search_page.html.jinja"),
         title=f"Search in {printable(index.folder.resolve().name or '/')}",
         facts=dataclasses.replace(index.facts, run=printable(index.facts.run)),
         num_clips=index.options.num_clips,

@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 
 from clipbert_jax.errors import UserError
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.search.folder import ABOUT_NAME
 from experiments.search.manifest import write_whole
 

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_jax.errors import UserError
-from experiments.reports.probe_timeline import clock
+from experiments.input_checks import check_utf8, has_words
+from experiments.reports.words import clock
 from experiments.search.encoding import num_rows
 from experiments.search.index import Index
 from experiments.search.manifest import Entry, Span
 from experiments.search.model import SearchModel
 from experiments.search.scores import ScoreCache, TextScores, digests
-from experiments.text_checks import check_utf8, has_words
 
 if TYPE_CHECKING:
     import jax
 
-    from clipbert_jax.evaluation import MatchTask
     from clipbert_jax.models.clipbert import ClipBertOutput
-    from experiments.runs import Run
+    from clipbert_jax.tasks.task import MatchTask
+    from experiments.runs.load_run import Run
 
 _VIDEOS_PER_CALL = 32
 """On all devices together, at most."""
@@ -231,9 +231,9 @@ def _score(
     index: Index, run: Run, contents: list[str], texts: list[str], on_progress: Callable[[int], None]
 ) -> dict[str, TextScores]:
     """Return the scores of texts for contents; one text in a call, so that their number compiles nothing."""
-    from clipbert_jax.evaluation import score_encoded
-    from experiments.asking import notes
-    from experiments.progress import Progress
+    from clipbert_jax.evaluation.score import score_encoded
+    from experiments.prediction.ask import notes
+    from experiments.runtime.progress import Progress
 
     num_clips = index.options.num_clips
     progress = Progress("scoring", total=len(contents), unit="videos")

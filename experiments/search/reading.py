@@ -15,11 +15,11 @@ from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
-from data_pipelines.decode import read_frames
-from data_pipelines.probe import probe
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.video import UnreadableVideo, Video
 from data_pipelines.sampling import choose_frames
 from data_pipelines.transforms import resize_and_pad, resized_hw
-from data_pipelines.video import UnreadableVideo, Video
 from experiments.search.manifest import Span
 
 SHOWN_SIZE = 160

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.search.manifest import write_whole
 from experiments.search.place import to_stderr
 

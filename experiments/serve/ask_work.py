@@ -10,7 +10,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.asking import ask_clips, model_texts, notes
+from experiments.input_checks import has_words
+from experiments.prediction.ask import ask_clips, model_texts, notes
 from experiments.reports.page import jpeg_data_uri
 from experiments.serve.cards import Card, asked_card
 from experiments.serve.forms import Form
@@ -18,7 +19,6 @@ from experiments.serve.jobs import Job
 from experiments.serve.refusal import Refusal
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
-from experiments.text_checks import has_words
 
 _SHOWN_SIZE = 160
 

@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.printable import printable
-from experiments.prediction_lines import seconds
+from data_pipelines.terminal_text import printable
+from experiments.prediction.lines import seconds
 from experiments.search.ranking import Hit
 from experiments.serve.uploads import KnownVideo
 

@@ -9,12 +9,12 @@ import collections
 import threading
 from pathlib import Path
 
-from data_pipelines.corpus.isolation import Failure, Isolated
+from data_pipelines.clips import VideoClips
+from data_pipelines.workers.isolation import Failure, Isolated
 from experiments.search.reading import Unreadable
 from experiments.serve.public import public_reason
 from experiments.serve.reading import Item, read, thumbnail
 from experiments.serve.refusal import Refusal
-from experiments.video_clips import VideoClips
 
 _NUM_KEPT = 6
 """Videos whose clips stay in memory: the next question is often about the same one."""

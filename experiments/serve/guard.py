@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.serve.limits import BODY_SECONDS, CHUNK_SECONDS, Limits
 from experiments.serve.refusal import Refusal
 from experiments.serve.uploads import too_large

@@ -21,11 +21,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.scorer import Scorer
-from data_pipelines.printable import printable
-from experiments.runs import Run
+from clipbert_jax.evaluation.scorer import Scorer
+from data_pipelines.terminal_text import printable
+from experiments.runs.load_run import Run
+from experiments.search.catalog import IndexOptions
 from experiments.search.folder import Scan, scan
-from experiments.search.index import Index, IndexOptions
+from experiments.search.index import Index
 from experiments.search.model import SearchModel
 from experiments.search.place import INDEX_NAME, is_not_writable, not_kept, to_stderr
 from experiments.search.ranking import Ranked, rank

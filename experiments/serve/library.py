@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.search.folder import scan
 from experiments.serve.public import public_reason
 from experiments.serve.refusal import Refusal

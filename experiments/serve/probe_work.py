@@ -9,9 +9,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-from experiments.probe import probe_facts
-from experiments.probe_video import DISPLAY_SIZE, make_page_of_clips
-from experiments.reports.probe_page import write_probe_page
+from experiments.probe.probe_page import write_probe_page
+from experiments.probe.probe_video import DISPLAY_SIZE, make_page_of_clips, probe_facts
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.refusal import Refusal

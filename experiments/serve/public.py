@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 
 _SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] (?P<reason>[^:]+)(: .*)?", re.DOTALL)
 _PATH = re.compile(r"""(^|[\s'"“(=:,])(~?/|[A-Za-z]:\\)[^\s/]""")

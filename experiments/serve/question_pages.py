@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from data_pipelines.corpus.folder import VIDEO_SUFFIXES
+from experiments.probe.probe_page import SCRIPTS
 from experiments.reports import page as reports
 from experiments.serve.ask_work import ask_job, video_of
 from experiments.serve.forms import Form
@@ -20,9 +21,6 @@ from experiments.serve.rendering import Pages, see
 from experiments.serve.shared_pages import sentence_of, soon, submit
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
-
-_REPORT_SCRIPTS = ("probe_maps.js", "probe_page.js")
-"""Of `reports.probe_page`, which joins them."""
 
 
 class QuestionPages:
@@ -131,7 +129,7 @@ class QuestionPages:
 
 def _policy_of_report() -> dict[str, str]:
     """Return headers for a report: its own script and nothing else, and an origin of its own."""
-    text = "\n".join((reports.FOLDER / script).read_text(encoding="utf-8") for script in _REPORT_SCRIPTS)
+    text = reports.joined(SCRIPTS)
     return {
         "content-security-policy": (
             f"default-src 'none'; script-src 'sha256-{reports.sha256_of(text)}'; img-src data:; "

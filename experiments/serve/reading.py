@@ -13,16 +13,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
+from data_pipelines.clips import VideoClips, sample_clips
 from data_pipelines.data_config import DataConfig
-from data_pipelines.decode import DAMAGE, open_video
-from data_pipelines.full_decode import orientation
-from data_pipelines.pictures import picture_kind, read_picture
-from data_pipelines.pixels import RgbConverter
-from data_pipelines.probe import probe
+from data_pipelines.decoding.decode import DAMAGE, open_video
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.full_decode import orientation
+from data_pipelines.decoding.pixels import RgbConverter
+from data_pipelines.decoding.still_images import picture_kind, read_picture
+from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.released_sampling import OneClip
-from data_pipelines.video import UnreadableVideo
 from experiments.search.reading import Unreadable
-from experiments.video_clips import VideoClips, sample_clips
 
 THUMBNAIL_SIZE = 160
 """Pixels of the longer side."""

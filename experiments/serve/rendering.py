@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.reports.page import templates
 from experiments.serve.limits import MAX_CHARACTERS, MAX_TEXTS
 from experiments.serve.refusal import Refusal

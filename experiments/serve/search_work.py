@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.reports.page import jpeg_data_uri
-from experiments.search.command import as_json, cost_line
 from experiments.search.index import Index
+from experiments.search.lines import as_json, cost_line
 from experiments.search.ranking import Hit, Ranked, Ranking
 from experiments.serve.ask_work import check_words
 from experiments.serve.cards import Card, found_card

@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipbert_jax.evaluation import MatchTask
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from data_pipelines.printable import printable
-from experiments.asking import one_clip_of
-from experiments.runs import Run
-from experiments.search.index import IndexOptions
+from clipbert_jax.tasks.task import MatchTask
+from data_pipelines.clips import VideoClips
+from data_pipelines.terminal_text import printable
+from experiments.prediction.ask import one_clip_of
+from experiments.runs.load_run import Run
+from experiments.search.catalog import IndexOptions
 from experiments.serve.decoding import BrokenVideo, ClipReader, Thumbnails
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Workroom
@@ -22,7 +23,6 @@ from experiments.serve.library import Library
 from experiments.serve.limits import Limits
 from experiments.serve.reading import Item
 from experiments.serve.uploads import KnownVideo, Uploads
-from experiments.video_clips import VideoClips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data_pipelines.corpus.folder import VIDEO_SUFFIXES
-from data_pipelines.printable import printable
+from data_pipelines.terminal_text import printable
 from experiments.serve.limits import MAX_NAME_CHARACTERS, MAX_UPLOADING, MAX_UPLOADS
 from experiments.serve.reading import looks_like_video
 from experiments.serve.refusal import Refusal

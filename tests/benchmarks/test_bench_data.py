@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks import bench_data
 from benchmarks.synthetic_videos import FRAMES_PER_SECOND, Source, encode_source
-from data_pipelines.decode import read_frames
-from data_pipelines.probe import probe
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import probe
 
 SOURCE = Source(width=64, height=48, gop=30)
 

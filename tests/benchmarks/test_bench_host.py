@@ -15,7 +15,7 @@ from benchmarks.workloads import find_workload, synthetic_batch
 from clipbert_jax.models.lowering import default_lowering
 from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.sharding import make_mesh
-from experiments.compilation_cache import MAX_BYTES, MIN_COMPILE_SECONDS
+from experiments.runtime.compilation_cache import MAX_BYTES, MIN_COMPILE_SECONDS
 
 SMALL = ("smoke", "retrieval training")
 STARTS = {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import bench_search
-from data_pipelines.probe import probe
+from data_pipelines.decoding.examine import probe
 
 
 @pytest.mark.slow

@@ -25,9 +25,9 @@ from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import make_train_state, make_train_step
 from clipbert_jax.weights.flat import flat_parameters
-from clipbert_jax.weights.original_names import to_original
+from clipbert_jax.weights.names.original_names import to_original
+from tests.clipbert_jax.tasks.step_golden import FLOAT32, FLOAT64, Tolerances, fill, make_batch
 from tests.goldens import golden
-from tests.tasks.step_golden import FLOAT32, FLOAT64, Tolerances, fill, make_batch
 
 torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from data_pipelines.corpus.embedded import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 
 EncodeVideo = Callable[..., bytes]
 

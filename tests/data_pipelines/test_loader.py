@@ -21,13 +21,13 @@ from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path, write_records
 from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import open_corpus, write_videos
-from data_pipelines.corpus.embedded import prepare_embedded
 from data_pipelines.data_config import DataConfig
+from data_pipelines.decoding.video import UnreadableVideo, Video
 from data_pipelines.examples import RetrievalExamples
 from data_pipelines.loader import train_batches
 from data_pipelines.mixture import Mixture
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 from data_pipelines.tokenizer import build_vocab, write_vocab
-from data_pipelines.video import UnreadableVideo, Video
 from data_pipelines.video_batches import video_batches
 
 TASK = Retrieval(num_negatives=2)
@@ -238,7 +238,7 @@ def test_the_released_rule_reaches_training_and_evaluation(config):
 
 def test_too_little_shared_memory_is_said_before_the_first_batch(config, monkeypatch):
     status = type("Status", (), {"f_bavail": 1, "f_frsize": 4096})()
-    monkeypatch.setattr("data_pipelines.workers.os.statvfs", lambda path: status)
+    monkeypatch.setattr("data_pipelines.workers.batch_workers.os.statvfs", lambda path: status)
     config = dataclasses.replace(config, num_workers=2)
     with pytest.raises(UserError, match=r"2 workers .* need .* GiB of shared memory"):
         train_batches(config, TASK, batch_size=2, seed=0)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.decoding.video import FrameIndex, Health, Video
 from data_pipelines.released_sampling import ONE_CLIP, Header, released_frames, released_span, spread
 from data_pipelines.sampling import choose_frames
-from data_pipelines.video import FrameIndex, Health, Video
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "goldens" / "07_frame_sampling.json").read_text())
 

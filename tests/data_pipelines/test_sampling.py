@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data_pipelines.decoding.video import FrameIndex, Health, Video
 from data_pipelines.sampling import choose_frames, clip_starts, shown_frames
-from data_pipelines.video import FrameIndex, Health, Video
 
 
 def test_random_clips_are_independent_and_uniform_over_the_video():

@@ -26,12 +26,12 @@ from clipbert_jax.training.sharding import MeshConfig
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.watchdog import Watchdog
 from data_pipelines.loader import TrainBatches
-from experiments import runs
 from experiments.cli import errors_as_sentences
-from experiments.compilation_cache import use_compilation_cache
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment
-from experiments.processes import joined_processes
+from experiments.runs import train_run as runs
+from experiments.runtime.compilation_cache import use_compilation_cache
+from experiments.runtime.processes import joined_processes
 
 SAVE_EVERY = 5
 

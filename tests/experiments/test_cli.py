@@ -16,11 +16,11 @@ from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import answers_path, records_path
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.corpus.embedded import prepare_embedded
-from experiments import runs
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 from experiments.cli import main
 from experiments.configs import EXPERIMENTS
-from experiments.starts import read_starts
+from experiments.runs import train_run as runs
+from experiments.runs.starts import read_starts
 from tests.xla_flags import COMPILE_FAST
 
 from .conftest import OF_IMAGES, SMALL, fails

@@ -11,7 +11,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.training.run_directory import list_differences
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import FREE_FIELDS, from_json, to_json
-from experiments.resolve import data_sha256
+from experiments.runs.resolve import data_sha256
 
 SOURCE = Path("runs/a/config.json")
 

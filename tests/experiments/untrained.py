@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clipbert_jax.scorer import Scorer
+from clipbert_jax.evaluation.scorer import Scorer
 from experiments.experiment import model_shapes
-from experiments.resolve import resolve, training_answers
-from experiments.runs import Run
+from experiments.runs.load_run import Run
+from experiments.runs.resolve import resolve, training_answers
 
 from . import small_run
 

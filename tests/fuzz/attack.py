@@ -8,10 +8,10 @@ import traceback
 
 import numpy as np
 
-from data_pipelines.decode import read_frames
-from data_pipelines.jpeg_frames import is_jpeg_frames, num_jpeg_frames, read_jpegs
-from data_pipelines.probe import examine
-from data_pipelines.video import FrameIndex, UnreadableVideo
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.decoding.examine import examine
+from data_pipelines.decoding.jpeg_frames import is_jpeg_frames, num_jpeg_frames, read_jpegs
+from data_pipelines.decoding.video import FrameIndex, UnreadableVideo
 
 HIDDEN_DAMAGE = "ok, with hidden damage"
 """A decoder that does not tell of damage may leave pixels as its memory had them: never the same twice."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.corpus.isolation import Failure, Isolated
+from data_pipelines.workers.isolation import Failure, Isolated
 from tests.fuzz.attack import HIDDEN_DAMAGE, Mutant, Outcome, attack
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import make_seeds

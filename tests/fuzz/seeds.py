@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from data_pipelines.jpeg_frames import encode_jpeg, pack_jpegs
+from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
 
 _X264 = {"preset": "ultrafast", "x264-params": "threads=1"}
 _B_FRAMES = {"preset": "veryfast", "x264-params": "threads=1:bframes=3:keyint=6"}

@@ -21,11 +21,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.corpus.isolation import Failure, Isolated
+from data_pipelines.workers.isolation import Failure, Isolated
+from tests.clipbert_jax.weights.attacks import all_attacks, sound_files
+from tests.clipbert_jax.weights.weight_files import (
+    example_arrays,
+    state_dict,
+    torch_pickle,
+    torch_zip_of,
+    whole_tensor,
+)
 from tests.fuzz.mutations import duplicate, flip_bits, move, overwrite, remove, truncate
 from tests.fuzz.weights_attack import GROWTH_BYTES, Mutant, Outcome, attack
-from tests.weights.attacks import all_attacks, sound_files
-from tests.weights.weight_files import example_arrays, state_dict, torch_pickle, torch_zip_of, whole_tensor
 
 LIMIT_SECONDS = 20.0
 _OPCODES = bytes(ord(opcode.code) for opcode in pickletools.opcodes)

@@ -29,10 +29,10 @@ import numpy as np
 
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
-from data_pipelines.corpus.embedded import prepare_embedded
-from experiments import runs
-from experiments.compilation_cache import use_compilation_cache
+from data_pipelines.synthetic.video_corpus import prepare_embedded
 from experiments.experiment import model_shapes
+from experiments.runs import train_run as runs
+from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
 from tests.experiments.small_runs import read_arrays
 

@@ -27,8 +27,8 @@ from jax.sharding import SingleDeviceSharding
 from clipbert_jax.errors import CONTINUE_EXIT_CODE
 from clipbert_jax.training.checkpoint_items import item_handlers, restore_target
 from clipbert_jax.training.metrics_writer import read_metrics
-from data_pipelines.corpus.embedded import prepare_embedded
-from experiments.starts import read_starts
+from data_pipelines.synthetic.video_corpus import prepare_embedded
+from experiments.runs.starts import read_starts
 from tests.experiments.small_runs import Started, start_together
 from tests.soak.kills import checkpoint_steps
 

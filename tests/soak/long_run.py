@@ -20,9 +20,9 @@ from pathlib import Path
 
 from clipbert_jax.training import compilations
 from clipbert_jax.training.watchdog import Watchdog
-from data_pipelines.corpus.embedded import prepare_embedded
-from experiments import runs
-from experiments.compilation_cache import use_compilation_cache
+from data_pipelines.synthetic.video_corpus import prepare_embedded
+from experiments.runs import train_run as runs
+from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
 
 MAX_GROWTH = 0.01

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 from clipbert_jax.training.watchdog import Watchdog
-from data_pipelines.corpus.embedded import prepare_embedded
-from data_pipelines.corpus.embedded_images import prepare_embedded_images
-from experiments import runs
-from experiments.compilation_cache import use_compilation_cache
+from data_pipelines.synthetic.image_corpus import prepare_embedded_images
+from data_pipelines.synthetic.video_corpus import prepare_embedded
+from experiments.runs import train_run as runs
+from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
 from tests.experiments.small_runs import read_arrays, read_losses
 

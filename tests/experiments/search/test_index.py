@@ -8,8 +8,8 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_video
-from data_pipelines.corpus.isolation import Failure
-from data_pipelines.probe import probe
+from data_pipelines.decoding.examine import probe
+from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, new_files
 from experiments.search.folder import scan
 from experiments.search.model import SearchModel

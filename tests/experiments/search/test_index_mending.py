@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.isolation import Failure
+from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding
 from experiments.search import index as index_module
-from experiments.search.command import table
+from experiments.search.lines import table
 from experiments.search.page import write_search_page
 from experiments.search.place import locked
 from experiments.search.ranking import rank

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.isolation import Failure
+from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, new_files
 from experiments.search import folder as folder_module
-from experiments.search.command import index_lines
 from experiments.search.encoding import Encoder
 from experiments.search.folder import FileState, scan
 from experiments.search.index import INDEX_NAME
+from experiments.search.lines import index_lines
 from experiments.search.manifest import Entry, Manifest, write_whole
 from experiments.search.model import SearchModel
 

@@ -10,9 +10,9 @@ import pytest
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from data_pipelines.clips import sample_video
-from data_pipelines.probe import probe
+from data_pipelines.decoding.examine import probe
 from experiments.search import ranking, scores
-from experiments.search.command import cost_line
+from experiments.search.lines import cost_line
 from experiments.search.model import SearchModel
 from experiments.search.ranking import moments, rank
 from experiments.search.scores import ScoreCache

@@ -3,8 +3,8 @@
 import dataclasses
 import os
 
-from data_pipelines.corpus.isolation import Failure
-from data_pipelines.video import UnreadableVideo
+from data_pipelines.decoding.video import UnreadableVideo
+from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, reading
 
 from .conftest import OPTIONS

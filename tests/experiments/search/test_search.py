@@ -13,8 +13,8 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from experiments.cli import main
-from experiments.search.command import index_lines, table
 from experiments.search.index import Index
+from experiments.search.lines import index_lines, table
 from experiments.search.model import SearchModel
 from experiments.search.page import write_search_page
 from experiments.search.ranking import rank

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines.probe import probe
-from experiments.asking import ask_video
+from data_pipelines.decoding.examine import probe
 from experiments.cli import main
+from experiments.prediction.ask import ask_video
 from experiments.search import encoding
 from experiments.search.reading import Unreadable
 from experiments.serve import decoding

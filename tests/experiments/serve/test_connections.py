@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from experiments.commands.serve import _end_as_by_ctrl_c
 from experiments.serve import connections, guard
-from experiments.serve.command import _end_as_by_ctrl_c
 
 from .serving import BOUNDARY, multipart
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments.serve.command import allowed_hosts
+from experiments.commands.serve import allowed_hosts
 from experiments.serve.reading import looks_like_video
 
 from .serving import BOUNDARY, UPLOAD_BYTES, multipart

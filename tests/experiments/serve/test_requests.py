@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.clips import sample_video
-from data_pipelines.corpus.isolation import Failure
-from data_pipelines.probe import probe
-from data_pipelines.video import UnreadableVideo
-from experiments import video_clips
+from data_pipelines import clips as video_clips
+from data_pipelines.clips import sample_clips, sample_video
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.video import UnreadableVideo
+from data_pipelines.workers.isolation import Failure
 from experiments.serve import decoding
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_UPLOADS
 from experiments.serve.public import public_reason, public_sentence
 from experiments.serve.refusal import Refusal
-from experiments.video_clips import sample_clips
 from tests.experiments.untrained import untrained_run
 
 from .serving import serving

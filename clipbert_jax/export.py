@@ -1,0 +1,233 @@
+"""Deployment: a trained model as one function of arrays, which `jax.export` writes down for other places.
+
+After training, beside `prediction`: frames and texts of a fixed shape go in, probabilities after the
+consensus come out. Weights are arguments of the function, as they are stored (bfloat16, or int8 with scales):
+a program takes some hundred kilobytes, and programs of several shapes share one file of weights.
+`experiments.conversion.export` brings files and real inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Shaped
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.tasks.answer import answer
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import MatchTask, Task
+
+ComputeDtype = Literal["float32", "bfloat16"]
+WeightsKind = Literal["float", "int8"]
+
+LOWERING_OF_PLATFORM = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
+"""Platforms as `jax.export` calls them -> as lowerings do."""
+
+Predict = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
+"""(stored weights, frames [b k t h w 3], text ids [b n l], text mask [b n l]) -> what `answer` returns."""
+
+StoredWeights = dict[str, np.ndarray]
+"""Arrays by the model's names; one of int8 has its scales beside it."""
+
+_WORD_TABLE = "text_encoder/word_embeddings/embedding"
+_MOST = 127
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputShape:
+    """What one call of an exported program takes."""
+
+    num_videos: int
+    num_clips: int
+    num_frames: int
+    size: int
+    """Pixels of a side."""
+    num_texts: int
+    """Of each video."""
+    text_length: int
+
+    def structs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Return frames, text ids and text mask as shapes."""
+        clips = (self.num_videos, self.num_clips, self.num_frames, self.size, self.size, 3)
+        texts = (self.num_videos, self.num_texts, self.text_length)
+        return (
+            jax.ShapeDtypeStruct(clips, np.uint8),
+            jax.ShapeDtypeStruct(texts, np.int32),
+            jax.ShapeDtypeStruct(texts, np.bool_),
+        )
+
+
+# ---- The function -----------------------------------------------------------------------------------------
+
+
+def make_predict(
+    config: ClipBertConfig, task: Task, *, platforms: Sequence[str], num_answers: int = 0
+) -> Predict:
+    """Return the function of a model, written for each platform as its compiler does best.
+
+    For several platforms it holds the model once for each; which one runs is settled before compilation.
+
+    Args:
+      config: `compute_dtype` is that of the arithmetic.
+      task: of the model.
+      platforms: keys of `LOWERING_OF_PLATFORM`.
+      num_answers: of the vocabulary, if the task has one: other outputs of the head mean nothing.
+    """
+    functions = {name: _predict_on(config, task, export_lowering(name), num_answers) for name in platforms}
+    if len(functions) == 1:
+        return next(iter(functions.values()))
+    return lambda *arrays: jax.lax.platform_dependent(*arrays, **functions)
+
+
+def export_lowering(platform: str) -> Lowering:
+    """Return how the model is written for a platform in a program that is kept.
+
+    Without the attention of cuDNN: `jax.export` promises nothing for such calls, JAX asks for the GPU and its
+    cuDNN when it traces them, and GPUs differ in what they take.
+    """
+    lowering = default_lowering(LOWERING_OF_PLATFORM[platform])
+    return dataclasses.replace(lowering, has_fused_attention=False)
+
+
+def _predict_on(config: ClipBertConfig, task: Task, lowering: Lowering, num_answers: int) -> Predict:
+    model = nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0), lowering=lowering))
+    skeleton, _, _ = split_model(model)
+
+    def predict(
+        weights: Parameters, frames: jax.Array, text_ids: jax.Array, text_mask: jax.Array
+    ) -> jax.Array:
+        output = skeleton.merge(restore_weights(weights))(frames, text_ids, text_mask)
+        return answer(task, output.scores, jnp.any(text_mask, axis=-1), num_answers)
+
+    return predict
+
+
+def export_program(
+    predict: Predict, weights: Mapping[str, Any], shape: InputShape, *, platforms: Sequence[str]
+) -> jax.export.Exported:
+    """Lower the function for platforms that need not be here.
+
+    Locations in the source are left out: they would put paths of this machine into the program.
+    """
+    option = "jax_traceback_in_locations_limit"
+    limit = getattr(jax.config, option)
+    structs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+
+    def clipbert(weights: Parameters, frames: jax.Array, text_ids: jax.Array, text_mask: jax.Array) -> Any:
+        return predict(weights, frames, text_ids, text_mask)
+
+    jax.config.update(option, 0)
+    try:
+        return jax.export.export(jax.jit(clipbert), platforms=list(platforms))(structs, *shape.structs())
+    finally:
+        jax.config.update(option, limit)
+
+
+# ---- Weights ----------------------------------------------------------------------------------------------
+
+
+def store_weights(parameters: Parameters, *, dtype: ComputeDtype, kind: WeightsKind) -> StoredWeights:
+    """Return the weights as they are kept.
+
+    `int8` keeps kernels and the word table as whole numbers with a float32 scale per output channel, or word.
+    What is left has the data type `dtype`; but vectors, such as biases and the statistics of norms, are
+    always float32: they are few bytes, and differences are taken of them.
+    """
+    stored: StoredWeights = {}
+    for name, parameter in parameters.items():
+        array = np.asarray(parameter, np.float32)
+        if kind == "int8" and is_quantized(name):
+            stored[name], stored[scale_name(name)] = quantize(array, axis=0 if name == _WORD_TABLE else -1)
+        elif dtype == "bfloat16" and array.ndim > 1:
+            stored[name] = array.astype(ml_dtypes.bfloat16)
+        else:
+            stored[name] = array
+    return stored
+
+
+def restore_weights(stored: Mapping[str, Any]) -> Parameters:
+    """Return the model's parameters of stored ones; traced in a program."""
+    return {
+        name: array.astype(jnp.float32) * stored[scale_name(name)] if array.dtype == jnp.int8 else array
+        for name, array in stored.items()
+        if not name.endswith(_SCALE)
+    }
+
+
+_SCALE = ":scale"
+
+
+def scale_name(name: str) -> str:
+    """Return the name of the scales of an int8 array."""
+    return name + _SCALE
+
+
+def is_quantized(name: str) -> bool:
+    """Return whether `int8` keeps this array so: kernels of products and convolutions, and the word table."""
+    return name.endswith("/kernel") or name == _WORD_TABLE
+
+
+def quantize(
+    array: Float[np.ndarray, "*shape"], *, axis: int
+) -> tuple[Shaped[np.ndarray, "*shape"], Float[np.ndarray, "*ones"]]:
+    """Return whole numbers from -127 to 127 and, for each place along `axis`, the scale to multiply by."""
+    others = tuple(place for place in range(array.ndim) if place != axis % array.ndim)
+    largest = np.abs(array).max(axis=others, keepdims=True)
+    scale = np.where(largest > 0, largest / _MOST, 1).astype(np.float32)
+    return np.rint(array / scale).astype(np.int8), scale
+
+
+# ---- How far a program is from the float32 one ------------------------------------------------------------
+
+
+def compare(
+    task: Task,
+    expected: Float[np.ndarray, "m n *answers"],
+    found: Float[np.ndarray, "m n *answers"],
+    is_text: Bool[np.ndarray, "m n"],
+) -> dict[str, float | int]:
+    """Return how far predictions differ, and the share of decisions that are the same.
+
+    A decision is the best text or option of a video, the best answer to a question, or the rounded count. For
+    matching also the share of pairs of a video's texts that stand in the same order.
+    """
+    differences = np.abs(found - expected)[is_text]
+    agreement: dict[str, float | int] = {
+        "num_videos": len(is_text),
+        "num_texts": int(is_text.sum()),
+        "max_difference": float(differences.max()),
+        "mean_difference": float(differences.mean()),
+        "same_decisions": float(
+            np.mean(_decisions(task, expected, is_text) == _decisions(task, found, is_text))
+        ),
+    }
+    if isinstance(task, MatchTask):
+        is_pair = np.triu(np.ones((is_text.shape[1],) * 2, bool), 1) & is_text[:, :, None] & is_text[:, None]
+        if is_pair.any():
+            agreement["same_order"] = float((_order(expected) == _order(found))[is_pair].mean())
+    return agreement
+
+
+def _decisions(task: Task, predicted: np.ndarray, is_text: np.ndarray) -> np.ndarray:
+    match task:
+        case CountQA():
+            return np.clip(np.rint(predicted), task.min_count, task.max_count)[is_text]
+        case OpenEndedQA() | ImageQA():
+            return predicted.argmax(axis=-1)[is_text]
+    return np.where(is_text, predicted, -np.inf).argmax(axis=-1)
+
+
+def _order(predicted: np.ndarray) -> np.ndarray:
+    return np.sign(predicted[:, :, None] - predicted[:, None, :])

@@ -1,0 +1,235 @@
+"""A model on disk, to be used and shared: weights as safetensors, with all that their use depends on.
+
+    config.json             the config of the training or conversion that made it
+    model.safetensors       flat name -> array; its sha256 is in the README
+    vocab.txt               and tokenizer_config.json: what token ids mean
+    answers.json            what the outputs of the head mean; empty for tasks without an answer vocabulary
+    README.md               a model card
+
+A run directory has the same files, and checkpoints in the place of the safetensors. Reading runs nothing of
+what is in them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, not_finite
+from clipbert_jax.weights.formats.read_file import read_weights_file
+from clipbert_jax.weights.formats.safetensors_writer import WEIGHT_TYPES, write_safetensors
+
+CONFIG, WEIGHTS, VOCAB, TOKENIZER, ANSWERS, CARD = (
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "answers.json",
+    "README.md",
+)
+_WRITING = ".writing"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What token ids and outputs mean."""
+
+    tokens: tuple[str, ...]
+    """The id of a token is its place."""
+    is_lower_case: bool
+    answers: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Vocabulary:
+        """Read the files of a model or run directory.
+
+        Raises:
+          UserError: one is missing or broken.
+        """
+        tokens = read_tokens(folder / VOCAB)
+        return cls(
+            tokens=tokens,
+            is_lower_case=read_is_lower_case(folder / TOKENIZER, tokens),
+            answers=tuple(map(str, read_json(folder / ANSWERS, list))),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the files, each whole or not at all; what is there already stays as it is."""
+        _write_text(folder / VOCAB, "".join(f"{token}\n" for token in self.tokens))
+        tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
+        _write_json(folder / TOKENIZER, tokenizer)
+        _write_json(folder / ANSWERS, list(self.answers))
+
+
+def has_weights(folder: Path) -> bool:
+    """Tell whether a directory is a model's, and not a run's."""
+    return (folder / WEIGHTS).is_file()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config as JSON values.
+
+    Raises:
+      UserError: it is missing or broken.
+    """
+    return read_json(folder / CONFIG, dict)
+
+
+def read_parameters(folder: Path, expected: Parameters) -> Parameters:
+    """Return the weights by flat name, as views of the file.
+
+    Args:
+      folder: of the model.
+      expected: arrays or shapes that the model needs; names and shapes must agree exactly.
+
+    Raises:
+      UserError: the file is damaged, or they do not agree; names all that differ.
+    """
+    arrays = read_weights_file(folder / WEIGHTS).arrays
+    try:
+        check_names_and_shapes(
+            {name: tuple(x.shape) for name, x in expected.items()},
+            {name: x.shape for name, x in arrays.items()},
+        )
+    except WeightsMismatchError as error:
+        raise UserError(f"{folder / WEIGHTS} does not fit the model of its {CONFIG}: {error}") from error
+    quantised = [name for name in expected if arrays[name].dtype not in WEIGHT_TYPES]
+    if quantised:
+        raise UserError(
+            f"{folder / WEIGHTS} holds {arrays[quantised[0]].dtype} as {quantised[0]}: quantised weights "
+            "mean nothing without their scales; get the model in a float type"
+        )
+    if what := not_finite(arrays):
+        raise UserError(f"{folder / WEIGHTS} holds weights that are not finite ({what}): get the model again")
+    return {name: arrays[name] for name in expected}
+
+
+def check_new_directory(folder: Path) -> None:
+    """Refuse a directory that a model cannot be written to, before the work for it is done.
+
+    Raises:
+      UserError: it holds something, or cannot be written.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(path.name != _WRITING for path in folder.iterdir())):
+        raise UserError(f"{folder} holds something already: choose a new directory")
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def write_model(
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    parameters: Parameters,
+    vocabulary: Vocabulary,
+    origin: Mapping[str, str],
+) -> None:
+    """Write a model directory.
+
+    Args:
+      folder: new or empty.
+      config: as JSON values, with `model`, `task` and `data`.
+      parameters: by flat name.
+      vocabulary: of tokens and answers.
+      origin: what the model was made of, for the card: facts by name.
+
+    Raises:
+      UserError: the directory holds something, or cannot be written.
+    """
+    check_new_directory(folder)
+    finished = folder.resolve()  # "." has no name, and ".." another
+    # All of it or nothing. A directory that is there may be someone's working directory, and stays.
+    folder = finished / _WRITING if finished.exists() else finished.with_name(f".{finished.name}{_WRITING}")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        _write_json(folder / CONFIG, config)
+        vocabulary.write(folder)
+        ordered = dict(sorted(parameters.items()))  # the same model is the same bytes
+        write_safetensors(folder / WEIGHTS, ordered, {"format": "clipbert_jax", "schema_version": "1"})
+        facts = {**origin, f"sha256 of {WEIGHTS}": file_sha256(folder / WEIGHTS)}
+        (folder / CARD).write_text(_card(finished.name, config, parameters, facts), encoding="utf-8")
+        if finished.exists():
+            for name in (VOCAB, TOKENIZER, ANSWERS, CARD, WEIGHTS, CONFIG):  # the last makes it a model
+                (folder / name).replace(finished / name)
+        else:
+            folder.replace(finished)
+    except OSError as error:
+        raise _unwritable(finished, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> Exception:
+    kind = TemporaryError if is_temporary(error) else UserError
+    return kind(f"{folder} cannot be written ({error.strerror}): choose another directory")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _card(name: str, config: Mapping[str, Any], parameters: Parameters, origin: Mapping[str, str]) -> str:
+    task, data = config["task"], config["data"]
+    num_parameters = sum(int(np.prod(x.shape)) for x in parameters.values())
+    facts = {
+        "task": task["name"],
+        "consensus over clips": task.get("consensus", "mean"),
+        "clips": f"{data['num_clips']} of {data['num_frames']} frame(s) at {data['fps']:g} a second",
+        "frames": f"{data['size']} x {data['size']} pixels, resized and padded",
+        "texts": f"at most {data['max_text_length']} tokens",
+        "parameters": f"{num_parameters:,}",
+        **origin,
+    }
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return f"""---
+library_name: clipbert_jax
+tags: [clipbert, video-text, jax]
+---
+
+# {name}
+
+A ClipBERT for clipbert_jax, which has nothing to do with OpenAI's CLIP.
+
+| | |
+|---|---|
+{rows}
+
+    import clipbert_jax
+    from data_pipelines.inputs import encode_texts, read_clips
+
+    model = clipbert_jax.load("path of this directory")
+    texts = ["a first text", "another one"]
+    print(model.predict(read_clips("video.mp4", model.inputs), *encode_texts(texts, model.inputs)))
+"""
+
+
+def _write_json(path: Path, values: Any) -> None:
+    _write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file that others may be reading; nothing, where it holds that already."""
+    data = text.encode("utf-8")
+    if path.is_file() and path.read_bytes() == data:
+        return
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,251 @@
+"""Trained models by path or name: `load`, and what one can do with them.
+
+    model = clipbert_jax.load("runs/demo")          # a run, a model directory, a registered name, a hub's id
+    model.predict(frames, text_ids, text_mask)      # probabilities
+    model.save("models/demo")
+
+Frames and token ids come from `data_pipelines.inputs`, by `model.inputs`. Nothing in the files is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int, UInt8
+
+from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.config_json import config_from_json, task_from_json
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.heads import HeadConfig
+from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.pretrained import directory as model_directory
+from clipbert_jax.pretrained import registry as model_registry
+from clipbert_jax.pretrained.checks import InputsConfig, check_model_files, inputs_from_json
+from clipbert_jax.pretrained.directory import Vocabulary
+from clipbert_jax.tasks.answer import answer
+from clipbert_jax.tasks.any_task import AnyTask
+from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
+from clipbert_jax.weights.flat import not_finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs(InputsConfig):
+    """How the clips and texts of a model are made: what `data_pipelines.inputs` goes by."""
+
+    tokens: tuple[str, ...]
+    """The vocabulary; the id of a token is its place."""
+    is_lower_case: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A trained model with all that its use depends on."""
+
+    config: ClipBertConfig
+    task: AnyTask
+    inputs: Inputs
+    parameters: Parameters
+    """By flat name, trained and frozen."""
+    answers: tuple[str, ...]
+    """What the outputs of the head mean, for tasks with an answer vocabulary."""
+    values: Mapping[str, Any]
+    """The whole config as JSON values, the training's part included."""
+    origin: Mapping[str, str]
+    """Where it is from, for the model card."""
+
+    def predict(
+        self,
+        frames: UInt8[np.ndarray, "*b k t h w 3"],
+        text_ids: Int[np.ndarray, "*b n l"],
+        text_mask: Bool[np.ndarray, "*b n l"],
+    ) -> Float[np.ndarray, "*b n *answers"]:
+        """Score texts against the clips of a video, or of each of a batch of videos.
+
+        Returns:
+          By task, after the clips are pooled: the probability that each text matches; of each option of a
+          multiple choice; of each answer (in the order of `answers`); or the number that is counted.
+        """
+        has_batch = np.ndim(frames) == 6
+        arrays = (
+            (frames, text_ids, text_mask) if has_batch else (frames[None], text_ids[None], text_mask[None])
+        )
+        predicted = np.asarray(self._predict(self._placed, *map(jnp.asarray, arrays)))
+        return predicted if has_batch else predicted[0]
+
+    def model(self) -> ClipBert:
+        """Return the model as a Flax NNX module, with attention and hidden states to look at."""
+        return self._skeleton.merge(self._placed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a model directory: weights as safetensors, config, vocabulary, a model card.
+
+        Raises:
+          UserError: the directory holds something, or cannot be written.
+        """
+        model_directory.write_model(
+            Path(folder),
+            config=self.values,
+            parameters=self.parameters,
+            vocabulary=Vocabulary(
+                tokens=self.inputs.tokens, is_lower_case=self.inputs.is_lower_case, answers=self.answers
+            ),
+            origin=self.origin,
+        )
+
+    @functools.cached_property
+    def _skeleton(self) -> Skeleton:
+        return _shapes(self.config, self.task.head)[0]
+
+    @functools.cached_property
+    def _placed(self) -> Parameters:
+        return {name: jnp.asarray(array) for name, array in self.parameters.items()}
+
+    @functools.cached_property
+    def _predict(self) -> Callable[..., jax.Array]:
+        skeleton, task, num_answers = self._skeleton, self.task, len(self.answers)
+
+        @jax.jit
+        def predict(parameters: Parameters, frames: Any, ids: Any, mask: Any) -> jax.Array:
+            output = skeleton.merge(parameters)(frames, ids, mask)
+            return answer(task, output.scores, jnp.any(mask, axis=-1), num_answers)
+
+        return predict
+
+
+def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
+    """Load a trained model.
+
+    Args:
+      path_or_name: a run directory of `clipbert train`; a model directory of `save` or `clipbert convert`; a
+        name of `list_pretrained`; or `hf:user/model` (or `hf:user/model@revision`) of the Hugging Face Hub,
+        if the package huggingface_hub is installed and the hub can be reached.
+      step: of a run: the checkpoint; by default the best on validation, or else the newest.
+
+    Raises:
+      UserError: there is no such model; files are missing or damaged; config and weights do not agree.
+    """
+    folder = find(path_or_name)
+    values = model_directory.read_config(folder)
+    source = folder / model_directory.CONFIG
+    origin = {"source": folder.name}
+    checkpoint = None
+    if not model_directory.has_weights(folder):
+        checkpoint = SavedCheckpoint(folder, step=step)
+        values = checkpoint.config  # what it was trained with, whatever has become of the file
+        origin |= {"step": str(checkpoint.step)}
+        origin |= {"parameters are": "moving averages"} if checkpoint.has_ema else {}
+    elif step is not None:
+        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave `step` out")
+    for part in ("model", "task", "data"):
+        if part not in values:
+            raise UserError(f"{source} has no {part!r}: it is no config of clipbert_jax; get the model again")
+    config = config_from_json(values["model"], ClipBertConfig, source)
+    task = task_from_json(values["task"], source)
+    inputs = inputs_from_json(values["data"], source)
+    vocabulary, _, parameters = read_checked(folder, config, task, inputs, checkpoint)
+    return Pretrained(
+        config=config,
+        task=task,
+        inputs=Inputs(
+            **dataclasses.asdict(inputs), tokens=vocabulary.tokens, is_lower_case=vocabulary.is_lower_case
+        ),
+        parameters=parameters,
+        answers=vocabulary.answers,
+        values=values,
+        origin=origin,
+    )
+
+
+def read_checked(
+    folder: Path,
+    config: ClipBertConfig,
+    task: AnyTask,
+    inputs: InputsConfig,
+    checkpoint: SavedCheckpoint | None,
+) -> tuple[Vocabulary, Skeleton, Parameters]:
+    """Return the words, the structure and the weights of a model, after a look at what its files say.
+
+    Args:
+      folder: a model or run directory.
+      config: of the model.
+      task: of the model.
+      inputs: how its clips and texts are made.
+      checkpoint: that has the weights; None takes those of a model directory.
+
+    Raises:
+      UserError: files are missing or damaged; config, words and weights do not agree.
+    """
+    vocabulary = Vocabulary.read(folder)
+    check_model_files(config, task, inputs, vocabulary, folder)
+    try:
+        skeleton, trainable, frozen = _shapes(config, task.head)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        source = folder / model_directory.CONFIG
+        raise UserError(f"{source} describes no model that can be built: {error}") from error
+    expected = {**trainable, **frozen}
+    if checkpoint is None:
+        return vocabulary, skeleton, model_directory.read_parameters(folder, expected)
+    parameters = checkpoint.load_parameters(expected)
+    if what := not_finite(parameters):
+        raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
+    return vocabulary, skeleton, parameters
+
+
+def find(path_or_name: str | Path) -> Path:
+    """Return the directory of a model; see `load`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path, name = Path(path_or_name), str(path_or_name)
+    if path.is_dir():
+        return path
+    if name in model_registry.registered():
+        return model_registry.checked_path(name)
+    if name.startswith(_HUB):
+        return _from_hub(name.removeprefix(_HUB))
+    known = ", ".join(model_registry.registered()) or "none"
+    raise UserError(
+        f"there is no model {name}: give a run or model directory, a registered name (there are: {known}), "
+        f"or {_HUB}user/model"
+    )
+
+
+_HUB = "hf:"
+
+
+def _from_hub(name: str) -> Path:
+    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are taken.
+
+    Args:
+      name: user/model, or user/model@revision.
+    """
+    name, _, revision = name.partition("@")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            f"for models of the Hugging Face Hub, such as {name}, pip install huggingface_hub"
+        ) from error
+    kinds = ["*.json", "*.safetensors", "*.txt", "README.md"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=kinds))
+    except (OSError, ValueError) as error:  # its own errors are of these two kinds
+        raise UserError(
+            f"the Hugging Face Hub does not give {name} "
+            f"({str(error).strip().splitlines()[0]}): check the name and the network"
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Parameters, Parameters]:
+    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))

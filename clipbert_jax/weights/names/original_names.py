@@ -1,0 +1,263 @@
+"""The original's parameter names and ours, both ways, strictly.
+
+A checkpoint of the original is a `name -> array` dict (491 names common to all tasks, plus the head's).
+Readers of its file formats make that dict; `from_original` turns it into ours, `to_original` back.
+Every name must be claimed by exactly one line of the table: nothing is dropped or left as it was
+drawn in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Shaped
+
+from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, parameter_shapes
+from clipbert_jax.weights.formats.refusals import listed, quoted
+
+Flat = dict[str, Shaped[np.ndarray, "*dims"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One line of the table: `{word}` in both names stands for the same part of the name."""
+
+    original: str
+    ours: str
+    layout: Literal["same", "dense", "convolution"] = "same"
+    """`dense`: (out, in) to (in, out); `convolution`: OIHW to HWIO."""
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        """Return the original's array in our layout."""
+        axes = {"same": None, "dense": (1, 0), "convolution": (2, 3, 1, 0)}[self.layout]
+        return array if axes is None or array.ndim != len(axes) else array.transpose(axes)
+
+    def to_original(self, array: np.ndarray) -> np.ndarray:
+        """Return our array in the original's layout."""
+        axes = {"same": None, "dense": (1, 0), "convolution": (3, 2, 0, 1)}[self.layout]
+        return array if axes is None else array.transpose(axes)
+
+
+def _kernel(original: str, ours: str, layout: Literal["dense", "convolution"]) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/kernel", layout)
+
+
+def _dense(original: str, ours: str) -> Iterator[Rule]:
+    yield from _kernel(original, ours, "dense")
+    yield Rule(f"{original}.bias", f"{ours}/bias")
+
+
+def _embedding(original: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/embedding")
+
+
+def _layer_norm(original: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f"{original}.weight", f"{ours}/scale")
+    yield Rule(f"{original}.bias", f"{ours}/bias")
+
+
+def _batch_norm(original: str, ours: str) -> Iterator[Rule]:
+    yield from _layer_norm(original, ours)
+    yield Rule(f"{original}.running_mean", f"{ours}/mean")
+    yield Rule(f"{original}.running_var", f"{ours}/variance")
+
+
+def _table() -> Iterator[Rule]:
+    resnet, ours = "cnn.feature.backbone", "pixel_encoder"
+    yield from _kernel(f"{resnet}.stem.conv1", f"{ours}/stem", "convolution")
+    yield from _batch_norm(f"{resnet}.stem.conv1.norm", f"{ours}/stem/norm")
+    block = resnet + ".res{stage}.{block}.{layer}", ours + "/stages/res{stage}/{block}/{layer}"
+    yield from _kernel(*block, "convolution")
+    yield from _batch_norm(f"{block[0]}.norm", f"{block[1]}/norm")
+    yield from _kernel("cnn.grid_encoder.0", f"{ours}/grid_encoder", "convolution")
+
+    text, ours = "transformer.bert.embeddings", "text_encoder"
+    yield from _embedding(f"{text}.word_embeddings", f"{ours}/word_embeddings")
+    yield from _embedding(f"{text}.position_embeddings", f"{ours}/position_embeddings")
+    yield from _embedding(f"{text}.token_type_embeddings", f"{ours}/token_type_embeddings")
+    yield from _layer_norm(f"{text}.LayerNorm", f"{ours}/layer_norm")
+
+    visual, ours = "transformer.bert.visual_embeddings", "visual_embedding"
+    yield from _embedding(f"{visual}.row_position_embeddings", f"{ours}/row_embeddings")
+    yield from _embedding(f"{visual}.col_position_embeddings", f"{ours}/column_embeddings")
+    yield from _embedding(f"{visual}.token_type_embeddings", f"{ours}/token_type_embeddings")
+    yield from _layer_norm(f"{visual}.LayerNorm", f"{ours}/layer_norm")
+
+    layer, ours = "transformer.bert.encoder.layer.{layer}", "fusion/layers/{layer}"
+    for part in ("query", "key", "value"):
+        yield from _dense(f"{layer}.attention.self.{part}", f"{ours}/{part}")
+    yield from _dense(f"{layer}.attention.output.dense", f"{ours}/attention_output")
+    yield from _layer_norm(f"{layer}.attention.output.LayerNorm", f"{ours}/attention_layer_norm")
+    yield from _dense(f"{layer}.intermediate.dense", f"{ours}/intermediate")
+    yield from _dense(f"{layer}.output.dense", f"{ours}/output")
+    yield from _layer_norm(f"{layer}.output.LayerNorm", f"{ours}/output_layer_norm")
+    yield from _dense("transformer.bert.pooler.dense", "fusion/pooler")
+
+    yield from _dense("transformer.cls.predictions.transform.dense", "head/transform")
+    yield from _layer_norm("transformer.cls.predictions.transform.LayerNorm", "head/transform_layer_norm")
+    yield Rule("transformer.cls.predictions.bias", "head/decoder_bias")
+    yield from _dense("transformer.cls.seq_relationship", "head/matching")
+    yield from _dense("transformer.classifier.0", "head/hidden")
+    yield from _dense("transformer.classifier.2", "head/output")
+    yield from _dense("transformer.regressor.0", "head/regression_hidden")
+    yield from _batch_norm("transformer.regressor.2", "head/regression_norm")
+    yield from _dense("transformer.regressor.4", "head/regression_output")
+
+
+TABLE: tuple[Rule, ...] = tuple(_table())
+
+ALIASES: Mapping[str, str] = {
+    "transformer.cls.predictions.decoder.weight": "transformer.bert.embeddings.word_embeddings.weight",
+    "transformer.cls.predictions.decoder.bias": "transformer.cls.predictions.bias",
+}
+"""Original names that hold the same array as another one; a file may omit them but not contradict it."""
+
+IGNORED: tuple[str, ...] = (
+    # The detector that the grid features were pretrained with: no output depends on it.
+    r"cnn\.feature\.(proposal_generator|roi_heads)\..*",
+    # A table that the original makes and never reads.
+    r"transformer\.bert\.visual_embeddings\.position_embeddings\.weight",
+    # Constants and counters that some versions save.
+    r"(cnn\.feature\.)?pixel_(mean|std)",
+    r".*\.(num_batches_tracked|position_ids)",
+)
+"""Patterns of original names that have no counterpart here."""
+
+IGNORED_BECAUSE = "no output depends on it"
+
+
+_DETECTOR = "cnn.feature"
+_DETECTOR_SHAPES: Mapping[str, tuple[int, ...]] = {
+    "proposal_generator.anchor_generator.cell_anchors.0": (15, 4),
+    "proposal_generator.rpn_head.conv.weight": (2048, 2048, 3, 3),
+    "proposal_generator.rpn_head.conv.bias": (2048,),
+    "proposal_generator.rpn_head.objectness_logits.weight": (15, 2048, 1, 1),
+    "proposal_generator.rpn_head.objectness_logits.bias": (15,),
+    "proposal_generator.rpn_head.anchor_deltas.weight": (60, 2048, 1, 1),
+    "proposal_generator.rpn_head.anchor_deltas.bias": (60,),
+    "roi_heads.box_head.fc1.weight": (1024, 2048),
+    "roi_heads.box_head.fc1.bias": (1024,),
+    "roi_heads.box_head.fc2.weight": (1024, 1024),
+    "roi_heads.box_head.fc2.bias": (1024,),
+    "roi_heads.box_predictor.cls_score.weight": (1601, 1024),
+    "roi_heads.box_predictor.cls_score.bias": (1601,),
+    "roi_heads.box_predictor.bbox_pred.weight": (6400, 1024),
+    "roi_heads.box_predictor.bbox_pred.bias": (6400,),
+    "roi_heads.attribute_predictor.obj_embed.weight": (1601, 256),
+    "roi_heads.attribute_predictor.fc.0.weight": (512, 1280),
+    "roi_heads.attribute_predictor.fc.0.bias": (512,),
+    "roi_heads.attribute_predictor.attr_score.weight": (400, 512),
+    "roi_heads.attribute_predictor.attr_score.bias": (400,),
+}
+"""Parts of grid-feat-vqa's R-50 that the original makes and never runs."""
+
+
+def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
+    """Return zeros under the names that the original's code has and never reads, so that it finds every key.
+
+    Args:
+      state: from `to_original`.
+    """
+    table = np.shape(state["transformer.bert.embeddings.position_embeddings.weight"])
+    shapes = {"transformer.bert.visual_embeddings.position_embeddings.weight": table}
+    if np.shape(state.get("cnn.feature.backbone.res5.0.shortcut.weight", ())) == (2048, 1024, 1, 1):
+        shapes |= {f"{_DETECTOR}.{name}": shape for name, shape in _DETECTOR_SHAPES.items()}
+    unread: Flat = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    if "transformer.regressor.2.running_mean" in state:
+        unread["transformer.regressor.2.num_batches_tracked"] = np.zeros((), np.int64)
+    return unread
+
+
+def to_our_name(name: str) -> tuple[str, Rule] | None:
+    """Return our name and the rule for an original name; None if no rule claims it."""
+    return _rename(name, _TO_OURS)
+
+
+def to_original_name(name: str) -> tuple[str, Rule] | None:
+    """Return the original's name and the rule for our name; None if no rule claims it."""
+    return _rename(name, _TO_ORIGINAL)
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether an original name has no counterpart here by rule."""
+    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
+
+
+def from_original(state: Mapping[str, ArrayLike], model: nnx.Module) -> Flat:
+    """Turn an original checkpoint into our flat weights for this model.
+
+    Args:
+      state: the original's names and arrays.
+      model: says which weights there must be; its own values are not read (`nnx.eval_shape` is enough).
+
+    Raises:
+      WeightsMismatchError: one error with every missing, unused, mis-shaped or contradictory name.
+    """
+    flat, problems = {}, []
+    for name, array in state.items():
+        if name in ALIASES:
+            problems += _contradiction(state, name)
+        elif (renamed := to_our_name(name)) is not None:
+            flat[renamed[0]] = renamed[1].to_ours(np.asarray(array))
+        elif not is_ignored(name):
+            problems.append(f"unused: {quoted(name)} {np.shape(array)}")
+    check_names_and_shapes(
+        {_both_names(name): shape for name, shape in parameter_shapes(model).items()},
+        {_both_names(name): array.shape for name, array in flat.items()},
+        other_problems=problems,
+    )
+    return flat
+
+
+def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
+    """Turn our flat weights into an original checkpoint, without the names that are ignored by rule.
+
+    Raises:
+      WeightsMismatchError: with every name that is none of a ClipBERT.
+    """
+    state, unclaimed = {}, []
+    for name, array in flat.items():
+        if (renamed := to_original_name(name)) is None:
+            unclaimed.append(name)
+        else:
+            state[renamed[0]] = renamed[1].to_original(np.asarray(array))
+    if unclaimed:
+        raise WeightsMismatchError(f"No original name belongs to {listed(unclaimed)}.")
+    if "transformer.cls.predictions.bias" in state:
+        state |= {alias: state[source] for alias, source in ALIASES.items()}
+    return state
+
+
+def _rename(name: str, patterns: Sequence[tuple[re.Pattern[str], str, Rule]]) -> tuple[str, Rule] | None:
+    for pattern, target, rule in patterns:
+        if (match := pattern.fullmatch(name)) is not None:
+            return target.format_map(match.groupdict()), rule
+    return None
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template)))
+
+
+# Made once: files may have tens of thousands of names.
+_TO_OURS = tuple((_pattern(rule.original), rule.ours, rule) for rule in TABLE)
+_TO_ORIGINAL = tuple((_pattern(rule.ours), rule.original, rule) for rule in TABLE)
+
+
+def _contradiction(state: Mapping[str, ArrayLike], alias: str) -> list[str]:
+    source = ALIASES[alias]
+    if source in state and np.array_equal(state[alias], state[source]):
+        return []
+    return [f"contradictory: {alias} should hold the same array as {source}"]
+
+
+def _both_names(name: str) -> str:
+    """Return our name with the original's, which is what the reader of an error looks for."""
+    renamed = to_original_name(name)
+    return name if renamed is None else f"{name} (original: {renamed[0]})"

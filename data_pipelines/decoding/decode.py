@@ -1,0 +1,284 @@
+"""Stage 2 of the corridor: from video bytes to the wanted frames, in one pass.
+
+`probe` found out at ingest when every frame is shown and where decoding may start. `read_frames` opens the
+file once, reads its packets once, and decodes only from the key frame before a wanted frame up to that frame.
+In long files it jumps over what holds no wanted frame, and reads on in order wherever a jump goes astray.
+Before: the corpus; after: `sampling` (which frames) and `transforms`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from jaxtyping import Int, UInt8
+
+from data_pipelines.decoding.jpeg_frames import is_jpeg_frames, read_jpegs
+from data_pipelines.decoding.pixels import RgbConverter
+from data_pipelines.decoding.still_images import picture_kind, read_picture
+from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, UnreadableVideo
+
+DAMAGE = (av.FFmpegError, OverflowError)
+"""What PyAV raises for damaged content."""
+
+_NOTHING_ELSE = {"protocol_whitelist": "none"}
+"""What a file may open besides: FFmpeg would play other files and listen at ports if its text says so."""
+
+TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Options for files whose metadata are not UTF-8: PyAV 18 refuses them unless told, 19 never does."""
+
+
+def read_frames(
+    video: bytes, frame_indices: Int[np.ndarray, " m"], index: FrameIndex
+) -> UInt8[np.ndarray, "m h w 3"]:
+    """Return RGB frames at native size, equal to the bit to those of a full decode.
+
+    Args:
+      video: the file's bytes.
+      frame_indices: positions in `index.frame_times`, any order, repeats allowed.
+      index: made by `probe` from the same bytes.
+
+    Raises:
+      UnreadableVideo: a wanted frame does not come out; the bytes are not those of the index.
+    """
+    if is_jpeg_frames(video):
+        return read_jpegs(video, frame_indices)
+    if picture_kind(video):
+        return read_picture(video, frame_indices)
+    frame_indices = np.asarray(frame_indices)
+    wanted = np.unique(frame_indices)
+    width, height = index.width, index.height
+    stored_size = (height, width) if index.rotation % 180 else (width, height)
+    to_rgb = RgbConverter(stored_size, index.rotation, is_reflected=index.is_reflected)
+    frames = np.empty((len(frame_indices), height, width, 3), np.uint8)
+    missing = set(wanted.tolist())
+    try:
+        for position, frame in wanted_frames(video, wanted, index):
+            pixels = to_rgb(frame)
+            for place in np.flatnonzero(frame_indices == position):
+                frames[place] = pixels
+            missing.discard(position)
+    except (*DAMAGE, ValueError) as error:
+        raise UnreadableVideo("(bytes)", error_reason(error)) from error
+    if missing:
+        raise UnreadableVideo("(bytes)", f"frames {sorted(missing)} of its index cannot be decoded")
+    return frames
+
+
+MIN_JUMP = 500
+"""Frames to pass over for which a jump costs less than reading their packets."""
+
+_SKIPPING_DECODERS = ("h264", "mpeg4", "mpeg2video")
+"""Which skip frames exactly if no other frame refers to them. HEVC's may be referred to by higher layers; the
+AV1 decoder takes the setting of the start for all."""
+
+
+@contextlib.contextmanager
+def open_video(data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream, av.VideoCodecContext]]:
+    """Open a file for decoding its first video stream in one thread; cover art counts if it is alone.
+
+    Raises:
+      ValueError: no video stream; frames beyond `MAX_PIXELS`.
+    """
+    with av.open(io.BytesIO(data), "r", container_options=_NOTHING_ELSE, **TOLERANT) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        stream = min(container.streams.video, key=lambda s: bool(s.disposition & Disposition.attached_pic))
+        codec = _decoder(stream)
+        if codec.width * codec.height > MAX_PIXELS:
+            raise ValueError(
+                f"its frames of {codec.width}x{codec.height} pixels are more than {MAX_PIXELS:,}"
+            )
+        codec.thread_count = 1
+        codec.options = {"max_pixels": str(MAX_PIXELS)}
+        yield container, stream, codec
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    if stream.codec_context is None:
+        raise ValueError("its codec is not known")
+    # FFmpeg's own decoders of VP8 and VP9 drop alpha.
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    codec = av.CodecContext.create(name, "r")
+    assert isinstance(codec, av.VideoCodecContext)
+    codec.width, codec.height = stream.codec_context.width, stream.codec_context.height
+    return codec
+
+
+def decoded(
+    container: InputContainer, stream: av.VideoStream, codec: av.VideoCodecContext
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames in the order in which they are shown, passing over packets that do not decode."""
+    with demuxed(container, stream) as packets:
+        for packet in packets:
+            try:
+                yield from codec.decode(packet)
+            except DAMAGE:
+                continue
+
+
+@contextlib.contextmanager
+def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Iterator[av.Packet]]:
+    """Yield the packets of a stream; PyAV frees its own one (156 bytes) only if it is told of the end."""
+    generator: Any = container.demux(stream)
+    with contextlib.closing(generator) as packets:
+        yield packets
+
+
+def wanted_frames(
+    data: bytes, wanted: Int[np.ndarray, " u"], index: FrameIndex
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the position and the decoder's frame of each wanted position, in no certain order.
+
+    Args:
+      data: the file's bytes.
+      wanted: positions in `index.frame_times`, each once, rising.
+      index: made by `probe` from the same bytes.
+    """
+    if index.first_pts == UNKNOWN_PTS:
+        with open_video(data) as (container, stream, codec):
+            yield from _read_from_start(container, stream, codec, wanted)
+        return
+    missing = set(wanted.tolist())
+    stretches = _stretches(wanted, index)
+    if stretches:
+        with open_video(data) as (container, stream, codec):
+            key_ticks = set(_ticks(stream, index.key_frames, index))
+            for key_frame, positions in stretches:
+                position_of = _ticks(stream, positions, index)
+                (key_tick,) = _ticks(stream, np.array([key_frame]), index)
+                packets = _jump(container, stream, key_tick, position_of)
+                for position, frame in _decode(codec, packets, position_of, key_ticks):
+                    missing.discard(position)
+                    yield position, frame
+    if missing:  # no jump pays, or one went astray
+        with open_video(data) as (container, stream, codec):
+            position_of = _ticks(stream, np.array(sorted(missing)), index)
+            with demuxed(container, stream) as all_packets:
+                packets = _awaited(all_packets, position_of)
+            key_ticks = set(_ticks(stream, index.key_frames, index))
+            yield from _decode(codec, packets, position_of, key_ticks)
+
+
+def _read_from_start(
+    container: InputContainer,
+    stream: av.VideoStream,
+    codec: av.VideoCodecContext,
+    wanted: Int[np.ndarray, " u"],
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the wanted frames by counting."""
+    remaining = set(wanted.tolist())
+    for position, frame in enumerate(decoded(container, stream, codec)):
+        if position in remaining:
+            remaining.remove(position)
+            yield position, frame
+        if not remaining:
+            return
+
+
+def _stretches(wanted: Int[np.ndarray, " u"], index: FrameIndex) -> list[tuple[int, Int[np.ndarray, " v"]]]:
+    """Return wanted positions, each part with the key frame to jump to; none if no jump pays."""
+    keys = index.key_frames[np.maximum(0, np.searchsorted(index.key_frames, wanted, side="right") - 1)]
+    passed_over = keys - np.concatenate([[0], wanted[:-1]])
+    cuts = np.flatnonzero(passed_over >= MIN_JUMP)
+    if not len(cuts):
+        return []
+    parts = [part for part in np.split(wanted, cuts) if len(part)]
+    starts = [int(keys[np.searchsorted(wanted, part[0])]) for part in parts]
+    return list(zip(starts, parts, strict=True))
+
+
+def _ticks(stream: av.VideoStream, positions: Int[np.ndarray, " v"], index: FrameIndex) -> dict[int, int]:
+    """Return the position of each time stamp."""
+    assert stream.time_base is not None  # or `_frame_times` had found no first_pts
+    ticks = index.first_pts + np.rint(index.frame_times[positions] / float(stream.time_base)).astype(np.int64)
+    return dict(zip(ticks.tolist(), positions.tolist(), strict=True))
+
+
+def _jump(
+    container: InputContainer, stream: av.VideoStream, key_tick: int, position_of: dict[int, int]
+) -> list[av.Packet]:
+    """Return packets from a key frame on; none if the container does not lead there."""
+    try:
+        container.seek(key_tick, stream=stream)
+        with demuxed(container, stream) as all_packets:
+            packets = itertools.dropwhile(
+                lambda packet: packet.pts is None or packet.pts < key_tick, all_packets
+            )
+            first = next(packets, None)
+            if first is None or first.pts != key_tick or not first.is_keyframe:
+                return []
+            return _awaited(itertools.chain([first], packets), position_of)
+    except DAMAGE:
+        return []
+
+
+def _awaited(packets: Iterator[av.Packet], position_of: dict[int, int]) -> list[av.Packet]:
+    """Return packets up to the end of the group with the last wanted frame."""
+    awaited, taken = set(position_of), []
+    for packet in packets:
+        if not awaited and packet.is_keyframe:
+            break
+        if packet.size:
+            awaited.discard(packet.pts)
+            taken.append(packet)
+    return taken
+
+
+def _decode(
+    codec: av.VideoCodecContext, packets: list[av.Packet], position_of: dict[int, int], key_ticks: set[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the wanted frames, decoding for each group of pictures only what comes before its last one."""
+    can_skip = codec.name in _SKIPPING_DECODERS
+    for start, stop in _spans(packets, position_of, key_ticks):
+        codec.flush_buffers()
+        skips = False
+        for packet in packets[start:stop]:
+            # A frame that nobody asked for and no other frame refers to need not be decoded.
+            if can_skip and skips != (packet.pts not in position_of):
+                skips = not skips
+                codec.skip_frame = "NONREF" if skips else "DEFAULT"
+            try:
+                yield from _keep(codec.decode(packet), position_of)
+            except DAMAGE:
+                continue  # its frame is missed at the end, if it is wanted
+        yield from _keep(codec.decode(None), position_of)  # frames that wait to be put in order
+
+
+def _spans(
+    packets: list[av.Packet], position_of: dict[int, int], key_ticks: set[int]
+) -> list[tuple[int, int]]:
+    """Return (start, stop) ranges of packets, each from a key frame to its last wanted frame.
+
+    Frames decoded after a key frame but shown before it belong to the key frame before that. What a packet
+    says is not enough: with intra refresh it is marked as key though no decoder may start there.
+    """
+    last_wanted: dict[int, int] = {}
+    keys: list[tuple[int, int]] = []
+    for place, packet in enumerate(packets):
+        if packet.is_keyframe and packet.pts is not None and packet.pts in key_ticks:
+            keys.append((place, packet.pts))
+        if packet.pts in position_of:
+            start = next((at for at, pts in reversed(keys) if pts <= packet.pts), 0)
+            last_wanted[start] = place + 1
+    return sorted(last_wanted.items())
+
+
+def _keep(frames: list[av.VideoFrame], position_of: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    return ((position_of[frame.pts], frame) for frame in frames if frame.pts in position_of)
+
+
+def error_reason(error: Exception) -> str:
+    """Return what a user can make of an error of FFmpeg."""
+    if isinstance(error, av.FFmpegError) and error.strerror:
+        return f"{error.strerror[0].lower()}{error.strerror[1:]} (damaged, truncated, or not a video)"
+    return str(error)

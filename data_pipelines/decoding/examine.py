@@ -1,0 +1,229 @@
+"""Stage 1b of the corridor: a full decode at ingest finds out when every frame is shown, and what is wrong.
+
+Before: the bytes of a file, from `corpus`; after: the corpus stores what is found out here, and
+`decode.read_frames` relies on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Float, Int
+
+from data_pipelines.decoding.decode import DAMAGE, MIN_JUMP, error_reason, wanted_frames
+from data_pipelines.decoding.full_decode import FullDecode, checksum, decode_everything
+from data_pipelines.decoding.still_images import examine_picture, picture_kind
+from data_pipelines.decoding.video import UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo, Video
+
+_NUM_TRIED = 150
+"""Frames on which random access is tried out, spread over a file; and as many near its key frames."""
+_NUM_TRIED_STARTS = 4
+"""Key frames at which a decoder is started afresh, and as many that are jumped to."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What a full decode found out about some bytes."""
+
+    index: FrameIndex | None
+    """None if the verdict is `unreadable`."""
+    health: Health
+
+
+def probe(video: bytes | Path, *, video_id: str | None = None) -> Video:
+    """Decode a whole video and return it with the index of its frames.
+
+    Args:
+      video: the file, or its bytes.
+      video_id: what it and errors call it; the path by default.
+
+    Raises:
+      UnreadableVideo: the verdict of `examine` is not `ok`.
+    """
+    name = video_id or (str(video) if isinstance(video, Path) else "(bytes)")
+    data = video.read_bytes() if isinstance(video, Path) else video
+    examination = examine(data)
+    if examination.index is None or examination.health.verdict != "ok":
+        raise UnreadableVideo(name, examination.health.reason)
+    return Video(video_id=name, data=data, index=examination.index, health=examination.health)
+
+
+def examine(data: bytes) -> Examination:
+    """Decode a whole file and return what is found; bad content raises nothing but gives a verdict.
+
+    Random access is tried out after some key frames against the full decode; a file where it gives other
+    pixels (missing or disordered time stamps, open groups of pictures) is always decoded from its start.
+    """
+    try:
+        if not data:
+            raise ValueError("the file is empty")
+        if picture_kind(data):
+            index, health = examine_picture(data)
+            return Examination(index=index, health=health)
+        return _examine_video(data)
+    except UnreadableVideo as error:
+        reason = error.reason
+    except (*DAMAGE, ValueError) as error:
+        reason = _why_not_opened(data, error)
+    return Examination(index=None, health=Health(verdict="unreadable", reason=reason))
+
+
+def _is_encrypted(data: bytes) -> bool:
+    """Tell whether it is an MP4 whose samples are under common encryption."""
+    headers = b"".join(box for kind, box in _boxes(data) if kind in (b"moov", b"moof"))
+    return any(mark in headers for mark in (b"encv", b"pssh", b"tenc"))
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and content of the outermost boxes of an MP4, as far as they can be followed."""
+    place = 0
+    while data[4:8] in (b"ftyp", b"styp") and place + 8 <= len(data):
+        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        size = size if size >= 8 else len(data) - place  # 0: up to the end
+        if kind in (b"moov", b"moof"):
+            yield kind, data[place : place + size]
+        place += size
+
+
+def _why_not_opened(data: bytes, error: Exception) -> str:
+    """Return what is known of a file that FFmpeg gives up on."""
+    if _is_encrypted(data):
+        return "it is encrypted"
+    if data[4:8] != b"ftyp" or not isinstance(error, av.FFmpegError):
+        return error_reason(error)
+    what = "is damaged" if b"moov" in data else "is missing"
+    return (
+        f"an MP4 of {len(data):,} bytes whose index (moov box) {what}: truncated, damaged or never finished"
+    )
+
+
+def _examine_video(data: bytes) -> Examination:
+    full = decode_everything(data)
+    if not full.pts:
+        raise ValueError(_why_no_frame(full))
+    times, first_pts = _frame_times(full)
+    steps = np.diff(times)
+    frame_seconds = float(np.median(steps)) if len(steps) else 0.0
+    width, height = full.size[::-1] if full.rotation % 180 else full.size
+    index = FrameIndex(
+        frame_times=times,
+        key_frames=np.asarray(full.key_frames or [0], np.int64),
+        first_pts=first_pts,
+        width=width,
+        height=height,
+        rotation=full.rotation,
+        is_reflected=full.is_reflected,
+        duration=float(times[-1]) + frame_seconds,
+    )
+    reason = _reason(full)
+    if first_pts != UNKNOWN_PTS and (reason or not _can_seek(data, index, full.checksums)):
+        index = dataclasses.replace(index, first_pts=UNKNOWN_PTS, key_frames=np.zeros(1, np.int64))
+    notes = full.notes
+    if index.first_pts == UNKNOWN_PTS and len(times) > 1 and not reason:
+        notes += ("random access fails: decoded from its start",)
+    health = Health(
+        verdict="damaged" if reason else "ok",
+        reason=reason,
+        container=full.container,
+        codec=full.codec,
+        pixel_format=full.pixel_format,
+        num_frames=len(times),
+        num_declared_frames=full.num_declared_frames,
+        start_time=full.start_time,
+        fps=float((len(times) - 1) / times[-1]) if times[-1] > 0 else 0.0,
+        # Containers may round time stamps to milliseconds.
+        is_variable_rate=bool(np.any(np.abs(steps - frame_seconds) > max(0.1 * frame_seconds, 2e-3))),
+        has_duration=full.has_duration,
+        damaged_ranges=_damaged_ranges(full, index),
+        notes=notes,
+    )
+    return Examination(index=index, health=health)
+
+
+def _why_no_frame(full: FullDecode) -> str:
+    if full.num_declared_frames:
+        why = "damaged or encrypted" if full.num_packets else "truncated"
+        return f"the header promises {full.num_declared_frames} frames, none decodes; {why}"
+    return "no frame of its video stream can be decoded"
+
+
+def _reason(full: FullDecode) -> str:
+    """Return why it is not sound, or nothing."""
+    count = len(full.pts)
+    if full.num_lost_packets or count < full.num_declared_frames - max(2, full.num_declared_frames // 20):
+        why = "damaged" if full.num_packets >= full.num_declared_frames else "truncated"
+        return f"only {count} of {full.num_declared_frames} frames can be decoded; the file is {why}"
+    if full.is_cut_off:
+        seconds = f" of a video of {full.declared_seconds:.4g} s" if full.declared_seconds else ""
+        return f"only {count} frames{seconds} are there; the file is truncated"
+    if full.failure:
+        return f"after {count} frames it cannot be read further: {full.failure}"
+    if full.damaged_ticks:
+        return f"it does not decode cleanly at {len(full.damaged_ticks)} places (damaged, truncated)"
+    return ""
+
+
+def _frame_times(full: FullDecode) -> tuple[Float[np.ndarray, " f"], int]:
+    """Return seconds after the first frame, and the first time stamp if all are there and rise."""
+    known = [tick for tick in full.pts if tick is not None]
+    if len(known) == len(full.pts) and full.time_base and all(a < b for a, b in itertools.pairwise(known)):
+        ticks = np.asarray(known, np.int64)
+        return (ticks - ticks[0]) * full.time_base, int(ticks[0])
+    return np.arange(len(full.pts)) / full.rate, UNKNOWN_PTS
+
+
+def _damaged_ranges(full: FullDecode, index: FrameIndex) -> tuple[tuple[float, float], ...]:
+    """Return ranges that end with the next key frame, because damage spreads up to there."""
+    keys = [*index.frame_times[full.key_frames].tolist(), index.duration]
+    ranges: list[tuple[float, float]] = []
+    if full.time_base and full.pts[0] is not None:
+        begins = [(tick - full.pts[0]) * full.time_base for tick in full.damaged_ticks]
+        for begin in sorted(min(max(begin, 0.0), index.duration) for begin in begins):
+            if not ranges or begin >= ranges[-1][1]:
+                ranges.append((begin, next((key for key in keys if key > begin), index.duration)))
+    if full.num_lost_packets or full.is_cut_off:
+        ranges.append((index.duration, max(index.duration, full.declared_seconds)))
+    return tuple(ranges)
+
+
+def _can_seek(data: bytes, index: FrameIndex, checksums: list[int]) -> bool:
+    """Return whether random access gives the frames of the full decode, wherever it is tried."""
+    jumps = _spread(index.key_frames[index.key_frames >= MIN_JUMP], _NUM_TRIED_STARTS)
+    # A decoder that starts at a later key frame knows nothing of what came before.
+    starts = _spread(index.key_frames[1:], _NUM_TRIED_STARTS)
+    trials = [_tried_positions(index.key_frames, len(checksums)), *jumps[:, None]]
+    trials += [np.arange(start, min(start + 3, len(checksums))) for start in starts]
+    try:
+        return all(
+            {position: checksum(frame) for position, frame in wanted_frames(data, tried, index)}
+            == {position: checksums[position] for position in tried.tolist()}
+            for tried in trials
+        )
+    except (*DAMAGE, ValueError):
+        return False
+
+
+def _spread(positions: Int[np.ndarray, " n"], number: int) -> Int[np.ndarray, " m"]:
+    """Return so many of the positions, the first and last among them; or all if there are fewer."""
+    return (
+        positions[np.unique(np.linspace(0, len(positions) - 1, number).astype(int))]
+        if len(positions)
+        else positions
+    )
+
+
+def _tried_positions(key_frames: Int[np.ndarray, " g"], num_frames: int) -> Int[np.ndarray, " u"]:
+    """Choose every few frames of the file, its last ones, and those around key frames, which may need two."""
+    # An odd step falls on all places of the regular patterns of reference frames.
+    spread = np.arange(0, num_frames, max(3, num_frames // _NUM_TRIED) | 1)
+    chosen = _spread(key_frames, _NUM_TRIED // 6)
+    around = chosen[:, None] + np.array([-3, -2, -1, 0, 1, 2])
+    positions = np.unique(np.concatenate([spread, around.ravel(), num_frames - np.arange(1, 4)]))
+    return positions[(positions >= 0) & (positions < num_frames)]

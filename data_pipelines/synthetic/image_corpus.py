@@ -1,0 +1,94 @@
+"""Images of the objects of the embedded corpus: for image-text pretraining, and for questions like VQA's.
+
+Beside `embedded`, which makes the data directory of the videos; the vocabulary is the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.annotations.records import SoftQuestion
+from data_pipelines.annotations.store import SPLITS, records_path, write_answers, write_records
+from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.ingest import OnProgress, new_data_dir, silently, write_summary
+from data_pipelines.synthetic.drawing import Event
+from data_pipelines.synthetic.image import ImagePlan, make_image
+from data_pipelines.synthetic.image_records import image_records
+from data_pipelines.synthetic.texts import Level, balanced, draw_events, num_sets, soft_answers, vocabulary
+from data_pipelines.synthetic.video_corpus import build_videos, check_numbers, entry_of_video
+from data_pipelines.tokenizer import write_vocab
+
+_NUM_OBJECTS = (1, 2, 2, 3)
+"""Half of the images show two objects."""
+
+
+def prepare_embedded_images(
+    data_dir: str | Path,
+    *,
+    level: Level = "easy",
+    num_train: int = 2000,
+    num_validation: int = 100,
+    num_test: int = 200,
+    seed: int = 0,
+    num_workers: int = 2,
+    overwrite: bool = False,
+    on_progress: OnProgress = silently,
+) -> Path:
+    """Make a data directory of generated images, captions and questions; same options, same bytes.
+
+    Every image has two captions and at least three soft questions: whether an object is there (half of the
+    answers are yes), how many objects there are, and which object is at a place. Answers have the scores of
+    VQA, from ten simulated people. Two counting questions list objects, of which some
+    are there. In each split no set of objects is shown again before all of its size were.
+
+    Args:
+      data_dir: where; must not exist unless `overwrite`.
+      level: what objects are told apart by.
+      num_train: images.
+      num_validation: images.
+      num_test: images.
+      seed: of everything but the vocabulary.
+      num_workers: processes; 0 works in this one. The result does not depend on it.
+      overwrite: replace an older data directory.
+      on_progress: called with the number of images made so far.
+
+    Raises:
+      UserError: the directory exists; a split without images; a bad seed.
+    """
+    counts = {"train": num_train, "validation": num_validation, "test": num_test}
+    check_numbers(counts, seed)
+    plans = {split: _plan_split(split, level, counts[split], seed) for split in SPLITS}
+    with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
+        build_videos(new_dir, plans, entry_of_plan, ".png", num_workers, on_progress)
+        for split in SPLITS:
+            for kind, records in image_records(plans[split], split, level).items():
+                write_records(records_path(new_dir, kind, split), records)
+        write_answers(new_dir, SoftQuestion, soft_answers(level))
+        write_vocab(new_dir / "vocab.txt", vocabulary(level))
+        write_summary(
+            new_dir, source="embedded images", level=level, seed=seed, num_videos=counts, unreadable=[]
+        )
+    return Path(data_dir)
+
+
+def entry_of_plan(plan: ImagePlan) -> Entry:
+    """Generate an image for the corpus."""
+    return entry_of_video(make_image(plan), ".png")
+
+
+def _plan_split(split: str, level: Level, count: int, seed: int) -> list[ImagePlan]:
+    """Choose the objects of every image, all sets of a size equally often, give or take one."""
+    rng = np.random.default_rng([seed, 20 + SPLITS.index(split)])
+    shown: dict[int, set[frozenset[Event]]] = {size: set() for size in _NUM_OBJECTS}
+    plans: list[ImagePlan] = []
+    for size in balanced(_NUM_OBJECTS, count, rng):
+        if len(shown[size]) == num_sets(level, size):
+            shown[size].clear()
+        objects = draw_events(level, size, rng)
+        while frozenset(objects) in shown[size]:
+            objects = draw_events(level, size, rng)
+        shown[size].add(frozenset(objects))
+        plans.append(ImagePlan(video_id=f"{split}_{len(plans):05d}", seed=seed, objects=objects))
+    return plans

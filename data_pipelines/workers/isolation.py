@@ -1,0 +1,259 @@
+"""Beside stage 1 of the corridor: decodes strange files in processes that may crash, hang or eat memory.
+
+A decoder is C code that meets bytes from strangers. Ingest, `doctor` and the fuzz test run it here, one item
+at a time in each worker, so that a bad file costs its own verdict and nothing else. Before: names from
+`sources`; after: what `probe` and `storage` made of them.
+
+Each worker has its own pipe. A pool that shares one among its workers loses the others' results, or waits for
+ever, when a worker is killed while it writes (docs/adr/0009).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Pipe, wait
+from typing import Any, Generic, TypeVar
+
+from data_pipelines.workers.isolated_worker import Done, Message, OutOfMemory, Started, serve
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_START_SECONDS = 120.0
+"""For a worker to start and import what the function needs, on the slowest machine."""
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+"""Signals that no decoder ends by: the machine ran out of memory, or somebody wanted the end."""
+
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Workers share the cores, and threads of many cores would use up the memory limit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Instead of a result: the worker crashed, took too long, or needed too much memory."""
+
+    reason: str
+    may_pass: bool = False
+    """Whether the machine may be the cause, rather than the item: another time it may do."""
+
+
+def time_limit_seconds(num_bytes: int) -> float:
+    """Return how long a file may take to examine: headers lie, sizes do not.
+
+    Ten seconds a megabyte is slow even for 4K.
+    """
+    return max(20.0, num_bytes / 1e5)
+
+
+class Isolated:
+    """Processes that run a function of a module on items; a context manager that ends them all at its end.
+
+    Args:
+      num_workers: processes; at least one, since this process must survive whatever an item does.
+      memory_limit_gib: data that a worker may allocate.
+    """
+
+    def __init__(self, num_workers: int, *, memory_limit_gib: float = 1.5):
+        self._num_workers = max(1, num_workers)
+        self._memory_limit_gib = memory_limit_gib
+        self._idle: list[_Worker] = []
+        self._busy: dict[_Worker, _Task[Any]] = {}
+
+    def __enter__(self) -> Isolated:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in [*self._idle, *self._busy]:
+            worker.end()
+        self._idle, self._busy = [], {}
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        timeout_seconds: Callable[[Item], float] | float,
+    ) -> Iterator[Result | Failure]:
+        """Yield the function's result for each item, in order, or a Failure for that item alone.
+
+        At most two items per worker are taken ahead of the one yielded, so memory is bounded. An item whose
+        worker crashes or runs out of memory after it did others is tried again in a new one: an item is
+        never blamed for what an earlier one left behind. Nor for what came from outside: one whose worker
+        was killed is tried once more.
+
+        Args:
+          function: of a module, so that a worker can import it; bad content is its result, no exception.
+          items: what can be pickled; small, so names rather than bytes.
+          timeout_seconds: from when a worker has the item; or a function that says it for each item.
+
+        Raises:
+          Exception: what the function raised, when its item's turn comes; the worker's traceback is a note.
+          RuntimeError: a worker cannot be started.
+          ValueError: the function is of the main module, which workers do not import.
+        """
+        if function.__module__ == "__main__":
+            raise ValueError(f"{function.__qualname__} must be in a module that worker processes can import")
+        ahead: deque[_Task[Item]] = deque()
+        waiting: deque[_Task[Item]] = deque()
+        source = iter(items)
+        try:
+            while True:
+                for item in itertools.islice(source, 2 * self._num_workers - len(ahead)):
+                    seconds = timeout_seconds(item) if callable(timeout_seconds) else timeout_seconds
+                    task = _Task(item, seconds)
+                    ahead.append(task)
+                    waiting.append(task)
+                if not ahead:
+                    return
+                while waiting and len(self._busy) < self._num_workers:
+                    self._give(function, waiting.popleft())
+                if ahead[0].is_done:
+                    yield ahead.popleft().result()
+                else:
+                    waiting.extendleft(self._step())
+        finally:  # the caller may leave before the end
+            for worker in self._busy:
+                worker.end()
+            self._busy = {}
+
+    def _give(self, function: Callable[[Item], Any], task: _Task[Item]) -> None:
+        worker = self._idle.pop() if self._idle else _Worker(self._memory_limit_gib)
+        worker.deadline = time.monotonic() + _START_SECONDS
+        self._busy[worker] = task
+        with contextlib.suppress(OSError):  # it died, as its silence or last words will tell
+            worker.connection.send((function, task.item))
+
+    def _step(self) -> list[_Task[Any]]:
+        """Wait until a worker says something or one is late; return the tasks to be tried again."""
+        seconds = max(0.0, min(worker.deadline for worker in self._busy) - time.monotonic())
+        heard = set(wait([worker.connection for worker in self._busy], seconds))
+        again = []
+        for worker, task in list(self._busy.items()):
+            if worker.connection in heard:
+                outcome = worker.receive()
+            elif time.monotonic() >= worker.deadline:
+                outcome = _Late()
+            else:
+                continue
+            if isinstance(outcome, Started):
+                worker.deadline = time.monotonic() + task.seconds
+                worker.has_started = True
+            elif self._finish(worker, task, outcome):
+                again.append(task)
+        return again
+
+    def _finish(self, worker: _Worker, task: _Task[Any], outcome: _Outcome) -> bool:
+        """Note what came of a task, and keep or end its worker; return whether to try the task again."""
+        del self._busy[worker]
+        if isinstance(outcome, Done):
+            worker.num_done += 1
+            worker.has_started = False
+            self._idle.append(worker)
+            task.finish(outcome)
+            return False
+        exit_code = worker.end(patience_seconds=5.0 if isinstance(outcome, _Crashed) else 0.0)
+        if not worker.has_started and not worker.num_done and not isinstance(outcome, OutOfMemory):
+            raise RuntimeError(f"a worker process did not start (exit code {exit_code})")
+        if isinstance(outcome, _Late):
+            failure = Failure(f"took longer than {task.seconds:g} s", may_pass=True)
+        elif worker.num_done:
+            return True
+        elif isinstance(outcome, OutOfMemory):
+            failure = Failure(f"needed more than {self._memory_limit_gib:g} GiB")
+        elif -exit_code in _FROM_OUTSIDE:
+            task.num_killed += 1
+            if task.num_killed == 1:
+                return True
+            failure = Failure(_crash_reason(exit_code), may_pass=True)
+        else:
+            failure = Failure(_crash_reason(exit_code))
+        task.finish(Done(failure))
+        return False
+
+
+def _crash_reason(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"the decoder ended its process (exit code {exit_code})"
+    if -exit_code in _FROM_OUTSIDE:
+        twice = f"its process was killed twice (signal {-exit_code})"
+        return f"{twice}, perhaps because the machine ran out of memory"
+    return f"the decoder crashed (signal {-exit_code})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Late:
+    """The time limit has passed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crashed:
+    """The worker is gone without a word."""
+
+
+_Outcome = Message | _Late | _Crashed
+
+
+class _Task(Generic[Item]):
+    def __init__(self, item: Item, seconds: float):
+        self.item = item
+        self.seconds = seconds
+        self.is_done = False
+        self.num_killed = 0
+        self._outcome = Done(None)
+
+    def finish(self, outcome: Done) -> None:
+        self._outcome, self.is_done = outcome, True
+
+    def result(self) -> Any:
+        if self._outcome.error is not None:
+            raise self._outcome.error
+        return self._outcome.value
+
+
+class _Worker:
+    """A process of its own, started with nothing of this one but its import path.
+
+    Not by `multiprocessing`, whose processes import the main module of the program again: the `clipbert`
+    command, and with it JAX.
+    """
+
+    def __init__(self, memory_limit_gib: float):
+        self.connection, theirs = Pipe()
+        self.deadline = 0.0
+        self.num_done = 0
+        self.has_started = False
+        import_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        command = f"from {serve.__module__} import serve; serve({theirs.fileno()}, {memory_limit_gib})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", command],
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": import_path},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+
+    def receive(self) -> _Outcome:
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return _Crashed()
+
+    def end(self, *, patience_seconds: float = 0.0) -> int:
+        """Kill it unless it ends by itself; return its exit code, negative for a signal."""
+        try:
+            return self._process.wait(patience_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+        finally:
+            self.connection.close()

@@ -1,0 +1,72 @@
+"""`clipbert doctor`: prints what is wrong with videos, or peculiar about them, and writes it as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from clipbert_jax.errors import UserError
+from experiments.input_checks import check_out_file, check_range
+
+if TYPE_CHECKING:
+    from data_pipelines.corpus.doctor import Finding
+
+COLLECTION_SUFFIXES = (".zip", ".tar", ".txt", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Files that hold or list others; any other file is itself examined."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Decode videos completely; print and write what is wrong or peculiar. Exit code 1 if not all are ok."""
+
+    path: Annotated[Positional[Path], arg(metavar="PATH")]
+    """A file, folder, zip, tar, LMDB folder, .txt list of paths, or a prepared data directory."""
+    out: Path | None = None
+    """Also write the full table here: .tsv, or .json. It says more than the one printed, where `size` is as
+    displayed, `turn` the degrees that frames are turned by for that, m if mirrored, and `took` the seconds of
+    examining."""
+    num_workers: int = 2
+    """Processes that decode."""
+
+    def run(self) -> None:
+        """Examine, print, write."""
+        from data_pipelines.corpus.doctor import printable, write_table
+        from experiments.reports.doctor_table import header, line, summary, terminal_width
+
+        check_range("--num-workers", self.num_workers, 0)
+        if self.out is not None:
+            check_out_file(self.out, (".tsv", ".json"))
+        examined = _examined(self.path, self.num_workers)
+        findings = []
+        width = terminal_width()
+        print(header(width))
+        for finding in examined:
+            findings.append(finding)
+            print(line(finding, width), flush=True)
+        print(summary(findings))
+        if self.out is not None:
+            write_table(findings, self.out)
+            print(f"wrote {printable(str(self.out))}")
+        if any(finding.health.verdict != "ok" for finding in findings):
+            sys.exit(1)
+
+
+def _examined(path: Path, num_workers: int) -> Iterator[Finding]:
+    from data_pipelines.corpus.doctor import OneFile, examine_corpus, examine_source
+    from data_pipelines.corpus.sources import open_source
+
+    if (path / "video_ids.json").is_file():
+        from data_pipelines.corpus.builder import open_corpus  # late: brings TFDS
+
+        corpus = open_corpus(path)
+        return examine_corpus(corpus, num_workers=num_workers)
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}; give a file, folder, archive, list or data directory")
+    is_collection = path.is_dir() or path.name.lower().endswith(COLLECTION_SUFFIXES)
+    source = open_source(path) if is_collection else OneFile(path)
+    return examine_source(source, num_workers=num_workers)

@@ -1,0 +1,154 @@
+"""`clipbert estimate`: what training an experiment takes, before a device is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from clipbert_jax.errors import UserError
+from experiments.commands.experiment_choice import ExperimentChoice
+from experiments.input_checks import check_range
+
+if TYPE_CHECKING:
+    from clipbert_jax.costs.devices import Device
+    from experiments.experiment import Experiment
+
+_TOPOLOGIES = {"v5e": "v5e:2x4", "v5p": "v5p:2x2x2", "v6e": "v6e:2x4"}
+"""Of 8 chips each, of which fewer may be used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Say what training an experiment takes: operations, memory, the batch that fits, time, decoders.
+
+    Parameters and operations are counted from the settings, memory is estimated, the expected rate is an
+    assumption. Nothing is measured but a CPU's own rates. Compilers say what they make of the step.
+    """
+
+    experiment: Annotated[ExperimentChoice, arg(name="")]
+    """What to train."""
+    device: Literal["h100", "h200", "a100", "v5e", "v5p", "v6e", "cpu"]
+    """A GPU, a TPU chip, or the CPU of this machine, which is measured."""
+    num_devices: int | None = None
+    """In all; by default those of --topology, or 1."""
+    data_dir: Path | None = None
+    """Short for --data.data-dir. Data that is there says how many examples, texts and words it has."""
+    num_examples: int | None = None
+    """Examples of an epoch; by default those of the data, if it is there."""
+    decode_ms: float | None = None
+    """Core-milliseconds that decoding a video takes; by default 55 for 16 frames, and so on."""
+    check: bool = True
+    """Compile the step for this machine's CPU, and say how far off XLA's counts the estimate is: half a
+    minute for the full-size model. Nothing is run."""
+    compile: bool = False
+    """Ask the compiler of the device, which needs no device: minutes."""
+    topology: str | None = None
+    """How the devices are connected, such as v5e:16x16 or h100:8."""
+    python: str | None = None
+    """Interpreter of an environment with jax[tpu] or jax[cuda13], for --compile; by default the one that runs
+    this."""
+    timeout_minutes: float = 60.0
+    """For --compile."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+    def run(self) -> None:
+        """Estimate, ask compilers, print."""
+        from clipbert_jax.costs.compile_for import CompileRequest, platform_of
+        from experiments.estimate.estimate import check_on_cpu, compare_with_compiler, estimate
+        from experiments.estimate.lines import check_lines, comparison_lines, estimate_lines
+        from experiments.estimate.plan import make_plan
+
+        self._check_options()
+        num_devices, target = self._devices()
+        plan = make_plan(self._experiment(), num_devices=num_devices, num_examples=self.num_examples)
+        setting, device, platform = plan.setting, self._device(), platform_of(self.device)
+        numbers = estimate(plan, device, platform, num_devices, self.decode_ms)
+        self._show(estimate_lines(numbers, self.device))
+        if self.check:
+            self._say("compiling the step for this machine's CPU; --no-check leaves it out")
+            numbers["check"] = check_on_cpu(setting, numbers["videos_at_once"])
+            self._show(check_lines(numbers["check"]))
+        if self.compile:
+            self._say(f"compiling for {target}, which may take many minutes")
+            numbers["compiled"] = compare_with_compiler(
+                CompileRequest(setting=setting, target=target, num_devices=num_devices),
+                device,
+                python=self.python or sys.executable,
+                timeout_seconds=60 * self.timeout_minutes,
+            )
+            self._show(comparison_lines(numbers["compiled"]))
+        if self.json:
+            print(json.dumps(numbers, indent=2))
+
+    def _check_options(self) -> None:
+        """Refuse numbers that would say nothing.
+
+        Raises:
+          UserError: names the option and its range.
+        """
+        for option, value, least, most in (
+            ("--num-examples", self.num_examples, 1, math.inf),
+            ("--decode-ms", self.decode_ms, 0.01, 1e6),
+            ("--timeout-minutes", self.timeout_minutes, 0.1, 1e4),
+        ):
+            if value is not None:
+                check_range(option, value, least, most)
+
+    def _experiment(self) -> Experiment:
+        if self.data_dir is None:
+            return self.experiment
+        data = dataclasses.replace(self.experiment.data, data_dir=str(self.data_dir))
+        return dataclasses.replace(self.experiment, data=data)
+
+    def _device(self) -> Device:
+        from clipbert_jax.costs.devices import DEVICES, measure_device
+
+        if self.device != "cpu":
+            return DEVICES[self.device]
+        self._say("measuring this machine's CPU")
+        return measure_device()
+
+    def _devices(self) -> tuple[int, str]:
+        """Return how many devices there are, and what to compile for.
+
+        Raises:
+          UserError: number, kind and topology do not go together.
+        """
+        from clipbert_jax.costs.compile_for import num_devices_of
+
+        wanted = self.num_devices
+        if wanted is not None and wanted < 1:
+            raise UserError(f"--num-devices must be at least 1, not {wanted}")
+        if self.device == "cpu":
+            if wanted not in (None, 1) or self.topology:
+                raise UserError("--device cpu is one device: leave --num-devices and --topology out")
+            return 1, "cpu"
+        target = self.topology or _TOPOLOGIES.get(self.device) or f"{self.device}:{wanted or 1}"
+        if target.partition(":")[0] != self.device:
+            raise UserError(f"--topology {target} is not one of --device {self.device}")
+        num_there = num_devices_of(target)
+        if self.topology is None:
+            if self.compile and (wanted or 1) > num_there:
+                raise UserError(
+                    f"--topology must say how {wanted} {self.device} are connected, as {target} does"
+                )
+            return wanted or 1, target
+        if (wanted or 1) > num_there:
+            raise UserError(f"--topology {target} has {num_there} devices, not {wanted}")
+        return wanted or num_there, target
+
+    def _show(self, lines: Iterable[str]) -> None:
+        if not self.json:
+            for line in lines:
+                print(line, flush=True)
+
+    def _say(self, line: str) -> None:
+        print(f"clipbert: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""`clipbert search`: finds the videos of a folder that texts describe, and the moments where they do."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json as json_format
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from clipbert_jax.errors import UserError
+from data_pipelines.terminal_text import printable
+from experiments.input_checks import MAX_CLIPS, check_out_file, check_range, check_utf8
+
+_DEFAULT_PAGE = Path("clipbert-search.html")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """Find videos in a folder by text, with a model of retrieval or pretraining.
+
+    The first search encodes every video and keeps the result in an index; later ones encode only what is new
+    in the folder, and score only texts that were not asked before. Subfolders are searched too; hidden files,
+    and links to folders, are left out. A file is encoded once, which decodes it from start to end and holds
+    it in memory.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`, or a model."""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Folder of videos, images and GIFs."""
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT [TEXT ...]")]
+    """What to look for, each text in quotes."""
+    top: int = 10
+    """Videos that are shown for each text."""
+    num_clips: int = 8
+    """Clips of each video, spread over all of it; another number makes another index."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    index: Path | None = None
+    """Folder of the index; by default .clipbert_index in DIR."""
+    out: Path | None = None
+    """HTML page with frames of what was found; ./clipbert-search.html by default, none with --json."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    num_workers: int | None = None
+    """Processes that decode; by default as many as there are cores."""
+    worker_memory_gib: float = 4.0
+    """Memory of each, which must hold a whole file."""
+    batch_size: int = 8
+    """Videos that are encoded at once; changes the speed only."""
+    retry: bool = False
+    """Try files again that could not be read, though they have not changed."""
+
+    def run(self) -> None:
+        """Index, rank, print, write the page.
+
+        Raises:
+          UserError: no such run or folder, a model that does not match texts, an empty text.
+        """
+        out = self._checked_out()
+        from experiments.search.index import Index
+        from experiments.search.lines import as_json, cost_line, index_lines, table
+        from experiments.search.model import SearchModel
+        from experiments.search.ranking import rank
+
+        start = time.perf_counter()
+        model = SearchModel(self.run_dir, step=self.step)
+        with contextlib.redirect_stdout(sys.stderr):  # the output is the result alone
+            index = Index.open_or_update(model, self.folder, self._options(), log=_say)
+            index_seconds = time.perf_counter() - start - model.load_seconds
+            for line in index_lines(index):
+                _say(line)
+            ranked = rank(index, model, self.texts, top=self.top)
+        cost = cost_line(index, ranked, index_seconds)
+        if self.json:
+            print(json_format.dumps(as_json(index, ranked, index_seconds), indent=2))
+        else:
+            print("\n".join([*table(ranked), cost]))
+        if out is not None:
+            from experiments.search.page import write_search_page
+
+            write_search_page(out, index, ranked, cost=cost)
+            _say(f"page: {printable(str(out))}")
+
+    def _checked_out(self) -> Path | None:
+        check_range("--top", self.top, 1)
+        check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
+        check_range("--batch-size", self.batch_size, 1)
+        check_range("--worker-memory-gib", self.worker_memory_gib, 0.5)
+        if self.num_workers is not None:
+            check_range("--num-workers", self.num_workers, 0)
+        check_utf8(self.texts)
+        if not all(text.strip() for text in self.texts):
+            raise UserError("a text to search for must not be empty")
+        out = self.out or (None if self.json else _DEFAULT_PAGE)
+        if out is not None:
+            check_out_file(out, (".html", ".htm"))
+        return out
+
+    def _options(self) -> Any:
+        from data_pipelines.workers.decoding_speed import num_usable_cores
+        from experiments.search.catalog import IndexOptions
+
+        return IndexOptions(
+            place=self.index,
+            num_clips=self.num_clips,
+            num_workers=num_usable_cores() if self.num_workers is None else self.num_workers,
+            worker_memory_gib=self.worker_memory_gib,
+            batch_size=self.batch_size,
+            retry=self.retry,
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

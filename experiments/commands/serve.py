@@ -1,0 +1,205 @@
+"""`clipbert serve`: a web app on this machine that shows what a model finds, answers and looks at."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from clipbert_jax.errors import UserError
+from experiments.input_checks import MAX_CLIPS, check_range
+
+if TYPE_CHECKING:
+    from experiments.search.catalog import IndexOptions
+    from experiments.serve.limits import Limits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Open a web app in which a model searches, answers and is probed, until Ctrl-C.
+
+    Only this machine can reach it, unless --host says otherwise: there is no login. With --videos, a model of
+    retrieval or pretraining searches that folder, and videos are chosen from it; others can be uploaded.
+    Needs the extra `serve`.
+    """
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of `clipbert train`, or a model."""
+    videos: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of videos, images and GIFs, searched with its subfolders."""
+    host: str = "127.0.0.1"
+    """Address or name to listen at; anybody who can reach another one than the default may use the app."""
+    port: int = 8000
+    """Port to listen at; 0 takes a free one."""
+    num_clips: int = 8
+    """Clips of each video, spread over all of it."""
+    step: int | Literal["best", "newest"] | None = None
+    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    index: Path | None = None
+    """Folder of the search index; by default .clipbert_index in DIR."""
+    max_upload_mb: float = 200.0
+    """Largest video that can be uploaded."""
+    max_seconds: float = 120.0
+    """Seconds that decoding a video, or a probe, may take."""
+    worker_memory_gib: float = 4.0
+    """Memory of a process that decodes, which must hold a whole file."""
+    num_workers: int | None = None
+    """Processes that decode for the index; by default as many as there are cores."""
+
+    def run(self) -> None:
+        """Serve until somebody ends it.
+
+        Raises:
+          UserError: no such run or folder, the extra is missing, or the address cannot be used.
+        """
+        self._check()
+        _import_extra()
+        listening = listen(self.host, self.port)
+        try:
+            self._serve(listening)
+        finally:
+            listening.close()
+
+    def _check(self) -> None:
+        check_range("--port", self.port, 0, 65535)
+        check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
+        check_range("--max-upload-mb", self.max_upload_mb, 0.1, 100_000)
+        check_range("--max-seconds", self.max_seconds, 1)
+        check_range("--worker-memory-gib", self.worker_memory_gib, 0.5)
+        if self.num_workers is not None:
+            check_range("--num-workers", self.num_workers, 1)
+        if self.videos is not None and not self.videos.is_dir():
+            what = "is a file" if self.videos.is_file() else "does not exist"
+            raise UserError(f"--videos {self.videos} {what}: give the folder with the videos")
+
+    def _serve(self, listening: socket.socket) -> None:
+        from experiments.runs.load_run import load_run
+        from experiments.runtime.compilation_cache import use_compilation_cache
+        from experiments.serve.app import make_app, make_server
+        from experiments.serve.site import open_site
+
+        use_compilation_cache()
+        run = load_run(self.run_dir, step=self.step)
+        address = listening.getsockname()
+        _end_as_by_ctrl_c()
+        try:
+            with open_site(
+                run,
+                videos=self.videos,
+                num_clips=self.num_clips,
+                limits=self._limits(),
+                index_options=self._index_options(),
+            ) as site:
+                app = make_app(site, hosts=allowed_hosts(self.host, address[1]))
+                _say_where(self.host, address)
+                make_server(app).run(sockets=[listening])
+        except KeyboardInterrupt:
+            pass
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("clipbert serve has ended; uploaded videos are deleted", file=sys.stderr, flush=True)
+
+    def _limits(self) -> Limits:
+        from experiments.serve.limits import Limits
+
+        return Limits(
+            upload_bytes=int(self.max_upload_mb * 1e6),
+            seconds=self.max_seconds,
+            memory_gib=self.worker_memory_gib,
+        )
+
+    def _index_options(self) -> IndexOptions:
+        from data_pipelines.workers.decoding_speed import num_usable_cores
+        from experiments.search.catalog import IndexOptions
+
+        return IndexOptions(
+            place=self.index,
+            num_clips=self.num_clips,
+            num_workers=num_usable_cores() if self.num_workers is None else self.num_workers,
+            worker_memory_gib=self.worker_memory_gib,
+        )
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Delete uploads also when this process is asked to end, or its terminal is closed; `nohup` is heeded."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def _import_extra() -> None:
+    """Refuse to go on without the packages of the extra.
+
+    Raises:
+      UserError: one is missing.
+    """
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"clipbert serve needs the package {error.name}: pip install -e '.[serve]' in the repository"
+        ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; before the model is loaded, so that nobody waits for a refusal.
+
+    Raises:
+      UserError: no such address here, or somebody else listens there.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host} is no name or address of this machine ({error})") from error
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise UserError(_why_not(host, port, error)) from error
+    return listening
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        other = port + 1 if port < 65535 else port - 1
+        return f"port {port} of {host} is in use: choose another one, such as --port {other}"
+    if error.errno == errno.EACCES:
+        return f"port {port} is for the administrator alone: choose another one, such as --port 8000"
+    return f"--host {host} cannot be listened at ({error.strerror}): give an address of this machine"
+
+
+def allowed_hosts(host: str, port: int) -> frozenset[str]:
+    """Return what a Host header may say."""
+    names = {"localhost", "127.0.0.1", "[::1]", _bracketed(host).lower()}
+    with_port = {f"{name}:{port}" for name in names}
+    return frozenset(with_port | names if port == 80 else with_port)  # browsers leave out that port
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say_where(host: str, address: Any) -> None:
+    ip = ipaddress.ip_address(address[0].split("%")[0])
+    if not ip.is_loopback:
+        names = ", ".join(sorted(allowed_hosts(host, address[1])))
+        print(
+            f"WARNING: there is no login and no encryption: whoever can reach {address[0]} sees the videos "
+            f"and uses this machine. It answers to the names {names} alone.",
+            file=sys.stderr,
+        )
+    shown = "localhost" if ip.is_unspecified else _bracketed(host)
+    print(f"http://{shown}:{address[1]}/  (Ctrl-C ends it)", flush=True)

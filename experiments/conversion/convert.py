@@ -1,0 +1,269 @@
+"""`clipbert convert`: weights of others become a model directory, or ours a checkpoint of the original.
+
+Prints what became of every array, and refuses what does not fit: half-loaded weights would only show in the
+scores.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.pretrained.directory import (
+    CONFIG,
+    Vocabulary,
+    check_new_directory,
+    file_sha256,
+    read_config,
+    write_model,
+)
+from clipbert_jax.pretrained.load import load
+from clipbert_jax.pretrained.registry import check_name, register
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.text_files import parsed_json, read_text, text_lines
+from clipbert_jax.weights.flat import WeightsMismatchError, flat_parameters
+from clipbert_jax.weights.formats.refusals import listed
+from clipbert_jax.weights.formats.torch_writer import write_torch_file
+from clipbert_jax.weights.import_weights import (
+    HEAD,
+    Fitted,
+    ImportedFile,
+    fit,
+    import_file,
+    without_other_head,
+)
+from clipbert_jax.weights.names.original_names import to_original, to_original_name, unread_by_original
+from data_pipelines.tokenizer import load_tokenizer
+from experiments.configs import EXPERIMENTS
+from experiments.experiment import Experiment, from_json, to_json
+from experiments.runs.resolve import DATA_SHA256
+from experiments.runtime.progress import say
+
+_WORDS = "text_encoder/word_embeddings/embedding"
+
+
+def convert_to_ours(
+    files: Sequence[Path],
+    out: Path,
+    *,
+    experiment: str | None,
+    vocab: Path | None,
+    answers: Path | None,
+    allow_missing: Sequence[str],
+    name: str | None,
+) -> None:
+    """Write a model directory of the weights in files.
+
+    Raises:
+      UserError: files that cannot be read, weights that do not fit, no vocabulary.
+    """
+    check_new_directory(out)
+    if name is not None:
+        check_name(name)
+    chosen = _experiment(experiment)
+    tokenizer = load_tokenizer(_vocabulary(vocab, files))
+    labels = _read_answers(answers, chosen)
+    imported = [import_file(path, chosen.model.pixel_encoder) for path in files]
+    chosen = _with_sizes(chosen, imported, len(tokenizer.tokens), len(labels), files)
+    _check_answers(answers, labels, chosen)
+    fresh = _fresh(chosen)
+    imported = without_other_head(imported, fresh)
+    for file in imported:
+        _print_table(file)
+    fitted = fit(imported, fresh, allow_missing=allow_missing)
+    _print_rest(imported, fitted)
+    origin = {"experiment": experiment or _DEFAULT}
+    for file in imported:
+        # With its folder, as many files are called model.safetensors; more would tell of this machine.
+        source = Path(file.path.resolve().parent.name) / file.path.name
+        origin[f"source: {source}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
+    if fitted.new:
+        origin["drawn at random"] = ", ".join(fitted.new)
+    write_model(
+        out,
+        config=to_json(chosen),
+        parameters=fitted.parameters,
+        vocabulary=Vocabulary(tokens=tokenizer.tokens, is_lower_case=tokenizer.is_lower_case, answers=labels),
+        origin=origin,
+    )
+    say(f"model in {out}: use it as RUN, or with --init.model")
+    if name is not None:
+        register(name, out)
+        say(f"named {name}")
+
+
+def convert_to_torch(model: Path, out: Path) -> None:
+    """Write a state dict with the original's names, which its code loads key for key.
+
+    Raises:
+      UserError: no such model, or the file cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"--out {out} is there already: choose a new file")
+    pretrained = load(model)
+    try:
+        state = to_original(pretrained.parameters)
+    except WeightsMismatchError as error:
+        raise UserError(f"{model} cannot be written with the original's names: {error}") from error
+    table = Table("ours", "shape", "original", box=None, header_style="bold")
+    for ours, array in pretrained.parameters.items():
+        renamed = to_original_name(ours)
+        table.add_row(ours, str(tuple(array.shape)), renamed[0] if renamed else "")
+    _print(table)
+    unread = unread_by_original(state)
+    write_torch_file(out, {**state, **unread})
+    say(
+        f"{len(state) + len(unread)} tensors in {out}, {len(unread)} of them zeros that the original never "
+        "reads: torch.load(..., weights_only=True) gives the state dict"
+    )
+
+
+_DEFAULT = "coco_vg/pretraining_released"
+
+
+def _experiment(name: str | None) -> Experiment:
+    """Return an experiment by its name, or that of a run or model."""
+    if name is not None and name not in EXPERIMENTS and Path(name).is_dir():
+        values = read_config(Path(name))
+        values.pop(DATA_SHA256, None)
+        return from_json(values, Path(name) / CONFIG)
+    if name is not None and name not in EXPERIMENTS:
+        nearest = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(EXPERIMENTS)}"
+        raise UserError(f"no experiment {name!r}; {hint}")
+    return EXPERIMENTS[name or _DEFAULT]()
+
+
+def _vocabulary(vocab: Path | None, files: Sequence[Path]) -> Path:
+    if vocab is not None:
+        return vocab
+    beside = [path.parent / "vocab.txt" for path in files if (path.parent / "vocab.txt").is_file()]
+    if not beside:
+        raise UserError(
+            "no vocab.txt lies beside these files: give it with --vocab (that of bert-base-uncased, for the "
+            "released models)"
+        )
+    return beside[0]
+
+
+def _with_sizes(
+    experiment: Experiment,
+    files: Sequence[ImportedFile],
+    num_tokens: int,
+    num_labels: int,
+    paths: Sequence[Path],
+) -> Experiment:
+    """Fill in what is not said: the files decide how many words there are, the labels how many answers.
+
+    (A head in the files does not: it may be another task's, of the same name.)
+    """
+    shapes = {name: array.shape for file in files for name, array in file.arrays.items()}
+    fusion, task = experiment.model.fusion, experiment.task
+    num_words = shapes[_WORDS][0] if _WORDS in shapes else fusion.vocab_size or num_tokens
+    if num_tokens > num_words:
+        raise UserError(
+            f"the vocabulary has {num_tokens:,} tokens, and {paths[0]} rows for {num_words:,}: give the "
+            "vocabulary of this model with --vocab"
+        )
+    model = dataclasses.replace(experiment.model, fusion=dataclasses.replace(fusion, vocab_size=num_words))
+    if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
+        task = dataclasses.replace(task, num_answers=num_labels)
+    return dataclasses.replace(experiment, model=model, task=task)
+
+
+def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
+    task = experiment.task
+    if not isinstance(task, OpenEndedQA | ImageQA):
+        return ()
+    if path is None or not path.is_file():
+        raise UserError(
+            f"a model of {experiment.task_name} needs --answers FILE, a JSON list or one answer a line: what "
+            "its outputs mean"
+        )
+    return tuple(read_answers(path))
+
+
+def _check_answers(path: Path | None, labels: Sequence[str], experiment: Experiment) -> None:
+    task = experiment.task
+    if not isinstance(task, OpenEndedQA | ImageQA):
+        return
+    if len(labels) > task.num_answers:
+        raise UserError(f"{path} has {len(labels)} answers, and the head {task.num_answers} outputs")
+    if len(labels) < task.num_answers:
+        num_others = task.num_answers - len(labels)
+        say(f"{path} has {len(labels)} answers: the other {num_others} outputs mean nothing")
+
+
+def read_answers(path: Path) -> list[str]:
+    """Return answers in the order of a head's outputs.
+
+    Raises:
+      UserError: the file is broken, does not say their order, has none, or has one twice.
+    """
+    text = read_text(path)
+    try:
+        values = parsed_json(text, path)
+    except UserError:
+        if text.lstrip().startswith(("{", "[")):  # JSON that was cut off would be one odd answer a line
+            raise
+        values = text_lines(text)
+    if isinstance(values, dict):  # answer -> its number, as the original has it
+        numbers = list(values.values())
+        if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(numbers))):
+            raise UserError(f"{path} must number its answers from 0 to {len(numbers) - 1}, each once")
+        values = sorted(values, key=values.__getitem__)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UserError(f"{path} must hold a list of answers, or their numbers by answer")
+    if not values:
+        raise UserError(f"{path} has no answers: give the file of this model")
+    if twice := [answer for answer, number in collections.Counter(values).items() if number > 1]:
+        raise UserError(f"{path} has answers twice ({listed(twice)}): give each output an answer of its own")
+    return values
+
+
+def _fresh(experiment: Experiment) -> dict[str, jax.Array]:
+    """Return the model's weights, drawn anew."""
+    model = ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
+    return flat_parameters(model)
+
+
+def _print_table(file: ImportedFile) -> None:
+    say(f"{file.path}: {file.source}, {len(file.lines)} arrays")
+    table = Table("name", "shape", "goes to", box=None, header_style="bold")
+    for line in file.lines:
+        table.add_row(*map(Text, (line.name, str(line.shape), line.target)))  # names are no markup
+    _print(table)
+    for note in file.notes:
+        say(note)
+
+
+def _print_rest(files: Sequence[ImportedFile], fitted: Fitted) -> None:
+    lines = [line for file in files for line in file.lines]
+    num_used = sum(line.is_used for line in lines)
+    num_ignored = sum(not line.is_used and not line.is_unknown for line in lines)
+    for name in fitted.new:
+        say(f"new: {name}, drawn at random")
+    for sentence in fitted.lines:
+        say(sentence)
+    for file in files:
+        if any(name.startswith(HEAD) for name in file.arrays):
+            say(f"the head is from {file.path}: its shapes fit, and a file does not say of which task it is")
+    say(f"{num_used} arrays used, {num_ignored} ignored by rule, 0 unused, {len(fitted.new)} new")
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    width = None if console.is_terminal else 200  # a file or a pipe has no width of its own
+    Console(width=width).print(table)

@@ -1,0 +1,121 @@
+"""`make demo`: from nothing to a trained and evaluated ClipBERT and a page to look at, on a laptop.
+
+Does what `clipbert prepare`, `train` and `evaluate` do and writes `report.html`. What an earlier run has
+finished is kept, so an interrupted demo goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.prediction import match_texts
+from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.metrics_writer import read_metrics
+from data_pipelines.clips import sample_video
+from data_pipelines.corpus.builder import open_corpus
+from experiments.commands.prepare import PrepareDemo
+from experiments.configs import demo_retrieval
+from experiments.demo.report import Query, RankedVideo, write_report
+from experiments.experiment import Experiment
+from experiments.reports.frames import clip_frames
+from experiments.runs.evaluate_run import Evaluated, evaluate
+from experiments.runs.load_run import Run, load_run
+from experiments.runs.train_run import train_run
+from experiments.runtime.compilation_cache import use_compilation_cache
+from experiments.runtime.progress import say
+
+NUM_CLIPS = (1, 2, 4, 8)
+NUM_QUERIES = 6
+NUM_RANKED = 3
+
+
+def demo(experiment: Experiment, workdir: Path) -> None:
+    """Prepare the data if there are none, train, evaluate with 1, 2, 4 and 8 clips, write the report."""
+    start = time.perf_counter()
+    data_dir = Path(experiment.data.data_dir)
+    if data_dir.exists():
+        say(f"==> 1/4 Videos: those in {data_dir}")
+    else:
+        say("==> 1/4 Videos")
+        PrepareDemo(data_dir=data_dir).run()
+    say(f"==> 2/4 Training ({experiment.train.num_steps} steps of {experiment.train.batch_size} videos)")
+    train_run(experiment, workdir)
+    say("==> 3/4 Evaluation: every test caption against every test video")
+    evaluated = evaluate(workdir, num_clips=NUM_CLIPS, num_workers=0)
+    say("==> 4/4 Report")
+    run = load_run(workdir)
+    write_report(
+        workdir / "report.html",
+        title="ClipBERT learns to find videos by text",
+        command="make demo",
+        history=[record for record in read_metrics(workdir) if "loss" in record],
+        results=by_direction(json.loads((workdir / "results.json").read_text())),
+        queries=list(example_queries(run, evaluated, num_clips=NUM_CLIPS[-1])),
+    )
+    say(f"done in {time.perf_counter() - start:.0f} s; look at")
+    say(f"  {workdir / 'results.json'}")
+    say(f"  {workdir / 'report.html'}")
+
+
+def by_direction(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {direction: {number of clips: metrics}} and the factors of the run."""
+    nested: dict[str, Any] = {"run": results["run"]}
+    for count, metrics in results["metrics"].items():
+        for name, value in metrics.items():
+            direction, metric = name.split("/")
+            nested.setdefault(direction, {}).setdefault(count, {})[metric] = value
+    return nested
+
+
+def example_queries(run: Run, evaluated: Evaluated, *, num_clips: int) -> Iterator[Query]:
+    """Yield evenly chosen captions with the videos that rank highest for them."""
+    predictions = list(evaluated.evaluator.predictions(evaluated.reduced[num_clips]))
+    for row in np.unique(np.linspace(0, len(predictions) - 1, NUM_QUERIES, dtype=int)):
+        caption = predictions[row]
+        ranking = [
+            ranked_video(
+                run,
+                video["video_id"],
+                caption["text"],
+                is_correct=video["video_id"] == caption["video_id"],
+                num_clips=num_clips,
+            )
+            for video in caption["videos"][:NUM_RANKED]
+        ]
+        yield Query(text=caption["text"], expected_video_id=caption["video_id"], ranking=ranking)
+
+
+def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> RankedVideo:
+    """Score one text against one video again, to show what each clip says, with frames to look at."""
+    data, task = run.experiment.data, run.experiment.task
+    assert isinstance(task, Retrieval)
+    video = open_corpus(data.data_dir).read(video_id)
+    frames, _ = sample_video(video, data, num_clips=[num_clips], sampling="uniform")
+    (match,) = match_texts(run.scorer, task, frames, [text], *run.encode_texts([text]))
+    return RankedVideo(
+        video_id=video_id,
+        probability=match.probability,
+        is_correct=is_correct,
+        frames=clip_frames(data, video_id, num_clips=num_clips),
+        clip_scores=match.clip_probabilities,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        use_compilation_cache()
+        demo(demo_retrieval.experiment(), Path("runs/demo"))
+    except UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("demo: interrupted; `make demo` goes on where it stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,169 @@
+"""The numbers of an estimate, as JSON values; `estimate_text.py` prints them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from clipbert_jax.costs.compile_for import CompileRequest, compile_elsewhere, platform_of
+from clipbert_jax.costs.devices import Device
+from clipbert_jax.costs.memory import count_parameters, train_memory
+from clipbert_jax.costs.segments import Platform
+from clipbert_jax.costs.train_program import TrainSetting
+from clipbert_jax.costs.training import (
+    USABLE_SHARE,
+    Amounts,
+    accumulation_that_fits,
+    largest_part,
+    step_bytes,
+    step_floor,
+    step_flops,
+)
+from clipbert_jax.training.sharding import MeshConfig
+from experiments.estimate.plan import Plan
+
+EXPECTED_SHARE = 0.65
+"""Of the floor's rate: what is usual, not measured."""
+
+_DECODE_MS, _DECODED_FRAMES = 55.0, 16
+"""Core-milliseconds for a video of 8 clips of 2 frames: 448 pixels from H.264 of 320x240 (docs/speed.md)."""
+
+
+def estimate(
+    plan: Plan, device: Device, platform: Platform, num_devices: int, decode_ms: float | None
+) -> dict[str, Any]:
+    """Return what training takes on so many devices of a kind.
+
+    Args:
+      plan: the training.
+      device: its rates and memory, all known.
+      platform: whose compiler.
+      num_devices: in all.
+      decode_ms: core-milliseconds of a video; None for those of the frames that a video gives.
+    """
+    setting, shape = plan.setting, plan.setting.shape
+    num_parameters, num_trained = count_parameters(setting)
+    time = _time(plan, device, num_devices)
+    if decode_ms is None:
+        decode_ms = _DECODE_MS * shape.num_clips * shape.num_frames / _DECODED_FRAMES
+    return {
+        "num_devices": num_devices,
+        "device": dataclasses.asdict(device),
+        "compute_dtype": setting.model.compute_dtype,
+        "shape": dataclasses.asdict(shape),
+        "num_accumulation_steps": setting.train.num_accumulation_steps,
+        "videos_at_once": _videos_at_once(setting, num_devices),
+        "parameters": {"total": num_parameters, "trained": num_trained},
+        "flops_per_video": _by_purpose(step_flops(setting.with_batch_size(1))),
+        "memory": _memory(setting, device, platform, num_devices),
+        "time": time,
+        "decoding": {
+            "core_ms_per_video": decode_ms,
+            "cores": math.ceil(time["videos_per_second"] * decode_ms / 1e3),
+        },
+        "assumptions": list(plan.assumptions),
+    }
+
+
+def _videos_at_once(setting: TrainSetting, num_devices: int) -> int:
+    return setting.shape.num_videos // (num_devices * setting.train.num_accumulation_steps)
+
+
+def _by_purpose(amounts: Amounts) -> dict[str, float]:
+    return {**dataclasses.asdict(amounts), "total": amounts.total}
+
+
+def _time(plan: Plan, device: Device, num_devices: int) -> dict[str, Any]:
+    setting = plan.setting
+    floor = step_floor(setting, device, num_devices)
+    videos_of_device = setting.shape.num_videos // num_devices
+    rate = EXPECTED_SHARE * videos_of_device / floor.total
+    return {
+        "floor_seconds_of_step": _by_purpose(floor),
+        "floor_ms_per_video": 1e3 * floor.total / videos_of_device,
+        "expected_share": EXPECTED_SHARE,
+        "videos_per_second_per_device": rate,
+        "videos_per_second": rate * num_devices,
+        "num_steps": plan.num_steps,
+        "hours": plan.num_steps and plan.num_steps * floor.total / EXPECTED_SHARE / 3600,
+    }
+
+
+def _memory(setting: TrainSetting, device: Device, platform: Platform, num_devices: int) -> dict[str, Any]:
+    assert device.memory_bytes is not None
+    memory, usable = (
+        train_memory(setting, platform, num_devices),
+        USABLE_SHARE[platform] * device.memory_bytes,
+    )
+    return {
+        **dataclasses.asdict(memory),
+        "program": memory.program,
+        "peak": memory.peak,
+        "usable": usable,
+        "usable_share": USABLE_SHARE[platform],
+        "fits": memory.peak <= usable,
+        "most_videos_at_once": largest_part(setting, device, platform, num_devices),
+        "accumulation_that_fits": accumulation_that_fits(setting, device, platform, num_devices),
+    }
+
+
+# ---- Compilers --------------------------------------------------------------------------------------------
+
+
+def check_on_cpu(setting: TrainSetting, num_videos: int) -> dict[str, Any]:
+    """Compile the step for this machine's CPU; return XLA's counts beside the estimate's.
+
+    Without parts, passes and rematerialisation, which XLA undoes on a CPU. Nothing is run, so that the videos
+    need no memory.
+
+    Raises:
+      UserError: it does not compile.
+    """
+    train = dataclasses.replace(setting.train, num_accumulation_steps=1, remat="none", clips_per_pass=0)
+    plain = dataclasses.replace(setting, train=train, mesh=MeshConfig()).with_batch_size(num_videos)
+    compiled = compile_elsewhere(
+        CompileRequest(setting=plain, target="cpu", num_devices=1, has_forward_pass=True)
+    )
+    flops, memory = step_flops(plain), train_memory(plain, "cpu").program
+    return {
+        "num_videos": num_videos,
+        "forward_flops": _pair(flops.forward, compiled["compiler_forward_flops"]),
+        "flops": _pair(flops.total, compiled["compiler_flops"]),
+        "memory": _pair(memory, compiled["program_bytes"]),
+        "compile_seconds": compiled["compile_seconds"],
+    }
+
+
+def compare_with_compiler(
+    request: CompileRequest, device: Device, *, python: str, timeout_seconds: float
+) -> dict[str, Any]:
+    """Compile for a device; return what its compiler says of one of them beside the estimate.
+
+    Raises:
+      UserError: the environment of `python` has no such compiler, or the compiler refuses the program.
+    """
+    compiled = compile_elsewhere(request, python, timeout_seconds=timeout_seconds)
+    setting, num_devices = request.setting, compiled["num_devices"]
+    memory = train_memory(setting, platform_of(request.target), num_devices)
+    expected = compiled["compiler_seconds"]  # which is negative where a compiler can't tell
+    assert device.bandwidth is not None
+    return {
+        "target": request.target,
+        "num_devices": num_devices,
+        "flops": _pair(step_flops(setting).total / num_devices, compiled["compiler_flops"]),
+        "arguments": _pair(memory.arguments, compiled["argument_bytes"]),
+        "temporary": _pair(memory.fullest.total, compiled["temporary_bytes"]),
+        "program": _pair(memory.program, compiled["program_bytes"]),
+        "traffic": _pair(step_bytes(setting, num_devices), compiled["moved_bytes"]),
+        "seconds": _pair(
+            step_floor(setting, device, num_devices).total, expected if (expected or 0) > 0 else None
+        ),
+        "traffic_seconds": compiled["moved_bytes"] / device.bandwidth,
+        "collectives": compiled["collectives"],
+        "compile_seconds": compiled["compile_seconds"],
+    }
+
+
+def _pair(estimated: float, compiled: float | None) -> dict[str, float | None]:
+    return {"estimated": estimated, "compiled": compiled}

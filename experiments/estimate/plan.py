@@ -1,0 +1,140 @@
+"""From an experiment to what its train step is made of; from the data where they are, else by assumption."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from clipbert_jax.costs.sizes import BatchShape
+from clipbert_jax.costs.train_program import TrainSetting
+from clipbert_jax.errors import UserError
+from clipbert_jax.tasks.any_task import AnyTask
+from clipbert_jax.tasks.image_qa import ImageQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.pretraining import Pretraining
+from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.optimizer import check_optimizer_config
+from clipbert_jax.training.sharding import check_mesh
+from data_pipelines.examples import make_examples
+from experiments.experiment import Experiment
+from experiments.runs.experiment_checks import check_model, check_numbers, check_task
+from experiments.runs.resolve import resolve, resolve_num_steps
+
+_NUM_WORDS, _NUM_ANSWERS, _NUM_OPTIONS = 30522, 1500, 5
+"""Where the data would say: words of bert-base-uncased, answers of MSRVTT-QA, options of TGIF-QA."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training to estimate."""
+
+    setting: TrainSetting
+    num_steps: int | None
+    """None if it is as many epochs of who knows how many examples."""
+    assumptions: tuple[str, ...]
+    """About the data, a line each."""
+
+
+def make_plan(experiment: Experiment, *, num_devices: int, num_examples: int | None) -> Plan:
+    """Return what training an experiment on so many devices would be.
+
+    Args:
+      experiment: its data need not be there.
+      num_devices: in all.
+      num_examples: of an epoch; None for those of the data.
+
+    Raises:
+      UserError: settings that training would refuse, or a batch that does not divide.
+    """
+    check_numbers(experiment)
+    check_task(experiment)
+    check_optimizer_config(experiment.optimizer)
+    check_devices(experiment, num_devices)
+    if _is_prepared(experiment):
+        experiment = resolve(experiment)
+        dirs = [data_dir for data_dir, _ in experiment.data.sources]
+        examples = [make_examples(experiment.task, data_dir, "train") for data_dir in dirs]
+        num_texts = max(of_dir.num_texts for of_dir in examples)
+        num_examples, assumptions = num_examples or sum(map(len, examples)), []
+    else:
+        num_texts = _num_texts(experiment.task)
+        experiment, assumptions = _without_data(experiment)
+    check_model(experiment)
+    assumptions.append(f"every text has the full length of {experiment.data.max_text_length} tokens")
+    if num_examples:
+        experiment = resolve_num_steps(experiment, num_examples)
+    return Plan(
+        setting=_setting(experiment, num_texts),
+        num_steps=experiment.train.num_steps or None,
+        assumptions=tuple(assumptions),
+    )
+
+
+def check_devices(experiment: Experiment, num_devices: int) -> None:
+    """Refuse a batch or a mesh that does not divide over devices.
+
+    Raises:
+      UserError: it does not.
+    """
+    train = experiment.train
+    check_mesh(experiment.mesh, num_devices, num_heads=experiment.model.fusion.num_heads)
+    portion = train.num_accumulation_steps * num_devices
+    if train.batch_size % portion:
+        raise UserError(
+            f"--train.batch-size {train.batch_size} does not divide into {train.num_accumulation_steps} "
+            f"accumulation step(s) on {num_devices} device(s): use a multiple of {portion}"
+        )
+
+
+def _is_prepared(experiment: Experiment) -> bool:
+    return all((Path(data_dir) / "video_ids.json").is_file() for data_dir, _ in experiment.data.sources)
+
+
+def _without_data(experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """Fill in what the data would decide; return what was assumed."""
+    model, task, assumptions = experiment.model, experiment.task, []
+    if model.fusion.vocab_size == 0:
+        fusion = dataclasses.replace(model.fusion, vocab_size=_NUM_WORDS)
+        model = dataclasses.replace(model, fusion=fusion)
+        assumptions.append(f"{_NUM_WORDS:,} words, as the data is not there: --model.fusion.vocab-size")
+    if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
+        task = dataclasses.replace(task, num_answers=_NUM_ANSWERS)
+        assumptions.append(f"{_NUM_ANSWERS:,} answers, as the data is not there: --task.num-answers")
+    if isinstance(task, MultipleChoiceQA):
+        assumptions.append(f"{_NUM_OPTIONS} options of a question, as the data is not there")
+    return dataclasses.replace(experiment, model=model, task=task), assumptions
+
+
+def _num_texts(task: AnyTask) -> int:
+    match task:
+        case Retrieval():
+            return 1 + task.num_negatives
+        case MultipleChoiceQA():
+            return _NUM_OPTIONS
+        case Pretraining():
+            return task.num_captions
+        case _:
+            return task.num_questions
+
+
+def _setting(experiment: Experiment, num_texts: int) -> TrainSetting:
+    data = experiment.data
+    return TrainSetting(
+        model=experiment.model,
+        task=experiment.task,
+        optimizer=experiment.optimizer,
+        train=experiment.train,
+        mesh=experiment.mesh,
+        shape=BatchShape(
+            num_videos=experiment.train.batch_size,
+            num_clips=data.num_clips,
+            num_frames=data.num_frames,
+            height=data.size,
+            width=data.size,
+            num_texts=num_texts,
+            text_length=data.max_text_length,
+            num_sampled_tokens=experiment.task.num_sampled_tokens,
+            is_training=True,
+        ),
+    )

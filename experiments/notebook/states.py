@@ -1,0 +1,119 @@
+"""Hidden states of generated images, with what each image shows: for linear probes.
+
+Images and not videos, as their every object is known and seen; one image is a clip of one frame. The text is
+the same for all, and says nothing: what a state tells of the image, it has from the pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.probing.model_probe import ModelProbe
+from clipbert_jax.probing.target import Target
+from data_pipelines.decoding.decode import read_frames
+from data_pipelines.synthetic.drawing import COLOURS, OBJECTS
+from data_pipelines.synthetic.image import ImagePlan, make_image
+from data_pipelines.synthetic.texts import all_events, draw_events, event_text
+from data_pipelines.transforms import resize_and_pad
+from experiments.pointing.run import trained_model
+from experiments.runs.load_run import Run
+
+NEUTRAL_TEXT = "look"
+_IMAGES_PER_CALL = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ShownImages:
+    """Images as the model takes them, and what they show. Letters: `m` images."""
+
+    frames: UInt8[np.ndarray, "m h w 3"]
+    names: Shaped[np.ndarray, " m"]
+    """Of each; a probe is trained on some and tested on others."""
+    shows: Shaped[np.ndarray, " m"]
+    """The objects in words, from left to right."""
+    shape: Int[np.ndarray, " m"]
+    """Of the first object, its place in OBJECTS."""
+    colour: Int[np.ndarray, " m"]
+    """Of the first object, its place in COLOURS."""
+    count: Int[np.ndarray, " m"]
+
+
+def images_of_one(size: int, *, num_of_each: int, seed: int) -> ShownImages:
+    """Return images of one object each, all shapes in all colours, each as often."""
+    plans = [
+        ImagePlan(video_id=f"one_{number}_{repeat}", seed=seed, objects=(event,))
+        for repeat in range(num_of_each)
+        for number, event in enumerate(all_events("medium"))
+    ]
+    return _shown(plans, size)
+
+
+def images_of_some(size: int, *, num_of_each: int, seed: int) -> ShownImages:
+    """Return images of one, two and three objects, each number as often."""
+    rng = np.random.default_rng(seed)
+    plans = [
+        ImagePlan(video_id=f"some_{count}_{repeat}", seed=seed, objects=draw_events("medium", count, rng))
+        for repeat in range(num_of_each)
+        for count in (1, 2, 3)
+    ]
+    return _shown(plans, size)
+
+
+def _shown(plans: list[ImagePlan], size: int) -> ShownImages:
+    frames = []
+    for plan in plans:
+        image = make_image(plan)
+        pixels = read_frames(image.data, np.array([0]), image.index)
+        frames.append(resize_and_pad(pixels, size)[0])
+    shapes, colours = list(OBJECTS), list(COLOURS)
+    return ShownImages(
+        frames=np.stack(frames),
+        names=np.array([plan.video_id for plan in plans]),
+        shows=np.array([", ".join(map(event_text, plan.objects)) for plan in plans]),
+        shape=np.array([shapes.index(plan.objects[0].shape) for plan in plans]),
+        colour=np.array([colours.index(str(plan.objects[0].colour)) for plan in plans]),
+        count=np.array([len(plan.objects) for plan in plans]),
+    )
+
+
+def states_of_images(
+    run: Run, model: ClipBert, images: ShownImages
+) -> dict[str, Float[np.ndarray, "states m d"]]:
+    """Return what the cells of each image hold on average, and what [CLS] does, which the head reads.
+
+    Both before the first layer of the fusion and after each.
+
+    Args:
+      run: whose tokenizer and task are taken.
+      model: trained or not.
+      images: what it is shown.
+    """
+    probe = ModelProbe(model, Target(run.experiment.task))
+    ids, mask = run.encode_texts([NEUTRAL_TEXT])
+    parts = []
+    for start in range(0, len(images.frames), _IMAGES_PER_CALL):
+        some = images.frames[start : start + _IMAGES_PER_CALL]
+        # Clips do not see each other, so images may be the clips of one video.
+        filled = np.resize(some, (_IMAGES_PER_CALL, *some.shape[1:]))[:, None]
+        parts.append(probe.look(filled, ids[0], mask[0]).hidden_states[:, : len(some)])
+    states = np.concatenate(parts, axis=1)
+    return {"cells": states[:, :, int(mask.sum()) :].mean(axis=2), "[CLS]": states[:, :, 0]}
+
+
+def mean_match_by_object(
+    run: Run, images: ShownImages, text: str, objects: Sequence[str]
+) -> dict[str, float]:
+    """Return what the model says on average of a text and images of each of some objects, in log-odds."""
+    probe = ModelProbe(trained_model(run), Target(run.experiment.task))
+    ids, mask = run.encode_texts([text])
+    matches = {}
+    for shown in objects:
+        frames = images.frames[images.shows == shown][:, None]
+        (scores,) = probe.score_with_hidden(probe.encode(frames), ids[0], mask[0])
+        matches[shown] = float(probe.target.of_clips(scores).mean())
+    return matches

@@ -1,0 +1,147 @@
+"""Whether maps of attention are borne out by ablation, over some videos: beside the pointing game.
+
+A map can point at an object that the score does not need, and a score can need what no map points to. How
+often a map passes that has not seen the video is measured with those of another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
+from clipbert_jax.probing.agreement import RankAgreement, deletion_losses, rank_agreement
+from clipbert_jax.probing.model_probe import ModelProbe
+from experiments.pointing.maps import ABLATION, MEAN, MapName, VideoMaps, look_at
+from experiments.pointing.videos import PointingVideo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoAgreement:
+    """How far one map is borne out in one video."""
+
+    video_id: str
+    rank: RankAgreement
+    loss: float
+    """What the score loses without the cells that the map ranks first."""
+    random_loss: float
+    """What it loses without those that misplaced maps rank first, on average."""
+    high_loss: float
+    """What 95 % of these stay below."""
+
+    @property
+    def is_costlier(self) -> bool:
+        """Return whether the map finds costlier cells than nearly all misplaced ones."""
+        return self.loss > self.high_loss
+
+    @property
+    def is_borne_out(self) -> bool:
+        """Return whether the map passes both tests."""
+        return self.rank.is_above_chance and self.is_costlier
+
+
+def agreements(
+    probe: ModelProbe, videos: Sequence[PointingVideo], *, seed: int, of_other_videos: bool = False
+) -> dict[MapName, list[VideoAgreement]]:
+    """Return for each map how far it is borne out in each video; see `map_agreements`."""
+    return map_agreements([*look_at(probe, videos)], seed=seed, of_other_videos=of_other_videos)
+
+
+def map_agreements(
+    looked_at: Sequence[VideoMaps], *, seed: int, of_other_videos: bool = False
+) -> dict[MapName, list[VideoAgreement]]:
+    """Return for each map, of all words that name objects together, how far it is borne out in each video.
+
+    Args:
+      looked_at: videos with their maps.
+      seed: of misplaced maps.
+      of_other_videos: hold the maps of the next video of the same shape against what each video loses. Those
+        that have none are left out.
+    """
+    videos = [one.video for one in looked_at]
+    found: dict[MapName, list[VideoAgreement]] = {}
+    for number, (video, own) in enumerate(zip(videos, looked_at, strict=True)):
+        source = _next_of_same_shape(videos, number) if of_other_videos else number
+        if source is None:
+            continue
+        rng = np.random.default_rng([seed, number])
+        maps = _whole_maps(looked_at[source])
+        deleted = deletion_losses(own.subject, np.stack([*maps.values()]), rng=rng, picture=video.picture)
+        for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
+            found.setdefault(name, []).append(
+                VideoAgreement(
+                    video_id=video.video_id,
+                    rank=rank_agreement(of_cells, own.losses, picture=video.picture),
+                    loss=loss,
+                    random_loss=deleted.random,
+                    high_loss=deleted.random_high,
+                )
+            )
+    return found
+
+
+def _next_of_same_shape(videos: Sequence[PointingVideo], number: int) -> int | None:
+    """Return which one, around the end."""
+    following = ((number + step) % len(videos) for step in range(1, len(videos)))
+    return next((i for i in following if videos[i].picture == videos[number].picture), None)
+
+
+def _whole_maps(looked_at: VideoMaps) -> dict[MapName, Float[np.ndarray, "k gh gw"]]:
+    maps = looked_at.of_attention
+    named = {name: of_words.mean(axis=0) for name, of_words in maps.items() if name.head in (MEAN, None)}
+    # What a cell costs is a map too: the one that is borne out most.
+    return {**named, MapName(ABLATION): looked_at.losses}
+
+
+def passed(of_videos: Sequence[VideoAgreement]) -> dict[str, float | None]:
+    """Return in which share of videos a map passes the tests; None where no video can tell.
+
+    `share_above_chance` counts the videos in which the map agrees with the losses more than 95 % of misplaced
+    maps do, of those whose picture has cells enough to tell; `share_costlier` those in which it finds
+    costlier cells than 95 % of them; `share_borne_out` those in which it does both, of those that can tell.
+    """
+    telling = [one for one in of_videos if one.rank.can_tell]
+    return {
+        "share_above_chance": _share([one.rank.is_above_chance for one in telling]),
+        "share_costlier": _share([one.is_costlier for one in of_videos]),
+        "share_borne_out": _share([one.is_borne_out for one in telling]),
+    }
+
+
+def _share(is_so: list[bool]) -> float | None:
+    return float(np.mean(is_so)) if is_so else None
+
+
+def summary(of_videos: list[VideoAgreement], *, seed: int) -> dict[str, Any]:
+    """Return what a map comes to over videos, with 95 % intervals.
+
+    `loss` is that without the cells that the map ranks first, `extra_loss` by how much it is more than that
+    without those of misplaced maps, `deletion_ratio` how many times as much. Shares are those of `passed`.
+    """
+    correlations = np.array([one.rank.correlation for one in of_videos])
+    losses = np.array([one.loss for one in of_videos])
+    random_losses = np.array([one.random_loss for one in of_videos])
+    is_costlier = np.array([one.is_costlier for one in of_videos])
+
+    def numbers(rows: Any) -> dict[str, float]:
+        return {
+            "rank_correlation": float(correlations[rows].mean()),
+            "loss": float(losses[rows].mean()),
+            "extra_loss": float((losses - random_losses)[rows].mean()),
+            "share_costlier": float(is_costlier[rows].mean()),
+        }
+
+    intervals = bootstrap_intervals(numbers, [one.video_id for one in of_videos], seed=seed)
+    values = numbers(slice(None))
+    return {
+        **values,
+        **passed(of_videos),
+        # Other cells may cost hardly anything, and the ratio anything then: it has no interval.
+        "deletion_ratio": values["loss"] / float(random_losses.mean()),
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "num_videos": len(of_videos),
+    }

@@ -1,0 +1,216 @@
+"""What a trained model says of one video: for `clipbert predict`, and whoever else has a video and texts.
+
+Before: `data_pipelines`, which opens the video; `clipbert_jax.prediction` does the work. Answers are JSON
+values, so that a command can print them and a server send them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.prediction import (
+    AnswerTask,
+    OptionChoice,
+    answer_questions,
+    choose_option,
+    count_questions,
+    match_texts,
+)
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.task import MatchTask
+from data_pipelines.annotations.records import MultipleChoice
+from data_pipelines.clips import sample_video
+from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.video import Video
+from data_pipelines.examples import option_texts
+from data_pipelines.released_sampling import OneClip
+from data_pipelines.terminal_text import printable
+from experiments.input_checks import check_utf8, has_words
+from experiments.runs.load_run import Run
+
+Entry = dict[str, Any]
+"""What is said of one text or question, as JSON values; `answer_entries` says which."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoAnswers:
+    """What a model says of one video."""
+
+    clip_seconds: tuple[tuple[float, float], ...]
+    """When the first and the last frame of each clip are shown, in seconds after the first frame."""
+    texts: tuple[Entry, ...]
+
+
+_LARGE_BYTES = 50_000_000
+"""Of a file that takes some ten seconds or more to examine."""
+
+
+def open_file(path: Path) -> Video:
+    """Examine a video file, which is then called by the last part of its path.
+
+    That is said on stderr of a large one, of which every frame is decoded before there is any progress.
+
+    Raises:
+      UnreadableVideo: it does not decode.
+      UserError: it does not fit into memory.
+      OSError: it cannot be read.
+    """
+    num_bytes = path.stat().st_size
+    if num_bytes >= _LARGE_BYTES:
+        print(
+            f"{printable(path.name)}, {num_bytes / 1e6:,.0f} MB, is decoded from start to end first, which "
+            "may take minutes",
+            file=sys.stderr,
+            flush=True,
+        )
+    try:
+        return dataclasses.replace(probe(path), video_id=path.name)
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory: make it smaller") from error
+
+
+def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> None:
+    """Refuse what the model of a run cannot be asked.
+
+    Raises:
+      UserError: a text that is empty or no UTF-8, options that the task has not, or none where it needs
+        them.
+    """
+    check_utf8([*texts, *options])
+    task_name = run.experiment.task_name
+    if isinstance(run.experiment.task, MultipleChoiceQA):
+        if len(options) < 2 or not all(has_words(run.tokenizer, option) for option in options):
+            raise UserError(
+                f"{run.workdir} is a model of {task_name}: give two or more --options that are not empty, "
+                'such as --texts "what does the cat do ?" --options "sleep" "jump"'
+            )
+        if not texts:
+            raise UserError('--texts needs the question, such as --texts "what does the cat do ?"')
+        return
+    if options:
+        raise UserError(
+            f"--options are for models of multiple_choice, and {run.workdir} is one of {task_name}: leave "
+            "them out"
+        )
+    if not texts or not all(has_words(run.tokenizer, text) for text in texts):
+        raise UserError('--texts needs one or more texts that are not empty, such as --texts "a man cooks"')
+
+
+def model_texts(texts: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the texts as the model reads them: with options each behind each question, as in training."""
+    return [text for question in texts for text in _with_options(question, options)] if options else [*texts]
+
+
+def _with_options(question: str, options: Sequence[str]) -> list[str]:
+    return option_texts(
+        MultipleChoice(id="", video_id="", question=question, options=tuple(options), answer_index=0)
+    )
+
+
+def notes(run: Run, texts: Sequence[str]) -> list[str]:
+    """Return what the model does not see of the texts as it was meant; texts as the model reads them."""
+    length = run.experiment.data.max_text_length
+    cut = [text for text in texts if run.tokenizer.note_on_length([text], length)]
+    lines = [f"the model reads {length} tokens, and not the end of: {text}" for text in cut]
+    if unknown := run.tokenizer.unknown_words(texts):
+        lines.append(f"the model has never seen: {', '.join(unknown)}")
+    return lines
+
+
+def ask_video(
+    run: Run, video: Video, texts: Sequence[str], options: Sequence[str] = (), *, num_clips: int
+) -> VideoAnswers:
+    """Ask the model of a run about a video; its clips are those of evaluation.
+
+    Raises:
+      UnreadableVideo: a wanted frame does not decode.
+      UserError: frames of a shape that cannot be resized.
+    """
+    frames, times = sample_video(
+        video,
+        run.experiment.data,
+        num_clips=[num_clips],
+        sampling="uniform",
+        one_clip=one_clip_of(run),
+    )
+    return ask_clips(run, frames, times, texts, options)
+
+
+def one_clip_of(run: Run) -> OneClip:
+    """Return where one clip lies by the released rule: retrieval sees the middle, the others the start."""
+    return "middle" if isinstance(run.experiment.task, MatchTask) else "start"
+
+
+def ask_clips(
+    run: Run,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    times: Float[np.ndarray, "k t"],
+    texts: Sequence[str],
+    options: Sequence[str] = (),
+) -> VideoAnswers:
+    """Ask the model of a run about a video that is decoded already: its clips, and when they are shown."""
+    spans = tuple((float(clip[0]), float(clip[-1])) for clip in times)
+    entries = [
+        {**entry, "best_clip_seconds": spans[entry["best_clip"]]}
+        for entry in answer_entries(run, frames, texts, options)
+    ]
+    if isinstance(run.experiment.task, MatchTask):
+        entries.sort(key=lambda entry: -entry["probability"])
+    return VideoAnswers(clip_seconds=spans, texts=tuple(entries))
+
+
+def answer_entries(
+    run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str], options: Sequence[str]
+) -> Iterator[Entry]:
+    """Yield what the model says of each text, in order; `best_clip` counts from 0.
+
+    `change_without` says for each clip what the probability, or number, changes by when the other clips are
+    asked without it: which clips the answer rests on. It is empty for a single clip.
+    Matching: `probability`, `clip_probabilities`. Multiple choice: `choice`, `choice_index`, `options` with
+    the same two of each. Answers: `answer`, `probability`, the best `answers`, and what `clips` would answer
+    alone. Counting: `count`, `count_unrounded`, `clip_counts`.
+    """
+    task = run.experiment.task
+    if isinstance(task, MultipleChoiceQA):
+        for question in texts:
+            encoded = run.encode_texts(_with_options(question, options))
+            yield _choice_entry(question, options, choose_option(run.scorer, task, frames, *encoded))
+        return
+    encoded = run.encode_texts(texts)
+    match task:
+        case CountQA():
+            yield from map(dataclasses.asdict, count_questions(run.scorer, task, frames, [*texts], *encoded))
+        case _ if isinstance(task, AnswerTask):
+            for found in answer_questions(run.scorer, task, frames, [*texts], *encoded, run.answers):
+                best = found.answers[0]
+                yield {**dataclasses.asdict(best), **dataclasses.asdict(found)}
+        case _:
+            assert isinstance(task, MatchTask), "no other task is left"
+            yield from map(dataclasses.asdict, match_texts(run.scorer, task, frames, [*texts], *encoded))
+
+
+def _choice_entry(question: str, options: Sequence[str], found: OptionChoice) -> Entry:
+    return {
+        "text": question,
+        "choice": options[found.choice_index],
+        "choice_index": found.choice_index,
+        "options": [
+            {
+                "option": option,
+                "probability": found.probabilities[place],
+                "clip_probabilities": [clip[place] for clip in found.clip_probabilities],
+            }
+            for place, option in enumerate(options)
+        ],
+        "best_clip": found.best_clip,
+        "change_without": found.change_without,
+    }

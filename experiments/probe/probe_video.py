@@ -1,0 +1,348 @@
+"""What `clipbert probe` shows of one video and one text: runs the probing, and makes a page's values of it.
+
+Before: `asking`, which says what the model answers; after: `reports.probe_page` and `reports.probe_figures`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.evaluation.scorer import Scorer
+from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
+from clipbert_jax.models.pixel_encoder import pixels_per_cell
+from clipbert_jax.probing import attention_maps
+from clipbert_jax.probing.ablation import (
+    Subject,
+    changes_without_cells,
+    changes_without_frames,
+    changes_without_heads,
+    changes_without_words,
+)
+from clipbert_jax.probing.agreement import Picture, deletion_losses, rank_agreement
+from clipbert_jax.probing.evidence import changes_without_clips
+from clipbert_jax.probing.model_probe import Look, ModelProbe, OnProgress
+from clipbert_jax.probing.target import Target
+from clipbert_jax.tasks.count import CountQA
+from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
+from clipbert_jax.tasks.task import MatchTask
+from data_pipelines.clips import VideoClips, sample_clips
+from data_pipelines.decoding.video import Video
+from data_pipelines.transforms import resized_hw
+from experiments.experiment import model_shapes
+from experiments.prediction.ask import check_question, model_texts, notes, one_clip_of
+from experiments.probe.views import AgreementView, ClipView, ProbePage, WordView
+from experiments.runs.load_run import Run
+
+if TYPE_CHECKING:
+    from data_pipelines.decoding.video import Video
+    from experiments.probe.probe_page import ProbePage
+    from experiments.runs.load_run import Run
+
+DISPLAY_SIZE = 640
+"""Pixels of the longer side of the frames that are shown."""
+
+_MAX_REGIONS = 64
+"""Cells of larger grids are hidden in squares: each costs a pass of all clips."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is probed: the text as the model reads it, and the number that is looked at."""
+
+    text: str
+    target: Target
+    about: str
+    """In words."""
+
+
+def choose_question(
+    run: Run,
+    frames: UInt8[np.ndarray, "k t h w 3"],
+    text: str,
+    *,
+    options: Sequence[str] = (),
+    answer: str | None = None,
+) -> Question:
+    """Return what is probed, by default what the model answers.
+
+    Raises:
+      UserError: the model cannot be asked this, or has no such answer.
+    """
+    check_question(run, [text], options)
+    task = run.experiment.task
+    if isinstance(task, MatchTask | CountQA):
+        if answer is not None:
+            raise UserError(
+                f"--answer is for models that answer questions, not for {run.experiment.task_name}"
+            )
+        about = "How many the model counts"
+        if isinstance(task, MatchTask):
+            about = "How sure the model is that the text matches the video"
+        return Question(text=text, target=Target(task), about=about)
+    known = tuple(options) or run.answers
+    if answer is not None and answer not in known:
+        raise UserError(f"--answer {answer!r} is none of the model's {len(known):,} answers: {_some(known)}")
+    texts = model_texts([text], options)
+    place = known.index(answer) if answer is not None else _best(run, frames, texts)
+    if isinstance(task, MultipleChoiceQA):
+        about = f"How much speaks for “{options[place]}”, to be held against the other options"
+        return Question(text=texts[place], target=Target(task), about=about)
+    about = f"How sure the model is that the answer is “{known[place]}”"
+    return Question(text=text, target=Target(task, answer=place, num_answers=len(known)), about=about)
+
+
+def _some(known: Sequence[str]) -> str:
+    return ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
+
+
+def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
+    """Return the place of the option, or of the answer, that the model gives."""
+    target = Target(run.experiment.task, num_answers=len(run.answers))
+    subjects = [Subject.of(_model_probe(run, target), frames, *_encoded(run, text)) for text in texts]
+    if isinstance(run.experiment.task, MultipleChoiceQA):
+        return int(np.argmax([subject.number for subject in subjects]))
+    scores = jnp.asarray(subjects[0].scores)[None, :, None]
+    logits = np.asarray(run.experiment.task.answer_logits(scores))[0, 0]  # type: ignore[union-attr]
+    return int(np.argmax(logits[: len(run.answers)]))
+
+
+_PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictionary()
+"""Of each loaded model, so that its programs are compiled once for all videos and texts."""
+
+
+def _model_probe(run: Run, target: Target, on_progress: OnProgress = lambda num: None) -> ModelProbe:
+    if run.scorer not in _PROBES:
+        parameters = {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
+        _PROBES[run.scorer] = ModelProbe(model_shapes(run.experiment)[0].merge(parameters), target)
+    return _PROBES[run.scorer].of(target, on_progress=on_progress)
+
+
+def _encoded(run: Run, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids and mask of a text, padded to one of few lengths."""
+    ids, mask = run.encode_texts([text])
+    ((length, _),) = texts_by_bucket(text_lengths(mask), mask.shape[1])
+    return ids[0, :length], mask[0, :length]
+
+
+def make_page(
+    run: Run,
+    video: Video,
+    text: str,
+    *,
+    num_clips: int,
+    options: Sequence[str] = (),
+    answer: str | None = None,
+    facts: Mapping[str, str],
+    on_progress: OnProgress = lambda num: None,
+) -> ProbePage:
+    """Probe a video and a text, and return what the page shows of it.
+
+    Args:
+      run: the model.
+      video: the file.
+      text: a text that may match, or a question.
+      num_clips: spread over the whole video.
+      options: of a multiple choice.
+      answer: whose score is probed; by default the one that the model gives.
+      facts: of the model and the command, for the end of the page.
+      on_progress: called with the number of clips that were scored since.
+
+    Raises:
+      UserError: the model cannot be asked this, or the video's frames cannot be read.
+    """
+    clips = sample_clips(
+        video,
+        run.experiment.data,
+        num_clips=num_clips,
+        one_clip=one_clip_of(run),
+        shown_size=DISPLAY_SIZE,
+    )
+    return make_page_of_clips(
+        run, clips, text, options=options, answer=answer, facts=facts, on_progress=on_progress
+    )
+
+
+def make_page_of_clips(
+    run: Run,
+    clips: VideoClips,
+    text: str,
+    *,
+    options: Sequence[str] = (),
+    answer: str | None = None,
+    facts: Mapping[str, str],
+    on_progress: OnProgress = lambda num: None,
+) -> ProbePage:
+    """Probe a video that is decoded already and a text; arguments as in `make_page`.
+
+    Raises:
+      UserError: the model cannot be asked this.
+    """
+    frames = clips.frames
+    question = choose_question(run, frames, text, options=options, answer=answer)
+    probe = _model_probe(run, question.target, on_progress)
+    ids, mask = _encoded(run, question.text)
+    subject = Subject.of(probe, frames, ids, mask)
+    look = probe.look_at_tokens(subject.visual_tokens, probe.grid(frames), ids, mask)
+    region = region_of(look.grid)
+    cell_changes = changes_without_cells(subject, look.grid, region=region)
+    shares = picture_shares(run, clips.height, clips.width, look.grid)
+    picture = cells_in_picture(look.grid, shares)
+    layers, heads = look.attention.shape[0], look.attention.shape[2]
+    return ProbePage(
+        video_name=clips.name,
+        duration=clips.duration,
+        text=question.text,
+        question=question.about,
+        score=subject.number,
+        probability=question.target.probability(subject.number),
+        consensus=run.experiment.task.consensus,
+        clips=_clip_views(clips, subject),
+        words=_word_views(run, question.text, subject),
+        width_share=shares[0],
+        height_share=shares[1],
+        text_to_grid=_by_layer(attention_maps.text_to_grid(look.attention, look.grid)),
+        grid_to_text=attention_maps.grid_to_text(look.attention.mean(axis=2), look.grid),
+        gradient_weighted=attention_maps.text_to_grid(_gradient_maps(look), look.grid),
+        rollout=attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid),
+        cell_changes=cell_changes,
+        head_changes=changes_without_heads(subject, layers, heads),
+        agreements=list(_agreements(look, subject, -cell_changes, picture, region)),
+        notes=[*notes(run, [question.text]), *_notes(region)],
+        facts=facts,
+    )
+
+
+def region_of(grid: tuple[int, int]) -> int:
+    """Return how many cells of a side are hidden together."""
+    region = 1
+    while math.prod(-(-size // region) for size in grid) > _MAX_REGIONS:
+        region += 1
+    return region
+
+
+def picture_shares(run: Run, height: int, width: int, grid: tuple[int, int]) -> tuple[float, float]:
+    """Return which part of the grid a picture takes, to the right and down; more than 1 if cells lack.
+
+    Pooling drops what does not fill a cell at the right and the bottom.
+    """
+    cell = pixels_per_cell(run.experiment.model.pixel_encoder)
+    height, width = resized_hw(height, width, run.experiment.data.size)
+    return width / (cell * grid[1]), height / (cell * grid[0])
+
+
+def cells_in_picture(grid: tuple[int, int], shares: tuple[float, float]) -> tuple[int, int]:
+    """Return how many rows and columns of cells have their centre in the picture, at least one of each."""
+    (rows, columns), (wide, high) = grid, shares
+    inside = [
+        max(1, math.ceil(min(1.0, share) * size - 0.5)) for size, share in ((rows, high), (columns, wide))
+    ]
+    return inside[0], inside[1]
+
+
+def _by_layer(
+    maps: Float[np.ndarray, "layers k heads l gh gw"],
+) -> Float[np.ndarray, "layers heads k l gh gw"]:
+    return np.swapaxes(maps, 1, 2)
+
+
+def _gradient_maps(look: Look) -> Float[np.ndarray, "layers k s s"]:
+    return attention_maps.gradient_weighted(look.attention_times_gradient)
+
+
+def _clip_views(clips: VideoClips, subject: Subject) -> list[ClipView]:
+    target = subject.probe.target
+    numbers = target.of_clips(subject.scores).tolist()
+    without = changes_without_clips(subject.scores, target)
+    frames = changes_without_frames(subject)
+    return [
+        ClipView(
+            seconds=seconds,
+            frames=list(clips.shown[clip]),
+            score=numbers[clip],
+            probability=target.probability(numbers[clip]),
+            change_without=math.nan if without is None else float(without[clip]),
+            frame_changes=None if frames is None else frames[clip],
+        )
+        for clip, seconds in enumerate(clips.times)
+    ]
+
+
+def _word_views(run: Run, text: str, subject: Subject) -> list[WordView]:
+    words = run.tokenizer.words(text, run.experiment.data.max_text_length)
+    changes = changes_without_words(subject, [tokens for _, tokens in words[1:-1]])
+    return [
+        WordView(text=word, tokens=tokens, change_without=change)
+        for (word, tokens), change in zip(words, [None, *changes.tolist(), None], strict=True)
+    ]
+
+
+def _agreements(
+    look: Look, subject: Subject, losses: Float[np.ndarray, "k gh gw"], picture: Picture, region: int
+) -> Iterator[AgreementView]:
+    """Yield how far each map is borne out."""
+    maps = _judged_maps(look)
+    deleted = deletion_losses(
+        subject, np.stack([*maps.values()]), rng=np.random.default_rng(0), picture=picture
+    )
+    for (name, of_map), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
+        ranks = rank_agreement(of_map, losses, picture=picture, region=region)
+        yield AgreementView(
+            name=name,
+            rank_correlation=ranks.correlation,
+            low=ranks.low,
+            high=ranks.high,
+            is_above_chance=ranks.is_above_chance,
+            can_tell=ranks.can_tell,
+            deletion=loss,
+            random_deletion=deleted.random,
+            high_deletion=deleted.random_high,
+        )
+
+
+def _judged_maps(look: Look) -> dict[str, Float[np.ndarray, "k gh gw"]]:
+    """Return what is held against the ablation: the mean over the tokens of the text.
+
+    In the last layer and in rollout [CLS] alone counts, as nothing else there reaches the score.
+    """
+    attention, gradient = look.attention.mean(axis=2), _gradient_maps(look)
+    last, maps = len(attention) - 1, {}
+    for kind, of_layers in (("attention", attention), ("gradient-weighted", gradient)):
+        for layer, of_tokens in enumerate(attention_maps.text_to_grid(of_layers, look.grid)):
+            tokens = slice(1) if layer == last else slice(None)
+            maps[f"{kind}, layer {layer + 1}"] = of_tokens[:, tokens].mean(axis=1)
+    maps["rollout"] = attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid)[:, 0]
+    return maps
+
+
+def _notes(region: int) -> Iterator[str]:
+    if region > 1:
+        yield f"cells are hidden in squares of {region} x {region}, to save time"
+
+
+def probe_facts(run: Run, num_clips: int) -> dict[str, str]:
+    """Return what the numbers of a page depend on."""
+    from experiments.runtime.provenance import environment
+
+    experiment, data = run.experiment, run.experiment.data
+    facts = {
+        "model": str(run.workdir),
+        "step": str(run.step),
+        "task": experiment.task_name,
+        "consensus": experiment.task.consensus,
+        "clips": f"{num_clips}, uniform",
+        "frames of a clip": f"{data.num_frames} at {data.fps:g} a second",
+        "size": f"{data.size} pixels",
+        "parameters": "moving averages" if run.has_ema else "as trained",
+    }
+    values = environment()
+    versions = ", ".join(f"{name} {version}" for name, version in values["versions"].items())
+    return facts | {name: values[name] for name in ("device", "command", "date")} | {"versions": versions}

@@ -1,0 +1,77 @@
+"""What the numbers of a probe come to, in plain words."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from experiments.probe.views import AgreementView
+
+Level = Literal["borne out", "mixed", "no evidence"]
+
+
+class Verdict(NamedTuple):
+    """Whether a map is borne out by taking away what it points to."""
+
+    level: Level
+    sentence: str
+
+
+def verdict(agreement: AgreementView) -> Verdict:
+    """Judge a map."""
+    orders, costs = agreement.is_above_chance, agreement.deletion > agreement.high_deletion
+    order, cost = _order(agreement), _cost(agreement)
+    if orders and costs:
+        return Verdict("borne out", f"Borne out {_strength(agreement)}: {order}, and {cost}.")
+    if orders or costs:
+        return Verdict("mixed", f"Mixed evidence: {order}, {'but' if orders else 'while'} {cost}.")
+    return Verdict(
+        "no evidence", f"This map is not evidence of what the model uses here: {order}, and {cost}."
+    )
+
+
+def _strength(agreement: AgreementView) -> str:
+    if agreement.rank_correlation < 0.3:
+        return "weakly"
+    return "in part" if agreement.rank_correlation < 0.6 else "largely"
+
+
+def _order(agreement: AgreementView) -> str:
+    if agreement.is_above_chance:
+        return "it orders the cells better than if it lay elsewhere"
+    if not agreement.can_tell:
+        return "the picture has too few cells to tell an order from chance"
+    worse = "worse than" if agreement.rank_correlation < agreement.low else "no better than"
+    return f"it orders the cells {worse} if it lay elsewhere"
+
+
+def _cost(agreement: AgreementView) -> str:
+    costs, others = number(agreement.deletion), number(agreement.random_deletion)
+    if agreement.deletion > agreement.high_deletion:
+        return f"hiding the cells that it points to costs {costs}, where other cells cost {others}"
+    return f"hiding the cells that it points to costs {costs}, no more than others may ({others} on average)"
+
+
+def number(value: float, plus: str = "", digits: int | None = None) -> str:
+    """Return a number with as many digits as asked for, or as matter, and a true minus sign."""
+    if not math.isfinite(value):
+        return "–"  # noqa: RUF001, what tables show for nothing
+    text = f"{abs(value):.{digits_of(value) if digits is None else digits}f}"
+    if not text.strip("0."):
+        return "0"
+    return ("−" if value < 0 else plus) + text  # noqa: RUF001, the minus sign is meant
+
+
+def digits_of(value: float) -> int:
+    """Return how many digits after the point matter."""
+    size = abs(value)
+    return 1 if size >= 10 else 2 if size >= 0.095 else 3 if size >= 0.0095 else 4
+
+
+def percent(share: float) -> str:
+    """Return a probability, which is never told to be certain."""
+    if not math.isfinite(share):
+        return "–"  # noqa: RUF001, what tables show for nothing
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.999 < share < 1 else f"{100 * share:.1f} %"

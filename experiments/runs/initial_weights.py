@@ -1,0 +1,201 @@
+"""First weights from another run or from files of others; a head of another kind starts anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.pretrained.load import load
+from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
+from clipbert_jax.weights.formats.refusals import quoted
+from clipbert_jax.weights.import_weights import ImportedFile, fit, import_file
+from clipbert_jax.weights.names.position_tables import POSITION_TABLES, resize_position_table
+from experiments.experiment import Experiment
+from experiments.runs.load_run import load_run
+from experiments.runs.resolve import (
+    training_answers,
+    vocabulary_path,
+)
+
+_HEAD = "head/"
+
+_PARTS = {
+    "model": ("pixel_encoder/", "visual_embedding/", "text_encoder/", "fusion/"),
+    "pixel_encoder": ("pixel_encoder/",),
+    "transformer": ("text_encoder/", "fusion/"),
+}
+"""What a file must have, by option of --init; but for the pixel encoder a head is taken too where it fits."""
+
+_NEVER_THERE = {
+    "pixel_encoder": ("pixel_encoder/grid_encoder/*",),
+    "transformer": ("fusion/pooler/*",),
+}
+"""What such a file may lack: a part of ClipBERT alone; what BERT is not always saved with."""
+
+
+def start_from_file(
+    model: ClipBert, path: Path, part: str, *, has_answers: bool = False, tokens: Sequence[str] = ()
+) -> list[str]:
+    """Set a part of the model's weights to those of a file, and return lines that say what was not taken.
+
+    Args:
+      model: with random weights, or with those of another file.
+      path: of the file; or a run, a model directory, or a name of one.
+      part: the model, the pixel_encoder or the transformer, as in --init.
+      has_answers: whether outputs of the head are answers of a vocabulary: a file does not say which.
+      tokens: of the model; a run or a model directory must have the same for the transformer.
+
+    Raises:
+      UserError: the file cannot be read, or does not fit; names all that does not.
+    """
+    own = flat_parameters(model)
+    file = _import(model, path, part, tokens)
+    needed = {name: x for name, x in own.items() if name.startswith(_PARTS[part])}
+    others = [name for name in _PARTS["model"] if name not in _PARTS[part]]
+    others += [_HEAD] * (part == "pixel_encoder")
+    of_others = {name: x for name, x in file.arrays.items() if name.startswith(tuple(others))}
+    head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD) and name not in of_others}
+    fits = (
+        bool(head)
+        and not has_answers
+        and {n: x.shape for n, x in head.items()}
+        == {name: x.shape for name, x in own.items() if name.startswith(_HEAD)}
+    )
+    arrays = {
+        name: x for name, x in file.arrays.items() if name not in of_others and (fits or name not in head)
+    }
+    target = {**needed, **({name: own[name] for name in head} if fits else {})}
+    fitted = fit(
+        [dataclasses.replace(file, arrays=arrays)],
+        target,
+        allow_missing=_NEVER_THERE.get(part, ()),
+        remedy=f"Give --{_option(part)} another file, or the --model options that this one was made with.",
+    )
+    load_flat_parameters(model, {**own, **fitted.parameters})
+    lines = [f"first weights of the {part.replace('_', ' ')} from {path}: {file.source}", *file.notes]
+    lines += [f"not in {path}, and left as they were: {', '.join(fitted.new)}"] * bool(fitted.new)
+    lines += [f"the head too is from {path}"] * fits
+    why = "the file does not say what its answers are" if has_answers else "the head is another"
+    lines += [f"not used of {path}, as {why}: {', '.join(map(quoted, head))}"] * bool(head and not fits)
+    groups = sorted({name.partition("/")[0] for name in of_others})
+    lines += [f"not used of {path}, as other parts of a model: {', '.join(groups)}"] * bool(groups)
+    return [*lines, *fitted.lines]
+
+
+def _option(part: str) -> str:
+    return f"init.{part.replace('_', '-')}"
+
+
+def _import(model: ClipBert, path: Path, part: str, tokens: Sequence[str]) -> ImportedFile:
+    """Return the weights in a file, or those of a model that has been trained here or converted."""
+    if path.is_file():
+        return import_file(path, model.config.pixel_encoder)
+    try:
+        trained = load(path)
+    except UserError as error:
+        raise UserError(f"--{_option(part)} {path} is no file, and as a model: {error}") from error
+    if part != "pixel_encoder" and trained.inputs.tokens != tuple(tokens):
+        raise UserError(
+            f"--{_option(part)} {path} was trained with another vocabulary than that of the data: words "
+            "would change their meaning"
+        )
+    arrays = {name: np.asarray(array) for name, array in trained.parameters.items()}
+    return ImportedFile(path=path, source="clipbert_jax", arrays=arrays, lines=(), notes=())
+
+
+def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:
+    """Set the model's weights to those of another model, and return lines that say what was not taken.
+
+    Args:
+      model: with random weights.
+      weights: of the other model, by flat name.
+      source: what they are from, for messages.
+      is_same_head: whether the outputs of both heads mean the same; else the head starts anew in any case.
+
+    Raises:
+      UserError: anything but the head differs in name or shape; names all that does.
+    """
+    own = flat_parameters(model)
+    resized = {
+        name: resize_position_table(name, np.asarray(weights[name]), np.asarray(own[name]))
+        for name in POSITION_TABLES
+        if name in weights
+    }
+    weights = {**weights, **{name: table.table for name, table in resized.items()}}
+    new = [
+        name for name in own if name.startswith(_HEAD) and not (is_same_head and _fits(name, own, weights))
+    ]
+    unused = [
+        name for name in weights if name.startswith(_HEAD) and (name in new or not _fits(name, weights, own))
+    ]
+    try:
+        check_names_and_shapes(
+            {name: array.shape for name, array in own.items() if name not in new},
+            {name: array.shape for name, array in weights.items() if name not in unused},
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--init.model {source} does not fit this model; give the same --model options, or another run. "
+            f"{error}"
+        ) from error
+    # As host arrays: those of a checkpoint belong to one device, and the mesh may span several processes.
+    taken = {name: own[name] if name in new else np.asarray(weights[name]) for name in own}
+    load_flat_parameters(model, taken)
+    lines = [f"first weights from {source}"]
+    why = "has none that fit" if is_same_head else "answers from another vocabulary"
+    lines += [f"drawn anew, as {source} {why}: {', '.join(new)}"] * bool(new)
+    lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
+    return lines + [table.sentence for table in resized.values() if table.sentence]
+
+
+def _fits(name: str, weights: Parameters, others: Parameters) -> bool:
+    return name in others and others[name].shape == weights[name].shape
+
+
+def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
+    """Set the model's weights to those that the experiment starts from, if any; return lines about them.
+
+    Raises:
+      UserError: no such run or file, another vocabulary, or weights that do not fit.
+    """
+    init = experiment.init
+    lines = []
+    if init.model is not None:
+        if Path(init.model).is_file():
+            has_answers = bool(training_answers(experiment))
+            lines += start_from_file(model, Path(init.model), "model", has_answers=has_answers)
+        else:
+            lines += _start_from_run(experiment, model, Path(init.model))
+    if init.pixel_encoder is not None:
+        lines += start_from_file(model, Path(init.pixel_encoder), "pixel_encoder")
+    if init.transformer is not None:
+        lines += start_from_file(
+            model,
+            Path(init.transformer),
+            "transformer",
+            has_answers=bool(training_answers(experiment)),
+            tokens=experiment.data.load_tokenizer().tokens,
+        )
+    return lines
+
+
+def _start_from_run(experiment: Experiment, model: ClipBert, source: Path) -> list[str]:
+    run = load_run(source)
+    if run.tokenizer.tokens != experiment.data.load_tokenizer().tokens:
+        raise UserError(
+            f"--init.model {source} was trained with another vocabulary than {vocabulary_path(experiment)}: "
+            f"words would change their meaning; prepare the data with --vocab {source / 'vocab.txt'}"
+        )
+    answers = training_answers(experiment)
+    return start_from(
+        model,
+        run.scorer.parameters,
+        f"{source} at step {run.step}" if run.step else str(source),
+        is_same_head=run.answers == answers or not (run.answers and answers),
+    )

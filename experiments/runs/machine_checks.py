@@ -1,0 +1,310 @@
+"""What of the machine is looked at before a training writes anything: disk, memory, permissions, open files.
+
+After `checks.py`, which looks at the options, and before the run directory is claimed. Shared memory is the
+business of `data_pipelines/workers/batch_workers.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from clipbert_jax.errors import UserError
+from clipbert_jax.training.optimizer import make_optimizer
+from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.validation import validation_steps
+from data_pipelines.workers.batch_workers import check_shared_memory
+from experiments.experiment import Experiment, model_shapes
+from experiments.runtime.processes import processes_of_this_host
+
+_GB = 10**9
+
+_WORKER_BYTES = _GB // 4
+"""Of a decoding worker before its first video: the interpreter and the libraries."""
+
+_BATCHES_ON_DEVICES = 3
+"""Ahead of the step, and the one that it has; on a CPU they are in the host's memory."""
+
+_DISK_MARGIN = 1.25
+"""Less room than that many times what is written is worth a line: logs and other runs grow too."""
+
+_MIN_OPEN_FILES = 1024
+
+
+def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
+    """Refuse a place or a machine on which this training must fail; return lines on where it may.
+
+    A run that has all its steps needs nothing.
+
+    Args:
+      experiment: resolved, with its number of steps.
+      workdir: the run directory, which may hold a part of the run already.
+
+    Raises:
+      UserError: the run directory cannot be written, its disk cannot hold the checkpoints, or the host cannot
+        hold the batches.
+    """
+    saved = _saved_steps(workdir)
+    if saved and max(saved) >= experiment.train.num_steps:
+        return []
+    check_writable(workdir)
+    sizes = _StateSizes.of(experiment)
+    data, num_processes = experiment.data, processes_of_this_host()
+    num_videos = experiment.train.batch_size // jax.process_count()
+    check_shared_memory(data, num_processes * data.batch_bytes(num_videos, data.num_clips))
+    notes = [
+        _check_disk(experiment.train, workdir, sizes.checkpoint, num_saved=len(saved)),
+        _check_memory(_MemoryNeeds.of(experiment, sizes), num_processes),
+        _note_on_open_files(),
+    ]
+    return [note for note in notes if note]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _StateSizes:
+    """Bytes of what training changes and saves."""
+
+    parameters: int
+    """Trained and frozen."""
+    trained: int
+    """Of these, trained; gradients are as many."""
+    optimizer: int
+
+    average: int
+    """Moving averages of the trained ones."""
+
+    @property
+    def checkpoint(self) -> int:
+        return self.parameters + self.optimizer + self.average
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> _StateSizes:
+        train = experiment.train
+        _, trainable, frozen = model_shapes(experiment)
+        trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
+        optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
+        return cls(
+            average=_num_bytes(trained) if train.ema_decay > 0 else 0,
+            parameters=_num_bytes((trainable, frozen)),
+            trained=_num_bytes(trained),
+            optimizer=_num_bytes(jax.eval_shape(optimizer.init, trained)),
+        )
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+# ---- The place of the run directory -----------------------------------------------------------------------
+
+
+def _saved_steps(workdir: Path) -> list[int]:
+    """Return the steps of the complete checkpoints; others have longer names."""
+    folder = workdir / "checkpoints"
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+
+
+def _place(path: Path) -> Path:
+    """Return the path, or the nearest directory above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+
+
+def check_writable(workdir: Path) -> None:
+    """Refuse a run directory in which this process could write nothing.
+
+    Raises:
+      UserError: says which directory it is, and why.
+    """
+    for place in (_place(workdir), _place(workdir / "checkpoints")):
+        reason = _why_not_writable(place)
+        if reason:
+            raise UserError(
+                f"{workdir} cannot be written: {place} {reason}; choose another directory, or change that"
+            )
+
+
+def _why_not_writable(place: Path) -> str | None:
+    if not place.is_dir():
+        return "is no directory"
+    if not os.access(place, os.W_OK | os.X_OK):
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            return "is on a read-only filesystem"
+        return "does not let this user write"
+    if jax.process_index() == 0:  # alone, or another process might see the file and take it for part of a run
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            return f"refuses a new file ({error.strerror})"
+    return None
+
+
+def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num_saved: int) -> str | None:
+    """Refuse a disk without room for the checkpoints to come; return a line if there is little."""
+    place = _place(workdir / "checkpoints")
+    num_more = max(1, _max_checkpoints(train) - num_saved)
+    needed = num_more * checkpoint_bytes
+    free = shutil.disk_usage(place).free + _leftover_bytes(workdir / "checkpoints")
+    what = (
+        f"{free / _GB:.1f} GB are free on the disk of {place}, and this run writes {num_more} checkpoint(s) "
+        f"of {checkpoint_bytes / _GB:.1f} GB, {needed / _GB:.1f} GB together"
+    )
+    remedy = "free some, choose another --workdir, or keep fewer with --train.num-kept-checkpoints"
+    if free < needed:
+        raise UserError(f"the disk is too small: {what}; {remedy}")
+    return f"disk: {what}; if that gets too little, {remedy}" if free < _DISK_MARGIN * needed else None
+
+
+def _leftover_bytes(folder: Path) -> int:
+    """Return the size of what killed processes left beside the checkpoints: training deletes that first."""
+    num_bytes = 0
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if not name.isdigit()]
+        for name in files:
+            with contextlib.suppress(OSError):  # a training that goes on deletes them now
+                num_bytes += os.lstat(os.path.join(place, name)).st_size
+    return num_bytes
+
+
+def _max_checkpoints(train: TrainConfig) -> int:
+    """Return how many there are at once at most: those kept, the best, and the one being written."""
+    kept = train.num_kept_checkpoints + bool(train.num_validations) + 1
+    regular = set(range(train.save_every_steps, train.num_steps + 1, train.save_every_steps))
+    written = {*regular, *validation_steps(train.num_steps, train.num_validations), train.num_steps}
+    return min(kept, len(written))
+
+
+# ---- The host's memory ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _MemoryNeeds:
+    """Bytes that this process and its workers need on the host."""
+
+    batches: int
+    """Made ahead, on the way, and on the devices."""
+    state: int
+    """The model's first arrays or the copy of the state that is being saved; on a CPU all of training's too,
+    but for activations."""
+    num_workers: int
+    decoding: int
+    """What decoding may take in one worker."""
+
+    @property
+    def least(self) -> int:
+        return self.batches + self.state + self.num_workers * _WORKER_BYTES
+
+    @property
+    def most(self) -> int:
+        return self.least + self.num_workers * self.decoding
+
+    @classmethod
+    def of(cls, experiment: Experiment, sizes: _StateSizes) -> _MemoryNeeds:
+        data = experiment.data
+        num_videos = experiment.train.batch_size // jax.process_count()
+        # As DataConfig.num_prefetch says.
+        num_ahead = data.num_workers * max(4, data.num_prefetch) or data.num_prefetch + data.num_threads
+        is_cpu = jax.default_backend() == "cpu"
+        return cls(
+            batches=(num_ahead + _BATCHES_ON_DEVICES) * data.batch_bytes(num_videos, data.num_clips),
+            state=sizes.checkpoint + (sizes.checkpoint + sizes.trained if is_cpu else 0),
+            num_workers=data.num_workers,
+            decoding=int(data.worker_memory_gib * 2**30),
+        )
+
+
+def _check_memory(needs: _MemoryNeeds, num_processes: int) -> str | None:
+    """Refuse a host without the least that its processes need; return a line if it has less than the most."""
+    memory = host_memory()
+    what = (
+        f"(batches {needs.batches / _GB:.1f}, model and checkpoints {needs.state / _GB:.1f}, "
+        f"{needs.num_workers} decoding workers)"
+    )
+    remedy = "lower --data.num-workers, --data.num-prefetch, --data.worker-memory-gib or --train.batch-size"
+    each = f"each of {num_processes} processes on this host" if num_processes > 1 else "each process"
+    if num_processes * needs.least > memory.total:
+        raise UserError(
+            f"the memory is too small: {each} needs {needs.least / _GB:.1f} GB {what}, and "
+            f"{memory.total / _GB:.1f} GB is all that there is for them; {remedy}"
+        )
+    if num_processes * needs.most > memory.available:
+        return (
+            f"memory: {each} may need {needs.most / _GB:.1f} GB {what}, and "
+            f"{memory.available / _GB:.1f} GB are free; if the system ends a process for it, {remedy}"
+        )
+    return None
+
+
+def _note_on_open_files() -> str | None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= _MIN_OPEN_FILES:
+        return None
+    return (
+        f"a process may open {limit} files at once here, which workers and checkpoints may exceed: raise it "
+        f"with `ulimit -n {_MIN_OPEN_FILES}` before the command"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostMemory:
+    """Bytes that this process may have in all, and that are free now."""
+
+    total: int
+    available: int
+
+
+def host_memory(root: Path = Path("/")) -> HostMemory:
+    """Return the memory of this machine, or of the container or job that this process is in.
+
+    Args:
+      root: where /proc and /sys are found.
+    """
+    sizes = {
+        line.partition(":")[0]: int(line.split()[1]) * 1024
+        for line in (root / "proc/meminfo").read_text().splitlines()
+    }
+    found = [HostMemory(sizes["MemTotal"], sizes["MemAvailable"]), *_cgroup_memory(root)]
+    return HostMemory(min(memory.total for memory in found), min(memory.available for memory in found))
+
+
+_CGROUP_FILES = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+}
+"""Controller in /proc/self/cgroup -> folder, limit, usage, and what the kernel can give back at once.
+
+The first is of version 2."""
+
+
+def _cgroup_memory(root: Path) -> Iterator[HostMemory]:
+    """Yield what each control group leaves, from that of this process up to the outermost that is seen."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in _CGROUP_FILES.keys() & set(controllers.split(",")):
+            top, limit_file, usage_file, reclaimable = _CGROUP_FILES[controller]
+            group = Path(path.lstrip("/"))
+            for folder in (root / top / part for part in (group, *group.parents)):
+                try:
+                    limit = int((folder / limit_file).read_text())
+                    usage = int((folder / usage_file).read_text())
+                    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                except (
+                    OSError,
+                    ValueError,
+                ):  # no limit ("max"), or not to be seen from inside of a container
+                    continue
+                yield HostMemory(limit, max(0, limit - usage + int(stat.get(reclaimable, 0))))
