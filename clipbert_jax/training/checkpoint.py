@@ -61,7 +61,7 @@ _SLOW_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
+class ResumePoint:
     """How far a run is, besides its arrays; stored with each checkpoint."""
 
     data: dict[str, Any]
@@ -113,7 +113,7 @@ class Checkpointer:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, progress: Progress, *, best_step: int | None) -> None:
+    def save(self, state: TrainState, progress: ResumePoint, *, best_step: int | None) -> None:
         """Save asynchronously, and keep the checkpoint of `best_step` too.
 
         Raises:
@@ -155,7 +155,7 @@ class Checkpointer:
         with self._explained("saved"):
             self._manager.check_for_errors()
 
-    def restore(self, state: TrainState) -> tuple[TrainState, Progress]:
+    def restore(self, state: TrainState) -> tuple[TrainState, ResumePoint]:
         """Return the newest saved state, placed as `state`, and how far the run is.
 
         Raises:
@@ -185,7 +185,7 @@ class Checkpointer:
             step=jax.device_put(jax.numpy.int32(progress["step"]), state.step.sharding),
         )
         num_nonfinite = progress.get("num_nonfinite", 0)
-        return restored_state, Progress(data=progress["data"], num_nonfinite=num_nonfinite)
+        return restored_state, ResumePoint(data=progress["data"], num_nonfinite=num_nonfinite)
 
     def close(self) -> None:
         """Wait for the last save.

@@ -34,7 +34,7 @@ class Interruption:
         self._signals = (signal.SIGINT, signal.SIGTERM) if self._is_alone else (signal.SIGINT,)
         self._previous: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
-    def look(self) -> bool:
+    def should_stop(self) -> bool:
         """Return whether to stop now; every process must look equally often."""
         if not self._is_alone and not self._is_agreed:
             self._num_looks += 1

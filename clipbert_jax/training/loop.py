@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from clipbert_jax.errors import CONTINUE_EXIT_CODE
 from clipbert_jax.tasks.task import Task
-from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.interruption import Interruption
 from clipbert_jax.training.logging_config import LoggingConfig, ProfileConfig
@@ -33,7 +33,7 @@ from clipbert_jax.training.sharding import make_mesh, put_batch, whole_parameter
 from clipbert_jax.training.step import Metrics, TrainState, make_train_state, make_train_step
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import make_utilization
-from clipbert_jax.training.validation import Validate, ValidationCourse, ValidationLog, validation_steps
+from clipbert_jax.training.validation import Validate, ValidationHistory, ValidationLog, validation_steps
 from clipbert_jax.training.watchdog import SAVE_SECONDS, Watchdog
 
 
@@ -112,16 +112,16 @@ def train(
             first_step, num_nonfinite = progress.data["next_step"], progress.num_nonfinite
             say(f"continuing from step {first_step} of {config.num_steps} in {workdir}")
         watchdog.beat("the checkpoints were read")
-        watchdog.be_patient()
+        watchdog.extend_deadline()
         validations = ValidationLog(workdir)
-        course = validations.course(first_step)
+        history = validations.history(first_step)
         due = validation_steps(config.num_steps, config.num_validations if validate else 0)
 
         def is_validation_due(step: int) -> bool:
-            return step in due and course.last_step != step
+            return step in due and history.last_step != step
 
         def is_over(step: int) -> bool:
-            return step >= config.num_steps or course.has_stopped(config.early_stop_validations)
+            return step >= config.num_steps or history.has_stopped(config.early_stop_validations)
 
         if is_over(first_step) and not is_validation_due(first_step):
             is_early = first_step < config.num_steps
@@ -156,7 +156,7 @@ def train(
 
         def after_batch_of_validation() -> None:
             watchdog.beat(f"a batch of the validation of step {step}")
-            if interruption.look():
+            if interruption.should_stop():
                 raise _StopRequested
 
         try:
@@ -165,13 +165,13 @@ def train(
                     assert validate is not None
                     jax.block_until_ready(state.params)
                     start = time.perf_counter()
-                    watchdog.be_patient()
-                    parameters = whole_parameters(state.evaluated, mesh)
+                    watchdog.extend_deadline()
+                    parameters = whole_parameters(state.eval_params, mesh)
                     result = validate(parameters, after_batch_of_validation)
-                    course = course.after(step, result.score)
+                    history = history.after(step, result.score)
                     if jax.process_index() == 0:
                         validations.add(step, result.score)
-                    reporter.after_validation(step, result.metrics, course, time.perf_counter() - start)
+                    reporter.after_validation(step, result.metrics, history, time.perf_counter() - start)
                 if is_over(step):
                     break
                 step += 1
@@ -180,7 +180,7 @@ def train(
                     jax.block_until_ready(metrics)  # waiting for input counts only while the devices are idle
                 batch = next(batches)
                 if compilations.before_step(step, batch):
-                    watchdog.be_patient()
+                    watchdog.extend_deadline()
                 state, metrics = train_step(state, batch)
                 num_compilations = compilations.after_step(step)
                 reporter.after_step(step, batch, metrics, batches.wait_seconds, num_compilations)
@@ -188,24 +188,24 @@ def train(
                 profiler.after_step(step, metrics)
                 watchdog.beat_step(step)
                 checkpointer.check()
-                is_stopped = interruption.look() and step < config.num_steps
+                is_stopped = interruption.should_stop() and step < config.num_steps
                 is_saved = step == config.num_steps or step in due or step % config.save_every_steps == 0
                 if is_stopped or is_saved:
-                    nonfinite.catch_up()
-                    watchdog.be_patient(SAVE_SECONDS)
-                    progress = Progress(data=batches.state, num_nonfinite=nonfinite.num_in_a_row)
-                    checkpointer.save(state, progress, best_step=course.best_step)
+                    nonfinite.flush()
+                    watchdog.extend_deadline(SAVE_SECONDS)
+                    progress = ResumePoint(data=batches.state, num_nonfinite=nonfinite.num_in_a_row)
+                    checkpointer.save(state, progress, best_step=history.best_step)
                     watchdog.beat(f"the save of step {step}")
                 if is_stopped:
                     break
         except _StopRequested:
             is_stopped = True
-        reporter.catch_up(step)  # nobody does these steps again
-        watchdog.be_patient(SAVE_SECONDS)
+        reporter.flush(step)  # nobody does these steps again
+        watchdog.extend_deadline(SAVE_SECONDS)
     if is_stopped:
         say(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")
         raise KeyboardInterrupt if interruption.is_by_keyboard else SystemExit(CONTINUE_EXIT_CODE)
-    say(_last_words(step, course, config, workdir))
+    say(_outcome(step, history, config, workdir))
     return state
 
 
@@ -218,12 +218,12 @@ def _closing(*things: Any) -> Iterator[None]:
         yield
 
 
-def _last_words(step: int, course: ValidationCourse, config: TrainConfig, workdir: Path) -> str:
-    best = "" if course.best_step is None else f", the best on validation is {course.best_step}"
+def _outcome(step: int, history: ValidationHistory, config: TrainConfig, workdir: Path) -> str:
+    best = "" if history.best_step is None else f", the best on validation is {history.best_step}"
     early = ""
     if step < config.num_steps:
         early = (
-            f"no new best in {course.num_since_best} validations: stopped at step {step} of "
+            f"no new best in {history.num_since_best} validations: stopped at step {step} of "
             f"{config.num_steps}\n"
         )
     return f"{early}done: checkpoint {step}{best} in {workdir / 'checkpoints'}"

@@ -53,10 +53,10 @@ class NonFiniteGuard:
         Raises:
           UserError: it was the tenth in a row; names some of its examples.
         """
-        self.catch_up()
+        self.flush()
         self._unseen = step, metrics
 
-    def catch_up(self) -> None:
+    def flush(self) -> None:
         """Look at the last step, and wait for it; raises as `after_step`."""
         if self._unseen is None:
             return

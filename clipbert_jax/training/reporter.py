@@ -19,7 +19,7 @@ from clipbert_jax.training.progress_bar import ProgressBar, is_terminal
 from clipbert_jax.training.step import Metrics
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import Utilization
-from clipbert_jax.training.validation import ValidationCourse
+from clipbert_jax.training.validation import ValidationHistory
 from clipbert_jax.training.wandb_run import WandbRun
 
 _MAX_WAIT_SHARE = 0.05
@@ -87,9 +87,9 @@ class Reporter:
         is_first = step == self._first_step + 1
         self._wait, self._num_compilations = wait_seconds, num_compilations
         if is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps:
-            self.catch_up(step)
+            self.flush(step)
 
-    def catch_up(self, step: int) -> None:
+    def flush(self, step: int) -> None:
         """Log the steps up to this one, if there are any that no record tells of."""
         if not self._pending:
             return
@@ -107,7 +107,7 @@ class Reporter:
         self._flops, self._last_compilations = 0, self._num_compilations
 
     def after_validation(
-        self, step: int, metrics: Mapping[str, float], course: ValidationCourse, seconds: float
+        self, step: int, metrics: Mapping[str, float], history: ValidationHistory, seconds: float
     ) -> None:
         """Log a validation; its time does not count as the steps'."""
         self._last_time += seconds
@@ -118,7 +118,7 @@ class Reporter:
             return
         self._write({"step": step, **{f"validation/{name}": x for name, x in metrics.items()}})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
-        is_best = "  (best so far)" if course.best_step == step else ""
+        is_best = "  (best so far)" if history.best_step == step else ""
         self._log(f"step {step:>{len(str(self._config.num_steps))}}  validation: {shown}{is_best}")
 
     def close(self) -> None:

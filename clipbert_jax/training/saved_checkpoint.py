@@ -63,7 +63,7 @@ class SavedCheckpoint:
             return step
         if step == "newest":
             return steps[-1]
-        best_step = ValidationLog(self._directory.parent).course(steps[-1]).best_step
+        best_step = ValidationLog(self._directory.parent).history(steps[-1]).best_step
         if best_step is None and step == "best":
             raise UserError(
                 f"{self._directory} has no best checkpoint, as the run was never validated: leave --step "

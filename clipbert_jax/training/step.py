@@ -60,7 +60,7 @@ class TrainState:
     """Moving averages of `params`, by the same names; empty if the training keeps none."""
 
     @property
-    def evaluated(self) -> Parameters:
+    def eval_params(self) -> Parameters:
         """All arrays of the model as validation sees it: with averages, if there are any, for parameters."""
         return {**self.params, **self.frozen, **self.ema}
 

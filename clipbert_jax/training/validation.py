@@ -27,7 +27,7 @@ raise, to end the validation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ValidationCourse:
+class ValidationHistory:
     """How validation went so far."""
 
     best_step: int | None = None
@@ -37,15 +37,15 @@ class ValidationCourse:
     last_step: int | None = None
     """Of the last validation."""
 
-    def after(self, step: int, score: float) -> ValidationCourse:
-        """Return the course after one more validation; of equal scores the earlier counts as the best.
+    def after(self, step: int, score: float) -> ValidationHistory:
+        """Return the history after one more validation; of equal scores the earlier counts as the best.
 
         Args:
           step: of the validation.
           score: the higher, the better; NaN is never the best.
         """
         if not math.isnan(score) and (self.best_score is None or score > self.best_score):
-            return ValidationCourse(best_step=step, best_score=score, last_step=step)
+            return ValidationHistory(best_step=step, best_score=score, last_step=step)
         return dataclasses.replace(self, num_since_best=self.num_since_best + 1, last_step=step)
 
     def has_stopped(self, patience: int) -> bool:
@@ -62,13 +62,13 @@ class ValidationLog:
     def __init__(self, workdir: Path) -> None:
         self._path = workdir / "validations.jsonl"
 
-    def course(self, last_step: int) -> ValidationCourse:
-        """Return the course up to a step."""
-        course = ValidationCourse()
+    def history(self, last_step: int) -> ValidationHistory:
+        """Return the history up to a step."""
+        history = ValidationHistory()
         for step, score in self.scores():
             if step <= last_step:
-                course = course.after(step, score)
-        return course
+                history = history.after(step, score)
+        return history
 
     def drop_after(self, last_step: int) -> None:
         """Forget validations after a step: those will be done again."""

@@ -103,7 +103,7 @@ class Watchdog:
         if is_usual:
             self._intervals.append(interval)
 
-    def be_patient(self, seconds: float = COMPILE_SECONDS) -> None:
+    def extend_deadline(self, seconds: float = COMPILE_SECONDS) -> None:
         """Allow so long until the next beat; by default an hour, as something is compiled."""
         self._patience = seconds
 
@@ -144,11 +144,11 @@ class Watchdog:
 
     def _end(self, reason: str) -> None:
         # Apart, as what hangs may be network or storage: nothing may keep this thread from giving up.
-        barking = threading.Thread(target=self._bark, args=(reason,), daemon=True)
+        writer = threading.Thread(target=self._give_up_with_stacks, args=(reason,), daemon=True)
         if self._store is not None:
             threading.Thread(target=self._tell, args=(reason,), daemon=True).start()
-        barking.start()
-        barking.join(_BARK_SECONDS)
+        writer.start()
+        writer.join(_BARK_SECONDS)
         if self._store is not None:
             # Process 0 last: with it the others lose the store, and would say that it is gone.
             seconds = _OTHERS_SECONDS + (_LAST_SECONDS if self._index == 0 else 0.0)
@@ -156,7 +156,7 @@ class Watchdog:
                 return
         self._give_up()
 
-    def _bark(self, reason: str) -> None:
+    def _give_up_with_stacks(self, reason: str) -> None:
         sentence = (
             f"clipbert: {reason}, so this process ends with exit code {CONTINUE_EXIT_CODE}; where each "
             f"thread stood is in {self._path}. The same command goes on from the newest checkpoint."

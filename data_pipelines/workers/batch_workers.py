@@ -105,7 +105,7 @@ class WatchedBatches(Iterator[Arrays]):
         self._batches.close()
         stuck = error.stuck
         if stuck is None:
-            raise UserError(_obituary(error)) from None
+            raise UserError(_describe_death(error)) from None
         if self._config.on_stuck == "stop" or stuck.video_id in self._was_stuck:
             again = ", for the second time" if stuck.video_id in self._was_stuck else ""
             raise UserError(slow_video(stuck.video_id, self._config.decode_timeout_seconds, again)) from None
@@ -129,7 +129,7 @@ class WorkerDiedError(Exception):
     """Why it was ended, if it was the watcher who did it."""
 
 
-def _obituary(death: WorkerDiedError) -> str:
+def _describe_death(death: WorkerDiedError) -> str:
     code = death.exit_code
     how = f"exit code {code}"
     if code is not None and code < 0:

@@ -73,7 +73,7 @@ def _figures(run: RunSummary) -> list[tuple[str, str, str]]:
         figures.append(("Loss", f"{run.last_loss:.4g}", f"{first:.4g} in the beginning"))
     if best := run.best_validation:
         name, value = best
-        figures.append(("Best validation", f"{value:.4g}", f"{name}, at step {run.course.best_step:,}"))
+        figures.append(("Best validation", f"{value:.4g}", f"{name}, at step {run.history.best_step:,}"))
     speed = _medians(run)
     if "videos_per_second" in speed:
         remarks = [f"MFU {speed['mfu']:.0%}"] if "mfu" in speed else []

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from clipbert_jax.errors import UserError
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.run_directory import read_config
-from clipbert_jax.training.validation import ValidationCourse, ValidationLog
+from clipbert_jax.training.validation import ValidationHistory, ValidationLog
 from experiments.configs import EXPERIMENTS
 from experiments.runs.starts import read_starts
 
@@ -80,12 +80,12 @@ class RunSummary:
         return max([0, *steps, *(record["step"] for record in self.records[-1:])])
 
     @property
-    def course(self) -> ValidationCourse:
+    def history(self) -> ValidationHistory:
         """How validation went."""
-        course = ValidationCourse()
+        history = ValidationHistory()
         for step, score in self.scores.items():
-            course = course.after(step, score)
-        return course
+            history = history.after(step, score)
+        return history
 
     @property
     def task(self) -> str:
@@ -108,7 +108,7 @@ class RunSummary:
         if time.time() - self.last_written < _RECENT_SECONDS:
             return "running"
         has_all_steps = bool(self.checkpoints) and self.checkpoints[-1].step >= self.num_steps
-        has_stopped_early = self.course.has_stopped(self.config["train"].get("early_stop_validations", 0))
+        has_stopped_early = self.history.has_stopped(self.config["train"].get("early_stop_validations", 0))
         return "done" if has_all_steps or has_stopped_early else "stopped"
 
     @property
@@ -119,7 +119,7 @@ class RunSummary:
     @property
     def best_validation(self) -> tuple[str, float] | None:
         """The metric that decides which checkpoint is the best, and its value there."""
-        best_step, best_score = self.course.best_step, self.course.best_score
+        best_step, best_score = self.history.best_step, self.history.best_score
         if best_step is None or best_score is None:
             return None
         by_step = {validation["step"]: validation for validation in self.validations}

@@ -10,7 +10,7 @@ import pytest
 
 from clipbert_jax.errors import TemporaryError, UserError
 from clipbert_jax.training import checkpoint
-from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 from clipbert_jax.training.watchdog import SAVE_SECONDS
@@ -24,7 +24,7 @@ def state_at(step):
 
 
 def save(checkpointer, step, best_step=None, **progress):
-    checkpointer.save(state_at(step), Progress(data={"next_step": step}, **progress), best_step=best_step)
+    checkpointer.save(state_at(step), ResumePoint(data={"next_step": step}, **progress), best_step=best_step)
 
 
 def steps(folder):
@@ -64,7 +64,7 @@ def test_what_was_saved_comes_back(tmp_path):
     checkpointer = Checkpointer(tmp_path, config={"seed": 1})
     restored, progress = checkpointer.restore(jax.device_put(state_at(0), jax.devices()[0]))
     checkpointer.close()
-    assert progress == Progress(data={"next_step": 3}, num_nonfinite=4)
+    assert progress == ResumePoint(data={"next_step": 3}, num_nonfinite=4)
     assert int(restored.step) == 3
     np.testing.assert_array_equal(restored.params["a/kernel"], np.full((4, 4), 3.0))
     np.testing.assert_array_equal(restored.opt_state[0], np.full((4, 4), 3.0))

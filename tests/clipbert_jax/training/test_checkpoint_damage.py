@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 
@@ -44,7 +44,7 @@ def nothing_left_behind(monkeypatch):
 def saved(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
     checkpointer = Checkpointer(workdir, config=CONFIG)
-    checkpointer.save(state(), Progress(data={"next_step": STEP}), best_step=None)
+    checkpointer.save(state(), ResumePoint(data={"next_step": STEP}), best_step=None)
     checkpointer.close()
     return workdir
 

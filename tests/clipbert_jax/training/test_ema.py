@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.training.checkpoint import Checkpointer, Progress
+from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.sharding import make_mesh, put_batch
@@ -55,8 +55,8 @@ def test_the_average_follows_the_parameters_faster_at_first(training):
         expected = {name: decay * x + (1 - decay) * params[name] for name, x in expected.items()}
         for name, average in jax.device_get(state.ema).items():
             np.testing.assert_allclose(average, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
-    assert state.evaluated.keys() == state.params.keys() | state.frozen.keys()
-    for name, array in state.evaluated.items():
+    assert state.eval_params.keys() == state.params.keys() | state.frozen.keys()
+    for name, array in state.eval_params.items():
         assert array is (state.frozen | state.ema)[name]
 
 
@@ -80,13 +80,13 @@ def test_a_trained_model_is_its_average_if_it_has_one(training, tmp_path, has_em
     checkpoint = SavedCheckpoint(tmp_path)
     assert checkpoint.has_ema is has_ema
     loaded = checkpoint.load_parameters({**state.params, **state.frozen})
-    assert loaded.keys() == state.evaluated.keys()
-    jax.tree.map(np.testing.assert_array_equal, loaded, state.evaluated)
+    assert loaded.keys() == state.eval_params.keys()
+    jax.tree.map(np.testing.assert_array_equal, loaded, state.eval_params)
 
 
 def save(workdir, state):
     """Save a state, and wait for it."""
     checkpointer = Checkpointer(workdir, config={}, log=print)
-    checkpointer.save(state, Progress(data={"next_step": int(state.step)}), best_step=None)
+    checkpointer.save(state, ResumePoint(data={"next_step": int(state.step)}), best_step=None)
     checkpointer.close()
     return Checkpointer(workdir, config={}, log=print)

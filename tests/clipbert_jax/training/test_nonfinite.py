@@ -28,7 +28,7 @@ def test_ten_in_a_row_end_the_run_and_are_named(tmp_path):
     go(guard, 0, *[1] * 9, 0, *[1] * 10)
     assert guard.num_in_a_row == 9, "the last step is looked at when the next one runs"
     with pytest.raises(UserError, match=r"10 steps in a row, up to 21, .* video21_0, video21_1"):
-        guard.catch_up()
+        guard.flush()
     lines = [json.loads(line) for line in (tmp_path / "nonfinite_steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [*range(2, 11), *range(12, 22)]
     assert lines[0]["examples"] == names_of(2)
@@ -38,15 +38,15 @@ def test_ten_in_a_row_end_the_run_and_are_named(tmp_path):
 def test_the_count_goes_on_after_a_resume(tmp_path):
     guard = NonFiniteGuard(tmp_path, names_of, log=lambda line: None)
     go(guard, *[1] * 6)
-    guard.catch_up()
+    guard.flush()
     resumed = NonFiniteGuard(tmp_path, names_of, num_in_a_row=guard.num_in_a_row, log=lambda line: None)
     go(resumed, *[1] * 4, first=7)
     with pytest.raises(UserError, match="up to 10"):
-        resumed.catch_up()
+        resumed.flush()
 
 
 def test_finite_steps_say_nothing(tmp_path):
     guard = NonFiniteGuard(tmp_path, log=lambda line: pytest.fail(line))
     go(guard, 0, 0, 0)
-    guard.catch_up()
+    guard.flush()
     assert not (tmp_path / "nonfinite_steps.jsonl").exists()

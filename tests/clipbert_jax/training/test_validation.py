@@ -19,7 +19,7 @@ from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, has_checkpoint
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import (
-    ValidationCourse,
+    ValidationHistory,
     ValidationLog,
     ValidationResult,
     validation_steps,
@@ -43,46 +43,46 @@ def test_validations_are_spread_over_the_steps_and_include_the_last(num_steps, n
     assert validation_steps(num_steps, num_validations) == expected
 
 
-def course_of(*scores: float) -> ValidationCourse:
-    course = ValidationCourse()
+def history_of(*scores: float) -> ValidationHistory:
+    history = ValidationHistory()
     for step, score in enumerate(scores, start=1):
-        course = course.after(step, score)
-    return course
+        history = history.after(step, score)
+    return history
 
 
 def test_the_best_is_the_first_of_the_highest_scores():
-    assert course_of(1.0, 3.0, 2.0, 3.0) == ValidationCourse(
+    assert history_of(1.0, 3.0, 2.0, 3.0) == ValidationHistory(
         best_step=2, best_score=3.0, num_since_best=2, last_step=4
     )
-    assert course_of(-3.0, -1.0) == ValidationCourse(best_step=2, best_score=-1.0, last_step=2)
+    assert history_of(-3.0, -1.0) == ValidationHistory(best_step=2, best_score=-1.0, last_step=2)
 
 
 def test_a_score_that_is_not_a_number_is_never_the_best():
-    assert course_of(math.nan, 0.0, math.nan) == ValidationCourse(
+    assert history_of(math.nan, 0.0, math.nan) == ValidationHistory(
         best_step=2, best_score=0.0, num_since_best=1, last_step=3
     )
-    assert course_of(math.nan) == ValidationCourse(num_since_best=1, last_step=1)
+    assert history_of(math.nan) == ValidationHistory(num_since_best=1, last_step=1)
 
 
 def test_patience_counts_validations_since_the_best():
-    assert not course_of(2.0, 1.0, 3.0, 1.0).has_stopped(2)
-    assert course_of(2.0, 1.0, 2.0).has_stopped(2)
-    assert course_of(math.nan, math.nan).has_stopped(2)
-    assert not course_of(2.0, *[1.0] * 50).has_stopped(0)
+    assert not history_of(2.0, 1.0, 3.0, 1.0).has_stopped(2)
+    assert history_of(2.0, 1.0, 2.0).has_stopped(2)
+    assert history_of(math.nan, math.nan).has_stopped(2)
+    assert not history_of(2.0, *[1.0] * 50).has_stopped(0)
 
 
 def test_the_log_survives_a_kill_and_forgets_what_is_done_again(tmp_path):
     log = ValidationLog(tmp_path)
-    assert log.course(100) == ValidationCourse()
+    assert log.history(100) == ValidationHistory()
     for step, score in ((2, 1.0), (4, math.nan), (6, 3.0)):
         log.add(step, score)
     with (tmp_path / "validations.jsonl").open("a") as file:
         file.write('{"step": 8, "sc')
-    assert log.course(8) == ValidationCourse(best_step=6, best_score=3.0, last_step=6)
-    assert log.course(5) == ValidationCourse(best_step=2, best_score=1.0, num_since_best=1, last_step=4)
+    assert log.history(8) == ValidationHistory(best_step=6, best_score=3.0, last_step=6)
+    assert log.history(5) == ValidationHistory(best_step=2, best_score=1.0, num_since_best=1, last_step=4)
     log.drop_after(4)
     log.add(6, 0.5)
-    assert log.course(8) == ValidationCourse(best_step=2, best_score=1.0, num_since_best=2, last_step=6)
+    assert log.history(8) == ValidationHistory(best_step=2, best_score=1.0, num_since_best=2, last_step=6)
 
 
 class Batches:

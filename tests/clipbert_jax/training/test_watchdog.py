@@ -67,7 +67,7 @@ def test_patience_lasts_for_one_interval_and_does_not_count(watched):
     clock, watchdog, has_given_up = watched
     for number in range(4):
         watchdog.beat_step(number)
-    watchdog.be_patient()
+    watchdog.extend_deadline()
     clock.now += 3000
     assert stays_calm(has_given_up)
     watchdog.beat_step(4)
@@ -79,7 +79,7 @@ def test_patience_lasts_for_one_interval_and_does_not_count(watched):
 def test_long_first_steps_are_let_through_until_some_are_known(watched):
     """Else each restart would end at the same step."""
     clock, watchdog, has_given_up = watched
-    watchdog.be_patient()
+    watchdog.extend_deadline()
     clock.now += 1000
     watchdog.beat_step(1)
     for number in range(2, 5):
@@ -129,7 +129,7 @@ def test_the_first_one_that_ends_lets_the_others_write_their_stacks_too(tmp_path
     with first, second:
         clock.now += COMPILE_SECONDS - 1
         first.beat("the restore")
-        first.be_patient()
+        first.extend_deadline()
         clock.now += 2
         stacks = [tmp_path / f"stacks-process-{index}.txt" for index in range(2)]
         deadline = time.monotonic() + 30
