@@ -79,7 +79,6 @@ def session(
       Seconds of each, and what there was.
     """
     from experiments.search.catalog import IndexOptions
-
     from experiments.search.index import Index
     from experiments.search.model import SearchModel
     from experiments.search.ranking import rank

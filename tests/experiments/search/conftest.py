@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from experiments.search.catalog import IndexOptions
 
 from data_pipelines.corpus.builder import open_corpus
 from experiments.search import encoding
+from experiments.search.catalog import IndexOptions
 from experiments.search.index import Index
 from experiments.search.model import SearchModel
 from tests.experiments.untrained import untrained_run

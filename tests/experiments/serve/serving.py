@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.search.catalog import IndexOptions
-
 from experiments.commands.serve import allowed_hosts, listen
 from experiments.runs.load_run import Run
+from experiments.search.catalog import IndexOptions
 from experiments.serve.app import make_app, make_server
 from experiments.serve.limits import Limits
 from experiments.serve.site import Site, open_site
