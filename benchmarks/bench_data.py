@@ -30,7 +30,7 @@ from jaxtyping import Float
 from benchmarks.synthetic_videos import Source, encode_source
 from data_pipelines.corpus.storage import Compact, Frames, StorageForm, store
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import Sampling, clip_starts, shown_frames
 from data_pipelines.transforms import resize_and_pad
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 def measure(source: Source, *, num_videos: int, num_rounds: int) -> list[dict[str, Any]]:
     """Return, for every workload, videos per second and core of every reader, and sizes of the forms."""
     lengths = np.linspace(10, 25, num_videos)
-    originals = [probe(encode_source(source, seconds=s, seed=i)) for i, s in enumerate(lengths)]
+    originals = [examine_video(encode_source(source, seconds=s, seed=i)) for i, s in enumerate(lengths)]
     stored = {name: [store(video, form) for video in originals] for name, form in FORMS.items()}
     return [
         {

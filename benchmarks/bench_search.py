@@ -158,10 +158,12 @@ def _measured(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def write_videos(scratch: Path, count: int, *, model_dir: Path | None) -> None:
     """Write generated videos as files, and a model of the demo with its first weights if it is wanted."""
     from data_pipelines.corpus.builder import open_corpus
-    from data_pipelines.synthetic.video_corpus import prepare_embedded
+    from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
     data_dir = scratch / "data"
-    prepare_embedded(data_dir, num_train=max(1, count - 8), num_validation=4, num_test=4, num_workers=0)
+    prepare_synthetic_videos(
+        data_dir, num_train=max(1, count - 8), num_validation=4, num_test=4, num_workers=0
+    )
     corpus, videos = open_corpus(data_dir), scratch / "videos"
     videos.mkdir()
     for video_id in corpus.ids[:count]:

@@ -30,7 +30,7 @@ from clipbert_jax.training.sharding import make_mesh, put_batch
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import TrainBatches, train_batches
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
 DEMO = ("demo", "tiny train")
 DEVICE_SHARES = (1.25, 0.95, 0.8, 0.5)
@@ -55,7 +55,7 @@ class Corpus:
 
 def demo_corpus(folder: Path, *, num_videos: int) -> Corpus:
     """Generate the corpus of `make demo`."""
-    prepare_embedded(folder, num_train=num_videos, num_validation=1, num_test=1)
+    prepare_synthetic_videos(folder, num_train=num_videos, num_validation=1, num_test=1)
     demo = find_workload(*DEMO)
     assert isinstance(demo.task, Retrieval)
     return Corpus(

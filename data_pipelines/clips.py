@@ -15,7 +15,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.video import UnreadableVideo, Video
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from data_pipelines.sampling import Sampling, choose_frames
 from data_pipelines.transforms import resize_and_pad, resized_hw
 

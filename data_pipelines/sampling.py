@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_pipelines.decoding.video import Video
-from data_pipelines.released_sampling import ONE_CLIP, Header, OneClip, released_frames, released_span
+from data_pipelines.original_sampling import ONE_CLIP, Header, OneClip, original_frames, original_span
 
 Sampling = Literal["random", "uniform"]
 """`random`: starts drawn independently (training); `uniform`: spread over the whole video (evaluation)."""
@@ -138,7 +138,7 @@ def _released(
     header = Header(num_frames=len(pts), fps=_mean_fps(video, default=fps), duration=duration)
     clips = [ONE_CLIP[one_clip]] if num_clips == 1 else [(number, num_clips) for number in range(num_clips)]
     spans = [
-        released_span(
+        original_span(
             header,
             clip_length=num_frames / fps * header.fps,
             clip="random" if sampling == "random" else clip,
@@ -146,7 +146,7 @@ def _released(
         )
         for clip in clips
     ]
-    found = [released_frames(pts, header, span, num_frames=num_frames) for span in spans]
+    found = [original_frames(pts, header, span, num_frames=num_frames) for span in spans]
     indices = np.stack([np.full(num_frames, len(pts) - 1) if one is None else one for one in found])
     # A clip of less than a frame of the video ends, in its arithmetic, before it starts.
     wanted = [np.linspace(first, max(first, last), num_frames) / header.fps for first, last in spans]

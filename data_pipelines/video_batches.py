@@ -16,7 +16,7 @@ from data_pipelines.clips import sample_video
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import check_videos
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from data_pipelines.sampling import Sampling
 from data_pipelines.workers.batch_workers import WatchedBatches, check_shared_memory
 from data_pipelines.workers.heartbeat import decoding

@@ -8,7 +8,7 @@ needed. A data directory:
     videos.sha256               what all of them hold, in one fingerprint
     unreadable.tsv              videos that were left out, and why (only if there are any)
     annotations/<kind>/<split>.jsonl
-    samples/                    some videos as files (embedded corpus only)
+    samples/                    some videos as files (synthetic corpus only)
     vocab.txt                   WordPiece vocabulary
     prepare.json                what was built, and what could not be
 """

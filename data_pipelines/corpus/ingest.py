@@ -22,7 +22,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.corpus.entry import Entry
 from data_pipelines.corpus.sources import VideoSource
 from data_pipelines.corpus.storage import Original, StorageForm, duration_in_words, store
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.transforms import check_aspect_ratio
 from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
@@ -202,7 +202,7 @@ def entry_of_file(file: _File) -> Entry | Failure:
     """Examine a file and bring it into its storage form: an Entry, or a Failure with the reason."""
     try:
         data = file.source.read(file.name)
-        video = probe(data, video_id=file.video_id)
+        video = examine_video(data, video_id=file.video_id)
         check_aspect_ratio(video.index.height, video.index.width)
         stored = store(video, file.form)
     except UnreadableVideo as error:

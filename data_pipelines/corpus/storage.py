@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from clipbert_jax.errors import UserError
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
 from data_pipelines.decoding.video import FrameIndex, UnreadableVideo, Video
 
@@ -107,7 +107,7 @@ def store(video: Video, form: StorageForm) -> StoredVideo:
     """Bring a video into a storage form: the same input and versions give the same bytes.
 
     Args:
-      video: from `probe`.
+      video: from `examine_video`.
       form: which.
 
     Raises:
@@ -194,7 +194,7 @@ def _mean_rate(index: FrameIndex) -> Fraction:
 
 def _checked_index(data: bytes, original: Video) -> FrameIndex:
     """Return the index of re-encoded bytes after a look at whether every frame is there at its time."""
-    index = probe(data, video_id=original.video_id).index
+    index = examine_video(data, video_id=original.video_id).index
     times = original.index.frame_times
     if len(index.frame_times) != len(times) or np.abs(index.frame_times - times).max() > 1e-3:
         raise UnreadableVideo(original.video_id, "its frames do not keep their times when re-encoded")

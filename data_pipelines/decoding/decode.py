@@ -1,9 +1,9 @@
 """Stage 2 of the corridor: from video bytes to the wanted frames, in one pass.
 
-`probe` found out at ingest when every frame is shown and where decoding may start. `read_frames` opens the
-file once, reads its packets once, and decodes only from the key frame before a wanted frame up to that frame.
-In long files it jumps over what holds no wanted frame, and reads on in order wherever a jump goes astray.
-Before: the corpus; after: `sampling` (which frames) and `transforms`.
+`examine_video` finds out at ingest when every frame is shown and where decoding may start. `read_frames`
+opens the file once, reads its packets once, and decodes only from the key frame before a wanted frame up to
+that frame. In long files it jumps over stretches without a wanted frame, and reads in order wherever a jump
+fails. Before: the corpus; after: `sampling` (which frames) and `transforms`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_frames(
     Args:
       video: the file's bytes.
       frame_indices: positions in `index.frame_times`, any order, repeats allowed.
-      index: made by `probe` from the same bytes.
+      index: made by `examine_video` from the same bytes.
 
     Raises:
       UnreadableVideo: a wanted frame does not come out; the bytes are not those of the index.
@@ -142,7 +142,7 @@ def wanted_frames(
     Args:
       data: the file's bytes.
       wanted: positions in `index.frame_times`, each once, rising.
-      index: made by `probe` from the same bytes.
+      index: made by `examine_video` from the same bytes.
     """
     if index.first_pts == UNKNOWN_PTS:
         with open_video(data) as (container, stream, codec):

@@ -35,7 +35,7 @@ class Examination:
     health: Health
 
 
-def probe(video: bytes | Path, *, video_id: str | None = None) -> Video:
+def examine_video(video: bytes | Path, *, video_id: str | None = None) -> Video:
     """Decode a whole video and return it with the index of its frames.
 
     Args:

@@ -1,6 +1,6 @@
 """Stage 1b of the corridor, its work: decode a file once from start to end and note what comes out.
 
-Before: bytes; after: `probe` makes the index and the verdict of it. No frame is kept.
+Before: bytes; after: `examine_video` makes the index and the verdict of it. No frame is kept.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def picture_kind(data: bytes) -> str | None:
 
 
 def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
-    """Decode all of it and return what a `probe` of a video finds out.
+    """Decode all of it and return what a `examine_video` of a video finds out.
 
     Raises:
       UnreadableVideo: it does not decode.

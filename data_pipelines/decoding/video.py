@@ -1,6 +1,6 @@
 """What is known of a video: its bytes, when each frame is shown, and whether it is sound.
 
-Made once, at ingest, by `probe`; stored by the corpus; everything later reads it from there.
+Made once, at ingest, by `examine_video`; stored by the corpus; everything later reads it from there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the cod
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FrameIndex:
-    """When every frame of a video is shown, and how to get at it; made once, by `probe`."""
+    """When every frame of a video is shown, and how to get at it; made once, by `examine_video`."""
 
     frame_times: Float[np.ndarray, " f"]
     """Seconds after the first frame, rising (float64)."""

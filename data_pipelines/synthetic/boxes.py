@@ -1,6 +1,6 @@
-"""Where the objects of the embedded videos are, frame by frame: what no annotation says, but the plan knows.
+"""Where the objects of the synthetic videos are, frame by frame: what no annotation says, but the plan knows.
 
-For measuring whether a model looks at what it talks about. `embedded.read_plans` gives the plans.
+For measuring whether a model looks at what it talks about. `video_corpus.read_plans` gives the plans.
 """
 
 from __future__ import annotations

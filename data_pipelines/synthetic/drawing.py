@@ -1,6 +1,6 @@
-"""Draws the objects of the embedded corpus, for its videos and its images alike.
+"""Draws the objects of the synthetic corpus, for its videos and its images alike.
 
-Before: plans, which say what is to be seen; after: `embedded_video` and `embedded_image` make files.
+Before: plans, which say what is to be seen; after: `video` and `image` make files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws and encodes the images of the embedded corpus: PNG files, the same bytes on every run.
+"""Draws and encodes the images of the synthetic corpus: PNG files, the same bytes on every run.
 
 Every image shows one to three of the objects of the videos side by side, on the same kind of background, with
 the sizes and turns that they have in the videos, as far as there is room.
@@ -12,7 +12,7 @@ import zlib
 import cv2
 import numpy as np
 
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Video
 from data_pipelines.synthetic.drawing import SPRITE_SIDE, Event, background, paint, sprite
 
@@ -48,4 +48,4 @@ def make_image(plan: ImagePlan) -> Video:
         turn = rng.uniform(-25.0, 25.0) if rng.random() < 0.75 else rng.uniform(0.0, 360.0)
         paint(pixels, sprite(event), (number * column[0] + x, y), side / SPRITE_SIDE, turn)
     _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    return probe(png.tobytes(), video_id=plan.video_id)
+    return examine_video(png.tobytes(), video_id=plan.video_id)

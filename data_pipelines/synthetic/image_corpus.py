@@ -1,6 +1,6 @@
-"""Images of the objects of the embedded corpus: for image-text pretraining, and for questions like VQA's.
+"""Images of the objects of the synthetic corpus: for image-text pretraining, and for questions like VQA's.
 
-Beside `embedded`, which makes the data directory of the videos; the vocabulary is the same.
+Beside `video_corpus`, which makes the data directory of the videos; the vocabulary is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUM_OBJECTS = (1, 2, 2, 3)
 """Half of the images show two objects."""
 
 
-def prepare_embedded_images(
+def prepare_synthetic_images(
     data_dir: str | Path,
     *,
     level: Level = "easy",

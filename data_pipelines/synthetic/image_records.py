@@ -1,4 +1,4 @@
-"""What is said and asked about the images of the embedded corpus, and how ten simulated people answer."""
+"""What is said and asked about the images of the synthetic corpus, and how ten simulated people answer."""
 
 from __future__ import annotations
 

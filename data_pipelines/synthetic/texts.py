@@ -1,4 +1,4 @@
-"""All that the embedded corpus can say: levels, templates, answers, and one vocabulary for each level.
+"""All that the synthetic corpus can say: levels, templates, answers, and one vocabulary for each level.
 
 Levels say what texts are told apart by: `easy` ten objects, `medium` colour and shape, `hard` colour, shape
 and a state that shows in a single frame. The vocabulary of a level depends on nothing else, so that a model

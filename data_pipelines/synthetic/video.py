@@ -1,4 +1,4 @@
-"""Draws and encodes the videos of the embedded corpus: real H.264 files, the same bytes on every run.
+"""Draws and encodes the videos of the synthetic corpus: real H.264 files, the same bytes on every run.
 
 Every video shows three events one after the other, with pauses, on a muted background that says nothing about
 them. An event is an object that moves; what a text may say about it can be seen in any single frame of it.
@@ -16,7 +16,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Video
 from data_pipelines.synthetic.drawing import SPRITE_SIDE, Event, background, paint, sprite
 
@@ -122,7 +122,7 @@ def make_video(plan: VideoPlan) -> Video:
         for frame, place in zip(frames[placed.first_frame :], placed.places, strict=False):
             paint(frame, picture, place.centre, place.scale, place.angle)
     data = _encode(frames, planned.rate, is_long_gop=planned.is_long_gop)
-    return probe(data, video_id=plan.video_id)
+    return examine_video(data, video_id=plan.video_id)
 
 
 def _encode(frames: UInt8[np.ndarray, "f h w 3"], rate: Fraction, *, is_long_gop: bool) -> bytes:

@@ -1,8 +1,8 @@
-"""The embedded corpus: small generated videos with texts, to try and test everything without a download.
+"""The synthetic corpus: small generated videos with texts, to try and test everything without a download.
 
-This module makes the data directory of the videos, `embedded_images` that of images of the same objects.
-`embedded_texts` says what there is to be seen and asked, `embedded_video_records` makes captions, choices,
-open questions of it, `embedded_boxes` says where it is.
+This module makes the data directory of the videos, `image_corpus` that of images of the same objects.
+`texts` says what there is to be seen and asked, `video_records` makes captions, choices,
+open questions of it, `boxes` says where it is.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from data_pipelines.tokenizer import write_vocab
 NUM_EVENTS = 3
 NUM_SAMPLES = 3
 _SECONDS_PER_VIDEO = 120.0
-_SOURCE = "embedded"
+_SOURCE = "embedded"  # on disk, where older versions wrote it too
 
 
-def prepare_embedded(
+def prepare_synthetic_videos(
     data_dir: str | Path,
     *,
     level: Level = "easy",
@@ -92,7 +92,7 @@ def read_plans(data_dir: str | Path, split: str) -> list[VideoPlan]:
     """Return what the videos of a split were made from; the corpus itself does not say.
 
     Raises:
-      UserError: the directory was not made by `prepare_embedded`; no such split.
+      UserError: the directory was not made by `prepare_synthetic_videos`; no such split.
     """
     path = Path(data_dir) / "prepare.json"
     try:

@@ -1,4 +1,4 @@
-"""What is said and asked about the videos of the embedded corpus.
+"""What is said and asked about the videos of the synthetic corpus.
 
 A clip meets a text alone and the answers of clips are averaged, so nothing is asked that single frames and an
 average over them cannot tell: no order in time, no direction.

@@ -2,7 +2,7 @@
 
 A decoder is C code that meets bytes from strangers. Ingest, `doctor` and the fuzz test run it here, one item
 at a time in each worker, so that a bad file costs its own verdict and nothing else. Before: names from
-`sources`; after: what `probe` and `storage` made of them.
+`sources`; after: what `examine_video` and `storage` made of them.
 
 Each worker has its own pipe. A pool that shares one among its workers loses the others' results, or waits for
 ever, when a worker is killed while it writes (docs/adr/0009).

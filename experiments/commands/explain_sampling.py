@@ -42,9 +42,9 @@ class ExplainSampling:
     def run(self) -> None:
         """Choose frames, print the table, draw the picture."""
         self._check()
-        from data_pipelines.decoding.examine import probe
+        from data_pipelines.decoding.examine import examine_video
 
-        video = probe(self.video)
+        video = examine_video(self.video)
         chosen = self.choose(video)
         facts = f"{self.video.name}: {describe(video)}"
         print(facts)

@@ -36,9 +36,9 @@ from data_pipelines.corpus.dataset import prepare_dataset
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions
 from data_pipelines.corpus.storage import Compact, Frames, Original, StorageForm
-from data_pipelines.synthetic.image_corpus import prepare_embedded_images
+from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 from data_pipelines.synthetic.texts import Level
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.input_checks import check_range
 from experiments.runtime.progress import Progress, say
 
@@ -47,7 +47,7 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemo:
-    """Generate the embedded corpus: H.264 videos of short events, with captions and questions.
+    """Generate the synthetic corpus: H.264 videos of short events, with captions and questions.
 
     Images of the same objects, for the other tasks, come from `clipbert prepare demo_images`.
     """
@@ -71,12 +71,12 @@ class PrepareDemo:
         check_range("--num-workers", self.num_workers, 0)
         num_videos = self.num_train + self.num_validation + self.num_test
         progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
-        prepare_embedded(**vars(self), on_progress=progress.update)
+        prepare_synthetic_videos(**vars(self), on_progress=progress.update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemoImages:
-    """Generate images of the objects of the embedded corpus, with captions and soft-scored questions."""
+    """Generate images of the objects of the synthetic corpus, with captions and soft-scored questions."""
 
     data_dir: Path = Path("data/demo_images")
     """Where; must not exist yet."""
@@ -97,7 +97,7 @@ class PrepareDemoImages:
         check_range("--num-workers", self.num_workers, 0)
         num_images = self.num_train + self.num_validation + self.num_test
         progress = Progress(f"generated in {self.data_dir}", total=num_images, unit="images")
-        prepare_embedded_images(**vars(self), on_progress=progress.update)
+        prepare_synthetic_images(**vars(self), on_progress=progress.update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Counting on the embedded images, from nothing: how many of these objects are there?
+"""Counting on the synthetic images, from nothing: how many of these objects are there?
 
 Command:   clipbert prepare demo_images --data-dir data/demo_images
            clipbert train demo/count --data-dir data/demo_images --workdir runs/demo_count

@@ -1,4 +1,4 @@
-"""Questions with soft answers on the embedded images, from nothing, as VQA v2.
+"""Questions with soft answers on the synthetic images, from nothing, as VQA v2.
 
 Command:   clipbert prepare demo_images --data-dir data/demo_images
            clipbert train demo/image_qa --data-dir data/demo_images --workdir runs/demo_image_qa

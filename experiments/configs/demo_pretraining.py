@@ -1,4 +1,4 @@
-"""Pretraining on the embedded images and their captions, from nothing.
+"""Pretraining on the synthetic images and their captions, from nothing.
 
 Command:   clipbert prepare demo_images --data-dir data/demo_images
            clipbert train demo/pretraining --data-dir data/demo_images --workdir runs/demo_pretraining

@@ -1,4 +1,4 @@
-"""Text-to-video retrieval on the embedded corpus, from nothing.
+"""Text-to-video retrieval on the synthetic corpus, from nothing.
 
 Command:   clipbert prepare demo --data-dir data/demo
            clipbert train demo/retrieval --data-dir data/demo --workdir runs/demo

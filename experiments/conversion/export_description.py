@@ -25,7 +25,7 @@ FORMAT = 1
 _SAMPLING = {
     "ours": "clip i of N is centred at duration * (i + 1/2) / N, moved inside the video; a frame is the one "
     "shown at its time",
-    "released": "the arithmetic of the original, clipbert_jax's data_pipelines/released_sampling.py",
+    "released": "the arithmetic of the original, clipbert_jax's data_pipelines/original_sampling.py",
 }
 
 

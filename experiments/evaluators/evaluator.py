@@ -19,7 +19,7 @@ from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
 from clipbert_jax.evaluation.score import OnProgress, Queries, Reduced, Videos, score_queries
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from data_pipelines.tokenizer import Tokenizer
 
 

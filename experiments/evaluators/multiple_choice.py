@@ -16,7 +16,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 

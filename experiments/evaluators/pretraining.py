@@ -21,7 +21,7 @@ from clipbert_jax.tasks.pretraining import Pretraining
 from data_pipelines.annotations.records import Caption
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
 from data_pipelines.negatives import check_negatives, draw_negative
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 

@@ -18,7 +18,7 @@ from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.best_videos import BestVideos
 from experiments.evaluators.evaluator import Evaluation, TextOptions, by_clip
 

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 
 from clipbert_jax.errors import UserError
-from data_pipelines.synthetic.image_corpus import prepare_embedded_images
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.experiment import Experiment
 from experiments.findings.conditions import CONDITIONS, Scale, baseline, pretraining
 from experiments.findings.report import write_reports
@@ -117,10 +117,10 @@ def _prepare_data(data: Path) -> tuple[Path, Path]:
     videos, images = data / "videos", data / "images"
     if not videos.exists():
         say("==> generating videos")
-        prepare_embedded(videos, num_test=NUM_TEST_VIDEOS)
+        prepare_synthetic_videos(videos, num_test=NUM_TEST_VIDEOS)
     if not images.exists():
         say("==> generating images")
-        prepare_embedded_images(images)
+        prepare_synthetic_images(images)
     return videos, images
 
 

@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 
 from clipbert_jax.training.saved_checkpoint import WhichStep, has_checkpoint
 from data_pipelines.data_config import DataConfig
-from data_pipelines.synthetic.image_corpus import prepare_embedded_images
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.configs import demo_retrieval
 from experiments.experiment import Experiment, InitConfig
 from experiments.runs.evaluate_run import evaluate
@@ -102,9 +102,9 @@ def train_quickly(root: Path, scale: Scale = QUICK) -> None:
     few: dict[str, Any] = {"num_validation": scale.num_test, "num_test": scale.num_test, "num_workers": 0}
     if not images.exists():
         say(f"generating {scale.num_images} images and {scale.num_videos} videos in {images.parent}")
-        prepare_embedded_images(images, num_train=scale.num_images, **few)
+        prepare_synthetic_images(images, num_train=scale.num_images, **few)
     if not videos.exists():
-        prepare_embedded(videos, num_train=scale.num_videos, **few)
+        prepare_synthetic_videos(videos, num_train=scale.num_videos, **few)
     say(f"training {scale.image_steps} steps on images and {scale.video_steps} on videos: about a minute")
     runs = root / "runs" / "notebooks"
     train_run(on_images(images, scale), runs / "images")

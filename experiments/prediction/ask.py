@@ -29,10 +29,10 @@ from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.clips import sample_video
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Video
 from data_pipelines.examples import option_texts
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from data_pipelines.terminal_text import printable
 from experiments.input_checks import check_utf8, has_words
 from experiments.runs.load_run import Run
@@ -73,7 +73,7 @@ def open_file(path: Path) -> Video:
             flush=True,
         )
     try:
-        return dataclasses.replace(probe(path), video_id=path.name)
+        return dataclasses.replace(examine_video(path), video_id=path.name)
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory: make it smaller") from error
 

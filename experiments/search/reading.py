@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import UnreadableVideo, Video
 from data_pipelines.sampling import choose_frames
 from data_pipelines.transforms import resize_and_pad, resized_hw
@@ -65,7 +65,7 @@ def read(item: Item) -> Read | Unreadable:
       MemoryError: that is not enough.
     """
     try:
-        return _clips(probe(item.path), item)
+        return _clips(examine_video(item.path), item)
     except UnreadableVideo as error:
         if isinstance(error.__cause__, MemoryError) or _OUT_OF_MEMORY in error.reason:
             raise MemoryError(error.reason) from error

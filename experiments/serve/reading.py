@@ -16,12 +16,12 @@ from clipbert_jax.errors import UserError
 from data_pipelines.clips import VideoClips, sample_clips
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.decode import DAMAGE, open_video
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.full_decode import orientation
 from data_pipelines.decoding.pixels import RgbConverter
 from data_pipelines.decoding.still_images import picture_kind, read_picture
 from data_pipelines.decoding.video import UnreadableVideo
-from data_pipelines.released_sampling import OneClip
+from data_pipelines.original_sampling import OneClip
 from experiments.search.reading import Unreadable
 
 THUMBNAIL_SIZE = 160
@@ -63,7 +63,7 @@ def read(item: Item) -> VideoClips | Unreadable:
     """Return the clips of a video; it is in memory while it is decoded."""
     try:
         return sample_clips(
-            probe(item.path, video_id=item.name),
+            examine_video(item.path, video_id=item.name),
             item.config,
             num_clips=item.num_clips,
             one_clip=item.one_clip,

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import bench_data
 from benchmarks.synthetic_videos import FRAMES_PER_SECOND, Source, encode_source
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 
 SOURCE = Source(width=64, height=48, gop=30)
 
@@ -17,13 +17,13 @@ def data() -> bytes:
 
 
 def test_sources_are_what_they_are_called(data):
-    index = probe(data).index
+    index = examine_video(data).index
     assert (index.width, index.height) == (64, 48)
     assert np.diff(index.key_frames).max() <= SOURCE.gop < len(index.frame_times)
 
 
 def test_the_peers_read_what_they_should(data):
-    video = probe(data)
+    video = examine_video(data)
     assert bench_data.decode_all(data) == len(video.index.frame_times) == 4 * FRAMES_PER_SECOND
     clip = bench_data.read_clip(data, 1.0)  # frames 25 to 50
     np.testing.assert_array_equal(clip, read_frames(data, np.array([25, 50]), video.index))

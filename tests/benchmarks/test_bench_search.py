@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import bench_search
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 
 
 @pytest.mark.slow
@@ -30,5 +30,5 @@ def test_large_videos_are_no_copies_of_each_other(tmp_path, monkeypatch):
     files = sorted((tmp_path / "large").iterdir())
     assert len({path.read_bytes() for path in files}) == 3
     for path in (files[0], files[-1]):
-        index = probe(path).index
+        index = examine_video(path).index
         assert (index.width, index.height, len(index.frame_times)) == (640, 480, 30)

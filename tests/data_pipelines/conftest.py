@@ -1,4 +1,4 @@
-"""A small embedded corpus and a maker of video files, shared by the data tests."""
+"""A small synthetic corpus and a maker of video files, shared by the data tests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
 EncodeVideo = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedded corpus of level easy: 10 train, 5 validation, 12 test videos."""
+    """A synthetic corpus of level easy: 10 train, 5 validation, 12 test videos."""
     path = tmp_path_factory.mktemp("corpus") / "data"
-    return prepare_embedded(path, num_train=10, num_validation=5, num_test=12, num_workers=0)
+    return prepare_synthetic_videos(path, num_train=10, num_validation=5, num_test=12, num_workers=0)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from data_pipelines.decoding.video import UnreadableVideo, Video
 from data_pipelines.examples import RetrievalExamples
 from data_pipelines.loader import train_batches
 from data_pipelines.mixture import Mixture
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from data_pipelines.tokenizer import build_vocab, write_vocab
 from data_pipelines.video_batches import video_batches
 
@@ -173,7 +173,7 @@ def test_a_text_bucket_is_the_least_that_holds_the_texts_of_the_batch(config, da
 @pytest.fixture(scope="module")
 def other_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("other") / "data"
-    return prepare_embedded(path, num_train=6, num_validation=1, num_test=1, num_workers=0, seed=7)
+    return prepare_synthetic_videos(path, num_train=6, num_validation=1, num_test=1, num_workers=0, seed=7)
 
 
 def test_a_mixture_takes_turns_and_shows_every_example_once_an_epoch(config, data_dir, other_dir):

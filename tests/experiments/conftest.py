@@ -27,19 +27,19 @@ Train = Callable[..., Path]
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train, 3 validation and 6 test videos."""
-    from data_pipelines.synthetic.video_corpus import prepare_embedded
+    from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
     path = tmp_path_factory.mktemp("data") / "demo"
-    return prepare_embedded(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
+    return prepare_synthetic_videos(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
 
 
 @pytest.fixture(scope="session")
 def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train, 3 validation and 6 test images."""
-    from data_pipelines.synthetic.image_corpus import prepare_embedded_images
+    from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 
     path = tmp_path_factory.mktemp("data") / "demo_images"
-    return prepare_embedded_images(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
+    return prepare_synthetic_images(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
 
 
 @pytest.fixture(scope="session")

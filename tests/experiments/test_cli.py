@@ -16,7 +16,7 @@ from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import answers_path, records_path
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import main
 from experiments.configs import EXPERIMENTS
 from experiments.runs import train_run as runs
@@ -161,7 +161,7 @@ def test_a_run_of_eight_devices_is_used_on_one(run_dir, video):
 
 
 def test_other_data_under_the_same_settings_are_refused(run_dir, tmp_path, capsys):
-    other = prepare_embedded(
+    other = prepare_synthetic_videos(
         tmp_path / "other", num_train=8, num_validation=3, num_test=6, seed=1, num_workers=0
     )
     vocabulary = (run_dir / "vocab.txt").read_text()
@@ -229,7 +229,7 @@ def test_help_of_an_experiment_is_in_groups_one_below_the_other(capsys, monkeypa
     said = capsys.readouterr().out
     assert os.environ["COLUMNS"] == "200"
     assert said.startswith("usage: clipbert train demo/retrieval ")
-    assert said.split("\n\n")[1] == "Text-to-video retrieval on the embedded corpus, from nothing."
+    assert said.split("\n\n")[1] == "Text-to-video retrieval on the synthetic corpus, from nothing."
     titles = re.findall(r"^[╭─ ]*([a-z.-]+) options[ ─╮]*$", said, re.MULTILINE)
     expected = ["model", "model.pixel-encoder", "model.fusion", "task", "data", "optimizer", "train"]
     assert titles[: len(expected)] == expected

@@ -29,7 +29,7 @@ import numpy as np
 
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.experiment import model_shapes
 from experiments.runs import train_run as runs
 from experiments.runtime.compilation_cache import use_compilation_cache
@@ -143,7 +143,8 @@ def main() -> None:
     num_steps = options.number * options.steps_per_kill
     preparing = fork(
         lambda: (
-            prepare_embedded(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0) and None
+            prepare_synthetic_videos(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
+            and None
         ),
         folder / "prepare.log",
     )

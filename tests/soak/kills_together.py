@@ -27,7 +27,7 @@ from jax.sharding import SingleDeviceSharding
 from clipbert_jax.errors import CONTINUE_EXIT_CODE
 from clipbert_jax.training.checkpoint_items import item_handlers, restore_target
 from clipbert_jax.training.metrics_writer import read_metrics
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.runs.starts import read_starts
 from tests.experiments.small_runs import Started, start_together
 from tests.soak.kills import checkpoint_steps
@@ -133,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="clipbert-soak-"))
     data_dir = folder / "data"
-    prepare_embedded(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
+    prepare_synthetic_videos(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
     num_steps = options.number * options.steps_per_kill
     unbroken, killed = (
         Run(data_dir, folder / name, num_steps=num_steps, num_validations=2 * options.number)

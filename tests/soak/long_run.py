@@ -20,7 +20,7 @@ from pathlib import Path
 
 from clipbert_jax.training import compilations
 from clipbert_jax.training.watchdog import Watchdog
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.runs import train_run as runs
 from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
@@ -52,7 +52,7 @@ def mean_bytes(samples: list[Sample]) -> float:
 def train(folder: Path, num_steps: int, every: int) -> list[Sample]:
     """Train; return what was seen every so many steps."""
     data_dir = folder / "data"
-    prepare_embedded(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
+    prepare_synthetic_videos(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
     run = experiment(data_dir, num_steps=num_steps, save_every=every)
     # One bucket of text lengths, one program.
     run = dataclasses.replace(

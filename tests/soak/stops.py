@@ -19,15 +19,15 @@ import jax
 import numpy as np
 
 from clipbert_jax.training.watchdog import Watchdog
-from data_pipelines.synthetic.image_corpus import prepare_embedded_images
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.runs import train_run as runs
 from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
 from tests.experiments.small_runs import read_arrays, read_losses
 
 NUM_STEPS = 40
-PREPARE = {"retrieval": prepare_embedded, "pretraining": prepare_embedded_images}
+PREPARE = {"retrieval": prepare_synthetic_videos, "pretraining": prepare_synthetic_images}
 
 
 def train(data_dir: Path, workdir: Path, *, task: str, num_workers: int, stop_after: int = 0) -> None:

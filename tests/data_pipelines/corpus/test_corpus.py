@@ -23,10 +23,10 @@ from data_pipelines.corpus.builder import (
 from data_pipelines.corpus.entry import Entry
 from data_pipelines.corpus.ingest import new_data_dir
 from data_pipelines.corpus.storage import Original, store
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import FrameIndex, Health, Video
-from data_pipelines.synthetic import video_corpus as embedded
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic import video_corpus
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
 TINY = {"num_train": 1, "num_validation": 1, "num_test": 1, "num_workers": 0}
 
@@ -63,7 +63,7 @@ def test_videos_come_back_as_they_were_stored(tmp_path):
 
 def test_the_stored_index_is_that_of_the_stored_bytes(data_dir):
     video = open_corpus(data_dir).read("test_00003")
-    index = probe(video.data).index
+    index = examine_video(video.data).index
     np.testing.assert_array_equal(video.index.frame_times, index.frame_times)
     np.testing.assert_array_equal(video.index.key_frames, index.key_frames)
 
@@ -139,33 +139,33 @@ def test_bad_records_are_named_with_their_line(line, problem, tmp_path):
 
 
 def test_after_a_failure_the_older_data_stay_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    target = prepare_embedded(tmp_path / "data", **TINY)
+    target = prepare_synthetic_videos(tmp_path / "data", **TINY)
     before = (target / "prepare.json").read_bytes()
 
     def fail(*args):
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr(embedded, "write_vocab", fail)  # after the videos are written
+        patched.setattr(video_corpus, "write_vocab", fail)  # after the videos are written
         with pytest.raises(RuntimeError, match="power cut") as caught:
-            prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
+            prepare_synthetic_videos(tmp_path / "data", overwrite=True, seed=1, **TINY)
     assert "data.partial keeps what is done; the same command goes on" in caught.value.__notes__[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "data.partial"]
     assert (target / "prepare.json").read_bytes() == before
     with pytest.raises(UserError, match="unfinished ingest of other videos, with other options"):
-        prepare_embedded(tmp_path / "data", overwrite=True, seed=2, **TINY)
-    prepare_embedded(tmp_path / "data", overwrite=True, seed=1, **TINY)
+        prepare_synthetic_videos(tmp_path / "data", overwrite=True, seed=2, **TINY)
+    prepare_synthetic_videos(tmp_path / "data", overwrite=True, seed=1, **TINY)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
     assert '"seed": 1' in (target / "prepare.json").read_text()
 
 
 def test_existing_data_are_replaced_only_on_request(tmp_path):
-    target = prepare_embedded(tmp_path / "data", **TINY)
+    target = prepare_synthetic_videos(tmp_path / "data", **TINY)
     with pytest.raises(
         UserError, match=r"data already exists; choose another --data-dir, or replace it with --overwrite"
     ):
-        prepare_embedded(target, **TINY)
-    prepare_embedded(target, overwrite=True, seed=5, **TINY)
+        prepare_synthetic_videos(target, **TINY)
+    prepare_synthetic_videos(target, overwrite=True, seed=5, **TINY)
     assert '"seed": 5' in (target / "prepare.json").read_text()
     (tmp_path / "thesis").mkdir()
     with (
@@ -180,10 +180,10 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("not a directory")
     for options in ({}, {"overwrite": True}):
         with pytest.raises(UserError, match=r"notes.txt is a file; choose another --data-dir"):
-            prepare_embedded(tmp_path / "notes.txt", **options, **TINY)
+            prepare_synthetic_videos(tmp_path / "notes.txt", **options, **TINY)
     for place in ("notes.txt/data", "notes.txt/deeper/data"):
         with pytest.raises(UserError, match=r"no directory can be made in .*notes.txt.* --data-dir"):
-            prepare_embedded(tmp_path / place, **TINY)
+            prepare_synthetic_videos(tmp_path / place, **TINY)
     assert (tmp_path / "notes.txt").read_text() == "not a directory"
 
 

@@ -18,7 +18,7 @@ from data_pipelines.corpus.doctor import (
     write_table,
 )
 from data_pipelines.corpus.storage import Compact, Frames, store
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Health, Video
 
 NASTY = [
@@ -55,7 +55,7 @@ class Shelf:
 
 @pytest.fixture(scope="module")
 def video(encode_video) -> Video:
-    return probe(encode_video(num_frames=8), video_id="v")
+    return examine_video(encode_video(num_frames=8), video_id="v")
 
 
 def test_every_file_gets_a_finding_in_order(video: Video) -> None:

@@ -209,10 +209,10 @@ def test_missing_files_are_named(videos_dir, tmp_path):
 
 def test_frames_of_a_turned_video_are_upright(encode_video, tmp_path):
     from data_pipelines.decoding.decode import read_frames
-    from data_pipelines.decoding.examine import probe
+    from data_pipelines.decoding.examine import examine_video
     from data_pipelines.decoding.video import FrameIndex
 
-    video = probe(encode_video(num_frames=2, size=(64, 48)))
+    video = examine_video(encode_video(num_frames=2, size=(64, 48)))
     data, index = video.data, video.index
     fields = {name: getattr(index, name) for name in FrameIndex.__dataclass_fields__}
     turned = FrameIndex(**{**fields, "rotation": 90, "width": 48, "height": 64})

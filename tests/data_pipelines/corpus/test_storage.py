@@ -9,7 +9,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.storage import Compact, Frames, Original, StoredVideo, store
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.jpeg_frames import pack_jpegs, read_jpegs
 from data_pipelines.decoding.video import UnreadableVideo, Video
 
@@ -20,7 +20,7 @@ def video(encode_video) -> Video:
     gaps = [1, 3, 1, 1, 7, 2, 1, 1, 1, 4, 1, 2, 2, 1, 1, 10, 1, 1, 3, 1, 1]
     pts = np.cumsum([0, *gaps]).tolist()
     data = encode_video(num_frames=22, pts=pts, first_pts=70, rate=Fraction(20), size=(96, 54), gop=22)
-    return probe(data, video_id="v")
+    return examine_video(data, video_id="v")
 
 
 def all_frames(video: Video) -> np.ndarray:
@@ -49,14 +49,14 @@ def test_compact_keeps_every_frame_at_its_time(video: Video) -> None:
 
 
 def test_compact_times_are_kept_though_no_clock_of_theirs_is_a_multiple_of_ours(encode_video) -> None:
-    video = probe(encode_video(num_frames=30, rate=Fraction(43019, 1873)))
+    video = examine_video(encode_video(num_frames=30, rate=Fraction(43019, 1873)))
     stored = store(video, Compact())
     assert 0 < stored.note.max_time_error_seconds < 6e-6
     assert stored.index.first_pts == 0
 
 
 def test_compact_shrinks_to_even_sides_and_never_enlarges(encode_video) -> None:
-    video = probe(encode_video(num_frames=3, size=(130, 74)))
+    video = examine_video(encode_video(num_frames=3, size=(130, 74)))
     shrunk = store(video, Compact(size=64)).index
     assert (shrunk.width, shrunk.height) == (64, 36)
     same = store(video, Compact(size=448)).index
@@ -103,7 +103,7 @@ def test_frames_holds_the_frame_shown_at_each_instant(video: Video) -> None:
 
 
 def test_a_frame_shown_for_long_is_stored_once(encode_video) -> None:
-    video = probe(encode_video(num_frames=2, pts=[0, 100]))
+    video = examine_video(encode_video(num_frames=2, pts=[0, 100]))
     few, many = store(video, Frames(fps=1.0)), store(video, Frames(fps=10.0))
     assert many.note.num_frames_after > 9 * few.note.num_frames_after
     assert many.note.num_bytes_after - few.note.num_bytes_after == 16 * (
@@ -118,7 +118,7 @@ def test_frames_can_be_shrunk_to_odd_sides(video: Video) -> None:
 
 @pytest.mark.parametrize("form", [Original(), Compact(), Frames()])
 def test_one_frame_is_enough(encode_video, form: Original | Compact | Frames) -> None:
-    stored = store(probe(encode_video(num_frames=1)), form)
+    stored = store(examine_video(encode_video(num_frames=1)), form)
     assert len(stored.index.frame_times) == 1
     assert all_frames(stored).shape == (1, 48, 64, 3)
 

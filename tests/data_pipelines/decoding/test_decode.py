@@ -11,7 +11,7 @@ import pytest
 
 from data_pipelines.decoding import decode
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import examine, probe
+from data_pipelines.decoding.examine import examine, examine_video
 from data_pipelines.decoding.video import UNKNOWN_PTS, UnreadableVideo
 
 X264 = {
@@ -36,7 +36,7 @@ def decode_all(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", X264)
 def test_wanted_frames_equal_those_of_a_full_decode(kind, encode_video):
-    video = probe(encode_video(**X264[kind]))
+    video = examine_video(encode_video(**X264[kind]))
     data, index = video.data, video.index
     reference = decode_all(data)
     assert len(index.frame_times) == len(reference)
@@ -52,7 +52,7 @@ def test_jumps_over_unwanted_frames_change_no_pixel(kind, encode_video, monkeypa
     landed = []
     jump = decode._jump
     monkeypatch.setattr(decode, "_jump", lambda *inputs: landed.append(jump(*inputs)) or landed[-1])
-    video = probe(encode_video(**X264[kind], num_frames=90))
+    video = examine_video(encode_video(**X264[kind], num_frames=90))
     reference = decode_all(video.data)
     rng = np.random.default_rng(1)
     for count in (1, 2, 3, 4, 6):
@@ -63,7 +63,7 @@ def test_jumps_over_unwanted_frames_change_no_pixel(kind, encode_video, monkeypa
 
 
 def test_a_jump_that_goes_astray_is_made_good(encode_video, monkeypatch):
-    video = probe(encode_video(num_frames=60))
+    video = examine_video(encode_video(num_frames=60))
     monkeypatch.setattr(decode, "MIN_JUMP", 1)
     jump = decode._jump
     monkeypatch.setattr(decode, "_jump", lambda c, s, tick, of: [] if tick else jump(c, s, tick, of))
@@ -74,7 +74,7 @@ def test_a_jump_that_goes_astray_is_made_good(encode_video, monkeypatch):
 
 
 def test_random_access_decodes_only_what_it_needs(encode_video, monkeypatch):
-    video = probe(encode_video(num_frames=60, gop=12, options={"preset": "ultrafast"}))
+    video = examine_video(encode_video(num_frames=60, gop=12, options={"preset": "ultrafast"}))
     data, index = video.data, video.index
     assert index.key_frames.tolist() == [0, 12, 24, 36, 48]
     decoded = []
@@ -89,7 +89,7 @@ def test_random_access_decodes_only_what_it_needs(encode_video, monkeypatch):
 def test_frame_times_are_seconds_after_the_first_frame(encode_video):
     shown_at = [0, 1, 2, 5, 6, 10, 11, 20, 21, 30]  # tenths of a second: variable frame rate
     data = encode_video(num_frames=10, pts=shown_at, first_pts=7, format="matroska")
-    index = probe(data).index
+    index = examine_video(data).index
     np.testing.assert_allclose(index.frame_times, np.array(shown_at) / 10, atol=1.1e-3)  # mkv counts in ms
     assert index.duration == pytest.approx(3.1, abs=0.02)
     assert (index.width, index.height, index.rotation) == (64, 48, 0)
@@ -103,14 +103,14 @@ def test_a_file_whose_seeking_is_broken_is_read_from_its_start(encode_video, mon
         "_decode",
         lambda *inputs: ((p - p % 12, f) for p, f in original(*inputs)),
     )
-    video = probe(encode_video())
+    video = examine_video(encode_video())
     data, index = video.data, video.index
     assert index.first_pts == UNKNOWN_PTS
     np.testing.assert_array_equal(read_frames(data, np.array([17, 3]), index), decode_all(data)[[17, 3]])
 
 
 def test_an_index_of_other_bytes_is_refused(encode_video):
-    index = probe(encode_video(num_frames=40)).index
+    index = examine_video(encode_video(num_frames=40)).index
     other = encode_video(num_frames=10)
     with pytest.raises(UnreadableVideo, match=r"frames \[30\] of its index cannot be decoded"):
         read_frames(other, np.array([30, 3]), index)
@@ -138,7 +138,7 @@ def test_what_is_no_video_is_named_with_the_reason(content, reason, tmp_path):
     path = tmp_path / "holiday.mp4"
     path.write_bytes(content)
     with pytest.raises(UnreadableVideo, match=reason) as error:
-        probe(path)
+        examine_video(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -146,7 +146,7 @@ def test_what_is_no_video_is_named_with_the_reason(content, reason, tmp_path):
 def test_truncated_files_are_refused(encode_video, tmp_path):
     data = encode_video(num_frames=60)
     with pytest.raises(UnreadableVideo, match=r"an MP4 of [\d,]+ bytes whose index \(moov box\) is missing"):
-        probe(data[: len(data) // 2])  # its table of contents was at the end
+        examine_video(data[: len(data) // 2])  # its table of contents was at the end
     path = tmp_path / "faststart.mp4"
     with (
         av.open(io.BytesIO(data)) as source,
@@ -158,13 +158,13 @@ def test_truncated_files_are_refused(encode_video, tmp_path):
                 packet.stream = stream
                 target.mux(packet)
     whole = path.read_bytes()
-    assert len(probe(whole).index.frame_times) == 60
+    assert len(examine_video(whole).index.frame_times) == 60
     with av.open(str(path)) as container:
         places = [packet.pos for packet in container.demux(video=0) if packet.size]
     for cut in (places[30], places[30] + 3):  # between two frames, within a frame
         path.write_bytes(whole[:cut])
         with pytest.raises(UnreadableVideo, match=r"only 30 of 60 frames .* the file is truncated"):
-            probe(path)
+            examine_video(path)
     health = examine(whole[: places[30]]).health
     assert (health.verdict, health.num_frames, health.num_declared_frames) == ("damaged", 30, 60)
     assert health.damaged_ranges[-1][1] == pytest.approx(6.0)
@@ -173,7 +173,7 @@ def test_truncated_files_are_refused(encode_video, tmp_path):
 def test_frames_have_one_size_whichever_are_asked_for(encode_video):
     small = encode_video(num_frames=12, size=(64, 48), format="mpegts", options={"bf": "0"})
     large = encode_video(num_frames=12, size=(96, 80), format="mpegts", options={"bf": "0"}, first_pts=12)
-    video = probe(small + large)  # a transport stream may change its resolution
+    video = examine_video(small + large)  # a transport stream may change its resolution
     data, index = video.data, video.index
     assert len(index.frame_times) == 24
     assert (index.width, index.height) == (64, 48)
@@ -184,7 +184,7 @@ def test_frames_have_one_size_whichever_are_asked_for(encode_video):
 def test_metadata_need_not_be_utf8(encode_video):
     data = encode_video(num_frames=3, format="matroska")
     assert data.count(b"Lavf") > 0  # the name of the writing program
-    index = probe(data.replace(b"Lavf", b"L\xa8vf")).index
+    index = examine_video(data.replace(b"Lavf", b"L\xa8vf")).index
     assert len(index.frame_times) == 3
 
 
@@ -215,7 +215,7 @@ def allocated():
 @pytest.mark.parametrize("min_jump", [1, 500])
 def test_reading_a_part_of_a_video_keeps_no_memory(min_jump, encode_video, monkeypatch, allocated):
     monkeypatch.setattr(decode, "MIN_JUMP", min_jump)
-    video = probe(encode_video(**X264["no_b_frames"]))
+    video = examine_video(encode_video(**X264["no_b_frames"]))
 
     def read(times):
         for _ in range(times):

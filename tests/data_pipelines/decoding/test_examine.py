@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.decoding.decode import open_video, read_frames
-from data_pipelines.decoding.examine import _tried_positions, examine, probe
+from data_pipelines.decoding.examine import _tried_positions, examine, examine_video
 from data_pipelines.decoding.full_decode import orientation
 from data_pipelines.decoding.video import UNKNOWN_PTS
 
@@ -26,10 +26,10 @@ ORIENTATIONS = {  # matrix (a, b, c, d); what is done to the stored picture, by 
 def test_pictures_are_turned_and_mirrored_as_a_player_shows_them(kind, encode_video):
     (a, b, c, d), by_hand, expected = ORIENTATIONS[kind]
     data = encode_video(num_frames=3)
-    stored = read_frames(data, np.arange(3), probe(data).index)
+    stored = read_frames(data, np.arange(3), examine_video(data).index)
     matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     place = data.rindex(IDENTITY)  # the track's; the movie's comes before it
-    video = probe(data[:place] + matrix + data[place + len(matrix) :])
+    video = examine_video(data[:place] + matrix + data[place + len(matrix) :])
     index = video.index
     assert (index.rotation, index.is_reflected) == expected
     shown = np.stack([by_hand(frame) for frame in stored])
@@ -43,7 +43,9 @@ def test_a_frame_without_matrix_is_upright():
 
 
 def test_health_says_what_a_user_should_know(encode_video):
-    health = probe(encode_video(num_frames=20, first_pts=30, format="mpegts", options={"bf": "0"})).health
+    health = examine_video(
+        encode_video(num_frames=20, first_pts=30, format="mpegts", options={"bf": "0"})
+    ).health
     assert health.verdict == "ok"
     assert (health.codec, health.container, health.pixel_format) == ("h264", "mpegts", "yuv420p")
     assert health.num_frames == 20
@@ -53,7 +55,7 @@ def test_health_says_what_a_user_should_know(encode_video):
 
 
 def test_variable_rate_is_noticed(encode_video):
-    health = probe(encode_video(num_frames=6, pts=[0, 1, 2, 3, 9, 10], format="matroska")).health
+    health = examine_video(encode_video(num_frames=6, pts=[0, 1, 2, 3, 9, 10], format="matroska")).health
     assert health.is_variable_rate
     assert health.fps == pytest.approx(5)
 
@@ -105,7 +107,7 @@ def test_a_file_opens_neither_other_files_nor_ports(encode_video, tmp_path, monk
 
 
 def test_one_frame_is_a_video(encode_video):
-    video = probe(encode_video(num_frames=1))
+    video = examine_video(encode_video(num_frames=1))
     assert video.index.frame_times.tolist() == [0.0]
     assert video.index.duration == 0.0
     assert read_frames(video.data, np.array([0, 0]), video.index).shape == (2, 48, 64, 3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.examine import examine, probe
+from data_pipelines.decoding.examine import examine, examine_video
 from data_pipelines.decoding.still_images import _declared_size, picture_kind
 
 PIXELS = np.zeros((20, 30, 3), np.uint8)
@@ -22,7 +22,7 @@ def encode(extension: str, pixels: np.ndarray = PIXELS) -> bytes:
 
 @pytest.mark.parametrize("extension", [".png", ".bmp", ".tiff", ".jpg"])
 def test_an_image_is_a_video_of_one_frame(extension):
-    video = probe(encode(extension))
+    video = examine_video(encode(extension))
     assert video.index.frame_times.tolist() == [0.0]
     assert (video.index.width, video.index.height, video.index.duration) == (30, 20, 0.0)
     frames = read_frames(video.data, np.array([0, 0]), video.index).astype(int)
@@ -35,9 +35,9 @@ def test_jpegs_are_turned_as_their_exif_says():
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: turn clockwise
     exif = b"Exif\0\0" + tiff
     turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    video = probe(turned)
+    video = examine_video(turned)
     assert (video.index.width, video.index.height) == (20, 30)
-    upright = read_frames(plain, np.array([0]), probe(plain).index)[0]
+    upright = read_frames(plain, np.array([0]), examine_video(plain).index)[0]
     shown = read_frames(turned, np.array([0]), video.index)[0]
     np.testing.assert_array_equal(shown, np.rot90(upright, -1))
 
@@ -45,7 +45,7 @@ def test_jpegs_are_turned_as_their_exif_says():
 def test_alpha_of_images_is_laid_over_white():
     pixels = np.dstack([PIXELS, np.full((20, 30), 255, np.uint8)])
     pixels[:, 20:, 3] = 0
-    shown = read_frames(encode(".png", pixels), np.array([0]), probe(encode(".png", pixels)).index)[0]
+    shown = read_frames(encode(".png", pixels), np.array([0]), examine_video(encode(".png", pixels)).index)[0]
     assert (shown[:, 20:] == 255).all()
     np.testing.assert_array_equal(shown[:, :20], PIXELS[:, :20])
 
@@ -64,7 +64,7 @@ def animation(extension: str) -> bytes:
 def test_animations_are_videos(extension):
     data = animation(extension)
     assert picture_kind(data) == ("animated webp" if extension == ".webp" else None)
-    video = probe(data)
+    video = examine_video(data)
     np.testing.assert_allclose(video.index.frame_times, [0, 0.1, 0.15, 0.35, 0.45, 0.55], atol=1e-6)
     wanted = np.array([4, 1, 4])
     shown = read_frames(data, wanted, video.index)
@@ -75,7 +75,7 @@ def test_animations_are_videos(extension):
 def test_large_animations_are_decoded_in_portions(monkeypatch):
     monkeypatch.setattr("data_pipelines.decoding.still_images._PORTION_BYTES", 4 * 30 * 20 * 4)  # four frames
     data = animation(".webp")
-    video = probe(data)
+    video = examine_video(data)
     assert len(video.index.frame_times) == 6
     shown = read_frames(data, np.array([5]), video.index)[0]
     np.testing.assert_array_equal(shown, np.roll(PIXELS, 25, axis=1))
@@ -149,7 +149,7 @@ def test_the_size_of_a_jpeg_is_found_behind_fillers_and_thumbnails():
     plain = encode(".jpg")
     thumbnail = encode(".jpg", np.zeros((8, 8, 3), np.uint8))
     comment = b"\xff\xfe" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
-    video = probe(plain[:2] + b"\xff\xff" + comment + b"\0stray\xff\xff" + plain[2:])
+    video = examine_video(plain[:2] + b"\xff\xff" + comment + b"\0stray\xff\xff" + plain[2:])
     assert (video.index.width, video.index.height) == (30, 20)
 
 

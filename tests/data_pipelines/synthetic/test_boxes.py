@@ -14,7 +14,7 @@ from data_pipelines.synthetic.boxes import ObjectTrack, object_boxes
 from data_pipelines.synthetic.drawing import SPRITE_SIDE, Event, painted_box, sprite
 from data_pipelines.synthetic.texts import all_events, event_text
 from data_pipelines.synthetic.video import VideoPlan, layout, make_video
-from data_pipelines.synthetic.video_corpus import prepare_embedded, read_plans
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos, read_plans
 
 NOTICEABLE_CHANGE = 40
 """Grey levels: more than the codec does to the background, less than any object."""
@@ -101,7 +101,7 @@ def test_plans_of_a_data_directory_are_those_it_was_made_from(data_dir):
 
 def test_plans_depend_on_level_and_seed(tmp_path):
     counts = {"num_train": 1, "num_validation": 1, "num_test": 2}
-    data = prepare_embedded(tmp_path / "data", level="hard", seed=5, num_workers=0, **counts)
+    data = prepare_synthetic_videos(tmp_path / "data", level="hard", seed=5, num_workers=0, **counts)
     (_, last) = read_plans(data, "test")
     assert last.events[0].state is not None
     assert make_video(last).data == open_corpus(data).read(last.video_id).data

@@ -15,7 +15,7 @@ from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.synthetic.drawing import OBJECTS, Event
 from data_pipelines.synthetic.image import ImagePlan, make_image
-from data_pipelines.synthetic.image_corpus import _plan_split, prepare_embedded_images
+from data_pipelines.synthetic.image_corpus import _plan_split, prepare_synthetic_images
 from data_pipelines.synthetic.image_records import image_records
 from data_pipelines.synthetic.texts import event_text, object_name
 from experiments.cli import main
@@ -26,7 +26,7 @@ SIZES = {"num_train": 12, "num_validation": 4, "num_test": 40}
 
 @pytest.fixture(scope="module")
 def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_embedded_images(tmp_path_factory.mktemp("images") / "data", num_workers=0, **SIZES)
+    return prepare_synthetic_images(tmp_path_factory.mktemp("images") / "data", num_workers=0, **SIZES)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -49,9 +49,9 @@ def right_answer(question: SoftQuestion) -> str:
 
 
 def test_bytes_depend_on_the_seed_alone(images_dir, tmp_path):
-    again = prepare_embedded_images(tmp_path / "workers", num_workers=2, **SIZES)
+    again = prepare_synthetic_images(tmp_path / "workers", num_workers=2, **SIZES)
     assert files_below(again) == files_below(images_dir)
-    other = prepare_embedded_images(tmp_path / "seed", num_workers=0, seed=1, **SIZES)
+    other = prepare_synthetic_images(tmp_path / "seed", num_workers=0, seed=1, **SIZES)
     assert open_corpus(other).read("test_00000").data != open_corpus(images_dir).read("test_00000").data
     assert (other / "vocab.txt").read_bytes() == (images_dir / "vocab.txt").read_bytes()
 
@@ -185,10 +185,10 @@ def test_the_command_makes_the_same(images_dir, tmp_path, capsys):
 
 def test_impossible_requests_are_refused(tmp_path):
     with pytest.raises(UserError, match="--num-validation must be at least 1, not 0"):
-        prepare_embedded_images(tmp_path / "data", num_validation=0)
+        prepare_synthetic_images(tmp_path / "data", num_validation=0)
     with pytest.raises(UserError, match="--seed must be at least 0, not -1"):
-        prepare_embedded_images(tmp_path / "data", seed=-1)
+        prepare_synthetic_images(tmp_path / "data", seed=-1)
     assert not list(tmp_path.iterdir())
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="data already exists"):
-        prepare_embedded_images(tmp_path / "data", num_workers=0)
+        prepare_synthetic_images(tmp_path / "data", num_workers=0)

@@ -15,7 +15,7 @@ from data_pipelines.decoding.decode import read_frames
 from data_pipelines.synthetic.drawing import OBJECTS, Event
 from data_pipelines.synthetic.texts import captions, num_sets
 from data_pipelines.synthetic.video import VideoPlan, make_video
-from data_pipelines.synthetic.video_corpus import _plan_split, prepare_embedded
+from data_pipelines.synthetic.video_corpus import _plan_split, prepare_synthetic_videos
 from data_pipelines.synthetic.video_records import video_records
 from data_pipelines.tokenizer import load_tokenizer
 
@@ -31,9 +31,9 @@ def events_of(text: str) -> frozenset[str]:
 
 def test_bytes_depend_on_the_seed_alone(data_dir, tmp_path):
     sizes = {"num_train": 10, "num_validation": 5, "num_test": 12}
-    again = prepare_embedded(tmp_path / "workers", num_workers=2, **sizes)
+    again = prepare_synthetic_videos(tmp_path / "workers", num_workers=2, **sizes)
     assert files_below(again) == files_below(data_dir)
-    other = prepare_embedded(tmp_path / "seed", num_workers=0, seed=1, **sizes)
+    other = prepare_synthetic_videos(tmp_path / "seed", num_workers=0, seed=1, **sizes)
     assert open_corpus(other).read("test_00000").data != open_corpus(data_dir).read("test_00000").data
 
 
@@ -94,7 +94,7 @@ def test_there_are_as_many_different_captions_as_is_said():
 
 @pytest.mark.parametrize("level", ["easy", "hard"])
 def test_questions_have_one_right_answer(level, tmp_path):
-    data_dir = prepare_embedded(
+    data_dir = prepare_synthetic_videos(
         tmp_path / "data", level=level, num_train=4, num_validation=2, num_test=2, num_workers=0
     )
     tokenizer = load_tokenizer(data_dir / "vocab.txt")
@@ -135,11 +135,11 @@ def test_impossible_requests_are_refused(tmp_path):
     for level, num_different in (("easy", 120), ("medium", 11480), ("hard", 309960)):
         message = f"--num-test {num_different + 1} is more than the {num_different} .* of level {level}"
         with pytest.raises(UserError, match=message):
-            prepare_embedded(tmp_path / "data", level=level, num_test=num_different + 1)
+            prepare_synthetic_videos(tmp_path / "data", level=level, num_test=num_different + 1)
     with pytest.raises(UserError, match="--num-train must be at least 1, not 0"):
-        prepare_embedded(tmp_path / "data", num_train=0)
+        prepare_synthetic_videos(tmp_path / "data", num_train=0)
     with pytest.raises(UserError, match="--seed must be at least 0, not -1"):
-        prepare_embedded(tmp_path / "data", seed=-1)
+        prepare_synthetic_videos(tmp_path / "data", seed=-1)
     assert not list(tmp_path.iterdir())
 
 

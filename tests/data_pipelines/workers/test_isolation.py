@@ -80,7 +80,7 @@ def unpicklable(item: int) -> Iterator[int]:
 
 
 def loaded_modules(item: int) -> list[str]:
-    from data_pipelines.decoding.examine import probe  # noqa: F401, what a worker typically needs
+    from data_pipelines.decoding.examine import examine_video  # noqa: F401, what a worker typically needs
 
     return [name for name in ("jax", "tensorflow_datasets", "grain", "experiments") if name in sys.modules]
 

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import main
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "data"
-    return prepare_embedded(path, num_train=3, num_validation=2, num_test=3, num_workers=0)
+    return prepare_synthetic_videos(path, num_train=3, num_validation=2, num_test=3, num_workers=0)
 
 
 @pytest.fixture

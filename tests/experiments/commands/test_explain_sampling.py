@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import main
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    prepare_embedded(folder / "data", num_train=2, num_validation=1, num_test=1, num_workers=0)
+    prepare_synthetic_videos(folder / "data", num_train=2, num_validation=1, num_test=1, num_workers=0)
     path = folder / "a.mp4"
     path.write_bytes(open_corpus(folder / "data").read("train_00000").data)
     return path

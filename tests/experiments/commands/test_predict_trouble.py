@@ -154,7 +154,7 @@ def test_too_little_memory_is_said_with_what_this_command_can_do(use, video, mon
 def test_a_file_too_large_for_the_memory_costs_no_other_answer(
     use, video, data_dir, tmp_path, monkeypatch, capsys
 ):
-    from data_pipelines.decoding.examine import probe
+    from data_pipelines.decoding.examine import examine_video
 
     use("retrieval")
     large = write_video(data_dir, "test_00001", tmp_path / "large.mp4")
@@ -162,9 +162,9 @@ def test_a_file_too_large_for_the_memory_costs_no_other_answer(
     def probe_in_little_memory(path):
         if path == large:
             raise MemoryError
-        return probe(path)
+        return examine_video(path)
 
-    monkeypatch.setattr("experiments.prediction.ask.probe", probe_in_little_memory)
+    monkeypatch.setattr("experiments.prediction.ask.examine_video", probe_in_little_memory)
     problem = f"{large} does not fit into memory: make it smaller"
     assert problem in fails(["predict", "untrained", large, "--texts", "a ball"], capsys)
     assert problem in fails(

@@ -8,7 +8,7 @@ import pytest
 
 from clipbert_jax.models.pixel_encoder import grid_size
 from data_pipelines.corpus.builder import open_corpus
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from experiments.cli import main
 from experiments.prediction.ask import ask_video
 from experiments.probe.probe_video import cells_in_picture, make_page, picture_shares, region_of
@@ -204,6 +204,6 @@ def test_one_frame_is_a_video_too(data_dir, images_dir, tmp_path):
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
     run = run_of("retrieval", data_dir, images_dir)
-    page = make_page(run, probe(path), "a drop", num_clips=1, facts={})
+    page = make_page(run, examine_video(path), "a drop", num_clips=1, facts={})
     assert len(page.clips) == 1
     assert page.clips[0].seconds.tolist() == [0.0] * run.experiment.data.num_frames

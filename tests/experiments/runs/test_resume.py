@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from tests.experiments.small_runs import read_arrays, read_losses, start
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "demo"
-    return prepare_embedded(path, num_train=10, num_validation=2, num_test=2, num_workers=0)
+    return prepare_synthetic_videos(path, num_train=10, num_validation=2, num_test=2, num_workers=0)
 
 
 def go(data_dir, folder, **options):

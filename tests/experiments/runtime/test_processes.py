@@ -12,7 +12,7 @@ import pytest
 from clipbert_jax.errors import TemporaryError, UserError
 from clipbert_jax.training import run_directory
 from clipbert_jax.training.run_directory import RunLock
-from data_pipelines.synthetic.video_corpus import prepare_embedded
+from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import errors_as_sentences
 from experiments.runs.train_run import train_run
 from experiments.runtime.processes import _describe, joined_processes
@@ -25,7 +25,7 @@ OPTIONS = {"num_validations": 2, "num_steps": 8}
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "demo"
-    return prepare_embedded(path, num_train=12, num_validation=5, num_test=5, num_workers=0)
+    return prepare_synthetic_videos(path, num_train=12, num_validation=5, num_test=5, num_workers=0)
 
 
 @pytest.fixture(scope="module")

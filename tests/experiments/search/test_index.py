@@ -8,7 +8,7 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_video
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, new_files
 from experiments.search.folder import scan
@@ -27,7 +27,7 @@ def test_tokens_are_those_of_the_model(search, model, folder):
     assert sorted(index.entries) == ["a.mp4", "b.MP4", "sub/c.mp4"]
     run = model.run
     for name, entry in index.entries.items():
-        video = probe(folder / name)
+        video = examine_video(folder / name)
         frames, times = sample_video(video, run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform")
         expected = np.asarray(run.scorer.encode(frames[None]))[0]
         np.testing.assert_allclose(index.store.tokens(entry.content), expected, rtol=1e-2, atol=1e-2)

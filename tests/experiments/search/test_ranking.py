@@ -10,7 +10,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from data_pipelines.clips import sample_video
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from experiments.search import ranking, scores
 from experiments.search.lines import cost_line
 from experiments.search.model import SearchModel
@@ -27,7 +27,7 @@ def predicted(model, folder, name):
     """Return what `clipbert predict` says of a file."""
     run = model.run
     frames, _ = sample_video(
-        probe(folder / name), run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform"
+        examine_video(folder / name), run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform"
     )
     return match_texts(run.scorer, run.experiment.task, frames, TEXTS, *run.encode_texts(TEXTS))
 

@@ -23,7 +23,7 @@ def test_what_takes_more_memory_than_a_worker_has_is_tried_again(search, folder,
     def none_for_ffmpeg(*_):
         raise UnreadableVideo("(bytes)", "cannot allocate memory (damaged, truncated, or not a video)")
 
-    for name, failing in (("read_frames", no_memory), ("probe", none_for_ffmpeg)):
+    for name, failing in (("read_frames", no_memory), ("examine_video", none_for_ffmpeg)):
         with monkeypatch.context() as patched:
             patched.setattr(reading, name, failing)
             index = search()

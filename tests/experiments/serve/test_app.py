@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from experiments.cli import main
 from experiments.prediction.ask import ask_video
 from experiments.search import encoding
@@ -47,7 +47,7 @@ def wait(served, address):
 def test_answers_are_those_of_predict(served, folder):
     said = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": TEXTS})
     assert said.status == 200
-    expected = ask_video(served.site.run, probe(folder / "a.mp4"), TEXTS, num_clips=2)
+    expected = ask_video(served.site.run, examine_video(folder / "a.mp4"), TEXTS, num_clips=2)
     near(said.json["clip_seconds"], expected.clip_seconds)
     assert [entry["text"] for entry in said.json["texts"]] == [entry["text"] for entry in expected.texts]
     for entry, wanted in zip(said.json["texts"], expected.texts, strict=True):
@@ -94,7 +94,7 @@ def test_models_of_questions(task, data_dir, folder):
         )
         asked = {"video": served.video_id("a.mp4"), "texts": [question], "options": options}
         said = served.post_json("/api/ask", asked).json
-        (expected,) = ask_video(run, probe(folder / "a.mp4"), [question], options, num_clips=2).texts
+        (expected,) = ask_video(run, examine_video(folder / "a.mp4"), [question], options, num_clips=2).texts
         (entry,) = said["texts"]
         assert entry == json.loads(json.dumps(expected))
         page = served.post_form("/ask", asked | {"texts": question, "options": "\n".join(options)}).json

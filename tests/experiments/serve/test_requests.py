@@ -11,7 +11,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines import clips as video_clips
 from data_pipelines.clips import sample_clips, sample_video
-from data_pipelines.decoding.examine import probe
+from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.workers.isolation import Failure
 from experiments.serve import decoding
@@ -201,7 +201,7 @@ def test_clips_are_those_of_evaluation_and_decoded_once(served, folder, monkeypa
     )
     config = served.site.run.experiment.data
     for num_clips in (1, 3):
-        video = probe(folder / "a.mp4")
+        video = examine_video(folder / "a.mp4")
         clips = sample_clips(video, config, num_clips=num_clips, one_clip="middle", shown_size=48)
         given = {"num_clips": [num_clips], "sampling": "uniform", "one_clip": "middle"}
         frames, times = sample_video(video, config, **given)
@@ -222,6 +222,6 @@ def test_frames_that_do_not_fit_into_memory_get_a_sentence(served, folder, monke
         raise fault
 
     monkeypatch.setattr(video_clips, "read_frames", fail)
-    video, config = probe(folder / "a.mp4", video_id="a"), served.site.run.experiment.data
+    video, config = examine_video(folder / "a.mp4", video_id="a"), served.site.run.experiment.data
     with pytest.raises(UserError, match=r"video a: its frames \(96x72\) do not fit into memory: make it"):
         sample_clips(video, config, num_clips=1, one_clip="middle", shown_size=48)

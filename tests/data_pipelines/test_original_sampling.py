@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.decoding.video import FrameIndex, Health, Video
-from data_pipelines.released_sampling import ONE_CLIP, Header, released_frames, released_span, spread
+from data_pipelines.original_sampling import ONE_CLIP, Header, original_frames, original_span, spread
 from data_pipelines.sampling import choose_frames
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "goldens" / "07_frame_sampling.json").read_text())
@@ -25,7 +25,7 @@ def test_reference_clips():
         header = Header(num_frames=row["video_size"], fps=1.0, duration=None)
         clip = (row["clip_idx"], row["num_clips"])
         assert (
-            list(released_span(header, clip_length=float(row["clip_size"]), clip=clip)) == row["start_end"]
+            list(original_span(header, clip_length=float(row["clip_size"]), clip=clip)) == row["start_end"]
         ), row
 
 
@@ -47,10 +47,10 @@ def reference_frames(row: dict, file: dict) -> list[int] | None:
         return spread(0.0, len(pts) - 1.0, row["num_frm"], num_available=len(pts)).tolist()
     clip = (row["clip_idx"], row["num_clips"]) if strategy is None else ONE_CLIP.get(strategy, "random")
     clip_length = row["num_frm"] / row["target_fps"] * header.fps
-    span = released_span(
+    span = original_span(
         header, clip_length=clip_length, clip=clip, rng=random.Random(row["python_random_seed"])
     )
-    found = released_frames(
+    found = original_frames(
         pts,
         header,
         span,

@@ -35,7 +35,7 @@ class Header:
     """In the units of the time stamps; without it frames are taken by their numbers alone."""
 
 
-def released_span(
+def original_span(
     header: Header,
     *,
     clip_length: float,
@@ -63,7 +63,7 @@ def released_span(
     return first, first + clip_length - 1
 
 
-def released_frames(
+def original_frames(
     pts: Int[np.ndarray, " f"],
     header: Header,
     span: tuple[float, float],
@@ -76,7 +76,7 @@ def released_frames(
     Args:
       pts: time stamps of the frames, rising, in any unit.
       header: of the same file.
-      span: the clip, from `released_span`.
+      span: the clip, from `original_span`.
       num_frames: frames of the clip; a short video repeats its last frame.
       safeguards_duration: take the last time stamp for the duration where the header's is far too long.
     """
