@@ -27,14 +27,12 @@ from typing import Any
 from benchmarks.child import ROOT, run_child
 from benchmarks.report import table
 from benchmarks.workloads import ACCELERATOR
-from clipbert_jax.costs.compile_for import (
+from clipbert_jax.costs.compiler import (
     COMPILER_OPTIONS,
     environment_folder,
     packages_to_compile,
-    platform_of,
 )
-from clipbert_jax.costs.devices import DEVICES
-from clipbert_jax.costs.segments import Platform
+from clipbert_jax.costs.devices import DEVICES, Platform, platform_of
 from clipbert_jax.training.sharding import MeshConfig
 
 RESULTS = Path(__file__).with_name("results")

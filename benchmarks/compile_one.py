@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 
 from benchmarks.programs import change, costs_of, make_program
 from benchmarks.workloads import ACCELERATOR, Workload
-from clipbert_jax.costs.compile_for import compile_program, platform_of, target_devices
+from clipbert_jax.costs.compiler import compile_program, target_devices
+from clipbert_jax.costs.devices import platform_of
 from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.training.sharding import FSDP, TENSOR, MeshConfig, make_mesh
 
@@ -58,7 +59,7 @@ def compile_workload(
         "batch_size": workload.batch_size,
         "items_per_call": workload.items_per_call,
         "flops": costs_of(workload).flops / mesh.size,
-        **compile_program(make_program(workload, mesh, lowering), options, text=text),
+        **compile_program(make_program(workload, mesh, lowering).lower(), options, text=text),
         "lowering": dataclasses.asdict(lowering),
         "compiler_options": options,
     }

@@ -13,14 +13,6 @@ from jax.sharding import Mesh
 from benchmarks.workloads import Workload
 from clipbert_jax.costs.model import Costs, model_costs
 from clipbert_jax.costs.sizes import BatchShape
-from clipbert_jax.costs.train_program import (
-    Program,
-    TrainSetting,
-    describe_batch,
-    placed,
-    train_functions,
-    train_program,
-)
 from clipbert_jax.costs.work import Assumptions
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.lowering import Lowering
@@ -29,6 +21,14 @@ from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.sharding import batch_sharding
 from clipbert_jax.training.step import TrainState, TrainStep
 from clipbert_jax.training.train_config import TrainConfig
+from clipbert_jax.training.train_program import (
+    Program,
+    TrainSetting,
+    describe_batch,
+    placed,
+    train_functions,
+    train_program,
+)
 
 
 def make_program(workload: Workload, mesh: Mesh, lowering: Lowering) -> Program:

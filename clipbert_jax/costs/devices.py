@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from clipbert_jax.costs.model import ComputeDtype, Costs
 from clipbert_jax.costs.work import Work, WorkName
 
+Platform = Literal["cpu", "gpu", "tpu"]
+GPUS = ("h100", "h200", "a100")
 Bound = Literal["compute", "memory"]
 
 
@@ -95,6 +97,12 @@ _KINDS = {
     r"\bTPU v5p?$": "v5p",
     r"\bTPU v6 lite\b|\bTPU v6e\b": "v6e",
 }
+
+
+def platform_of(target: str) -> Platform:
+    """Return the platform of a target such as `v5e:16x16`, or of a kind of device."""
+    kind = target.partition(":")[0]
+    return "cpu" if kind == "cpu" else "gpu" if kind in GPUS else "tpu"
 
 
 def known_device(kind: str) -> Device | None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Literal
 
 from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.costs.devices import Platform
 from clipbert_jax.costs.pixel_encoder import FeatureMap, ResidualBlock, residual_blocks, stem_map
 from clipbert_jax.costs.sizes import Sizes
 from clipbert_jax.models.heads import HeadConfig, PretrainingHeadConfig
 from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.remat import Remat
-
-Platform = Literal["cpu", "gpu", "tpu"]
 
 _FLOAT32 = 4
 _WINDOW = 9

@@ -61,7 +61,8 @@ class Estimate:
 
     def run(self) -> None:
         """Estimate, ask compilers, print."""
-        from clipbert_jax.costs.compile_for import CompileRequest, platform_of
+        from clipbert_jax.costs.devices import platform_of
+        from experiments.estimate.compile_elsewhere import CompileRequest
         from experiments.estimate.estimate import check_on_cpu, compare_with_compiler, estimate
         from experiments.estimate.lines import check_lines, comparison_lines, estimate_lines
         from experiments.estimate.plan import make_plan
@@ -122,7 +123,7 @@ class Estimate:
         Raises:
           UserError: number, kind and topology do not go together.
         """
-        from clipbert_jax.costs.compile_for import num_devices_of
+        from clipbert_jax.costs.compiler import num_devices_of
 
         wanted = self.num_devices
         if wanted is not None and wanted < 1:

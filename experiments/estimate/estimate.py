@@ -6,12 +6,13 @@ import dataclasses
 import math
 from typing import Any
 
-from clipbert_jax.costs.compile_for import CompileRequest, compile_elsewhere, platform_of
-from clipbert_jax.costs.devices import Device
-from clipbert_jax.costs.memory import count_parameters, train_memory
-from clipbert_jax.costs.segments import Platform
-from clipbert_jax.costs.train_program import TrainSetting
-from clipbert_jax.costs.training import (
+from clipbert_jax.costs.devices import Device, Platform, platform_of
+from clipbert_jax.training.sharding import MeshConfig
+from clipbert_jax.training.train_program import TrainSetting
+from experiments.estimate.compile_elsewhere import CompileRequest, compile_elsewhere
+from experiments.estimate.memory import count_parameters, train_memory
+from experiments.estimate.plan import Plan
+from experiments.estimate.step_costs import (
     USABLE_SHARE,
     Amounts,
     accumulation_that_fits,
@@ -20,8 +21,6 @@ from clipbert_jax.costs.training import (
     step_floor,
     step_flops,
 )
-from clipbert_jax.training.sharding import MeshConfig
-from experiments.estimate.plan import Plan
 
 EXPECTED_SHARE = 0.65
 """Of the floor's rate: what is usual, not measured."""

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.costs.sizes import BatchShape
-from clipbert_jax.costs.train_program import TrainSetting
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
@@ -16,6 +15,7 @@ from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.sharding import check_mesh
+from clipbert_jax.training.train_program import TrainSetting
 from data_pipelines.examples import make_examples
 from experiments.experiment import Experiment
 from experiments.runs.experiment_checks import check_model, check_numbers, check_task

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.programs import train_setting
 from benchmarks.workloads import ACCELERATOR
-from clipbert_jax.costs.compile_for import platform_of
-from clipbert_jax.costs.memory import train_memory
+from clipbert_jax.costs.devices import platform_of
 from clipbert_jax.training.sharding import MeshConfig
+from experiments.estimate.memory import train_memory
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 FILES = ("2026-11-25_compiled.json", "2026-11-26_compiled_meshes.json")

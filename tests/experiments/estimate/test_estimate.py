@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from clipbert_jax.costs.compile_for import PLUGINS
-from clipbert_jax.costs.train_program import batch_arrays
+from clipbert_jax.costs.compiler import PLUGINS
+from clipbert_jax.training.train_program import batch_arrays
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
 from experiments.cli import main

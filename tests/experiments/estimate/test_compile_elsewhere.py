@@ -9,18 +9,15 @@ import pytest
 
 from benchmarks.programs import train_setting
 from benchmarks.workloads import DEMO
-from clipbert_jax.costs import compile_for
-from clipbert_jax.costs.compile_for import (
-    GPUS,
+from clipbert_jax.costs import compiler
+from clipbert_jax.costs.compiler import (
     PLUGINS,
-    CompileRequest,
-    compile_elsewhere,
     num_devices_of,
     packages_to_compile,
-    platform_of,
 )
-from clipbert_jax.costs.devices import DEVICES
+from clipbert_jax.costs.devices import DEVICES, GPUS, platform_of
 from clipbert_jax.errors import UserError
+from experiments.estimate.compile_elsewhere import CompileRequest, compile_elsewhere
 
 REQUEST = CompileRequest(setting=train_setting(DEMO[1]), target="v5e:2x4")
 
@@ -35,7 +32,7 @@ def test_targets_are_a_kind_and_a_shape():
 
 def test_every_gpu_has_figures_and_a_description():
     for gpu in GPUS:
-        text = pathlib.Path(compile_for.__file__).with_name(f"{gpu}.txtpb").read_text()
+        text = pathlib.Path(compiler.__file__).with_name(f"{gpu}.txtpb").read_text()
         memory_bytes = int(text.split("device_memory_size: ")[1].split()[0])
         assert memory_bytes == pytest.approx(DEVICES[gpu].memory_bytes, rel=0.08)
 
@@ -71,5 +68,5 @@ def test_nothing_but_this_package_comes_along(tmp_path):
     looking = interpreter(
         tmp_path / "looking", 'echo "Error: $(echo $PYTHONPATH/*/ | xargs -n1 basename)" >&2; exit 1'
     )
-    with pytest.raises(UserError, match=r"failed: Error: clipbert_jax$"):
+    with pytest.raises(UserError, match=r"failed: Error: clipbert_jax experiments$"):
         compile_elsewhere(REQUEST, looking)

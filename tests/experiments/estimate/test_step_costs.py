@@ -9,7 +9,8 @@ import pytest
 from benchmarks.programs import costs_of, train_setting
 from benchmarks.workloads import ACCELERATOR
 from clipbert_jax.costs.devices import DEVICES, roofline
-from clipbert_jax.costs.training import (
+from clipbert_jax.training.sharding import MeshConfig
+from experiments.estimate.step_costs import (
     accumulation_that_fits,
     fits,
     largest_part,
@@ -17,7 +18,6 @@ from clipbert_jax.costs.training import (
     step_floor,
     step_flops,
 )
-from clipbert_jax.training.sharding import MeshConfig
 
 RETRIEVAL = ACCELERATOR[0]
 H100, V5E = DEVICES["h100"], DEVICES["v5e"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from clipbert_jax.costs.devices import Device, roofline
-from clipbert_jax.costs.memory import train_memory
+from clipbert_jax.costs.devices import Device, Platform, roofline
 from clipbert_jax.costs.model import Costs, model_costs
-from clipbert_jax.costs.segments import Platform
-from clipbert_jax.costs.train_program import TrainSetting
 from clipbert_jax.costs.work import LayerCost
+from clipbert_jax.training.train_program import TrainSetting
+from experiments.estimate.memory import train_memory
 
 USABLE_SHARE: dict[Platform, float] = {"gpu": 0.75, "tpu": 0.95, "cpu": 0.75}
 """Of a device's memory. On GPUs it is what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""

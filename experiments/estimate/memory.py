@@ -22,13 +22,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.costs.segments import EMBEDDINGS, Platform, Segment, element_bytes, make_segments
+from clipbert_jax.costs.devices import Platform
+from clipbert_jax.costs.segments import EMBEDDINGS, Segment, element_bytes, make_segments
 from clipbert_jax.costs.sizes import Sizes
-from clipbert_jax.costs.train_program import TrainSetting, batch_arrays
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
 from clipbert_jax.models.skeleton import split_model
 from clipbert_jax.training.sharding import AXES, MeshConfig, parameter_sharding
+from clipbert_jax.training.train_program import TrainSetting, batch_arrays
 
 NUM_BATCHES_AHEAD = 3
 """That training puts onto the devices before the step asks: two wait, a third waits to join them."""

@@ -11,13 +11,14 @@ import pytest
 
 from benchmarks.programs import train_setting
 from benchmarks.workloads import ACCELERATOR, CPU, DEMO, Workload
-from clipbert_jax.costs.compile_for import CompileRequest, compile_elsewhere, platform_of
-from clipbert_jax.costs.memory import count_parameters, train_memory
-from clipbert_jax.costs.segments import Platform, Segment, make_segments
+from clipbert_jax.costs.devices import Platform, platform_of
+from clipbert_jax.costs.segments import Segment, make_segments
 from clipbert_jax.costs.sizes import Sizes
-from clipbert_jax.costs.train_program import TrainSetting
-from clipbert_jax.costs.training import step_flops
 from clipbert_jax.training.sharding import MeshConfig
+from clipbert_jax.training.train_program import TrainSetting
+from experiments.estimate.compile_elsewhere import CompileRequest, compile_elsewhere
+from experiments.estimate.memory import count_parameters, train_memory
+from experiments.estimate.step_costs import step_flops
 
 RECORDED = pathlib.Path(__file__).parents[3] / "benchmarks" / "results" / "2026-11-25_compiled.json"
 RETRIEVAL, _, _, PRETRAINING, _ = ACCELERATOR

@@ -1,8 +1,7 @@
-"""The train step as a program to compile, without data, weights or even its devices.
+"""The train step as a program to trace or to compile, without data, weights or devices.
 
-Beside the path of a batch. A `TrainSetting` is all that decides the program. It holds nothing but settings,
-and can be sent to a process of another environment. `memory.py` estimates what its program needs,
-`compile_for.py` compiles it.
+`clipbert estimate` and the benchmarks call it. A `TrainSetting` holds all that decides the program, as plain
+settings, so that it can be sent to a process of another environment.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.lowering import Lowering
 from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.tasks.task import Losses, Task
+from clipbert_jax.tasks.task import Losses
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, batch_sharding, state_shardings
 from clipbert_jax.training.step import TrainState, TrainStep, forward, make_train_state, make_train_step
@@ -41,7 +41,7 @@ class TrainSetting:
     """What decides the program of a train step."""
 
     model: ClipBertConfig
-    task: Task
+    task: AnyTask
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig = MeshConfig()
