@@ -66,7 +66,7 @@ def test_what_is_no_interpreter_or_breaks_is_said(tmp_path):
 def test_nothing_but_this_package_comes_along(tmp_path):
     # What is installed beside it would hide the packages of the other environment.
     looking = interpreter(
-        tmp_path / "looking", 'echo "Error: $(echo $PYTHONPATH/*/ | xargs -n1 basename)" >&2; exit 1'
+        tmp_path / "looking", 'echo "Error: $(echo $PYTHONPATH/*/ | xargs -n1 basename | xargs)" >&2; exit 1'
     )
     with pytest.raises(UserError, match=r"failed: Error: clipbert_jax experiments$"):
         compile_elsewhere(REQUEST, looking)
