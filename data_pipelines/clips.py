@@ -38,7 +38,7 @@ def sample_video(
       config: of the clips.
       num_clips: how many; several numbers give the clips of each, one after the other, decoded in one pass.
       sampling: where the clips lie.
-      one_clip: where a single clip lies by the released rule.
+      one_clip: where a single clip lies by the original's rule.
       rng: for random clips.
 
     Raises:
@@ -99,7 +99,7 @@ def sample_clips(
       video: with its frame times.
       config: of the model's clips.
       num_clips: how many.
-      one_clip: where a single clip lies by the released rule.
+      one_clip: where a single clip lies by the original's rule.
       shown_size: pixels of the longer side of the pictures.
 
     Raises:

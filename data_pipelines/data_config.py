@@ -29,8 +29,8 @@ class DataConfig:
     """Frames per second within a clip."""
     sampling: Sampling = "random"
     """Where the clips of training lie: random ones anew each time, or uniform ones spread over the video."""
-    sampling_rule: SamplingRule = "ours"
-    """`ours` chooses frames by time; `released` repeats the original's arithmetic."""
+    sampling_rule: SamplingRule = "corrected"
+    """`corrected` chooses frames by time; `original` repeats the original's arithmetic."""
     size: int = 448
     """Pixels of the longer side."""
     max_text_length: int = 20

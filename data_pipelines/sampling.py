@@ -19,8 +19,8 @@ from data_pipelines.original_sampling import ONE_CLIP, Header, OneClip, original
 Sampling = Literal["random", "uniform"]
 """`random`: starts drawn independently (training); `uniform`: spread over the whole video (evaluation)."""
 
-SamplingRule = Literal["ours", "released"]
-"""`ours`: by time, over the whole video. `released`: the original's arithmetic, for its released numbers."""
+SamplingRule = Literal["corrected", "original"]
+"""`corrected`: frames by time, over the whole video. `original`: the original's frame arithmetic."""
 
 _TOLERANCE_SECONDS = 1e-6
 """A frame this little after the wanted time is taken as shown: 0.1 + 0.2 is not 0.3."""
@@ -47,7 +47,7 @@ def choose_frames(
     num_frames: int,
     fps: float,
     sampling: Sampling,
-    rule: SamplingRule = "ours",
+    rule: SamplingRule = "corrected",
     one_clip: OneClip = "middle",
     rng: np.random.Generator | None = None,
 ) -> ChosenFrames:
@@ -63,8 +63,8 @@ def choose_frames(
       one_clip: where a single uniform clip lies by the original's rule; ours is in the middle.
       rng: needed by `random` only.
     """
-    if rule == "released":
-        return _released(video, num_clips, num_frames, fps, sampling, one_clip, rng)
+    if rule == "original":
+        return _original(video, num_clips, num_frames, fps, sampling, one_clip, rng)
     starts = clip_starts(
         video.index.duration, num_clips=num_clips, clip_seconds=num_frames / fps, sampling=sampling, rng=rng
     )
@@ -121,7 +121,7 @@ def shown_frames(
     return indices, frame_times[indices]
 
 
-def _released(
+def _original(
     video: Video,
     num_clips: int,
     num_frames: int,

@@ -101,7 +101,7 @@ def video_batches(
       num_clips: clips per video; several numbers give the clips of each, one after the other, from reading
         the video once.
       sampling: `uniform` covers the whole video.
-      one_clip: where a single clip lies by the released rule; `start` for its question answering.
+      one_clip: where a single clip lies by the original's rule; `start` for its question answering.
       process_index: which process this is; it reads only its rows of each batch, which follow each other.
       process_count: how many there are.
 

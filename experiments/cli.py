@@ -23,6 +23,7 @@ from tyro.conf import subcommand
 
 from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
 from data_pipelines.terminal_text import printable_lines
+from experiments.old_names import replace_old_names
 
 _COMMANDS = {
     "prepare": "experiments.commands.prepare:PrepareCommand",
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 after a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with errors_as_sentences():
+        arguments, replaced = replace_old_names(arguments)
+        for old, new in replaced.items():
+            print(f"clipbert: {old} is now called {new}", file=sys.stderr)
         check_experiment_name(arguments)
         with _one_column():
             command = parse(arguments)

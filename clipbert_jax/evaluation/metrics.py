@@ -52,7 +52,7 @@ def ranks_both_ways(
     }
 
 
-def released_ranks_both_ways(
+def original_ranks_both_ways(
     probabilities: Float[np.ndarray, "videos texts"], video_of_text: Int[np.ndarray, " texts"]
 ) -> dict[str, Int[np.ndarray, " _"]]:
     """Return the same ranks as `ranks_both_ways`, found in the original's way.
@@ -99,11 +99,11 @@ def retrieval_metrics(
     return {direction: rank_metrics(of_queries) for direction, of_queries in ranks.items()}
 
 
-def released_retrieval_metrics(
+def original_retrieval_metrics(
     probabilities: Float[np.ndarray, "videos texts"], video_of_text: Int[np.ndarray, " texts"]
 ) -> dict[str, dict[str, float]]:
-    """Return the same metrics, computed in the original's way; see `released_ranks_both_ways`."""
-    ranks = released_ranks_both_ways(probabilities, video_of_text)
+    """Return the same metrics, computed in the original's way; see `original_ranks_both_ways`."""
+    ranks = original_ranks_both_ways(probabilities, video_of_text)
     return {direction: rank_metrics(of_queries) for direction, of_queries in ranks.items()}
 
 

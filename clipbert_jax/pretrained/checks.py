@@ -42,7 +42,7 @@ class InputsConfig:
     """Frames per second within a clip."""
     size: int
     """Pixels of the longer side; the rest is padded."""
-    sampling_rule: Literal["ours", "released"]
+    sampling_rule: Literal["corrected", "original"]
     max_text_length: int
     """Tokens, [CLS] and [SEP] included."""
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, not_finite
 from clipbert_jax.weights.formats.read_file import read_weights_file
@@ -83,7 +84,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing or broken.
     """
-    return read_json(folder / CONFIG, dict)
+    return present_names(read_json(folder / CONFIG, dict))
 
 
 def read_parameters(folder: Path, expected: Parameters) -> Parameters:

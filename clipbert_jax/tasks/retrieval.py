@@ -35,8 +35,8 @@ class Retrieval:
     """For `rank`: wanted lead between the sigmoids."""
     num_negatives: int = 1
     """Mismatching texts that the loader draws for each matching one."""
-    ranking_rule: Literal["ours", "released"] = "ours"
-    """`released` ranks as the original's evaluation: by probabilities rounded to 4 decimals, and of several
+    ranking_rule: Literal["corrected", "original"] = "corrected"
+    """`original` ranks as the original's evaluation: by probabilities rounded to 4 decimals, and of several
     captions of a video only the last counts in video-to-text."""
 
     num_sampled_tokens = 0  # all

@@ -48,8 +48,8 @@ class OptimizerConfig:
     schedule: ScheduleName = "linear"
     """`linear` (to 0) and `inverse_sqrt` fall after a warm-up. Without one, `constant` stays and `multi_step`
     is halved at each milestone."""
-    schedule_rule: ScheduleRule = "ours"
-    """`released` repeats the original: a rate of 0 becomes 1e-8, and the last milestone counts twice."""
+    schedule_rule: ScheduleRule = "corrected"
+    """`original` repeats the original: a rate of 0 becomes 1e-8, and the last milestone counts twice."""
     warmup_share: float = 0.1
     """Share of all steps in which the learning rate rises linearly from 0."""
     milestones: tuple[float, ...] = ()

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clipbert_jax.errors import TemporaryError, UserError
+from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_json
 
 _QUIET_SECONDS = 5.0
@@ -118,7 +119,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     path = workdir / _CONFIG
     if not path.exists():
         raise UserError(f"{workdir} holds no run (no config.json): give the --workdir of `clipbert train`.")
-    return read_json(path, dict, remedy="restore it, or train again")
+    return present_names(read_json(path, dict, remedy="restore it, or train again"))
 
 
 def list_differences(

@@ -12,6 +12,7 @@ from jax.sharding import SingleDeviceSharding
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.renames import present_names
 from clipbert_jax.training.checkpoint_items import (
     check_parameter_names,
     item_handlers,
@@ -53,7 +54,8 @@ class SavedCheckpoint:
             read_progress(manager, self.step)
             config = ocp.args.Composite(config=ocp.args.JsonRestore())
             with readable(self._directory / str(self.step)):
-                self.config: dict[str, Any] = manager.restore(self.step, args=config)["config"]
+                saved = manager.restore(self.step, args=config)["config"]
+                self.config: dict[str, Any] = present_names(saved)
                 """The resolved config that it was trained with."""
         self.has_ema = (self._directory / str(self.step) / "ema").is_dir()
         """Whether `load_parameters` returns moving averages in the place of trained parameters."""

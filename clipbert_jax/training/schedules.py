@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import optax
 
 ScheduleName = Literal["linear", "inverse_sqrt", "constant", "multi_step"]
-ScheduleRule = Literal["ours", "released"]
+ScheduleRule = Literal["corrected", "original"]
 
 RelativeRate = Callable[[jax.Array], jax.typing.ArrayLike]
 """Step (1 for the first update) -> share of the peak."""
 
-RELEASED_FLOOR = 1e-8
+ORIGINAL_FLOOR = 1e-8
 """What the original puts in the place of a learning rate that is not positive."""
 
 _MULTI_STEP_FACTOR = 0.5
@@ -33,7 +33,7 @@ def learning_rate_schedule(
     warmup_share: float,
     name: ScheduleName = "linear",
     milestones: Sequence[float] = (),
-    rule: ScheduleRule = "ours",
+    rule: ScheduleRule = "corrected",
 ) -> optax.Schedule:
     """Return update count (0 for the first update) -> learning rate.
 
@@ -46,13 +46,13 @@ def learning_rate_schedule(
       name: `linear` falls to 0 at the last step, `inverse_sqrt` falls as 1 / sqrt(step), `constant` stays,
         `multi_step` is halved at each milestone. The latter two have no warm-up.
       milestones: rising shares of all steps.
-      rule: `released` has the original's floor and its deeper last step of `multi_step`.
+      rule: `original` has the original's floor and its deeper last step of `multi_step`.
     """
     relative_rate = _relative_rate(name, num_steps, int(warmup_share * num_steps), milestones, rule)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         rate = peak * jnp.asarray(relative_rate(jnp.asarray(count, float) + 1))
-        return jnp.where(rate > 0, rate, RELEASED_FLOOR) if rule == "released" else rate
+        return jnp.where(rate > 0, rate, ORIGINAL_FLOOR) if rule == "original" else rate
 
     return schedule
 
@@ -65,7 +65,7 @@ def _relative_rate(
             return _linear(num_steps, num_warmup_steps)
         case "inverse_sqrt":
             # Without warm-up the original stays at its floor, as sqrt(0 / step) is 0.
-            return _inverse_sqrt(num_warmup_steps if rule == "released" else max(num_warmup_steps, 1))
+            return _inverse_sqrt(num_warmup_steps if rule == "original" else max(num_warmup_steps, 1))
         case "constant":
             return optax.constant_schedule(1.0)
         case "multi_step":
@@ -95,7 +95,7 @@ def _rising(step: jax.Array, num_warmup_steps: int) -> jax.Array:
 
 def _multi_step(num_steps: int, milestones: Sequence[float], rule: ScheduleRule) -> RelativeRate:
     factors = [_MULTI_STEP_FACTOR**num_passed for num_passed in range(len(milestones) + 1)]
-    if rule == "released":
+    if rule == "original":
         factors[-1] *= _MULTI_STEP_FACTOR  # two milestones give 1, 0.5, 0.125
     # The first step that completes the share. Products such as 0.55 * 100 are above the whole number.
     boundaries = [math.ceil(share * num_steps - 1e-6) for share in milestones]

@@ -24,10 +24,10 @@ class Convert:
     model."""
     out: Path
     """New directory of the model; for --to torch the new file."""
-    to: Literal["ours", "torch"] = "ours"
+    to: Literal["clipbert_jax", "torch"] = "clipbert_jax"
     """Torch: a state dict with the original's names."""
     experiment: str | None = None
-    """Whose task, head, clips and texts the model has, such as msrvtt/retrieval_released, or a run or model
+    """Whose task, head, clips and texts the model has, such as msrvtt/retrieval_original, or a run or model
     directory; pretraining by default."""
     vocab: Path | None = None
     """vocab.txt; by default the one beside a file."""
@@ -40,14 +40,14 @@ class Convert:
 
     def run(self) -> None:
         """Convert."""
-        from experiments.conversion.convert import convert_to_ours, convert_to_torch
+        from experiments.conversion.convert import convert_to_clipbert_jax, convert_to_torch
 
         if self.to == "torch":
             if len(self.files) != 1:
                 raise UserError("--to torch takes one run or model directory")
             convert_to_torch(self.files[0], self.out)
             return
-        convert_to_ours(
+        convert_to_clipbert_jax(
             self.files,
             self.out,
             experiment=self.experiment,

@@ -32,8 +32,8 @@ class ExplainSampling:
     """Frames per second inside a clip."""
     sampling: Literal["random", "uniform"] = "uniform"
     """`random` as in training, `uniform` as in evaluation."""
-    rule: Literal["ours", "released"] = "ours"
-    """`released`: by the arithmetic of the original ClipBERT."""
+    rule: Literal["corrected", "original"] = "corrected"
+    """`original`: by the arithmetic of the original ClipBERT."""
     seed: int = 0
     """Of random clips."""
     out: Path = Path("sampling.png")
@@ -72,7 +72,7 @@ class ExplainSampling:
 
     def _settings(self) -> str:
         seed = f", seed {self.seed}" if self.sampling == "random" else ""
-        rule = ", the original's rule" if self.rule == "released" else ""
+        rule = ", the original's rule" if self.rule == "original" else ""
         return (
             f"{_count(self.num_clips, f'{self.sampling} clip')} of {_count(self.num_frames, 'frame')} at "
             f"{self.fps:g} fps"

@@ -143,28 +143,30 @@ def video_qa(data_dir: str, *, num_epochs: int, fps: float = 2.0, max_text_lengt
     )
 
 
-def released(paper: Experiment, *, num_answers: int = 0) -> Experiment:
+def original(corrected: Experiment, *, num_answers: int = 0) -> Experiment:
     """Return the experiment with the original's behaviour in the place of ours.
 
     Args:
-      paper: with our behaviour and the released settings.
+      corrected: with our behaviour and the released settings.
       num_answers: outputs of the original's head, if it answers from a vocabulary.
     """
     # Of one part there is nothing to add up; a user who accumulates on fewer GPUs wants the original's batch.
-    is_summed = paper.train.num_accumulation_steps > 1
+    is_summed = corrected.train.num_accumulation_steps > 1
     return dataclasses.replace(
-        paper,
-        task=_released_task(paper.task, num_answers),
-        data=dataclasses.replace(paper.data, sampling_rule="released"),
-        optimizer=dataclasses.replace(paper.optimizer, algorithm="adamw_original", schedule_rule="released"),
-        train=dataclasses.replace(paper.train, accumulation="sum" if is_summed else "mean"),
+        corrected,
+        task=_original_task(corrected.task, num_answers),
+        data=dataclasses.replace(corrected.data, sampling_rule="original"),
+        optimizer=dataclasses.replace(
+            corrected.optimizer, algorithm="adamw_original", schedule_rule="original"
+        ),
+        train=dataclasses.replace(corrected.train, accumulation="sum" if is_summed else "mean"),
     )
 
 
-def _released_task(task: AnyTask, num_answers: int) -> AnyTask:
+def _original_task(task: AnyTask, num_answers: int) -> AnyTask:
     match task:
         case Retrieval():
-            return dataclasses.replace(task, ranking_rule="released")
+            return dataclasses.replace(task, ranking_rule="original")
         case Pretraining():
             masking = dataclasses.replace(task.masking, may_replace_by_special=True)
             return dataclasses.replace(task, masked_lm_on="all", masked_lm_average="all", masking=masking)

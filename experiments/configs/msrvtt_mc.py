@@ -6,8 +6,8 @@ Command:   clipbert prepare clipbert --task multiple_choice --videos MSRVTT.zip 
            clipbert train msrvtt/mc --data-dir data/msrvtt_mc --workdir runs/msrvtt_mc \
                --init.model runs/pretraining --data.num-workers 8
            clipbert evaluate runs/msrvtt_mc --num-clips 1 8 16
-           clipbert evaluate runs/msrvtt_retrieval_paper --task multiple_choice --data-dir data/msrvtt_mc \
-               --num-clips 1 8 16
+           clipbert evaluate runs/msrvtt_retrieval_corrected --task multiple_choice \
+               --data-dir data/msrvtt_mc --num-clips 1 8 16
 
 Data:      2,990 questions to test: which of five captions is the video's? There are none to train on: make
            train_mc.jsonl and val_mc.jsonl from the captions of MSR-VTT, lines {"video": "video0",

@@ -54,7 +54,7 @@ from experiments.runtime.progress import say
 _WORDS = "text_encoder/word_embeddings/embedding"
 
 
-def convert_to_ours(
+def convert_to_clipbert_jax(
     files: Sequence[Path],
     out: Path,
     *,
@@ -117,7 +117,7 @@ def convert_to_torch(model: Path, out: Path) -> None:
         state = to_original(pretrained.parameters)
     except WeightsMismatchError as error:
         raise UserError(f"{model} cannot be written with the original's names: {error}") from error
-    table = Table("ours", "shape", "original", box=None, header_style="bold")
+    table = Table("clipbert_jax", "shape", "original", box=None, header_style="bold")
     for ours, array in pretrained.parameters.items():
         renamed = to_original_name(ours)
         table.add_row(ours, str(tuple(array.shape)), renamed[0] if renamed else "")
@@ -130,7 +130,7 @@ def convert_to_torch(model: Path, out: Path) -> None:
     )
 
 
-_DEFAULT = "coco_vg/pretraining_released"
+_DEFAULT = "coco_vg/pretraining_original"
 
 
 def _experiment(name: str | None) -> Experiment:

@@ -23,9 +23,9 @@ FORMAT = 1
 """Of the directory; rises when readers have to change."""
 
 _SAMPLING = {
-    "ours": "clip i of N is centred at duration * (i + 1/2) / N, moved inside the video; a frame is the one "
-    "shown at its time",
-    "released": "the arithmetic of the original, clipbert_jax's data_pipelines/original_sampling.py",
+    "corrected": "clip i of N is centred at duration * (i + 1/2) / N, moved inside the video; a frame is "
+    "the one shown at its time",
+    "original": "the arithmetic of the original, clipbert_jax's data_pipelines/original_sampling.py",
 }
 
 

@@ -67,7 +67,7 @@ class Evaluator(Protocol):
 
     @property
     def one_clip(self) -> OneClip:
-        """Where a single clip lies by the released rule."""
+        """Where a single clip lies by the original's rule."""
         ...
 
     @property

@@ -34,7 +34,7 @@ class MultipleChoiceEvaluator(QueryEvaluator):
 
     def __init__(self, task: ChoiceTask, questions: Sequence[MultipleChoice], options: TextOptions) -> None:
         self._task = task
-        # By the released rule a model of retrieval sees the middle, one of question answering the start.
+        # By the original's rule a model of retrieval sees the middle, one of question answering the start.
         self.one_clip: OneClip = "middle" if isinstance(task, MatchTask) else "start"
         num_options = max(len(question.options) for question in questions)
         encoded = [options.encode(option_texts(question), num_options) for question in questions]

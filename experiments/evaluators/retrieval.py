@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
-from clipbert_jax.evaluation.metrics import rank_metrics, ranks_both_ways, released_ranks_both_ways
+from clipbert_jax.evaluation.metrics import original_ranks_both_ways, rank_metrics, ranks_both_ways
 from clipbert_jax.evaluation.score import OnProgress, Reduced, Videos, score_batches
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
@@ -35,7 +35,7 @@ class RetrievalEvaluator:
 
     def __init__(self, task: MatchTask, captions: Sequence[Caption], options: TextOptions) -> None:
         self._task = task
-        self._is_released = getattr(task, "ranking_rule", "ours") == "released"
+        self._is_original = getattr(task, "ranking_rule", "corrected") == "original"
         self.captions = captions
         self.video_ids = tuple(dict.fromkeys(caption.video_id for caption in captions))
         place = {video_id: number for number, video_id in enumerate(self.video_ids)}
@@ -114,9 +114,9 @@ class RetrievalEvaluator:
         return Evaluation(metrics=self.metrics(reduced), intervals=intervals)
 
     def _ranks(self, logits: np.ndarray) -> dict[str, np.ndarray]:
-        if self._is_released:
+        if self._is_original:
             probabilities = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
-            return released_ranks_both_ways(probabilities, self.video_of_caption)
+            return original_ranks_both_ways(probabilities, self.video_of_caption)
         return ranks_both_ways(logits, self.video_of_caption)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:

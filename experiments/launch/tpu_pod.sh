@@ -4,7 +4,7 @@
 #   export TPU=clipbert ZONE=europe-west4-b ACCELERATOR=v5litepod-16 RUNTIME=v2-alpha-tpuv5-lite
 #   export MOUNT='mountpoint -q /shared || { sudo mkdir -p /shared && sudo mount 10.0.0.2:/shared /shared; }'
 #   experiments/launch/tpu_pod.sh run \
-#       clipbert train tgif/action_paper --workdir /shared/runs/tgif --data-dir /shared/data/tgif
+#       clipbert train tgif/action_corrected --workdir /shared/runs/tgif --data-dir /shared/data/tgif
 #
 # run COMMAND...  runs COMMAND on all workers until it is done, which find each other by themselves. Before that it
 #                 requests the slice if there is none, and installs where nothing is installed. After exit code 75, a

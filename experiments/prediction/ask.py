@@ -146,7 +146,7 @@ def ask_video(
 
 
 def one_clip_of(run: Run) -> OneClip:
-    """Return where one clip lies by the released rule: retrieval sees the middle, the others the start."""
+    """Return where one clip lies by the original's rule: retrieval sees the middle, the others the start."""
     return "middle" if isinstance(run.experiment.task, MatchTask) else "start"
 
 

@@ -176,7 +176,7 @@ def _data_config(run: RunSummary, samples: Samples) -> DataConfig | None:
         data = from_json(config, run.workdir / "config.json").data
     except UserError:  # of another version
         return None
-    if data.sampling_rule == "released" and samples.num_clips == 1:
+    if data.sampling_rule == "original" and samples.num_clips == 1:
         return None  # where that clip lies depends on the task
     file = "results.json" if samples.split == "test" else f"results-{samples.split}.json"
     data_dir = run.results.get(file, {}).get("run", {}).get("data_dir", data.data_dir)

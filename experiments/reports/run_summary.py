@@ -21,6 +21,7 @@ from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.run_directory import read_config
 from clipbert_jax.training.validation import ValidationHistory, ValidationLog
 from experiments.configs import EXPERIMENTS
+from experiments.old_names import OLD_EXPERIMENTS
 from experiments.runs.starts import read_starts
 
 RunState = Literal["done", "running", "stopped", "failed"]
@@ -96,6 +97,7 @@ class RunSummary:
     def experiment(self) -> str:
         """What `clipbert train` was given, or the task where that is not noted."""
         words = shlex.split(self.starts[-1].get("command", "")) if self.starts else []
+        words = [OLD_EXPERIMENTS.get(word, word) for word in words]
         return next((word for word in words if word in EXPERIMENTS), self.task)
 
     @property

@@ -13,6 +13,7 @@ import jax
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.score import Reduced
+from clipbert_jax.renames import present_names
 from clipbert_jax.training.run_directory import list_differences
 from clipbert_jax.training.saved_checkpoint import WhichStep
 from data_pipelines.annotations.store import records_path
@@ -164,8 +165,10 @@ def write_results(
 def _read_results(path: Path) -> dict[str, Any]:
     """Return an older file; nothing of one that is broken is worth keeping."""
     try:
-        return json_format.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        results = json_format.loads(path.read_text())
+        run = results["run"]
+        return {**results, "run": {**present_names(run), "config": present_names(run["config"])}}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 

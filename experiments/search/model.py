@@ -115,8 +115,9 @@ class SearchModel:
 def fingerprint(run: Run) -> str:
     """Return a sha256 of all that decides what a model says of a video and a text."""
     from clipbert_jax.config_json import config_to_json
+    from clipbert_jax.renames import first_names
 
-    config = config_to_json(run.experiment)
+    config = first_names(config_to_json(run.experiment))
     sampled = ("num_frames", "fps", "size", "sampling_rule", "max_text_length")
     settings = {
         "versions": [SCHEMA_VERSION, version("clipbert_jax")],

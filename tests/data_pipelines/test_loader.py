@@ -221,7 +221,7 @@ def test_bad_sources_of_a_mixture_are_refused(config, data_dir, tmp_path):
 
 def test_the_released_rule_reaches_training_and_evaluation(config):
     ids = ["test_00000", "test_00001"]
-    released = dataclasses.replace(config, sampling_rule="released")
+    released = dataclasses.replace(config, sampling_rule="original")
 
     def times(config: DataConfig, num_clips: int, **options) -> np.ndarray:
         batches = list(video_batches(config, ids, batch_size=2, num_clips=[num_clips], **options))

@@ -99,7 +99,7 @@ def test_videos_of_a_corpus_give_the_reference_frames(number):
             num_frames=row["num_frm"],
             fps=float(row["target_fps"]),
             sampling="uniform",
-            rule="released",
+            rule="original",
         )
         assert chosen.indices[row["clip_idx"]].tolist() == row["indices"], row
     for row in rows_of("decode"):
@@ -110,7 +110,7 @@ def test_videos_of_a_corpus_give_the_reference_frames(number):
                 num_frames=row["num_frm"],
                 fps=float(row["target_fps"]),
                 sampling="uniform",
-                rule="released",
+                rule="original",
                 one_clip=row["sampling_strategy"],
             )
             assert chosen.indices.tolist() == [row["indices"]], row

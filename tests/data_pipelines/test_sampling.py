@@ -91,7 +91,7 @@ CASES = [
     for name, times in FRAME_TIMES.items()
     for clips, frames, fps in [(1, 1, 1.0), (8, 2, 2.0), (3, 4, 60.0), (5, 3, 0.1)]
     for sampling in ("random", "uniform")
-    for rule in ("ours", "released")
+    for rule in ("corrected", "original")
 ]
 
 
@@ -131,7 +131,7 @@ def test_the_released_rule_counts_frames_where_ours_counts_seconds():
     options = {"num_clips": 1, "num_frames": 1, "fps": 1.0, "sampling": "uniform"}
     assert choose_frames(video, **options).indices.tolist() == [[2]]
     # A third of the way, 10 s; the first frame at or after it.
-    assert choose_frames(video, **options, rule="released").indices.tolist() == [[3]]
+    assert choose_frames(video, **options, rule="original").indices.tolist() == [[3]]
 
 
 def test_random_clips_by_the_released_rule_are_uniform_over_the_video():
@@ -142,7 +142,7 @@ def test_random_clips_by_the_released_rule_are_uniform_over_the_video():
         num_frames=1,
         fps=1.0,
         sampling="random",
-        rule="released",
+        rule="original",
         rng=np.random.default_rng(0),
     )
     np.testing.assert_allclose(np.quantile(chosen.indices, [0.1, 0.5, 0.9]), [7.5, 37.5, 67.5], atol=2.5)

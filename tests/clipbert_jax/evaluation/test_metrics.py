@@ -7,10 +7,10 @@ from clipbert_jax.evaluation.metrics import (
     accuracy_metrics,
     answer_metrics,
     count_metrics,
+    original_ranks_both_ways,
+    original_retrieval_metrics,
     rank_metrics,
     ranks_both_ways,
-    released_ranks_both_ways,
-    released_retrieval_metrics,
     retrieval_metrics,
     retrieval_ranks,
 )
@@ -70,8 +70,8 @@ def test_released_ranks_see_four_decimals_and_put_the_first_of_ties_first():
     probabilities = np.array([[0.70002, 0.70004], [0.70001, 0.70003]])
     video_of_text = np.array([0, 1])
     assert ranks_both_ways(probabilities, video_of_text)["text_to_video"].tolist() == [1, 2]
-    assert released_ranks_both_ways(probabilities, video_of_text)["text_to_video"].tolist() == [1, 2]
-    assert released_ranks_both_ways(probabilities[::-1], 1 - video_of_text)["text_to_video"].tolist() == [
+    assert original_ranks_both_ways(probabilities, video_of_text)["text_to_video"].tolist() == [1, 2]
+    assert original_ranks_both_ways(probabilities[::-1], 1 - video_of_text)["text_to_video"].tolist() == [
         2,
         1,
     ]
@@ -81,8 +81,8 @@ def test_released_video_to_text_counts_the_last_text_only():
     probabilities = np.array([[0.9, 0.1, 0.2], [0.3, 0.4, 0.5]])
     video_of_text = np.array([0, 0, 1])
     assert ranks_both_ways(probabilities, video_of_text)["video_to_text"].tolist() == [1, 1]
-    assert released_ranks_both_ways(probabilities, video_of_text)["video_to_text"].tolist() == [3, 1]
-    metrics = released_retrieval_metrics(probabilities, video_of_text)
+    assert original_ranks_both_ways(probabilities, video_of_text)["video_to_text"].tolist() == [3, 1]
+    metrics = original_retrieval_metrics(probabilities, video_of_text)
     assert metrics["video_to_text"] == rank_metrics(np.array([3, 1]))
 
 
@@ -90,12 +90,12 @@ def test_both_ways_agree_without_ties_and_with_one_text_per_video():
     random = np.random.default_rng(0)
     probabilities = random.permutation(400).reshape(20, 20) / 400
     video_of_text = random.permutation(20)
-    assert released_retrieval_metrics(probabilities, video_of_text) == retrieval_metrics(
+    assert original_retrieval_metrics(probabilities, video_of_text) == retrieval_metrics(
         probabilities, video_of_text
     )
 
 
-@pytest.mark.parametrize("ranks", [ranks_both_ways, released_ranks_both_ways])
+@pytest.mark.parametrize("ranks", [ranks_both_ways, original_ranks_both_ways])
 def test_what_cannot_be_ranked_is_refused_both_ways(ranks):
     with pytest.raises(ValueError, match=r"Queries \[1\] match no candidate"):
         ranks(np.ones((2, 2)), np.array([0, -1]))

@@ -39,7 +39,7 @@ DATA = {
     "num_frames": 1,
     "fps": 2.0,
     "size": 32,
-    "sampling_rule": "ours",
+    "sampling_rule": "corrected",
     "max_text_length": 6,
 }
 

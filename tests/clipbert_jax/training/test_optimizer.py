@@ -181,7 +181,7 @@ def test_schedules_follow_the_config():
         grid_encoder_multiplier=10.0,
         schedule="multi_step",
         milestones=(0.25, 0.5),
-        schedule_rule="released",
+        schedule_rule="original",
     )
     rates = {
         group: [float(rate(count)) for count in (0, 1, 3)]
@@ -199,7 +199,7 @@ def test_warmup_share_reaches_the_schedule():
     assert [float(schedules["transformer"](count)) for count in (0, 3, 5)] == [0.25, 1.0, 0.5]
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("ours", 0.0), ("released", 3e-8)])
+@pytest.mark.parametrize(("rule", "rate"), [("corrected", 0.0), ("original", 3e-8)])
 def test_the_multiplier_applies_after_the_floor(rule, rate):
     config = OptimizerConfig(schedule_rule=rule, grid_encoder_multiplier=3.0)
     assert float(make_schedules(config, 10)["grid_encoder"](9)) == pytest.approx(rate)
@@ -243,7 +243,7 @@ def test_impossible_settings_are_refused(settings, message):
         {},
         {"warmup_share": 1.0, "weight_decay": 0.0, "max_grad_norm": 0.0, "grid_encoder_multiplier": 0.0},
         {"schedule": "multi_step", "milestones": (0.3, 0.6, 0.9)},
-        {"algorithm": "adamw_original", "schedule": "inverse_sqrt", "schedule_rule": "released"},
+        {"algorithm": "adamw_original", "schedule": "inverse_sqrt", "schedule_rule": "original"},
     ],
 )
 def test_possible_settings_are_not(settings):

@@ -38,7 +38,7 @@ def _released_rate(row: dict) -> float:
         warmup_share=row["warmup_ratio"],
         name=NAMES[row["decay"]],
         milestones=[epoch / num_steps for epoch in sorted(row.get("decay_epochs", []))],
-        rule="released",
+        rule="original",
     )
     rate = schedule(step - 1)
     assert rate.dtype == jnp.float64
@@ -75,14 +75,14 @@ def test_inverse_sqrt_rises_then_falls_to_no_end():
 
 def test_inverse_sqrt_needs_no_warmup():
     np.testing.assert_allclose(rates([1, 4], name="inverse_sqrt"), [1.0, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(rates([1, 4], name="inverse_sqrt", rule="released"), [1e-8, 1e-8], rtol=1e-6)
+    np.testing.assert_allclose(rates([1, 4], name="inverse_sqrt", rule="original"), [1e-8, 1e-8], rtol=1e-6)
 
 
 def test_constant_has_no_warmup():
     assert rates([1, 5, 100], name="constant", warmup_share=0.4) == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(("rule", "last"), [("ours", 0.25), ("released", 0.125)])
+@pytest.mark.parametrize(("rule", "last"), [("corrected", 0.25), ("original", 0.125)])
 def test_multi_step_halves_at_each_milestone_without_warmup(rule, last):
     actual = rates(range(1, 11), name="multi_step", milestones=(0.3, 0.6), warmup_share=0.4, rule=rule)
     assert actual == [1.0] * 2 + [0.5] * 3 + [last] * 5
@@ -98,7 +98,7 @@ def test_milestones_may_fall_on_one_step():
     assert rates([1, 2], num_steps=2, name="multi_step", milestones=(0.6, 0.7)) == [1.0, 0.25]
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("ours", 0.0), ("released", 1e-8)])
+@pytest.mark.parametrize(("rule", "rate"), [("corrected", 0.0), ("original", 1e-8)])
 def test_only_the_released_rule_has_a_floor(rule, rate):
     assert rates([10], rule=rule) == [np.float32(rate)]
     zero_peak = learning_rate_schedule(0.0, num_steps=10, warmup_share=0.0, name="constant", rule=rule)

@@ -34,7 +34,7 @@ NUM_PARTS = OPTIONS["gradient_accumulation_steps"]
 TASK = Retrieval(loss=OPTIONS["loss_type"], consensus="log_sum_exp")
 CONFIG = OptimizerConfig(
     algorithm="adamw_original",
-    schedule_rule="released",
+    schedule_rule="original",
     transformer_learning_rate=OPTIONS["learning_rate"],
     pixel_encoder_learning_rate=OPTIONS["cnn_learning_rate"],
     grid_encoder_multiplier=OPTIONS["cnn_lr_mul"],

@@ -66,7 +66,7 @@ def test_the_rules_differ(video, capsys, tmp_path):
         main(["explain-sampling", str(video), "--rule", rule, "--out", str(tmp_path / "a.png")])
         return rows_of(capsys.readouterr().out)[0, 0]
 
-    assert first("ours") > first("released") == 0.0
+    assert first("corrected") > first("original") == 0.0
 
 
 @pytest.mark.parametrize(("num_clips", "num_frames"), [(1, 1), (8, 2), (16, 2), (2, 12)])

@@ -31,12 +31,12 @@ from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, InitConfig, to_json
 from experiments.runs.train_run import check_numbers, make_model
 
-PAPER = [name.removesuffix("_paper") for name in EXPERIMENTS if name.endswith("_paper")]
+PRESETS = [name.removesuffix("_corrected") for name in EXPERIMENTS if name.endswith("_corrected")]
 FULL_SIZE = [name for name, make in EXPERIMENTS.items() if make().model.fusion.hidden_size == 768]
 
 # The original's released settings: clips, frames, fps (images have none), size, batch on one GPU,
 # accumulation, texts of one video, learning rate, epochs, text length.
-RELEASED = {
+ORIGINAL = {
     "coco_vg/pretraining": (1, 1, None, 768, 32, 2, 2, 5e-5, 40, 30),
     "msrvtt/retrieval": (8, 2, 2, 448, 16, 1, 2, 5e-5, 20, 20),
     "didemo/retrieval": (8, 2, 2, 448, 8, 4, 2, 5e-5, 20, 100),
@@ -91,7 +91,7 @@ def test_every_config_is_registered_by_the_name_of_its_file():
 def test_the_docstring_says_how_with_what_and_what_to_expect(name):
     wanted = {"Command", "Hardware", "Expect"}
     wanted |= set() if name.startswith("demo/") else {"Data"}
-    wanted |= {"Preset"} if name.endswith(("_paper", "_released")) else set()
+    wanted |= {"Preset"} if name.endswith(("_corrected", "_original")) else set()
     assert wanted <= sections(name).keys()
 
 
@@ -124,13 +124,13 @@ def test_full_size_models_are_the_original_s_in_bfloat16(name):
     assert experiment.init == InitConfig(model=None if is_pretraining else "runs/pretraining")
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", ORIGINAL)
 def test_the_released_preset_has_the_released_settings(name):
-    experiment = EXPERIMENTS[f"{name}_released"]()
+    experiment = EXPERIMENTS[f"{name}_original"]()
     data, train, optimizer = experiment.data, experiment.train, experiment.optimizer
     assert optimizer.transformer_learning_rate == optimizer.pixel_encoder_learning_rate
-    fps = RELEASED[name][2] and data.fps
-    assert RELEASED[name] == (
+    fps = ORIGINAL[name][2] and data.fps
+    assert ORIGINAL[name] == (
         data.num_clips,
         data.num_frames,
         fps,
@@ -151,32 +151,34 @@ def test_the_released_preset_has_the_released_settings(name):
         assert experiment.task.num_answers == at_least[name]
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets_differ_in_what_the_docstring_says(name):
-    paper, released = (fields(to_json(EXPERIMENTS[f"{name}_{preset}"]())) for preset in ("paper", "released"))
-    differing = {field for field in paper | released if paper.get(field) != released.get(field)}
-    said = re.findall(
-        r"\b(?:model|task|data|optimizer|train|init)\.[\w.]*\w", sections(f"{name}_released")["Preset"]
+    corrected, original = (
+        fields(to_json(EXPERIMENTS[f"{name}_{preset}"]())) for preset in ("corrected", "original")
     )
-    assert f"{name}_paper" in sections(f"{name}_released")["Preset"]
+    differing = {field for field in corrected | original if corrected.get(field) != original.get(field)}
+    said = re.findall(
+        r"\b(?:model|task|data|optimizer|train|init)\.[\w.]*\w", sections(f"{name}_original")["Preset"]
+    )
+    assert f"{name}_corrected" in sections(f"{name}_original")["Preset"]
     assert sorted(said) == sorted(differing)
     quirks = {
-        "data.sampling_rule": "released",
+        "data.sampling_rule": "original",
         "optimizer.algorithm": "adamw_original",
-        "optimizer.schedule_rule": "released",
-        "train.accumulation": "sum" if released["train.num_accumulation_steps"] > 1 else "mean",
-        "task.ranking_rule": "released",
+        "optimizer.schedule_rule": "original",
+        "train.accumulation": "sum" if original["train.num_accumulation_steps"] > 1 else "mean",
+        "task.ranking_rule": "original",
         "task.masked_lm_on": "all",
         "task.masked_lm_average": "all",
         "task.masking.may_replace_by_special": True,
     }
-    assert released | {field: value for field, value in quirks.items() if field in released} == released
+    assert original | {field: value for field, value in quirks.items() if field in original} == original
 
 
 def test_presets_are_of_the_same_experiments():
-    assert set(RELEASED) == set(PAPER)
-    assert {f"{name}_released" for name in PAPER} == {
-        name for name in EXPERIMENTS if name.endswith("_released")
+    assert set(ORIGINAL) == set(PRESETS)
+    assert {f"{name}_original" for name in PRESETS} == {
+        name for name in EXPERIMENTS if name.endswith("_original")
     }
 
 
@@ -188,7 +190,7 @@ def test_one_step_traces(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["coco_vg/pretraining_released", "msrvtt/retrieval_released"])
+@pytest.mark.parametrize("name", ["coco_vg/pretraining_original", "msrvtt/retrieval_original"])
 def test_one_step_of_the_whole_model_traces(name):
     trace_one_step(program_of(EXPERIMENTS[name](), is_shallow=False))
 
@@ -216,7 +218,9 @@ def program_of(experiment, *, is_shallow):
         experiment,
         model=model,
         task=task,
-        data=dataclasses.replace(experiment.data, data_dir="", mixture=(), fps=1.0, sampling_rule="ours"),
+        data=dataclasses.replace(
+            experiment.data, data_dir="", mixture=(), fps=1.0, sampling_rule="corrected"
+        ),
         optimizer=dataclasses.replace(
             experiment.optimizer,
             transformer_learning_rate=1.0,

@@ -235,8 +235,8 @@ def test_a_place_that_cannot_be_written_is_said_first(run, checkpoint, tmp_path,
     ("options", "sentence"),
     [
         ([], "no vocab.txt lies beside these files"),
-        (["--experiment", "msrvtt/retrievel_paper"], "did you mean msrvtt/retrieval_paper?"),
-        (["--experiment", "msrvtt/qa_paper", "--vocab", "VOCAB"], "needs --answers FILE"),
+        (["--experiment", "msrvtt/retrievel_corrected"], "did you mean msrvtt/retrieval_corrected?"),
+        (["--experiment", "msrvtt/qa_corrected", "--vocab", "VOCAB"], "needs --answers FILE"),
     ],
 )
 def test_what_is_not_said_is_asked_for(options, sentence, run, checkpoint, tmp_path, capsys):

@@ -29,7 +29,7 @@ def numbers(capsys, *arguments):
 
 def test_text_says_what_each_number_is(capsys):
     options = ("--device", "h100", "--num-devices", 8, "--num-examples", 140_200, "--no-check")
-    said = run(capsys, "msrvtt/retrieval_paper", *options).out
+    said = run(capsys, "msrvtt/retrieval_corrected", *options).out
     assert "8 h100, 128 videos an update: 16 at once on each device" in said
     for part in (
         "counted, layer by layer",
@@ -45,7 +45,7 @@ def test_text_says_what_each_number_is(capsys):
 
 
 def test_json_adds_up(capsys):
-    found = numbers(capsys, "msrvtt/retrieval_paper", "--device", "v5e", "--num-devices", 16)
+    found = numbers(capsys, "msrvtt/retrieval_corrected", "--device", "v5e", "--num-devices", 16)
     flops, memory, time = found["flops_per_video"], found["memory"], found["time"]
     assert flops["total"] == flops["forward"] + flops["backward"]
     assert memory["fits"]
@@ -60,17 +60,17 @@ def test_json_adds_up(capsys):
 
 def test_a_batch_that_does_not_fit_gets_parts(capsys):
     options = ("--device", "v5e", "--num-devices", 2, "--no-check")
-    said = run(capsys, "msrvtt/retrieval_paper", *options).out
+    said = run(capsys, "msrvtt/retrieval_corrected", *options).out
     assert "64 videos at once do not fit; --train.num-accumulation-steps 8 makes them fit" in said
-    said = run(capsys, "msrvtt/retrieval_paper", *options, "--train.num-accumulation-steps", 8).out
+    said = run(capsys, "msrvtt/retrieval_corrected", *options, "--train.num-accumulation-steps", 8).out
     assert "8 videos at once fit" in said
     assert "hours: epochs of data that is not there; give --num-examples" in said
 
 
 def test_levers_show(capsys):
-    plain = numbers(capsys, "msrvtt/retrieval_paper", "--device", "h100", "--num-devices", 8)
+    plain = numbers(capsys, "msrvtt/retrieval_corrected", "--device", "h100", "--num-devices", 8)
     full = numbers(
-        capsys, "msrvtt/retrieval_paper", "--device", "h100", "--num-devices", 8, "--train.remat", "full",
+        capsys, "msrvtt/retrieval_corrected", "--device", "h100", "--num-devices", 8, "--train.remat", "full",
         "--mesh.fsdp", 8,
     )  # fmt: skip
     assert full["memory"]["peak"] < 0.6 * plain["memory"]["peak"]

@@ -152,12 +152,12 @@ def test_retrieval_by_the_released_rule_rounds_and_takes_the_last_caption_of_a_v
     # Of a0 and b0, video b says more; as probabilities of 4 decimals a and b are equal, and a comes first.
     logits = np.array([[11.0, 11.3, 1.0, 0.0], [11.2, 11.4, 0.0, 0.0], [-1.0, -1.0, -1.0, 5.0]])
     ours = RetrievalEvaluator(Retrieval(), CAPTIONS, OPTIONS)
-    released = RetrievalEvaluator(Retrieval(ranking_rule="released"), CAPTIONS, OPTIONS)
+    released = RetrievalEvaluator(Retrieval(ranking_rule="original"), CAPTIONS, OPTIONS)
     rank = {
         name: [p["rank"] for p in evaluator.predictions(retrieval_reduced(logits))]
-        for name, evaluator in (("ours", ours), ("released", released))
+        for name, evaluator in (("corrected", ours), ("original", released))
     }
-    assert rank == {"ours": [2, 1, 1, 1], "released": [1, 2, 1, 1]}
+    assert rank == {"corrected": [2, 1, 1, 1], "original": [1, 2, 1, 1]}
     # Video a is asked for a0, b0, a1, c0: its last caption a1 is third, its best is a0, after b0.
     assert ours.metrics(retrieval_reduced(logits))["video_to_text/mean_rank"] == pytest.approx(
         (2 + 1 + 1) / 3

@@ -45,7 +45,7 @@ DECISIVE = {
     "fps": lambda run: with_data(run, fps=run.experiment.data.fps + 1),
     "size": lambda run: with_data(run, size=run.experiment.data.size + 32),
     "num_frames": lambda run: with_data(run, num_frames=run.experiment.data.num_frames + 1),
-    "sampling_rule": lambda run: with_data(run, sampling_rule="released"),
+    "sampling_rule": lambda run: with_data(run, sampling_rule="original"),
     "max_text_length": lambda run: with_data(run, max_text_length=run.experiment.data.max_text_length + 1),
     "another word": lambda run: with_words(run, [*run.tokenizer.tokens[:-1], "gnu"]),
     "letters": lambda run: with_words(run, run.tokenizer.tokens, is_lower_case=False),

@@ -1,10 +1,10 @@
-r"""TGIF-QA action: what is done so many times? Five options, preset `released`.
+r"""TGIF-QA action: what is done so many times? Five options, preset `original`.
 
 Command:   clipbert prepare tgif_qa --task action --videos gifs --data-dir data/tgif_action \
                --vocab bert-base-uncased --train Train_action_question.csv --test Test_action_question.csv
-           clipbert train tgif/action_released --data-dir data/tgif_action \
-               --workdir runs/tgif_action_released --init.model runs/pretraining --data.num-workers 8
-           clipbert evaluate runs/tgif_action_released --num-clips 1 16
+           clipbert train tgif/action_original --data-dir data/tgif_action \
+               --workdir runs/tgif_action_original --init.model runs/pretraining --data.num-workers 8
+           clipbert evaluate runs/tgif_action_original --num-clips 1 16
 
 Data:      20,475 questions in the train file and 2,274 to test. A tenth of the GIFs of the train file is
            set aside to validate; how the original chose is not known. To train on all, prepare with
@@ -14,24 +14,24 @@ Hardware:  8 GPUs (not known of the original), each 16 GIFs: 128 in an update. H
 
 Expect:    of the paper's setting accuracy 82.9 % (paper; thread ClipBERT#12); of this one not known.
 
-Preset:    released: the original's released config with the quirks of its code, in bfloat16, not fp16.
-           Differs from tgif/action_paper in data.size, data.sampling_rule, train.batch_size,
+Preset:    original: the original's released config with the quirks of its code, in bfloat16, not fp16.
+           Differs from tgif/action_corrected in data.size, data.sampling_rule, train.batch_size,
            optimizer.transformer_learning_rate, optimizer.pixel_encoder_learning_rate, optimizer.algorithm
            and optimizer.schedule_rule.
 """
 
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from experiments.configs.bases import released, tgif_qa
+from experiments.configs.bases import original, tgif_qa
 from experiments.experiment import Experiment
 
 
 def experiment() -> Experiment:
     """Return the experiment."""
-    paper = tgif_qa(
+    corrected = tgif_qa(
         MultipleChoiceQA(),
         "data/tgif_action",
         size=768,
         videos_per_gpu=16,
         learning_rate=5e-5,
     )
-    return released(paper)
+    return original(corrected)

@@ -1,10 +1,10 @@
-r"""DiDeMo paragraph-to-video retrieval, preset `paper`.
+r"""DiDeMo paragraph-to-video retrieval, preset `corrected`.
 
 Command:   clipbert prepare didemo --videos didemo_videos --data-dir data/didemo --vocab bert-base-uncased \
                --train train_data.json --validation val_data.json --test test_data.json
-           clipbert train didemo/retrieval_paper --data-dir data/didemo \
-               --workdir runs/didemo_retrieval_paper --init.model runs/pretraining --data.num-workers 8
-           clipbert evaluate runs/didemo_retrieval_paper --num-clips 1 8 16
+           clipbert train didemo/retrieval_corrected --data-dir data/didemo \
+               --workdir runs/didemo_retrieval_corrected --init.model runs/pretraining --data.num-workers 8
+           clipbert evaluate runs/didemo_retrieval_corrected --num-clips 1 8 16
 
 Data:      8,395 videos to train on, 1,065 to validate and 1,004 to test, with the descriptions of each as
            one paragraph.
@@ -14,7 +14,7 @@ Hardware:  8 GPUs (not known of the original), each 8 videos, in 4 accumulated p
 
 Expect:    R@1 / 5 / 10 and median rank: 20.4 / 48.0 / 60.8 / 6 (memory: unverified).
 
-Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
+Preset:    corrected: settings of the released config, as the paper's own are not known where they differ, and
            our behaviour: clips over the whole video, ranking without rounding, standard AdamW, the mean of
            accumulated gradients. bfloat16, not fp16.
 """

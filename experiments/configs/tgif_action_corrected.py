@@ -1,10 +1,10 @@
-r"""TGIF-QA action: what is done so many times? Five options, preset `paper`.
+r"""TGIF-QA action: what is done so many times? Five options, preset `corrected`.
 
 Command:   clipbert prepare tgif_qa --task action --videos gifs --data-dir data/tgif_action \
                --vocab bert-base-uncased --train Train_action_question.csv --test Test_action_question.csv
-           clipbert train tgif/action_paper --data-dir data/tgif_action --workdir runs/tgif_action_paper \
-               --init.model runs/pretraining --data.num-workers 8
-           clipbert evaluate runs/tgif_action_paper --num-clips 1 16
+           clipbert train tgif/action_corrected --data-dir data/tgif_action \
+               --workdir runs/tgif_action_corrected --init.model runs/pretraining --data.num-workers 8
+           clipbert evaluate runs/tgif_action_corrected --num-clips 1 16
 
 Data:      20,475 questions in the train file and 2,274 to test. A tenth of the GIFs of the train file is
            set aside to validate; how the original chose is not known. To train on all, prepare with
@@ -14,7 +14,7 @@ Hardware:  8 GPUs (thread ClipBERT#12), each 32 GIFs: 256 in an update. Hours: n
 
 Expect:    accuracy 82.9 % (paper; thread ClipBERT#12).
 
-Preset:    paper: 448 pixels, batch 32 (taken to be that of one GPU) and learning rate 1e-4 (thread
+Preset:    corrected: 448 pixels, batch 32 (taken to be that of one GPU) and learning rate 1e-4 (thread
            ClipBERT#12); all else from the released config, and our behaviour: clips over the whole video,
            standard AdamW. bfloat16, not fp16.
 """

@@ -1,10 +1,10 @@
-r"""Image-text pretraining on COCO and Visual Genome captions, preset `released`.
+r"""Image-text pretraining on COCO and Visual Genome captions, preset `original`.
 
 Command:   clipbert prepare coco --videos coco_images --data-dir data/coco --vocab bert-base-uncased \
                --train captions_train2017.json --validation captions_val2017.json
            clipbert prepare visual_genome --videos visual_genome_images --data-dir data/visual_genome \
                --vocab bert-base-uncased --regions region_descriptions.json
-           clipbert train coco_vg/pretraining_released --data-dir data/coco --workdir runs/pretraining \
+           clipbert train coco_vg/pretraining_original --data-dir data/coco --workdir runs/pretraining \
                --data.mixture data/coco 1 data/visual_genome 1 --data.num-workers 8
            clipbert evaluate runs/pretraining --split validation --num-clips 1
 
@@ -20,17 +20,17 @@ Hardware:  8 GPUs, each 32 images with 2 captions, in 2 accumulated parts: 512 i
 
 Expect:    no number is known of pretraining itself; what counts is what it does for the other experiments.
 
-Preset:    released: the original's released config with the quirks of its code, in bfloat16, not fp16.
-           Differs from coco_vg/pretraining_paper in data.sampling_rule (which does nothing to images),
+Preset:    original: the original's released config with the quirks of its code, in bfloat16, not fp16.
+           Differs from coco_vg/pretraining_corrected in data.sampling_rule (which does nothing to images),
            task.masked_lm_on, task.masked_lm_average, task.masking.may_replace_by_special,
            optimizer.algorithm, optimizer.schedule_rule and train.accumulation.
 """
 
-from experiments.configs import coco_vg_pretraining_paper
-from experiments.configs.bases import released
+from experiments.configs import coco_vg_pretraining_corrected
+from experiments.configs.bases import original
 from experiments.experiment import Experiment
 
 
 def experiment() -> Experiment:
     """Return the experiment."""
-    return released(coco_vg_pretraining_paper.experiment())
+    return original(coco_vg_pretraining_corrected.experiment())

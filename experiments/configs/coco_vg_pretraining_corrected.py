@@ -1,10 +1,10 @@
-r"""Image-text pretraining on COCO and Visual Genome captions, preset `paper`.
+r"""Image-text pretraining on COCO and Visual Genome captions, preset `corrected`.
 
 Command:   clipbert prepare coco --videos coco_images --data-dir data/coco --vocab bert-base-uncased \
                --train captions_train2017.json --validation captions_val2017.json
            clipbert prepare visual_genome --videos visual_genome_images --data-dir data/visual_genome \
                --vocab bert-base-uncased --regions region_descriptions.json
-           clipbert train coco_vg/pretraining_paper --data-dir data/coco --workdir runs/pretraining \
+           clipbert train coco_vg/pretraining_corrected --data-dir data/coco --workdir runs/pretraining \
                --data.mixture data/coco 1 data/visual_genome 1 --data.num-workers 8
            clipbert evaluate runs/pretraining --split validation --num-clips 1
 
@@ -20,7 +20,7 @@ Hardware:  8 GPUs, each 32 images with 2 captions, in 2 accumulated parts: 512 i
 
 Expect:    no number is known of pretraining itself; what counts is what it does for the other experiments.
 
-Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
+Preset:    corrected: settings of the released config, as the paper's own are not known where they differ, and
            our behaviour: words are learned from matching captions only, averaged over the masked ones, and
            never replaced by special tokens; standard AdamW, the mean of accumulated gradients. bfloat16,
            not fp16.

@@ -1,10 +1,10 @@
-r"""MSR-VTT text-to-video retrieval, preset `paper`.
+r"""MSR-VTT text-to-video retrieval, preset `corrected`.
 
 Command:   clipbert prepare msrvtt --videos MSRVTT.zip --data-dir data/msrvtt --vocab bert-base-uncased \
                --videodatainfo MSRVTT_data.json --test-csv MSRVTT_JSFUSION_test.csv
-           clipbert train msrvtt/retrieval_paper --data-dir data/msrvtt \
-               --workdir runs/msrvtt_retrieval_paper --init.model runs/pretraining --data.num-workers 8
-           clipbert evaluate runs/msrvtt_retrieval_paper --num-clips 1 8 16
+           clipbert train msrvtt/retrieval_corrected --data-dir data/msrvtt \
+               --workdir runs/msrvtt_retrieval_corrected --init.model runs/pretraining --data.num-workers 8
+           clipbert evaluate runs/msrvtt_retrieval_corrected --num-clips 1 8 16
 
 Data:      protocol 7k: 7,010 videos with 20 captions each to train on, 1,000 test videos with one (1k-A),
            none to validate, so that the last checkpoint counts.
@@ -15,7 +15,7 @@ Hardware:  8 GPUs, each 16 videos: 128 in an update. The original took about 12 
 Expect:    R@1 / 5 / 10 and median rank: 22.0 / 46.8 / 59.9 / 6 (paper); a user's rerun of the original 21.0
            / 45.3 / 57.2 / 7 (thread ClipBERT#26). With how many test clips is not known.
 
-Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
+Preset:    corrected: settings of the released config, as the paper's own are not known where they differ, and
            our behaviour: clips over the whole video, ranking without rounding, standard AdamW. bfloat16,
            not fp16.
 """

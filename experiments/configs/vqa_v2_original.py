@@ -1,14 +1,14 @@
-r"""VQA v2 with Visual Genome questions, preset `paper`.
+r"""VQA v2 with Visual Genome questions, preset `original`.
 
 Command:   clipbert prepare vqa --videos images --data-dir data/vqa --vocab bert-base-uncased \
                --train v2_OpenEnded_mscoco_train2014_questions.json v2_mscoco_train2014_annotations.json \
                --validation v2_OpenEnded_mscoco_val2014_questions.json v2_mscoco_val2014_annotations.json \
                --test v2_OpenEnded_mscoco_test-dev2015_questions.json \
                --visual-genome question_answers.json
-           clipbert train vqa/v2_paper --data-dir data/vqa --workdir runs/vqa_v2_paper \
+           clipbert train vqa/v2_original --data-dir data/vqa --workdir runs/vqa_v2_original \
                --init.model runs/pretraining --data.num-workers 8
-           clipbert evaluate runs/vqa_v2_paper --split validation --num-clips 1
-           clipbert evaluate runs/vqa_v2_paper --num-clips 1
+           clipbert evaluate runs/vqa_v2_original --split validation --num-clips 1
+           clipbert evaluate runs/vqa_v2_original --num-clips 1
 
 Data:      443,757 questions of train2014 and those of Visual Genome to train on, 214,354 of val2014 to
            validate; answers of test-dev are withheld, so that its evaluation writes what the VQA server
@@ -20,23 +20,16 @@ Hardware:  8 GPUs (not known of the original), each 32 images with 2 questions: 
 
 Expect:    69.1 % on test-dev (memory: unverified).
 
-Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
-           our behaviour: standard AdamW, as many answers as the data have. bfloat16, not fp16.
+Preset:    original: the original's released config with the quirks of its code, in bfloat16, not fp16.
+           Differs from vqa/v2_corrected in data.sampling_rule (which does nothing to images),
+           task.num_answers (3,129), optimizer.algorithm and optimizer.schedule_rule.
 """
 
-from clipbert_jax.tasks.image_qa import ImageQA
-from experiments.configs.bases import full_size, image_data
+from experiments.configs import vqa_v2_corrected
+from experiments.configs.bases import original
 from experiments.experiment import Experiment
 
 
 def experiment() -> Experiment:
     """Return the experiment."""
-    return full_size(
-        ImageQA(num_questions=2),
-        image_data("data/vqa", max_text_length=20),
-        videos_per_gpu=32,
-        num_epochs=5,
-        num_validations=10,
-        learning_rate=1e-4,
-        max_grad_norm=2.0,
-    )
+    return original(vqa_v2_corrected.experiment(), num_answers=3129)

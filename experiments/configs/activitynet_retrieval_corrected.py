@@ -1,11 +1,11 @@
-r"""ActivityNet Captions paragraph-to-video retrieval, preset `paper`.
+r"""ActivityNet Captions paragraph-to-video retrieval, preset `corrected`.
 
 Command:   clipbert prepare activitynet --videos activitynet_videos --data-dir data/activitynet \
                --vocab bert-base-uncased --train train.json --val-1 val_1.json
-           clipbert train activitynet/retrieval_paper --data-dir data/activitynet \
-               --workdir runs/activitynet_retrieval_paper --init.model runs/pretraining \
+           clipbert train activitynet/retrieval_corrected --data-dir data/activitynet \
+               --workdir runs/activitynet_retrieval_corrected --init.model runs/pretraining \
                --data.num-workers 8
-           clipbert evaluate runs/activitynet_retrieval_paper --num-clips 4
+           clipbert evaluate runs/activitynet_retrieval_corrected --num-clips 4
 
 Data:      10,009 videos to train on and 4,917 of val_1 to test, with the captions of each as one paragraph.
            None to validate: every paragraph meets every video, which is too many to do often.
@@ -15,7 +15,7 @@ Hardware:  8 GPUs (not known of the original), each 16 videos, in 2 accumulated 
 
 Expect:    R@1 / 5: 21.3 / 49.0 (paper).
 
-Preset:    paper: settings of the released config, as the paper's own are not known where they differ, and
+Preset:    corrected: settings of the released config, as the paper's own are not known where they differ, and
            our behaviour: clips over the whole video, ranking without rounding, standard AdamW, the mean of
            accumulated gradients. bfloat16, not fp16.
 """

@@ -1,0 +1,47 @@
+"""Old names in saved configs. Every reader of a config.json calls `present_names`.
+
+A new row is all that a renamed field or value needs for older runs, checkpoints and models to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Path = tuple[str, ...]
+
+_RULES = {"ours": "corrected", "released": "original"}
+
+FIELDS: dict[Path, str] = {}
+"""Old path of a field in a config -> its present name."""
+
+VALUES: dict[Path, dict[str, str]] = {
+    ("data", "sampling_rule"): _RULES,
+    ("sampling_rule",): _RULES,  # of an evaluation, in results.json
+    ("task", "ranking_rule"): _RULES,
+    ("optimizer", "schedule_rule"): _RULES,
+}
+"""Path of a field -> old value -> present value."""
+
+
+def present_names(config: Any) -> Any:
+    """Return a saved config, as JSON values, with present names in the place of old ones."""
+    return _renamed(config, (), FIELDS, VALUES)
+
+
+def first_names(config: Any) -> Any:
+    """Return a config with the oldest names, for fingerprints: those must outlive a renaming."""
+    fields = {(*path[:-1], new): path[-1] for path, new in FIELDS.items()}
+    values = {path: {new: old for old, new in names.items()} for path, names in VALUES.items()}
+    return _renamed(config, (), fields, values)
+
+
+def _renamed(
+    value: Any, path: Path, fields: Mapping[Path, str], values: Mapping[Path, Mapping[str, str]]
+) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            fields.get((*path, key), key): _renamed(item, (*path, key), fields, values)
+            for key, item in value.items()
+        }
+    return values.get(path, {}).get(value, value) if isinstance(value, str) else value
