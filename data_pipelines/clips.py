@@ -1,6 +1,6 @@
-"""Stages 3 to 5 of the corridor in one call: from a video to the pixels of its clips.
+"""Samples the clips of a video: the one way from a video to pixels.
 
-Before: the corpus, which gives a video with its frame times; after: `loader` makes batches of them.
+Training, evaluation, prediction, search, reports and the web app all call `sample_clips`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,82 @@ from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.video import UnreadableVideo, Video
 from data_pipelines.original_sampling import OneClip
-from data_pipelines.sampling import Sampling, choose_frames
+from data_pipelines.sampling import ChosenFrames, Sampling, choose_frames
 from data_pipelines.transforms import resize_and_pad, resized_hw
 
 
-def sample_video(
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class VideoClips:
+    """The clips of one video, for the model and for people."""
+
+    name: str
+    width: int
+    """Pixels of the video as it is displayed."""
+    height: int
+    duration: float
+    """Seconds."""
+    chosen: ChosenFrames
+    frames: UInt8[np.ndarray, "k t s s 3"]
+    """Frames for the model, resized and padded."""
+    shown: UInt8[np.ndarray, "k t h w 3"]
+    """The same frames for people, without padding; empty unless `shown_size` was given."""
+
+    @property
+    def times(self) -> Float[np.ndarray, "k t"]:
+        """When each frame is shown, in seconds after the first frame of the video."""
+        return self.chosen.times
+
+
+def sample_clips(
     video: Video,
     config: DataConfig,
     *,
-    num_clips: Sequence[int],
-    sampling: Sampling,
+    num_clips: int | Sequence[int],
+    sampling: Sampling = "uniform",
     one_clip: OneClip = "middle",
     rng: np.random.Generator | None = None,
-) -> tuple[UInt8[np.ndarray, "k t s s 3"], Float[np.ndarray, "k t"]]:
-    """Return the resized frames of a video's clips and when each is shown (seconds after the first frame).
-
-    The one way from a video to pixels, in training, evaluation and prediction.
+    shown_size: int = 0,
+) -> VideoClips:
+    """Choose the frames of a video's clips, decode each of them once, and resize them.
 
     Args:
-      video: with its frame times.
-      config: of the clips.
-      num_clips: how many; several numbers give the clips of each, one after the other, decoded in one pass.
-      sampling: where the clips lie.
-      one_clip: where a single clip lies by the original's rule.
-      rng: for random clips.
+      video: a video with its frame times.
+      config: frames per clip, their rate and size, and the sampling rule; `config.num_clips` is not used.
+      num_clips: number of clips; several numbers give the clips of each, one after the other.
+      sampling: where the clips lie: `uniform` covers the whole video, as evaluation does.
+      one_clip: where a single uniform clip lies by the original's rule.
+      rng: source of random clips.
+      shown_size: pixels of the longer side of the frames for people; 0 makes none.
 
     Raises:
-      UnreadableVideo: a wanted frame does not decode.
-      UserError: frames of a shape that cannot be resized, or too large for the memory.
+      UnreadableVideo: a chosen frame does not decode.
+      UserError: the frames have a shape that cannot be resized, or do not fit into memory (then its cause is
+        a MemoryError).
     """
-    chosen = [
+    chosen = _choose(video, config, num_clips, sampling, one_clip, rng)
+    wanted, places = np.unique(chosen.indices, return_inverse=True)
+    places = places.reshape(chosen.indices.shape)
+    frames, shown = _decode(video, wanted, config, shown_size)
+    return VideoClips(
+        name=video.video_id,
+        width=video.index.width,
+        height=video.index.height,
+        duration=video.index.duration,
+        chosen=chosen,
+        frames=frames[places],
+        shown=shown[places],
+    )
+
+
+def _choose(
+    video: Video,
+    config: DataConfig,
+    num_clips: int | Sequence[int],
+    sampling: Sampling,
+    one_clip: OneClip,
+    rng: np.random.Generator | None,
+) -> ChosenFrames:
+    parts = [
         choose_frames(
             video,
             num_clips=count,
@@ -56,92 +102,34 @@ def sample_video(
             one_clip=one_clip,
             rng=rng,
         )
-        for count in num_clips
+        for count in ([num_clips] if isinstance(num_clips, int) else num_clips)
     ]
-    indices = np.concatenate([clips.indices for clips in chosen])
-    wanted, places = np.unique(indices, return_inverse=True)
-    (frames,) = _decoded(video, wanted, (config.size,), config)
-    return frames[places.reshape(indices.shape)], np.concatenate([clips.times for clips in chosen])
-
-
-def _too_large(video: Video, config: DataConfig) -> UserError:
-    return UserError(
-        f"the video {video.video_id} ({video.index.width}x{video.index.height}) does not fit into memory: "
-        f"make it smaller, or in training, where a worker may take {config.worker_memory_gib:g} GiB, raise "
-        "--data.worker-memory-gib"
+    return ChosenFrames(
+        wanted_times=np.concatenate([part.wanted_times for part in parts]),
+        indices=np.concatenate([part.indices for part in parts]),
+        times=np.concatenate([part.times for part in parts]),
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class VideoClips:
-    """All that is looked at of one video."""
-
-    name: str
-    width: int
-    """Pixels of the video as it is displayed."""
-    height: int
-    duration: float
-    """Seconds."""
-    frames: UInt8[np.ndarray, "k t s s 3"]
-    """For the model, resized and padded."""
-    times: Float[np.ndarray, "k t"]
-    """When each is shown, in seconds after the first frame."""
-    shown: UInt8[np.ndarray, "k t h w 3"]
-    """The same frames for people: of another size, without padding."""
-
-
-def sample_clips(
-    video: Video, config: DataConfig, *, num_clips: int, one_clip: OneClip, shown_size: int
-) -> VideoClips:
-    """Return the clips of evaluation, spread over a video, and its pictures.
-
-    Args:
-      video: with its frame times.
-      config: of the model's clips.
-      num_clips: how many.
-      one_clip: where a single clip lies by the original's rule.
-      shown_size: pixels of the longer side of the pictures.
-
-    Raises:
-      UnreadableVideo: a wanted frame does not decode.
-      UserError: frames of a shape that cannot be resized, or too large for the memory.
-    """
-    chosen = choose_frames(
-        video,
-        num_clips=num_clips,
-        num_frames=config.num_frames,
-        fps=config.fps,
-        sampling="uniform",
-        rule=config.sampling_rule,
-        one_clip=one_clip,
-    )
-    wanted, places = np.unique(chosen.indices, return_inverse=True)
-    places = places.reshape(chosen.indices.shape)
-    frames, shown = _decoded(video, wanted, (config.size, shown_size), config)
-    height, width = resized_hw(video.index.height, video.index.width, shown_size)
-    return VideoClips(
-        name=video.video_id,
-        width=video.index.width,
-        height=video.index.height,
-        duration=video.index.duration,
-        frames=frames[places],
-        times=chosen.times,
-        shown=shown[:, :height, :width][places],
-    )
-
-
-def _decoded(
-    video: Video, wanted: Int[np.ndarray, " u"], sizes: tuple[int, ...], config: DataConfig
-) -> tuple[UInt8[np.ndarray, "u s s 3"], ...]:
-    """Return frames in several sizes; they are decoded once."""
+def _decode(
+    video: Video, wanted: Int[np.ndarray, " u"], config: DataConfig, shown_size: int
+) -> tuple[UInt8[np.ndarray, "u s s 3"], UInt8[np.ndarray, "u h w 3"]]:
+    """Return frames for the model and for people; errors name the video."""
+    height, width = video.index.height, video.index.width
     try:
         decoded = read_frames(video.data, wanted, video.index)
-        return tuple(resize_and_pad(decoded, size) for size in sizes)
-    except MemoryError as error:
-        raise _too_large(video, config) from error
-    except UnreadableVideo as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise _too_large(video, config) from error
-        raise UnreadableVideo(video.video_id, error.reason) from error
-    except UserError as error:
+        frames, shown = resize_and_pad(decoded, config.size), np.zeros((len(wanted), 0, 0, 3), np.uint8)
+        if shown_size:
+            shown_height, shown_width = resized_hw(height, width, shown_size)
+            shown = resize_and_pad(decoded, shown_size)[:, :shown_height, :shown_width]
+        return frames, shown
+    except (MemoryError, UserError) as error:
+        cause = error.__cause__ if isinstance(error, UnreadableVideo) else error
+        if isinstance(cause, MemoryError):
+            raise UserError(
+                f"video {video.video_id} ({width}x{height}) does not fit into memory: make it smaller; in "
+                f"training, raise --data.worker-memory-gib, now {config.worker_memory_gib:g}"
+            ) from cause
+        if isinstance(error, UnreadableVideo):
+            raise UnreadableVideo(video.video_id, error.reason) from error
         raise UserError(f"video {video.video_id}: {error}") from error

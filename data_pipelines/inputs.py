@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from clipbert_jax.pretrained.load import Inputs
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.tokenizer import Tokenizer
@@ -37,8 +37,7 @@ def read_clips(video: str | Path, inputs: Inputs, *, num_clips: int = 8) -> UInt
         size=inputs.size,
         sampling_rule=cast("Any", inputs.sampling_rule),
     )
-    frames, _ = sample_video(examine_video(Path(video)), config, num_clips=[num_clips], sampling="uniform")
-    return frames
+    return sample_clips(examine_video(Path(video)), config, num_clips=num_clips).frames
 
 
 def encode_texts(

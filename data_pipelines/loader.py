@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.store import answers_path, read_answers
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.examples import TaskExamples, answer_kind, make_examples
@@ -105,13 +105,10 @@ class _MakeTrainBatch:
             rng = np.random.default_rng(place.key(self.mixture.seed, _CLIPS))
             video_id = examples.video_id(place.index)
             with decoding(video_id):
-                frames[row], _ = sample_video(
-                    corpus.read(video_id),
-                    config,
-                    num_clips=[config.num_clips],
-                    sampling=config.sampling,
-                    rng=rng,
-                )
+                video = corpus.read(video_id)
+                frames[row] = sample_clips(
+                    video, config, num_clips=config.num_clips, sampling=config.sampling, rng=rng
+                ).frames
         return frames
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from clipbert_jax.errors import UserError
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import check_videos
@@ -65,7 +65,7 @@ class _MakeVideoBatch:
             # Random clips of evaluation depend on the video alone, not on its place in a batch.
             rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
             with decoding(video_id):
-                frames[row], clip_times[row] = sample_video(
+                clips = sample_clips(
                     self.corpus.read(video_id),
                     config,
                     num_clips=self.num_clips,
@@ -73,6 +73,7 @@ class _MakeVideoBatch:
                     one_clip=self.one_clip,
                     rng=rng,
                 )
+            frames[row], clip_times[row] = clips.frames, clips.times
         example_mask = np.arange(self.batch_size) < len(video_ids)
         return {"frames": frames, "example_mask": example_mask, "clip_times": clip_times}
 

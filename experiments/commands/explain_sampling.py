@@ -42,33 +42,30 @@ class ExplainSampling:
     def run(self) -> None:
         """Choose frames, print the table, draw the picture."""
         self._check()
-        from data_pipelines.decoding.examine import examine_video
-
-        video = examine_video(self.video)
-        chosen = self.choose(video)
-        facts = f"{self.video.name}: {describe(video)}"
-        print(facts)
-        print(table(chosen))
-        from experiments.reports.sampling_figure import draw
-
-        draw(video, chosen, title=f"{facts}\n{self._settings()}", path=self.out)
-        print(f"picture: {self.out}")
-
-    def choose(self, video: Video) -> ChosenFrames:
-        """Return the chosen frames of a video."""
         import numpy as np
 
-        from data_pipelines.sampling import choose_frames
+        from data_pipelines.clips import sample_clips
+        from data_pipelines.data_config import DataConfig
+        from data_pipelines.decoding.examine import examine_video
+        from experiments.reports.sampling_figure import SHOWN_SIZE, draw
 
-        return choose_frames(
-            video,
-            num_clips=self.num_clips,
-            num_frames=self.num_frames,
-            fps=self.fps,
-            sampling=self.sampling,
-            rule=self.rule,
-            rng=np.random.default_rng(self.seed),
+        config = DataConfig(
+            data_dir="", num_frames=self.num_frames, fps=self.fps, sampling_rule=self.rule, size=SHOWN_SIZE
         )
+        video = examine_video(self.video)
+        clips = sample_clips(
+            video,
+            config,
+            num_clips=self.num_clips,
+            sampling=self.sampling,
+            rng=np.random.default_rng(self.seed),
+            shown_size=SHOWN_SIZE,
+        )
+        facts = f"{self.video.name}: {describe(video)}"
+        print(facts)
+        print(table(clips.chosen))
+        draw(video, clips, title=f"{facts}\n{self._settings()}", path=self.out)
+        print(f"picture: {self.out}")
 
     def _settings(self) -> str:
         seed = f", seed {self.seed}" if self.sampling == "random" else ""

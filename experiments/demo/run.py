@@ -19,13 +19,13 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.metrics_writer import read_metrics
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import open_corpus
 from experiments.commands.prepare import PrepareDemo
 from experiments.configs import demo_retrieval
 from experiments.demo.report import Query, RankedVideo, write_report
 from experiments.experiment import Experiment
-from experiments.reports.frames import clip_frames
+from experiments.reports.frames import DISPLAY_SIZE
 from experiments.runs.evaluate_run import Evaluated, evaluate
 from experiments.runs.load_run import Run, load_run
 from experiments.runs.train_run import train_run
@@ -98,13 +98,13 @@ def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_cl
     data, task = run.experiment.data, run.experiment.task
     assert isinstance(task, Retrieval)
     video = open_corpus(data.data_dir).read(video_id)
-    frames, _ = sample_video(video, data, num_clips=[num_clips], sampling="uniform")
-    (match,) = match_texts(run.scorer, task, frames, [text], *run.encode_texts([text]))
+    clips = sample_clips(video, data, num_clips=num_clips, shown_size=DISPLAY_SIZE)
+    (match,) = match_texts(run.scorer, task, clips.frames, [text], *run.encode_texts([text]))
     return RankedVideo(
         video_id=video_id,
         probability=match.probability,
         is_correct=is_correct,
-        frames=clip_frames(data, video_id, num_clips=num_clips),
+        frames=list(clips.shown[:, 0]),
         clip_scores=match.clip_probabilities,
     )
 

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.target import Target
-from data_pipelines.decoding.decode import read_frames
+from data_pipelines.clips import sample_clips
+from data_pipelines.data_config import DataConfig
 from data_pipelines.synthetic.drawing import COLOURS, OBJECTS
 from data_pipelines.synthetic.image import ImagePlan, make_image
 from data_pipelines.synthetic.texts import all_events, draw_events, event_text
-from data_pipelines.transforms import resize_and_pad
 from experiments.pointing.run import trained_model
 from experiments.runs.load_run import Run
 
@@ -65,11 +65,8 @@ def images_of_some(size: int, *, num_of_each: int, seed: int) -> ShownImages:
 
 
 def _shown(plans: list[ImagePlan], size: int) -> ShownImages:
-    frames = []
-    for plan in plans:
-        image = make_image(plan)
-        pixels = read_frames(image.data, np.array([0]), image.index)
-        frames.append(resize_and_pad(pixels, size)[0])
+    config = DataConfig(data_dir="", num_frames=1, size=size)
+    frames = [sample_clips(make_image(plan), config, num_clips=1).frames[0, 0] for plan in plans]
     shapes, colours = list(OBJECTS), list(COLOURS)
     return ShownImages(
         frames=np.stack(frames),

@@ -16,7 +16,7 @@ from clipbert_jax.probing.agreement import Picture
 from clipbert_jax.probing.pointing_game import centre_in_box
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.synthetic.boxes import ObjectTrack, object_boxes
 from data_pipelines.synthetic.texts import object_name
@@ -87,16 +87,16 @@ def pointing_videos(
         captions.setdefault(caption.video_id, caption)
     for plan in plans:
         text, video, tracks = captions[plan.video_id].text, corpus.read(plan.video_id), object_boxes(plan)
-        frames, times = sample_video(video, data, num_clips=[num_clips], sampling="uniform")
+        clips = sample_clips(video, data, num_clips=num_clips)
         ids, mask = run.encode_texts([text])
         tokens = run.tokenizer.split(text)
         size = video.index.height, video.index.width
         shares = picture_shares(run, *size, grid)
-        is_shown, targets = _objects_in_clips(tracks, times, np.array(shares) / size[::-1], grid)
+        is_shown, targets = _objects_in_clips(tracks, clips.times, np.array(shares) / size[::-1], grid)
         yield PointingVideo(
             video_id=plan.video_id,
             text=text,
-            frames=frames,
+            frames=clips.frames,
             text_ids=ids[0],
             text_mask=mask[0],
             words=tuple(

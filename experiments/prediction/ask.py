@@ -28,7 +28,7 @@ from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import Video
 from data_pipelines.examples import option_texts
@@ -135,14 +135,8 @@ def ask_video(
       UnreadableVideo: a wanted frame does not decode.
       UserError: frames of a shape that cannot be resized.
     """
-    frames, times = sample_video(
-        video,
-        run.experiment.data,
-        num_clips=[num_clips],
-        sampling="uniform",
-        one_clip=one_clip_of(run),
-    )
-    return ask_clips(run, frames, times, texts, options)
+    clips = sample_clips(video, run.experiment.data, num_clips=num_clips, one_clip=one_clip_of(run))
+    return ask_clips(run, clips.frames, clips.times, texts, options)
 
 
 def one_clip_of(run: Run) -> OneClip:

@@ -9,37 +9,33 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from data_pipelines.decoding.decode import read_frames
+from data_pipelines.clips import VideoClips
 from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import ChosenFrames
-from data_pipelines.transforms import resize_and_pad
 
 _WIDTH, _MARGIN, _GAP = 14.0, 0.45, 0.14
 """Of the figure, its border and between clips, in inches, as all sizes here."""
 _TITLE_LINE, _LANE, _STRIP, _AXIS, _CAPTION = 0.26, 0.26, 0.5, 0.62, 0.3
 _MAX_PICTURE = 3.2
-_THUMBNAIL_PIXELS = 320
 _PICTURES_PER_ROW = 8
+SHOWN_SIZE = 320
+"""Pixels of the longer side of a frame."""
 _INK, _FAINT, _PAPER = "#1f2933", "#9aa5b1", "#f4f6f8"
 
 
-def draw(video: Video, chosen: ChosenFrames, *, title: str, path: Path) -> None:
+def draw(video: Video, clips: VideoClips, *, title: str, path: Path) -> None:
     """Write the picture: .png, .svg or .pdf.
 
     Args:
-      video: whose frames are shown.
-      chosen: its clips.
+      video: the video whose time axis is drawn.
+      clips: its clips, with frames of `SHOWN_SIZE`.
       title: lines above; the first is set in bold.
-      path: of the file.
-
-    Raises:
-      UnreadableVideo: a chosen frame does not decode.
+      path: path of the picture.
     """
-    pictures = _thumbnails(video, chosen, min(chosen.indices.shape[1], _PICTURES_PER_ROW))
+    chosen, pictures = clips.chosen, clips.shown[:, :_PICTURES_PER_ROW]
     lines = [line for part in title.split("\n") for line in textwrap.wrap(part, 130) or [""]]
     lanes = _lanes(_spans(chosen))
     colors = [matplotlib.colormaps["turbo"](v) for v in np.linspace(0.08, 0.92, len(lanes))]
@@ -69,17 +65,6 @@ def draw(video: Video, chosen: ChosenFrames, *, title: str, path: Path) -> None:
         axes = place(_MARGIN + left, below + down, width, tall)
         _draw_clip(axes, clip, pictures[clip], chosen.times[clip], colors[clip])
     figure.savefig(path)
-
-
-def _thumbnails(video: Video, chosen: ChosenFrames, per_clip: int) -> UInt8[np.ndarray, "k t h w 3"]:
-    """Return the first frames of every clip, small, without the padding of the model's input."""
-    indices = chosen.indices[:, :per_clip]
-    wanted, places = np.unique(indices, return_inverse=True)
-    frames = resize_and_pad(read_frames(video.data, wanted, video.index), _THUMBNAIL_PIXELS)
-    scale = _THUMBNAIL_PIXELS / max(video.index.width, video.index.height)
-    height = max(1, round(video.index.height * scale))
-    width = max(1, round(video.index.width * scale))
-    return frames[places.reshape(indices.shape)][:, :, :height, :width]
 
 
 def _picture_boxes(shape: Sequence[int]) -> list[tuple[float, float, float, float]]:

@@ -14,12 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
+from data_pipelines.clips import sample_clips
 from data_pipelines.data_config import DataConfig
-from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine_video
-from data_pipelines.decoding.video import UnreadableVideo, Video
-from data_pipelines.sampling import choose_frames
-from data_pipelines.transforms import resize_and_pad, resized_hw
+from data_pipelines.decoding.video import UnreadableVideo
 from experiments.search.manifest import Span
 
 SHOWN_SIZE = 160
@@ -65,35 +63,21 @@ def read(item: Item) -> Read | Unreadable:
       MemoryError: that is not enough.
     """
     try:
-        return _clips(examine_video(item.path), item)
+        clips = sample_clips(
+            examine_video(item.path), item.config, num_clips=item.num_clips, shown_size=SHOWN_SIZE
+        )
     except UnreadableVideo as error:
         if isinstance(error.__cause__, MemoryError) or _OUT_OF_MEMORY in error.reason:
             raise MemoryError(error.reason) from error
         return Unreadable(reason=error.reason)
     except (UserError, OSError) as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from error
         return Unreadable(reason=str(error).removeprefix(f"video {item.path}: "))
-
-
-def _clips(video: Video, item: Item) -> Read:
-    """Decode the frames that `data_pipelines.clips` gives a model, once for it and for people."""
-    config = item.config
-    chosen = choose_frames(
-        video,
-        num_clips=item.num_clips,
-        num_frames=config.num_frames,
-        fps=config.fps,
-        sampling="uniform",
-        rule=config.sampling_rule,
-    )
-    wanted, places = np.unique(chosen.indices, return_inverse=True)
-    places = places.reshape(chosen.indices.shape)
-    decoded = read_frames(video.data, wanted, video.index)
-    pictures = resize_and_pad(decoded[places[:, 0]], SHOWN_SIZE)
-    height, width = resized_hw(video.index.height, video.index.width, SHOWN_SIZE)
     return Read(
-        frames=resize_and_pad(decoded, config.size)[places],
-        clip_seconds=tuple((round(float(clip[0]), 3), round(float(clip[-1]), 3)) for clip in chosen.times),
-        pictures=_side_by_side(pictures[:, :height, :width]),
+        frames=clips.frames,
+        clip_seconds=tuple((round(float(clip[0]), 3), round(float(clip[-1]), 3)) for clip in clips.times),
+        pictures=_side_by_side(clips.shown[:, 0]),
     )
 
 

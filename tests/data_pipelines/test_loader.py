@@ -16,10 +16,9 @@ import pytest
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
-from data_pipelines import clips
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path, write_records
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import open_corpus, write_videos
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.video import UnreadableVideo, Video
@@ -246,23 +245,6 @@ def test_too_little_shared_memory_is_said_before_the_first_batch(config, monkeyp
         next(video_batches(config, ["test_00000"], batch_size=1, num_clips=[1]))
 
 
-@pytest.mark.parametrize("is_of_ffmpeg", [False, True])
-def test_a_video_too_large_for_a_worker_is_named(config, data_dir, monkeypatch, is_of_ffmpeg):
-    def read_frames(*_):
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            if is_of_ffmpeg:
-                raise UnreadableVideo("(bytes)", "cannot allocate memory") from error
-            raise
-
-    monkeypatch.setattr("data_pipelines.clips.read_frames", read_frames)
-    with pytest.raises(
-        UserError, match=r"^the video train_\d+ \(\d+x\d+\) does not fit into memory: .* 2 GiB"
-    ):
-        take(config, 1)
-
-
 def test_negatives_are_other_texts_of_other_videos():
     captions = [
         Caption(id="0", video_id="a", text="a cat"),
@@ -330,23 +312,11 @@ def test_evaluation_can_sample_at_random_reproducibly(config):
     np.testing.assert_array_equal(one[0], two[0][::-1])
 
 
-def test_several_numbers_of_clips_come_from_reading_a_video_once(config, monkeypatch):
-    reads = []
-    read = clips.read_frames
-    monkeypatch.setattr(clips, "read_frames", lambda *a: reads.append(a) or read(*a))
-    together = list(video_batches(config, ["test_00000"], batch_size=1, num_clips=[1, 4]))
-    assert len(reads) == 1
-    for count, part in ((1, slice(0, 1)), (4, slice(1, 5))):
-        (alone,) = video_batches(config, ["test_00000"], batch_size=1, num_clips=[count])
-        np.testing.assert_array_equal(together[0].frames[:, part], alone.frames)
-        np.testing.assert_array_equal(together[0].clip_times[:, part], alone.clip_times)
-
-
 def test_clips_of_training_may_be_uniform(config):
     config = dataclasses.replace(config, sampling="uniform")
     corpus = open_corpus(config.data_dir)
     spread = [
-        sample_video(corpus.read(video_id), config, num_clips=[config.num_clips], sampling="uniform")[0]
+        sample_clips(corpus.read(video_id), config, num_clips=config.num_clips).frames
         for video_id in corpus.ids
         if video_id.startswith("train")
     ]

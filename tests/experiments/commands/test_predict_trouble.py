@@ -148,7 +148,7 @@ def test_too_little_memory_is_said_with_what_this_command_can_do(use, video, mon
 
     monkeypatch.setattr("data_pipelines.clips.read_frames", read_frames)
     said = fails(["predict", "untrained", video, "--texts", "a ball"], capsys)
-    assert "does not fit into memory: make it smaller, or in training, where a worker may" in said
+    assert "a.mp4 (60x80) does not fit into memory" in said
 
 
 def test_a_file_too_large_for_the_memory_costs_no_other_answer(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, new_files
@@ -28,10 +28,10 @@ def test_tokens_are_those_of_the_model(search, model, folder):
     run = model.run
     for name, entry in index.entries.items():
         video = examine_video(folder / name)
-        frames, times = sample_video(video, run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform")
-        expected = np.asarray(run.scorer.encode(frames[None]))[0]
+        clips = sample_clips(video, run.experiment.data, num_clips=NUM_CLIPS)
+        expected = np.asarray(run.scorer.encode(clips.frames[None]))[0]
         np.testing.assert_allclose(index.store.tokens(entry.content), expected, rtol=1e-2, atol=1e-2)
-        np.testing.assert_allclose(entry.clip_seconds, times[:, [0, -1]], atol=1e-3)
+        np.testing.assert_allclose(entry.clip_seconds, clips.times[:, [0, -1]], atol=1e-3)
         pictures = index.store.pictures(entry.content, NUM_CLIPS)
         assert max(pictures.shape[1:3]) == 160
         assert pictures.shape[0] == NUM_CLIPS

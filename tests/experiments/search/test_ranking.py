@@ -9,7 +9,7 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
-from data_pipelines.clips import sample_video
+from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
 from experiments.search import ranking, scores
 from experiments.search.lines import cost_line
@@ -26,9 +26,7 @@ TEXTS = ["a ball", "a star and a moon , a leaf"]
 def predicted(model, folder, name):
     """Return what `clipbert predict` says of a file."""
     run = model.run
-    frames, _ = sample_video(
-        examine_video(folder / name), run.experiment.data, num_clips=[NUM_CLIPS], sampling="uniform"
-    )
+    frames = sample_clips(examine_video(folder / name), run.experiment.data, num_clips=NUM_CLIPS).frames
     return match_texts(run.scorer, run.experiment.task, frames, TEXTS, *run.encode_texts(TEXTS))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from data_pipelines import clips
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.workers.isolation import Failure
 from experiments.search import encoding, reading
@@ -23,9 +24,12 @@ def test_what_takes_more_memory_than_a_worker_has_is_tried_again(search, folder,
     def none_for_ffmpeg(*_):
         raise UnreadableVideo("(bytes)", "cannot allocate memory (damaged, truncated, or not a video)")
 
-    for name, failing in (("read_frames", no_memory), ("examine_video", none_for_ffmpeg)):
+    for module, name, failing in (
+        (clips, "read_frames", no_memory),
+        (reading, "examine_video", none_for_ffmpeg),
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(reading, name, failing)
+            patched.setattr(module, name, failing)
             index = search()
         assert set(index.unreadable.values()) == {"does not fit into the memory of this process"}
     read_names.clear()
@@ -42,14 +46,13 @@ def test_a_real_worker_says_that_it_has_too_little_memory(search, folder):
 
 def test_a_file_is_decoded_once_for_the_model_and_the_pictures(search, monkeypatch):
     decoded = []
-    read_frames = reading.read_frames
+    read_frames = clips.read_frames
 
     def noted(*arguments):
         decoded.append(len(arguments[1]))
         return read_frames(*arguments)
 
-    monkeypatch.setattr(reading, "read_frames", noted)
-    monkeypatch.setattr("data_pipelines.clips.read_frames", noted)
+    monkeypatch.setattr(clips, "read_frames", noted)
     search()
     assert len(decoded) == 3
 

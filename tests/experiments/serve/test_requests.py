@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 
-import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines import clips as video_clips
-from data_pipelines.clips import sample_clips, sample_video
-from data_pipelines.decoding.examine import examine_video
-from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.workers.isolation import Failure
 from experiments.serve import decoding
 from experiments.serve.forms import Form
@@ -188,40 +182,3 @@ def test_nothing_says_where_the_folder_is(served, folder, monkeypatch):
     monkeypatch.setattr(decoding.ClipReader, "read", damaged)
     said = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": ["a"]})
     assert (said.status, str(folder) in said.text) == (422, False)
-
-
-# ---- Clips ------------------------------------------------------------------------------------------------
-
-
-def test_clips_are_those_of_evaluation_and_decoded_once(served, folder, monkeypatch):
-    decoded = []
-    read = video_clips.read_frames
-    monkeypatch.setattr(
-        video_clips, "read_frames", lambda *given: decoded.append(len(given[1])) or read(*given)
-    )
-    config = served.site.run.experiment.data
-    for num_clips in (1, 3):
-        video = examine_video(folder / "a.mp4")
-        clips = sample_clips(video, config, num_clips=num_clips, one_clip="middle", shown_size=48)
-        given = {"num_clips": [num_clips], "sampling": "uniform", "one_clip": "middle"}
-        frames, times = sample_video(video, config, **given)
-        np.testing.assert_array_equal(clips.frames, frames)
-        np.testing.assert_array_equal(clips.times, times)
-        shown, _ = sample_video(video, dataclasses.replace(config, size=48), **given)
-        height, width = clips.shown.shape[2:4]
-        np.testing.assert_array_equal(clips.shown, shown[:, :, :height, :width])
-    assert len(decoded) == 2
-    assert decoded[0] == config.num_frames
-
-
-@pytest.mark.parametrize("fault", [MemoryError(), UnreadableVideo("x", "cannot allocate memory")])
-def test_frames_that_do_not_fit_into_memory_get_a_sentence(served, folder, monkeypatch, fault):
-    fault.__cause__ = MemoryError()
-
-    def fail(*given):
-        raise fault
-
-    monkeypatch.setattr(video_clips, "read_frames", fail)
-    video, config = examine_video(folder / "a.mp4", video_id="a"), served.site.run.experiment.data
-    with pytest.raises(UserError, match=r"video a: its frames \(96x72\) do not fit into memory: make it"):
-        sample_clips(video, config, num_clips=1, one_clip="middle", shown_size=48)
