@@ -23,7 +23,7 @@ _ORDER = 0
 """Last part of the random key of an epoch's order."""
 
 
-class Place(NamedTuple):
+class MixturePlace(NamedTuple):
     """An example of the stream."""
 
     source: int
@@ -54,13 +54,15 @@ class Mixture:
     def __post_init__(self) -> None:
         _ = self._turns  # so that bad weights are refused at once
 
-    def place(self, position: int) -> Place:
+    def place(self, position: int) -> MixturePlace:
         """Return the example at a position."""
         turns, ranks, counts = self._turns
         period, turn = divmod(position, len(turns))
         source = int(turns[turn])
         epoch, within = divmod(period * counts[source] + int(ranks[turn]), self.lengths[source])
-        return Place(source, epoch, int(_order(self.seed, epoch, self.lengths[source], source)[within]))
+        return MixturePlace(
+            source, epoch, int(_order(self.seed, epoch, self.lengths[source], source)[within])
+        )
 
     @functools.cached_property
     def _turns(self) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -16,13 +16,13 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from experiments.notebook.run import FOLDER_VARIABLE, Scale, how_good, train_quickly
+from experiments.notebook.run import FOLDER_VARIABLE, NotebookScale, how_good, train_quickly
 from tests.xla_flags import COMPILE_FAST
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
-TINY = Scale(
+TINY = NotebookScale(
     num_images=16,
     num_videos=16,
     num_test=12,

@@ -33,7 +33,7 @@ _REMEDY = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
+class ArrayReport:
     """What became of one array of a file."""
 
     name: str
@@ -54,7 +54,7 @@ class ImportedFile:
     source: str
     """Whose weights they are, and in which format."""
     arrays: Mapping[str, np.ndarray]
-    lines: tuple[Line, ...]
+    lines: tuple[ArrayReport, ...]
     notes: tuple[str, ...]
 
 
@@ -73,7 +73,7 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
     if _is_ours(file.arrays):
         lines = [
-            Line(name=quoted(name), shape=x.shape, target=quoted(name), is_used=True)
+            ArrayReport(name=quoted(name), shape=x.shape, target=quoted(name), is_used=True)
             for name, x in file.arrays.items()
         ]
         return ImportedFile(
@@ -86,11 +86,11 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     found = to_original_names(path, file.arrays, pixel_encoder)
     arrays: dict[str, np.ndarray] = {}
     lines = [
-        Line(name=quoted(name), shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
+        ArrayReport(name=quoted(name), shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
         for name, why in found.ignored.items()
     ]
     lines += [
-        Line(
+        ArrayReport(
             name=quoted(name), shape=file.arrays[name].shape, target="unused", is_used=False, is_unknown=True
         )
         for name in found.unused
@@ -110,19 +110,23 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
 
 def _line(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, original: str, array: np.ndarray
-) -> tuple[Line, dict[str, np.ndarray]]:
+) -> tuple[ArrayReport, dict[str, np.ndarray]]:
     shape = array.shape
     if original in ALIASES:
         twin = ALIASES[original]
         if twin not in arrays or not np.array_equal(arrays[twin], array):
             raise UserError(f"{path} contradicts itself: {quoted(name)} should hold the same array as {twin}")
-        return Line(name=quoted(name), shape=shape, target=f"the same as {twin}", is_used=True), {}
+        return ArrayReport(name=quoted(name), shape=shape, target=f"the same as {twin}", is_used=True), {}
     if (renamed := to_our_name(original)) is not None:
         ours, rule = renamed
-        return Line(name=quoted(name), shape=shape, target=ours, is_used=True), {ours: rule.to_ours(array)}
+        return ArrayReport(name=quoted(name), shape=shape, target=ours, is_used=True), {
+            ours: rule.to_ours(array)
+        }
     if is_ignored(original):
-        return Line(name=quoted(name), shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False), {}
-    return Line(name=quoted(name), shape=shape, target="unused", is_used=False, is_unknown=True), {}
+        return ArrayReport(
+            name=quoted(name), shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False
+        ), {}
+    return ArrayReport(name=quoted(name), shape=shape, target="unused", is_used=False, is_unknown=True), {}
 
 
 def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -155,7 +159,7 @@ def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list
     ]
 
 
-def _without_head(line: Line) -> Line:
+def _without_head(line: ArrayReport) -> ArrayReport:
     if not line.target.startswith(HEAD):
         return line
     return dataclasses.replace(

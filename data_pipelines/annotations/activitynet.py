@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint
-from data_pipelines.annotations.files import Entry, read_object
+from data_pipelines.annotations.files import AnnotationEntry, read_object
 from data_pipelines.annotations.records import Caption
 
 _PUBLISHED = {"train": 10_009, "val_1": 4_917, "val_2": 4_885}
@@ -60,6 +60,6 @@ def _paragraphs(path: Path) -> list[Caption]:
     for video_id, value in whole.fields.items():
         if not video_id.startswith("v_") or not isinstance(value, dict):
             raise whole.bad(video_id, "named v_... and have `sentences`; is it another file?", value)
-        sentences = Entry(f"{path}: {video_id}", value).texts("sentences")
+        sentences = AnnotationEntry(f"{path}: {video_id}", value).texts("sentences")
         captions.append(Caption(id=video_id, video_id=video_id, text=" ".join(sentences)))
     return captions

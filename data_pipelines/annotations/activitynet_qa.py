@@ -8,7 +8,7 @@ from pathlib import Path
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
-from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.records import OpenQuestion
 
 _PUBLISHED = {
@@ -83,7 +83,9 @@ def _questions(questions_path: Path, answers_path: Path) -> list[OpenQuestion]:
     return [_question(entry, answers, answers_path) for entry in questions]
 
 
-def _question(entry: Entry, answers: dict[str, Entry], answers_path: Path) -> OpenQuestion:
+def _question(
+    entry: AnnotationEntry, answers: dict[str, AnnotationEntry], answers_path: Path
+) -> OpenQuestion:
     question_id = entry.text("question_id")
     if question_id not in answers:
         raise UserError(f"{entry.where}: {answers_path} has no answer to {question_id!r}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary, read_ans2label
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, num_videos, numbered_repeats
-from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.images import coco_id, file_stems, visual_genome_id
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 
@@ -91,33 +91,33 @@ class ClipbertJsonl(PublicDataset):
         return answers, (f"{len(answers):,} answers, labels as in {self.ans2label.name}",)
 
 
-def _read(path: Path, split: str, make: Callable[[Entry, str], Any]) -> list[Any]:
+def _read(path: Path, split: str, make: Callable[[AnnotationEntry, str], Any]) -> list[Any]:
     records = [make(entry, f"{split}_{number:06d}") for number, entry in enumerate(read_objects(path))]
     ids = numbered_repeats(record.id for record in records)
     return [dataclasses.replace(record, id=id_) for record, id_ in zip(records, ids, strict=True)]
 
 
-def _first(entry: Entry, *keys: str) -> str:
+def _first(entry: AnnotationEntry, *keys: str) -> str:
     return next((key for key in keys if key in entry), keys[0])
 
 
-def _id(entry: Entry, default: str) -> str:
+def _id(entry: AnnotationEntry, default: str) -> str:
     key = _first(entry, "question_id", "qid", "sen_id", "vid_id")
     return entry.text(key) if key in entry else default
 
 
-def _video(entry: Entry) -> str:
+def _video(entry: AnnotationEntry) -> str:
     key = _first(entry, "gif_name", "clip_name", "video_id", "video", "vid_id")
     name = entry.text(key)
     return name.removesuffix(".mp4").removesuffix(".gif")
 
 
-def _retrieval(entry: Entry, default: str) -> Caption:
+def _retrieval(entry: AnnotationEntry, default: str) -> Caption:
     id_ = entry.text("sen_id") if "sen_id" in entry else default
     return Caption(id=id_, video_id=_video(entry), text=entry.text("caption"))
 
 
-def _pretraining(entry: Entry, default: str) -> Caption:
+def _pretraining(entry: AnnotationEntry, default: str) -> Caption:
     if "vg_id" in entry:
         return Caption(
             id=default, video_id=visual_genome_id(entry.integer("vg_id")), text=entry.text("caption")
@@ -125,7 +125,7 @@ def _pretraining(entry: Entry, default: str) -> Caption:
     return Caption(id=default, video_id=_coco(entry, "coco_id"), text=entry.text("caption"))
 
 
-def _choice(entry: Entry, default: str) -> MultipleChoice:
+def _choice(entry: AnnotationEntry, default: str) -> MultipleChoice:
     key = "options" if "options" in entry else "caption"
     options = entry.texts(key)
     if len(options) < 2:
@@ -145,7 +145,7 @@ def _choice(entry: Entry, default: str) -> MultipleChoice:
     )
 
 
-def _open_question(entry: Entry, default: str) -> OpenQuestion:
+def _open_question(entry: AnnotationEntry, default: str) -> OpenQuestion:
     return OpenQuestion(
         id=_id(entry, default),
         video_id=_video(entry),
@@ -155,7 +155,7 @@ def _open_question(entry: Entry, default: str) -> OpenQuestion:
     )
 
 
-def _count(entry: Entry, default: str) -> Count:
+def _count(entry: AnnotationEntry, default: str) -> Count:
     if entry.integer("answer") < 0:
         raise entry.bad("answer", "a count", entry.integer("answer"))
     return Count(
@@ -166,7 +166,7 @@ def _count(entry: Entry, default: str) -> Count:
     )
 
 
-def _vqa(entry: Entry, default: str) -> SoftQuestion:
+def _vqa(entry: AnnotationEntry, default: str) -> SoftQuestion:
     scores = entry.value("labels") if "labels" in entry else {}
     are_scores = isinstance(scores, dict) and all(
         type(score) in (int, float) and 0 <= score <= 1 for score in scores.values()
@@ -182,7 +182,7 @@ def _vqa(entry: Entry, default: str) -> SoftQuestion:
     )
 
 
-def _coco(entry: Entry, key: str) -> str:
+def _coco(entry: AnnotationEntry, key: str) -> str:
     name = entry.text(key)
     if name.startswith("vg_") and name[3:].isdigit():
         return visual_genome_id(int(name[3:]))
@@ -192,7 +192,7 @@ def _coco(entry: Entry, key: str) -> str:
         raise entry.bad(key, "a COCO image id or a vg_... id", name) from None
 
 
-_MAKE_OF: Mapping[str, Callable[[Entry, str], Any]] = {
+_MAKE_OF: Mapping[str, Callable[[AnnotationEntry, str], Any]] = {
     "retrieval": _retrieval,
     "pretraining": _pretraining,
     "multiple_choice": _choice,

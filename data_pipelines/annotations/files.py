@@ -1,7 +1,7 @@
 """Reads the public annotation files as text, JSON, JSON lines or tables, and says what is wrong with them.
 
 Before: files as their authors published them. After: one module per dataset, which takes values out of
-`Entry` objects; those know where they stood, so that every complaint names file, place and key.
+`AnnotationEntry` objects; those know where they stood, so that every complaint names file, place and key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clipbert_jax.errors import UserError
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-class Entry:
+class AnnotationEntry:
     """One object of an annotation file: a row, a line, an element of a list."""
 
     def __init__(self, where: str, fields: Mapping[str, Any]):
@@ -62,7 +62,7 @@ class Entry:
         values = self.value(key)
         if not isinstance(values, list) or not values:
             raise self.bad(key, "a list of texts", values)
-        places = Entry(self.where, {f"{key}[{i}]": value for i, value in enumerate(values)})
+        places = AnnotationEntry(self.where, {f"{key}[{i}]": value for i, value in enumerate(values)})
         return tuple(map(places.text, places.fields))
 
     def integer(self, key: str) -> int:
@@ -90,7 +90,7 @@ class Entry:
             raise self.bad(key, f"from 0 to {count - 1}", value)
         return value
 
-    def entries(self, key: str) -> list[Entry]:
+    def entries(self, key: str) -> list[AnnotationEntry]:
         """Return a list of objects.
 
         Raises:
@@ -145,7 +145,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is no complete JSON ({error}); it is truncated or damaged") from error
 
 
-def read_object(path: Path) -> Entry:
+def read_object(path: Path) -> AnnotationEntry:
     """Return the object in a JSON file.
 
     Raises:
@@ -154,10 +154,10 @@ def read_object(path: Path) -> Entry:
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold one JSON object, not a list; is it another file?")
-    return Entry(str(path), value)
+    return AnnotationEntry(str(path), value)
 
 
-def read_objects(path: Path) -> list[Entry]:
+def read_objects(path: Path) -> list[AnnotationEntry]:
     """Return the objects of a JSON list or of JSON lines, told apart by the first character.
 
     Raises:
@@ -173,7 +173,7 @@ def read_objects(path: Path) -> list[Entry]:
     return entries
 
 
-def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[Entry]:
+def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[AnnotationEntry]:
     """Return the rows of a table whose first line names its columns.
 
     Args:
@@ -197,7 +197,9 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
     return _checked(path, rows, header)
 
 
-def read_table_without_header(path: Path, columns: Sequence[str], *, delimiter: str = "\t") -> list[Entry]:
+def read_table_without_header(
+    path: Path, columns: Sequence[str], *, delimiter: str = "\t"
+) -> list[AnnotationEntry]:
     """Return the rows of a table that does not name its columns.
 
     Raises:
@@ -206,7 +208,7 @@ def read_table_without_header(path: Path, columns: Sequence[str], *, delimiter: 
     return _checked(path, _rows(path, delimiter), columns)
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Entry]:
+def _json_lines(path: Path, text: str) -> Iterator[AnnotationEntry]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -216,16 +218,18 @@ def _json_lines(path: Path, text: str) -> Iterator[Entry]:
             raise UserError(f"{path} line {number} is no JSON ({error}); is the file truncated?") from error
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be a JSON object, not {line[:40]!r}")
-        yield Entry(f"{path} line {number}", value)
+        yield AnnotationEntry(f"{path} line {number}", value)
 
 
-def _entries(where: str, values: Any) -> list[Entry]:
+def _entries(where: str, values: Any) -> list[AnnotationEntry]:
     if not isinstance(values, list):
         raise UserError(f"{where} must be a list of objects; is it another file?")
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise UserError(f"{where}: element {number} must be an object, not {json.dumps(value)[:80]}")
-    return [Entry(f"{where} element {number}", value) for number, value in enumerate(values, start=1)]
+    return [
+        AnnotationEntry(f"{where} element {number}", value) for number, value in enumerate(values, start=1)
+    ]
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -242,7 +246,9 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path} line {number} is no csv ({error}); is a quote not closed?") from error
 
 
-def _checked(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]) -> list[Entry]:
+def _checked(
+    path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]
+) -> list[AnnotationEntry]:
     entries = []
     for number, values in rows:
         if len(values) != len(columns):
@@ -250,7 +256,7 @@ def _checked(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequenc
                 f"{path} line {number} has {len(values)} values for the {len(columns)} columns "
                 f"{', '.join(columns)}; is the file truncated, or another one?"
             )
-        entries.append(Entry(f"{path} line {number}", dict(zip(columns, values, strict=True))))
+        entries.append(AnnotationEntry(f"{path} line {number}", dict(zip(columns, values, strict=True))))
     if not entries:
         raise UserError(f"{path} has no rows; is the download complete?")
     return entries

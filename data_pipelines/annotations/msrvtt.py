@@ -9,7 +9,7 @@ from typing import Literal
 
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
-from data_pipelines.annotations.files import Entry, read_object, read_table
+from data_pipelines.annotations.files import AnnotationEntry, read_object, read_table
 from data_pipelines.annotations.records import Caption
 
 Protocol = Literal["full", "7k", "9k"]
@@ -137,7 +137,7 @@ class Msrvtt(PublicDataset):
         return captions
 
 
-def _caption(sentence: Entry) -> Caption:
+def _caption(sentence: AnnotationEntry) -> Caption:
     return Caption(
         id=sentence.text("sen_id"), video_id=sentence.text("video_id"), text=sentence.text("caption")
     )

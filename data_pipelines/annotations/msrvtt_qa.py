@@ -8,7 +8,7 @@ from pathlib import Path
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
-from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.records import MultipleChoice, OpenQuestion
 
 _PUBLISHED = {
@@ -89,7 +89,7 @@ class MsrvttMc(PublicDataset):
         return Annotations(records={(MultipleChoice, "test"): records}, facts=(fact,))
 
 
-def _question(entry: Entry, default_id: str) -> OpenQuestion:
+def _question(entry: AnnotationEntry, default_id: str) -> OpenQuestion:
     video = entry.text("video_id")  # a number in the release of the authors
     question = entry.text("question")
     return OpenQuestion(
@@ -101,7 +101,7 @@ def _question(entry: Entry, default_id: str) -> OpenQuestion:
     )
 
 
-def _choice(entry: Entry, default_id: str) -> MultipleChoice:
+def _choice(entry: AnnotationEntry, default_id: str) -> MultipleChoice:
     key = next((key for key in ("video", "clip_name", "vid_id") if key in entry), "video")
     options = entry.texts("options" if "options" in entry else "caption")
     if len(options) != 5:

@@ -8,7 +8,7 @@ from pathlib import Path
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
-from data_pipelines.annotations.files import Entry, read_objects, read_text
+from data_pipelines.annotations.files import AnnotationEntry, read_objects, read_text
 from data_pipelines.annotations.records import OpenQuestion
 
 _PUBLISHED = {
@@ -82,7 +82,7 @@ def _read_mapping(path: Path) -> dict[str, str]:
     return clip_of
 
 
-def _question(entry: Entry, clip_of: dict[str, str]) -> OpenQuestion:
+def _question(entry: AnnotationEntry, clip_of: dict[str, str]) -> OpenQuestion:
     video_id = f"vid{entry.integer('video_id')}"
     if clip_of and video_id not in clip_of:
         raise UserError(f"{entry.where}: --youtube-mapping has no {video_id}; is it complete?")

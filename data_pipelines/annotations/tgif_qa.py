@@ -11,7 +11,7 @@ from typing import Any, Literal
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, num_videos, numbered_repeats
-from data_pipelines.annotations.files import Entry, read_table
+from data_pipelines.annotations.files import AnnotationEntry, read_table
 from data_pipelines.annotations.records import Count, MultipleChoice, OpenQuestion
 
 Task = Literal["action", "transition", "frameqa", "count"]
@@ -108,7 +108,7 @@ class TgifQa(PublicDataset):
         return train, [record for record, keep in zip(records, is_train, strict=True) if not keep]
 
 
-def _choice(row: Entry, id_: str) -> MultipleChoice:
+def _choice(row: AnnotationEntry, id_: str) -> MultipleChoice:
     return MultipleChoice(
         id=id_,
         video_id=row.text("gif_name"),
@@ -118,7 +118,7 @@ def _choice(row: Entry, id_: str) -> MultipleChoice:
     )
 
 
-def _open_question(row: Entry, id_: str) -> OpenQuestion:
+def _open_question(row: AnnotationEntry, id_: str) -> OpenQuestion:
     question_type = _QUESTION_TYPES[row.position("type", len(_QUESTION_TYPES))] if "type" in row else ""
     return OpenQuestion(
         id=id_,
@@ -129,7 +129,7 @@ def _open_question(row: Entry, id_: str) -> OpenQuestion:
     )
 
 
-def _count(row: Entry, id_: str) -> Count:
+def _count(row: AnnotationEntry, id_: str) -> Count:
     if row.integer("answer") < 0:
         raise row.bad("answer", "a count", row.integer("answer"))
     return Count(

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, num_videos
-from data_pipelines.annotations.files import Entry, read_objects
+from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.images import file_stems, visual_genome_id
 from data_pipelines.annotations.records import Caption, SoftQuestion
 
@@ -54,7 +54,7 @@ def read_questions(path: Path, dataset: PublicDataset) -> tuple[list[SoftQuestio
     return questions, dataset.check(path, "Visual Genome", found, {"images": _NUM_IMAGES})
 
 
-def _caption(region: Entry) -> Caption:
+def _caption(region: AnnotationEntry) -> Caption:
     return Caption(
         id=region.text("region_id"),
         video_id=visual_genome_id(region.integer("image_id")),
@@ -62,7 +62,7 @@ def _caption(region: Entry) -> Caption:
     )
 
 
-def _question(qa: Entry) -> SoftQuestion:
+def _question(qa: AnnotationEntry) -> SoftQuestion:
     return SoftQuestion(
         id=f"vg_{qa.integer('qa_id')}",
         video_id=visual_genome_id(qa.integer("image_id")),

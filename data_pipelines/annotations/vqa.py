@@ -11,7 +11,7 @@ from typing import Any
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import at_least, read_ans2label
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
-from data_pipelines.annotations.files import Entry, read_object
+from data_pipelines.annotations.files import AnnotationEntry, read_object
 from data_pipelines.annotations.images import coco_id, file_stems
 from data_pipelines.annotations.records import SoftQuestion
 from data_pipelines.annotations.visual_genome import read_questions
@@ -86,7 +86,7 @@ class Vqa(PublicDataset):
             facts=tuple(facts),
         )
 
-    def _read_questions(self, path: Path, facts: list[str]) -> list[Entry]:
+    def _read_questions(self, path: Path, facts: list[str]) -> list[AnnotationEntry]:
         whole = read_object(path)
         questions = whole.entries("questions")
         images = {question.integer("image_id") for question in questions}
@@ -143,7 +143,7 @@ class Vqa(PublicDataset):
         return usable
 
 
-def _make(question: Entry, scores: dict[str, float], annotation: Any) -> SoftQuestion:
+def _make(question: AnnotationEntry, scores: dict[str, float], annotation: Any) -> SoftQuestion:
     return SoftQuestion(
         id=question.text("question_id"),
         video_id=coco_id(question.integer("image_id")),
@@ -154,7 +154,7 @@ def _make(question: Entry, scores: dict[str, float], annotation: Any) -> SoftQue
     )
 
 
-def _most_common(annotation: Entry, answers: Sequence[str]) -> str:
+def _most_common(annotation: AnnotationEntry, answers: Sequence[str]) -> str:
     """Return the answer that the authors call so; a sample of the files may lack it."""
     if "multiple_choice_answer" in annotation:
         return normalize_answer(annotation.text("multiple_choice_answer", may_be_empty=True))

@@ -34,7 +34,7 @@ def build_on_beam(
 
     Args:
       work: the shards; its folder must be seen by this process and, as itself or as a URI, by the workers.
-      function: makes an Entry or a Failure of an item, in a process of its own.
+      function: makes a CorpusEntry or a Failure of an item, in a process of its own.
       timeout_seconds: for one item, or a function that says it.
       arguments: of the pipeline, such as `--runner=FlinkRunner`.
       data_dir_parent: what workers call the folder of the data directory, such as `gs://bucket/data`.

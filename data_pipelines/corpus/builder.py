@@ -35,7 +35,7 @@ from tensorflow_datasets.core.splits import SplitDict
 from tensorflow_datasets.proto import tf_example_pb2
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.storage import Original, StoredVideo, store
 from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video
 
@@ -109,7 +109,7 @@ class RecordEncoder:
         self._features: Any = VideoCorpus(data_dir=data_dir / "videos").info.features
         self._serializer = ExampleSerializer(self._features.get_serialized_info())
 
-    def encode(self, entry: Entry) -> bytes:
+    def encode(self, entry: CorpusEntry) -> bytes:
         """Return the record of a video."""
         video = entry.video
         example = {name: getattr(video.index, name) for name in _INDEX_FIELDS} | {
@@ -209,7 +209,9 @@ def write_videos(data_dir: Path, videos: Iterable[Video]) -> tuple[str, ...]:
             checksum = hashlib.sha256(video.data).hexdigest()
             stored = store(video, Original())
             digests.append(video_digest(stored))
-            yield encoder.encode(Entry(video=stored, source_name=video.video_id, source_sha256=checksum))
+            yield encoder.encode(
+                CorpusEntry(video=stored, source_name=video.video_id, source_sha256=checksum)
+            )
 
     path = shard_path(data_dir, 0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """What was found out about one file or record."""
 
     name: str
@@ -94,7 +94,7 @@ class OneFile:
         return self.path.read_bytes()
 
 
-def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Finding]:
+def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Diagnosis]:
     """Yield what is found about every file of a source, in its order, whatever the files do to a decoder."""
     items = ((source, name) for name in source.names)
     names = iter(source.names)
@@ -104,7 +104,7 @@ def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Finding
             yield _failed(name, source.size(name), result.reason) if isinstance(result, Failure) else result
 
 
-def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Finding]:
+def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Diagnosis]:
     """Yield what became of each stored video; those whose file is damaged are unreadable."""
     return examine_records((_read(corpus, video_id) for video_id in corpus.ids), num_workers=num_workers)
 
@@ -116,7 +116,7 @@ def _read(corpus: Corpus, video_id: str) -> Video | UnreadableVideo:
         return error
 
 
-def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: int) -> Iterator[Finding]:
+def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: int) -> Iterator[Diagnosis]:
     """Yield whether each stored video still decodes and agrees with its stored index.
 
     An error stands for a video that could not be read.
@@ -148,19 +148,19 @@ def _time_limit(item: tuple[VideoSource, str]) -> float:
     return time_limit_seconds(source.size(name))
 
 
-def _examine_file(item: tuple[VideoSource, str]) -> Finding:
+def _examine_file(item: tuple[VideoSource, str]) -> Diagnosis:
     source, name = item
     try:
         data = source.read(name)
     except (OSError, UserError) as error:
-        return Finding(name=name, num_bytes=0, health=Health(verdict="unreadable", reason=str(error)))
+        return Diagnosis(name=name, num_bytes=0, health=Health(verdict="unreadable", reason=str(error)))
     begin = time.perf_counter()
     examination = examine(data)
     seconds = time.perf_counter() - begin
     return _finding(name, len(data), examination.health, examination.index, seconds)
 
 
-def examine_record(video: Video | UnreadableVideo) -> Finding:
+def examine_record(video: Video | UnreadableVideo) -> Diagnosis:
     """Decode a stored video again; differences to its stored index make it `damaged`."""
     if isinstance(video, UnreadableVideo):
         return _failed(video.path, 0, video.reason)
@@ -196,10 +196,12 @@ def _differences(examined: FrameIndex, stored: FrameIndex) -> list[str]:
     return [name for name in names if not np.array_equal(getattr(examined, name), getattr(stored, name))]
 
 
-def _finding(name: str, num_bytes: int, health: Health, index: FrameIndex | None, seconds: float) -> Finding:
+def _finding(
+    name: str, num_bytes: int, health: Health, index: FrameIndex | None, seconds: float
+) -> Diagnosis:
     if index is None:
-        return Finding(name=name, num_bytes=num_bytes, health=health, decode_seconds=seconds)
-    return Finding(
+        return Diagnosis(name=name, num_bytes=num_bytes, health=health, decode_seconds=seconds)
+    return Diagnosis(
         name=name,
         num_bytes=num_bytes,
         health=health,
@@ -213,11 +215,11 @@ def _finding(name: str, num_bytes: int, health: Health, index: FrameIndex | None
     )
 
 
-def _failed(name: str, num_bytes: int, reason: str) -> Finding:
-    return Finding(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=reason))
+def _failed(name: str, num_bytes: int, reason: str) -> Diagnosis:
+    return Diagnosis(name=name, num_bytes=num_bytes, health=Health(verdict="unreadable", reason=reason))
 
 
-def write_table(findings: Iterable[Finding], path: Path) -> None:
+def write_table(findings: Iterable[Diagnosis], path: Path) -> None:
     """Write the full table: JSON if the name says so, else values separated by tabs under a header line."""
     rows = [finding.fields() for finding in findings]
     if path.suffix.lower() == ".json":

@@ -8,7 +8,7 @@ from data_pipelines.corpus.storage import StoredVideo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Entry:
+class CorpusEntry:
     """A video as it goes into the corpus, and where it came from."""
 
     video: StoredVideo

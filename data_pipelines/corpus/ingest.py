@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.sources import VideoSource
 from data_pipelines.corpus.storage import Original, StorageForm, duration_in_words, store
 from data_pipelines.decoding.examine import examine_video
@@ -140,7 +140,7 @@ def build_shards(
     timeout_seconds: Callable[[Any], float] | float,
     on_progress: OnProgress = silently,
 ) -> IngestReport:
-    """Write the dataset of what a function makes of items, an Entry or a Failure each.
+    """Write the dataset of what a function makes of items, a CorpusEntry or a Failure each.
 
     Args:
       data_dir: being built.
@@ -198,8 +198,8 @@ def _outcomes(
         yield isolated.map(function, items, timeout_seconds=timeout_seconds)
 
 
-def entry_of_file(file: _File) -> Entry | Failure:
-    """Examine a file and bring it into its storage form: an Entry, or a Failure with the reason."""
+def entry_of_file(file: _File) -> CorpusEntry | Failure:
+    """Examine a file and bring it into its storage form: a CorpusEntry, or a Failure with the reason."""
     try:
         data = file.source.read(file.name)
         video = examine_video(data, video_id=file.video_id)
@@ -210,7 +210,7 @@ def entry_of_file(file: _File) -> Entry | Failure:
     except (UserError, OSError) as error:
         return Failure(str(error))
     checksum = hashlib.sha256(data).hexdigest()
-    return Entry(video=stored, source_name=file.name, source_sha256=checksum)
+    return CorpusEntry(video=stored, source_name=file.name, source_sha256=checksum)
 
 
 def _time_limit(file: _File) -> float:

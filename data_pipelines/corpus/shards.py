@@ -26,14 +26,14 @@ from data_pipelines.corpus.builder import (
     write_metadata,
     write_shard,
 )
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.workers.isolation import Failure
 
 MIN_VIDEOS_PER_SHARD = 32
 """An ArrayRecord file takes 64 KiB at least, and an unfinished shard is made again after a kill."""
 MAX_SHARDS = 1024
 
-OnOutcome = Callable[[Any, Entry | Failure], None]
+OnOutcome = Callable[[Any, CorpusEntry | Failure], None]
 """Called with what a video is made of, and what became of it."""
 
 
@@ -60,7 +60,7 @@ class Journal:
         """Those stored and those that are not."""
         return len(self.video_ids) + len(self.unreadable)
 
-    def with_outcome(self, video_id: str, outcome: Entry | Failure) -> Journal:
+    def with_outcome(self, video_id: str, outcome: CorpusEntry | Failure) -> Journal:
         """Return the journal with one more video."""
         if isinstance(outcome, Failure):
             reason = " ".join(outcome.reason.split())
@@ -136,7 +136,7 @@ class ShardedWork:
         facts["unreadable"] = tuple((video_id, reason) for video_id, reason in facts["unreadable"])
         return Journal(**facts)
 
-    def write(self, number: int, outcomes: Iterator[Entry | Failure], on_outcome: OnOutcome) -> None:
+    def write(self, number: int, outcomes: Iterator[CorpusEntry | Failure], on_outcome: OnOutcome) -> None:
         """Write one shard of what becomes of its videos; takes as many outcomes as it has videos."""
         build_shard(self.work_dir, number, self.shards[number], outcomes, on_outcome)
 
@@ -172,7 +172,7 @@ def build_shard(
     work_dir: Path,
     number: int,
     items: Sequence[Any],
-    outcomes: Iterator[Entry | Failure],
+    outcomes: Iterator[CorpusEntry | Failure],
     on_outcome: OnOutcome = lambda item, outcome: None,
 ) -> None:
     """Write a shard and then its journal: the same bytes for the same videos, wherever it is done.
@@ -192,7 +192,7 @@ def build_shard(
         for item, outcome in zip(items, islice(outcomes, len(items)), strict=True):
             on_outcome(item, outcome)
             journal = journal.with_outcome(item.video_id, outcome)
-            if isinstance(outcome, Entry):
+            if isinstance(outcome, CorpusEntry):
                 yield encoder.encode(outcome)
 
     temporary = work_dir / f"{shard_name(number)}.unfinished"

@@ -70,7 +70,7 @@ def open_source(path: str | Path) -> VideoSource:
     return source
 
 
-def _kind(path: Path) -> type[_Source]:
+def _kind(path: Path) -> type[_StoredVideos]:
     name = path.name.lower()
     if path.is_dir():
         return _Lmdb if (path / "data.mdb").is_file() else _Folder
@@ -78,19 +78,19 @@ def _kind(path: Path) -> type[_Source]:
         raise UserError(
             f"{path} is a compressed tar, which cannot be read at random; unpack it, or make it a plain .tar"
         )
-    kinds: Mapping[str, type[_Source]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
+    kinds: Mapping[str, type[_StoredVideos]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
     if path.suffix.lower() not in kinds:
         raise UserError(f"{path} is no folder, .zip, .tar, LMDB folder or .txt list of paths")
     return kinds[path.suffix.lower()]
 
 
 @functools.lru_cache(maxsize=4)
-def _reopened(kind: type[_Source], path: Path) -> _Source:
+def _reopened(kind: type[_StoredVideos], path: Path) -> _StoredVideos:
     """Return the source in a worker process, once for all the files read there."""
     return kind(path)
 
 
-class _Source:
+class _StoredVideos:
     def __init__(self, path: Path):
         self.path = path
 
@@ -143,7 +143,7 @@ def _check_name(path: Path, name: str) -> None:
         raise UserError(f"{path} holds the name {name!a}, which is not UTF-8; rename the file") from error
 
 
-class _Folder(_Source):
+class _Folder(_StoredVideos):
     def _all_names(self) -> set[str]:
         return set(_files_below(self.path, "", frozenset()))
 
@@ -169,7 +169,7 @@ def _files_below(folder: Path, prefix: str, inside: frozenset[Path]) -> Iterator
             yield prefix + path.name
 
 
-class _List(_Source):
+class _List(_StoredVideos):
     @functools.cached_property
     def _paths(self) -> dict[str, Path]:
         """Names are what the list says; those that lead out of its folder lose what leads there."""
@@ -205,7 +205,7 @@ class _List(_Source):
         return self._paths[name].read_bytes()
 
 
-class _Zip(_Source):
+class _Zip(_StoredVideos):
     @functools.cached_property
     def _archive(self) -> zipfile.ZipFile:
         try:
@@ -228,7 +228,7 @@ class _Zip(_Source):
             raise UserError(f"{name} in {self.path} is damaged ({error})") from error
 
 
-class _Tar(_Source):
+class _Tar(_StoredVideos):
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
         """Return files and what links lead to; of two with one name the later counts, as when unpacked."""
@@ -304,7 +304,7 @@ def _lmdb_environment(path: Path) -> Any:
         raise UserError(f"{path} is no LMDB folder that can be read ({error})") from error
 
 
-class _Lmdb(_Source):
+class _Lmdb(_StoredVideos):
     """As the original stored its videos: key = name, value = the bytes of the file."""
 
     @property

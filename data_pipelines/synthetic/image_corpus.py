@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.annotations.records import SoftQuestion
 from data_pipelines.annotations.store import SPLITS, records_path, write_answers, write_records
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.ingest import OnProgress, new_data_dir, silently, write_summary
 from data_pipelines.synthetic.drawing import Event
 from data_pipelines.synthetic.image import ImagePlan, make_image
@@ -73,7 +73,7 @@ def prepare_synthetic_images(
     return Path(data_dir)
 
 
-def entry_of_plan(plan: ImagePlan) -> Entry:
+def entry_of_plan(plan: ImagePlan) -> CorpusEntry:
     """Generate an image for the corpus."""
     return entry_of_video(make_image(plan), ".png")
 

@@ -37,7 +37,7 @@ class VideoPlan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
+class ObjectPlace:
     """Where an object is in a frame."""
 
     centre: tuple[float, float]
@@ -53,7 +53,7 @@ class PlacedEvent:
 
     event: Event
     first_frame: int
-    places: tuple[Place, ...]
+    places: tuple[ObjectPlace, ...]
     """Frame by frame."""
 
 
@@ -93,7 +93,7 @@ def layout(plan: VideoPlan) -> VideoLayout:
     )
 
 
-def _places(num_frames: int, width: int, height: int, rng: np.random.Generator) -> Iterator[Place]:
+def _places(num_frames: int, width: int, height: int, rng: np.random.Generator) -> Iterator[ObjectPlace]:
     """Yield where a moving object is, frame by frame."""
     side = rng.uniform(0.48, 0.6) * min(width, height)
     motion = _MOTIONS[rng.integers(len(_MOTIONS))]
@@ -110,7 +110,7 @@ def _places(num_frames: int, width: int, height: int, rng: np.random.Generator) 
             angle = turn + 360.0 * phase
         else:
             scale *= 1.0 + 0.15 * np.sin(4.0 * np.pi * phase)
-        yield Place(centre=(float(x), float(y)), scale=float(scale), angle=float(angle))
+        yield ObjectPlace(centre=(float(x), float(y)), scale=float(scale), angle=float(angle))
 
 
 def make_video(plan: VideoPlan) -> Video:

@@ -18,7 +18,7 @@ import numpy as np
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import OpenQuestion
 from data_pipelines.annotations.store import SPLITS, records_path, write_answers, write_records
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.ingest import (
     IngestOptions,
     OnProgress,
@@ -148,22 +148,22 @@ def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPl
     return plans
 
 
-def entry_of_plan(plan: VideoPlan) -> Entry:
+def entry_of_plan(plan: VideoPlan) -> CorpusEntry:
     """Generate a video for the corpus."""
     return entry_of_video(make_video(plan), ".mp4")
 
 
-def entry_of_video(video: Video, suffix: str) -> Entry:
+def entry_of_video(video: Video, suffix: str) -> CorpusEntry:
     """Return what the corpus stores of a generated video or image: its bytes as they are."""
     checksum = hashlib.sha256(video.data).hexdigest()
     stored = store(video, Original())
-    return Entry(video=stored, source_name=f"{video.video_id}{suffix}", source_sha256=checksum)
+    return CorpusEntry(video=stored, source_name=f"{video.video_id}{suffix}", source_sha256=checksum)
 
 
 def build_videos(
     new_dir: Path,
     plans: Mapping[str, Sequence[Any]],
-    entry_of_plan: Callable[[Any], Entry],
+    entry_of_plan: Callable[[Any], CorpusEntry],
     suffix: str,
     num_workers: int,
     on_progress: OnProgress,

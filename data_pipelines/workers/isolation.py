@@ -67,7 +67,7 @@ class Isolated:
         self._num_workers = max(1, num_workers)
         self._memory_limit_gib = memory_limit_gib
         self._idle: list[_Worker] = []
-        self._busy: dict[_Worker, _Task[Any]] = {}
+        self._busy: dict[_Worker, _IsolatedCall[Any]] = {}
 
     def __enter__(self) -> Isolated:
         return self
@@ -103,14 +103,14 @@ class Isolated:
         """
         if function.__module__ == "__main__":
             raise ValueError(f"{function.__qualname__} must be in a module that worker processes can import")
-        ahead: deque[_Task[Item]] = deque()
-        waiting: deque[_Task[Item]] = deque()
+        ahead: deque[_IsolatedCall[Item]] = deque()
+        waiting: deque[_IsolatedCall[Item]] = deque()
         source = iter(items)
         try:
             while True:
                 for item in itertools.islice(source, 2 * self._num_workers - len(ahead)):
                     seconds = timeout_seconds(item) if callable(timeout_seconds) else timeout_seconds
-                    task = _Task(item, seconds)
+                    task = _IsolatedCall(item, seconds)
                     ahead.append(task)
                     waiting.append(task)
                 if not ahead:
@@ -126,14 +126,14 @@ class Isolated:
                 worker.end()
             self._busy = {}
 
-    def _give(self, function: Callable[[Item], Any], task: _Task[Item]) -> None:
+    def _give(self, function: Callable[[Item], Any], task: _IsolatedCall[Item]) -> None:
         worker = self._idle.pop() if self._idle else _Worker(self._memory_limit_gib)
         worker.deadline = time.monotonic() + _START_SECONDS
         self._busy[worker] = task
         with contextlib.suppress(OSError):  # it died, as its silence or last words will tell
             worker.connection.send((function, task.item))
 
-    def _step(self) -> list[_Task[Any]]:
+    def _step(self) -> list[_IsolatedCall[Any]]:
         """Wait until a worker says something or one is late; return the tasks to be tried again."""
         seconds = max(0.0, min(worker.deadline for worker in self._busy) - time.monotonic())
         heard = set(wait([worker.connection for worker in self._busy], seconds))
@@ -152,7 +152,7 @@ class Isolated:
                 again.append(task)
         return again
 
-    def _finish(self, worker: _Worker, task: _Task[Any], outcome: _Outcome) -> bool:
+    def _finish(self, worker: _Worker, task: _IsolatedCall[Any], outcome: _Outcome) -> bool:
         """Note what came of a task, and keep or end its worker; return whether to try the task again."""
         del self._busy[worker]
         if isinstance(outcome, Done):
@@ -203,7 +203,7 @@ class _Crashed:
 _Outcome = Message | _Late | _Crashed
 
 
-class _Task(Generic[Item]):
+class _IsolatedCall(Generic[Item]):
     def __init__(self, item: Item, seconds: float):
         self.item = item
         self.seconds = seconds

@@ -14,7 +14,7 @@ from clipbert_jax.errors import UserError
 from experiments.input_checks import check_out_file, check_range
 
 if TYPE_CHECKING:
-    from data_pipelines.corpus.doctor import Finding
+    from data_pipelines.corpus.doctor import Diagnosis
 
 COLLECTION_SUFFIXES = (".zip", ".tar", ".txt", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Files that hold or list others; any other file is itself examined."""
@@ -56,7 +56,7 @@ class Doctor:
             sys.exit(1)
 
 
-def _examined(path: Path, num_workers: int) -> Iterator[Finding]:
+def _examined(path: Path, num_workers: int) -> Iterator[Diagnosis]:
     from data_pipelines.corpus.doctor import OneFile, examine_corpus, examine_source
     from data_pipelines.corpus.sources import open_source
 

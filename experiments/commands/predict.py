@@ -75,7 +75,9 @@ class Predict:
         check_question(model, self.texts, self.options)
         for note in notes(model, model_texts(self.texts, self.options)):
             print(printable(note), file=sys.stderr)
-        pages = None if self.explain is None else _Pages(self.explain, model, self.options, self.num_clips)
+        pages = (
+            None if self.explain is None else _AnswerPages(self.explain, model, self.options, self.num_clips)
+        )
         answers = self._answers(model, paths, pages)
         if self.json:
             print(json_format.dumps(self._facts(model) | self._as_json(answers), indent=2))
@@ -86,7 +88,7 @@ class Predict:
     def _is_single(self) -> bool:
         return len(self.videos) == 1 and self.list_file is None
 
-    def _answers(self, run: Run, paths: Sequence[Path], pages: _Pages | None) -> list[dict[str, Any]]:
+    def _answers(self, run: Run, paths: Sequence[Path], pages: _AnswerPages | None) -> list[dict[str, Any]]:
         """Return the answers of each video, or why there are none, and print them as they come."""
         from experiments.prediction.lines import lines
 
@@ -124,7 +126,7 @@ class Predict:
         return answers[0] if self._is_single else {"videos": answers}
 
 
-class _Pages:
+class _AnswerPages:
     """Writes pages about videos and texts; where one cannot be written, the answers go on without."""
 
     def __init__(self, folder: Path, run: Run, options: Sequence[str], num_clips: int) -> None:

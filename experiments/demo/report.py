@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from experiments.reports.charts import Chart, Frame, Line, Series, curve_chart, path_through
+from experiments.reports.charts import Chart, ChartLine, Frame, Series, curve_chart, path_through
 from experiments.reports.page import flatten, jpeg_data_uri, write_page
 
 
@@ -102,7 +102,7 @@ def _recall_chart(recalls: Mapping[str, Mapping[str, float]]) -> Chart:
         titles = [f"{label} with {count} clips: {recalls[count][key]:.1f} %" for count in counts]
         dots = list(zip(xs, ys, titles, strict=True))
         path = path_through(list(zip(xs, ys, strict=True)))
-        lines.append(Line(label=label, path=path, dots=dots, label_place=(xs[-1] + 10, label_y + 4)))
+        lines.append(ChartLine(label=label, path=path, dots=dots, label_place=(xs[-1] + 10, label_y + 4)))
     return Chart(
         title="Recall by number of clips",
         description="Text-to-video recall by number of clips; the numbers are in the table.",

@@ -24,7 +24,7 @@ SPARSE_CLIPS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scale:
+class FindingsScale:
     """How large everything is."""
 
     num_seeds: int = 3
@@ -34,7 +34,7 @@ class Scale:
     batch_size: int = 32
 
 
-def pretraining(scale: Scale, seed: int, data_dir: str) -> Experiment:
+def pretraining(scale: FindingsScale, seed: int, data_dir: str) -> Experiment:
     """Return the pretraining on images that the other runs start from."""
     experiment = demo_pretraining.experiment()
     return dataclasses.replace(
@@ -46,7 +46,7 @@ def pretraining(scale: Scale, seed: int, data_dir: str) -> Experiment:
     )
 
 
-def baseline(scale: Scale, seed: int, data_dir: str, pretrained: str) -> Experiment:
+def baseline(scale: FindingsScale, seed: int, data_dir: str, pretrained: str) -> Experiment:
     """Return ClipBERT: four random clips of one frame, mean, end to end, from the pretrained model."""
     return Experiment(
         model=ClipBertConfig.tiny(),

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.findings.conditions import FINDINGS, Finding, Scale
+from experiments.findings.conditions import FINDINGS, Finding, FindingsScale
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Name of a run -> seed -> its results.json."""
@@ -83,7 +83,7 @@ def _verdict(better: Cell, worse: Cell) -> str:
     return f"{'agrees' if difference > 0 else 'contradicts'} ({points})"
 
 
-def write_reports(results: Results, scale: Scale, out: Path) -> list[Path]:
+def write_reports(results: Results, scale: FindingsScale, out: Path) -> list[Path]:
     """Write all files into `out` and return their paths."""
     summary = summarise(results)
     judged = {finding.letter: verdicts(finding, summary) for finding in FINDINGS}

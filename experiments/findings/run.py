@@ -22,16 +22,16 @@ from clipbert_jax.errors import UserError
 from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.experiment import Experiment
-from experiments.findings.conditions import CONDITIONS, Scale, baseline, pretraining
+from experiments.findings.conditions import CONDITIONS, FindingsScale, baseline, pretraining
 from experiments.findings.report import write_reports
 from experiments.runs.evaluate_run import evaluate
 from experiments.runs.train_run import train_run
 from experiments.runtime.compilation_cache import use_compilation_cache
 from experiments.runtime.progress import say
 
-FULL = Scale()
-QUICK = Scale(num_seeds=1)
-LARGE = Scale(num_seeds=5, pretraining_steps=2400, num_steps=1200, batch_size=64)
+FULL = FindingsScale()
+QUICK = FindingsScale(num_seeds=1)
+LARGE = FindingsScale(num_seeds=5, pretraining_steps=2400, num_steps=1200, batch_size=64)
 
 NUM_CLIPS = (1, 2, 4, 8, 16)
 """Test clips that every run is evaluated with."""
@@ -41,7 +41,7 @@ NUM_TEST_VIDEOS = 120
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training run with its evaluation."""
 
     name: str
@@ -56,7 +56,7 @@ class Job:
         return self.workdir / "results.json"
 
 
-def findings(scale: Scale, out: Path) -> None:
+def findings(scale: FindingsScale, out: Path) -> None:
     """Do all jobs that are not done, then write findings.json, .md, .html and the plots.
 
     Raises:
@@ -81,13 +81,13 @@ def findings(scale: Scale, out: Path) -> None:
         say(f"wrote {path}")
 
 
-def _jobs(scale: Scale, runs: Path, videos: str, images: str) -> Iterator[Job]:
+def _jobs(scale: FindingsScale, runs: Path, videos: str, images: str) -> Iterator[TrainingJob]:
     """Yield the jobs seed by seed, so that an unfinished set is balanced; pretraining comes first."""
     for seed in range(scale.num_seeds):
         first = runs / PRETRAINED / str(seed)
-        yield Job(PRETRAINED, seed, first, lambda seed=seed: pretraining(scale, seed, images), (1,))
+        yield TrainingJob(PRETRAINED, seed, first, lambda seed=seed: pretraining(scale, seed, images), (1,))
         for name, change in CONDITIONS.items():
-            yield Job(
+            yield TrainingJob(
                 name,
                 seed,
                 runs / name / str(seed),
@@ -97,7 +97,7 @@ def _jobs(scale: Scale, runs: Path, videos: str, images: str) -> Iterator[Job]:
             )
 
 
-def _do(job: Job) -> str:
+def _do(job: TrainingJob) -> str:
     """Train and evaluate, logging to a file in the run directory, and return a line about it."""
     start = time.perf_counter()
     job.workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _prepare_data(data: Path) -> tuple[Path, Path]:
     return videos, images
 
 
-def _claim(scale: Scale, out: Path) -> None:
+def _claim(scale: FindingsScale, out: Path) -> None:
     """Make the directory, or check that it is of the same scale."""
     path = out / "scale.json"
     wanted = dataclasses.asdict(scale)

@@ -37,7 +37,7 @@ _METRIC = "text_to_video/r1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scale:
+class NotebookScale:
     """How large the quick training is."""
 
     num_images: int = 1000
@@ -53,7 +53,7 @@ class Scale:
     """Pixels, as the demo's: a cell sees 59 pixels around it, and then not the whole picture."""
 
 
-QUICK = Scale()
+QUICK = NotebookScale()
 
 
 def notebook_run(workdir: str | Path | None = None, *, step: WhichStep = None) -> Run:
@@ -95,7 +95,7 @@ def _found_or_trained() -> Path:
     return quick
 
 
-def train_quickly(root: Path, scale: Scale = QUICK) -> None:
+def train_quickly(root: Path, scale: NotebookScale = QUICK) -> None:
     """Generate images and videos, train on them and evaluate; what an earlier call has finished is kept."""
     images, videos = (root / "data" / "notebooks" / name for name in ("images", "videos"))
     # Processes of their own and notebooks do not always go together.
@@ -112,14 +112,14 @@ def train_quickly(root: Path, scale: Scale = QUICK) -> None:
     evaluate(runs / "videos", num_clips=[NUM_CLIPS])
 
 
-def on_images(data_dir: Path, scale: Scale) -> Experiment:
+def on_images(data_dir: Path, scale: NotebookScale) -> Experiment:
     """Return the training on images: of one frame, which is the whole video."""
     return _experiment(
         data_dir, scale, num_clips=1, num_steps=scale.image_steps, batch_size=scale.image_batch_size
     )
 
 
-def on_videos(data_dir: Path, scale: Scale, *, start: Path) -> Experiment:
+def on_videos(data_dir: Path, scale: NotebookScale, *, start: Path) -> Experiment:
     """Return the training on videos, with clips spread over each so that none of its objects is missed."""
     steps = scale.video_steps
     experiment = _experiment(data_dir, scale, num_clips=4, num_steps=steps, batch_size=scale.video_batch_size)
@@ -132,7 +132,7 @@ def on_videos(data_dir: Path, scale: Scale, *, start: Path) -> Experiment:
 
 
 def _experiment(
-    data_dir: Path, scale: Scale, *, num_clips: int, num_steps: int, batch_size: int
+    data_dir: Path, scale: NotebookScale, *, num_clips: int, num_steps: int, batch_size: int
 ) -> Experiment:
     demo = demo_retrieval.experiment()
     data: DataConfig = dataclasses.replace(

@@ -50,7 +50,7 @@ class ThinnedPoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
+class ChartLine:
     """One line of a chart, in the chart's own pixels."""
 
     label: str
@@ -96,7 +96,7 @@ class Chart:
     frame: Frame
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
     x_label: str = ""
     y_label: str = ""
     last: str = ""
@@ -129,7 +129,7 @@ def curve_chart(
     finite = [value for point in points for value in (point.least, point.largest) if math.isfinite(value)]
     if not finite:
         return None
-    scale = _Scale.of(finite, may_be_logarithmic=may_be_logarithmic)
+    scale = _AxisScale.of(finite, may_be_logarithmic=may_be_logarithmic)
     last_step = max([1, *(point.step for point in points)])
     x_ticks = [tick for tick in round_ticks(last_step) if tick <= last_step]
 
@@ -161,9 +161,9 @@ def _line(
     *,
     show: Callable[[float], str],
     has_dots: bool,
-) -> Line:
+) -> ChartLine:
     dotted = [point for point in points if has_dots and math.isfinite(point.mean)]
-    return Line(
+    return ChartLine(
         label=label,
         path=path_through([place(point.step, point.mean) for point in points]),
         band=_band(
@@ -175,14 +175,14 @@ def _line(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Scale:
+class _AxisScale:
     """A vertical axis with round numbers."""
 
     ticks: Sequence[float]
     is_logarithmic: bool
 
     @classmethod
-    def of(cls, values: Sequence[float], *, may_be_logarithmic: bool) -> _Scale:
+    def of(cls, values: Sequence[float], *, may_be_logarithmic: bool) -> _AxisScale:
         """Return one that shows all values, and 0 if it is linear."""
         least, largest = min(values), max(values)
         if may_be_logarithmic and least > 0 and largest / least > _LOG_RATIO:

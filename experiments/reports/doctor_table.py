@@ -6,7 +6,7 @@ import collections
 import shutil
 import unicodedata
 
-from data_pipelines.corpus.doctor import Finding, printable
+from data_pipelines.corpus.doctor import Diagnosis, printable
 
 # fmt: off
 _COLUMNS = (
@@ -32,7 +32,7 @@ def header(width: int) -> str:
     return _joined([_fixed("name", _name_width(width)), *titles], "remarks", width)
 
 
-def line(finding: Finding, width: int) -> str:
+def line(finding: Diagnosis, width: int) -> str:
     """Return one line, never longer than the terminal."""
     health = finding.health
     rate = f"{health.fps:.4g}{' VFR' if health.is_variable_rate else ''}" if health.fps else ""
@@ -57,7 +57,7 @@ def _joined(cells: list[str], remarks: str, width: int) -> str:
     return (f"{text} {_fixed(remarks, room)}" if room >= len("remarks") else text).rstrip()
 
 
-def _remarks(finding: Finding) -> str:
+def _remarks(finding: Diagnosis) -> str:
     health = finding.health
     remarks = [health.reason] if health.reason else []
     remarks += [f"damaged at {start:.2f}-{stop:.2f} s" for start, stop in health.damaged_ranges]
@@ -68,7 +68,7 @@ def _remarks(finding: Finding) -> str:
     return "; ".join([*remarks, *health.notes])
 
 
-def summary(findings: list[Finding]) -> str:
+def summary(findings: list[Diagnosis]) -> str:
     """Return counts, and the whole reason for each file that is not ok."""
     verdicts = collections.Counter(finding.health.verdict for finding in findings)
     bad = [finding for finding in findings if finding.health.verdict != "ok"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from experiments.search.manifest import Entry, Manifest
+from experiments.search.manifest import Manifest, ManifestEntry
 from experiments.search.store import TokenStore
 
 
@@ -65,7 +65,7 @@ class Catalog:
         """Known files in folders that cannot be looked at now."""
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ManifestEntry]:
         """The files that can be searched, by name."""
         hidden = self.unseen | self.problems.keys()
         known = self.manifest.entries
@@ -88,18 +88,18 @@ class Catalog:
             return "tried again in each search"
         return f"{num_problems:,} of them tried again in each search, the others {noted}"
 
-    def known(self, name: str) -> Entry:
+    def known(self, name: str) -> ManifestEntry:
         """Return what is known of a file."""
         return self.manifest.entries[name]
 
-    def add(self, entries: dict[str, Entry]) -> None:
+    def add(self, entries: dict[str, ManifestEntry]) -> None:
         """Note files that were read."""
         self.manifest.add(entries)
         num_unreadable = sum(bool(entry.reason) for entry in entries.values())
         self.changes.num_unreadable += num_unreadable
         self.changes.num_encoded += len(entries) - num_unreadable
 
-    def add_same(self, name: str, entry: Entry) -> None:
+    def add_same(self, name: str, entry: ManifestEntry) -> None:
         """Note a file of a known content."""
         self.manifest.add({name: entry})
         self.changes.num_same += 1

@@ -17,8 +17,8 @@ import numpy as np
 
 from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 from experiments.search.folder import FileState
-from experiments.search.manifest import Entry
-from experiments.search.reading import Item, Read, Unreadable, read
+from experiments.search.manifest import ManifestEntry
+from experiments.search.reading import FileToIndex, Read, Unreadable, read
 
 if TYPE_CHECKING:
     import jax
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from experiments.runs.load_run import Run
     from experiments.search.catalog import Catalog
 
-_Batch = list[tuple[str, Entry, Read]]
+_Batch = list[tuple[str, ManifestEntry, Read]]
 """Names, what will be noted of them, and what was read."""
 
 _OUT_OF_MEMORY = "needed more than "
@@ -41,7 +41,7 @@ class Encoder:
         self._options = catalog.options
         self._num_rows = 0
 
-    def encode(self, files: Iterator[tuple[str, Entry]]) -> None:
+    def encode(self, files: Iterator[tuple[str, ManifestEntry]]) -> None:
         """Add files to the index."""
         under_way: tuple[_Batch, jax.Array] | None = None
         for batch in self._batches(files):
@@ -52,16 +52,18 @@ class Encoder:
         if under_way:
             self._keep(*under_way)
 
-    def _batches(self, files: Iterator[tuple[str, Entry]]) -> Iterator[_Batch]:
+    def _batches(self, files: Iterator[tuple[str, ManifestEntry]]) -> Iterator[_Batch]:
         readable = self._readable(files)
         while batch := list(itertools.islice(readable, self._options.batch_size)):
             yield batch
 
-    def _readable(self, files: Iterator[tuple[str, Entry]]) -> Iterator[tuple[str, Entry, Read]]:
+    def _readable(
+        self, files: Iterator[tuple[str, ManifestEntry]]
+    ) -> Iterator[tuple[str, ManifestEntry, Read]]:
         """Yield what can be read; note what cannot."""
-        given: collections.deque[tuple[str, Entry]] = collections.deque()
+        given: collections.deque[tuple[str, ManifestEntry]] = collections.deque()
 
-        def items() -> Iterator[Item]:
+        def items() -> Iterator[FileToIndex]:
             for name, entry in files:
                 given.append((name, entry))
                 yield self._item(name, entry.state)
@@ -81,11 +83,11 @@ class Encoder:
                     self._catalog.add({name: dataclasses.replace(entry, reason=outcome.reason)})
                     self._on_read()
 
-    def _short_of_memory(self, entry: Entry, failure: Failure) -> Entry:
+    def _short_of_memory(self, entry: ManifestEntry, failure: Failure) -> ManifestEntry:
         reason = f"{failure.reason}: raise --worker-memory-gib"
         return dataclasses.replace(entry, reason=reason, short_memory_gib=self._options.worker_memory_gib)
 
-    def _outcomes(self, items: Iterator[Item]) -> Iterator[Read | Unreadable | Failure]:
+    def _outcomes(self, items: Iterator[FileToIndex]) -> Iterator[Read | Unreadable | Failure]:
         if self._options.num_workers == 0:
             yield from map(_read_here, items)
             return
@@ -96,10 +98,10 @@ class Encoder:
                 read, items, timeout_seconds=lambda item: time_limit_seconds(item.num_bytes)
             )
 
-    def _item(self, name: str, state: FileState) -> Item:
+    def _item(self, name: str, state: FileState) -> FileToIndex:
         data = self._run.experiment.data
         path = Path(os.path.abspath(self._catalog.folder / name))
-        return Item(path=path, num_bytes=state.size, config=data, num_clips=self._options.num_clips)
+        return FileToIndex(path=path, num_bytes=state.size, config=data, num_clips=self._options.num_clips)
 
     def _stack(self, batch: _Batch) -> np.ndarray:
         """Return the frames, filled up to one of few numbers of rows, each of which is compiled once."""
@@ -116,7 +118,7 @@ class Encoder:
         self._on_read()
 
 
-def _read_here(item: Item) -> Read | Unreadable | Failure:
+def _read_here(item: FileToIndex) -> Read | Unreadable | Failure:
     try:
         return read(item)
     except MemoryError:

@@ -29,7 +29,7 @@ from data_pipelines.terminal_text import printable
 from experiments.search.catalog import Catalog, Changes, IndexOptions
 from experiments.search.encoding import Encoder
 from experiments.search.folder import Scan, scan
-from experiments.search.manifest import Entry
+from experiments.search.manifest import ManifestEntry
 from experiments.search.model import ModelFacts, SearchModel
 from experiments.search.new_files import NewFiles
 from experiments.search.place import (
@@ -148,7 +148,7 @@ class Index(Catalog):
             if (entry := known.get(name)) is None or entry.state != state or self._is_tried_again(entry)
         ]
 
-    def _is_tried_again(self, entry: Entry) -> bool:
+    def _is_tried_again(self, entry: ManifestEntry) -> bool:
         """Return whether a file that could not be read may be read now, though it has not changed."""
         has_more_memory = 0 < entry.short_memory_gib < self._memory_gib
         return bool(entry.reason) and (self.options.retry or has_more_memory)
@@ -232,7 +232,7 @@ class Index(Catalog):
     def _encode_again(
         self,
         model: SearchModel,
-        entries: dict[str, Entry],
+        entries: dict[str, ManifestEntry],
         contents: Collection[str],
         on_read: Callable[[], None],
     ) -> None:

@@ -22,7 +22,7 @@ Span = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
+class ManifestEntry:
     """What is known of a file."""
 
     state: FileState
@@ -42,7 +42,7 @@ class Manifest:
 
     def __init__(self, path: Path, num_clips: int) -> None:
         self._path, self._num_clips = path, num_clips
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, ManifestEntry] = {}
         """By file name."""
         self._state = self._on_disk()
         self.reload()
@@ -71,7 +71,7 @@ class Manifest:
             if (named := _parse(line, self._num_clips)) is not None:
                 self.entries[named[0]] = named[1]
 
-    def add(self, entries: dict[str, Entry]) -> None:
+    def add(self, entries: dict[str, ManifestEntry]) -> None:
         """Append entries; one of a known name takes the place of what was there."""
         self.entries.update(entries)
         with self._path.open("ab") as file:
@@ -89,18 +89,18 @@ class Manifest:
         self._state = self._on_disk()
 
 
-def _line(name: str, entry: Entry) -> bytes:
+def _line(name: str, entry: ManifestEntry) -> bytes:
     values = {"name": name, **dataclasses.asdict(entry.state), "content": entry.content}
     values |= {"reason": entry.reason} if entry.reason else {"clip_seconds": entry.clip_seconds}
     values |= {"short_memory_gib": entry.short_memory_gib} if entry.short_memory_gib else {}
     return json.dumps(values).encode("ascii") + b"\n"  # names of no encoding too, as \ud8..
 
 
-def _parse(line: bytes, num_clips: int) -> tuple[str, Entry] | None:
+def _parse(line: bytes, num_clips: int) -> tuple[str, ManifestEntry] | None:
     """Return what a line says, but nothing of a strange one: contents become names of files."""
     try:
         values: dict[str, Any] = json.loads(line)
-        entry = Entry(
+        entry = ManifestEntry(
             state=FileState(size=values["size"], mtime_ns=values["mtime_ns"]),
             content=values["content"],
             clip_seconds=tuple((start, end) for start, end in values.get("clip_seconds", ())),
@@ -112,7 +112,7 @@ def _parse(line: bytes, num_clips: int) -> tuple[str, Entry] | None:
         return None
 
 
-def _is_sound(name: Any, entry: Entry, num_clips: int) -> bool:
+def _is_sound(name: Any, entry: ManifestEntry, num_clips: int) -> bool:
     numbers = (entry.state.size, entry.state.mtime_ns)
     return (
         isinstance(name, str)

@@ -10,22 +10,22 @@ from collections.abc import Iterator
 
 from experiments.search.catalog import Catalog
 from experiments.search.folder import Scan, content_of
-from experiments.search.manifest import Entry
+from experiments.search.manifest import ManifestEntry
 
 
 class NewFiles:
     """New files of an index, told apart by their content."""
 
-    def __init__(self, catalog: Catalog, found: Scan, known: dict[str, Entry]) -> None:
+    def __init__(self, catalog: Catalog, found: Scan, known: dict[str, ManifestEntry]) -> None:
         self._catalog, self._found = catalog, found
         self._known = known
         """By content."""
         self._first: dict[str, str] = {}
         """The first name of each content that must be encoded."""
-        self._copies: list[tuple[str, Entry]] = []
+        self._copies: list[tuple[str, ManifestEntry]] = []
         """Other files of these contents."""
 
-    def unknown(self, names: list[str]) -> Iterator[tuple[str, Entry]]:
+    def unknown(self, names: list[str]) -> Iterator[tuple[str, ManifestEntry]]:
         """Yield the files to encode, with what is known of them; those of a known content are added."""
         for name in names:
             try:
@@ -33,7 +33,7 @@ class NewFiles:
             except OSError as error:
                 self._catalog.note_problem(name, error.strerror or str(error))
                 continue
-            entry = Entry(state=self._found.files[name], content=content)
+            entry = ManifestEntry(state=self._found.files[name], content=content)
             if (known := self._known.get(content)) is not None:
                 self._catalog.add_same(name, dataclasses.replace(known, state=entry.state))
             elif content in self._first:

@@ -18,7 +18,7 @@ _NUM_UNREADABLE = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Moment:
+class FoundMoment:
     """A clip of a video, and what it says."""
 
     when: str
@@ -29,13 +29,13 @@ class Moment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
+class HitCard:
     """A video that was found, as the page shows it."""
 
     name: str
     share: float
     when: str
-    moments: tuple[Moment, ...]
+    moments: tuple[FoundMoment, ...]
     """The best ones, in the order of the video."""
     clips: tuple[tuple[str, float, bool], ...]
     """Of every clip when it is, what it says, and whether it is the best."""
@@ -75,17 +75,17 @@ def _printable(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(printable(name), printable(reason)) for name, reason in [*reasons.items()][:_NUM_UNREADABLE]]
 
 
-def _card(index: Index, hit: Hit) -> Card:
+def _card(index: Index, hit: Hit) -> HitCard:
     says, times = hit.clip_probabilities, moments(hit.clip_seconds)
     pictures = index.store.pictures(hit.content, len(says))
     # Without pictures, if they are damaged, it is shown without moments.
     best = sorted(sorted(range(len(pictures)), key=lambda clip: -says[clip])[:_NUM_MOMENTS])
-    return Card(
+    return HitCard(
         name=printable(hit.name),
         share=hit.probability,
         when=hit.moment,
         moments=tuple(
-            Moment(
+            FoundMoment(
                 when=times[clip],
                 share=says[clip],
                 is_best=clip == hit.best_clip,

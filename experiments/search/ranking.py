@@ -19,7 +19,7 @@ from experiments.input_checks import check_utf8, has_words
 from experiments.reports.words import clock
 from experiments.search.encoding import num_rows
 from experiments.search.index import Index
-from experiments.search.manifest import Entry, Span
+from experiments.search.manifest import ManifestEntry, Span
 from experiments.search.model import SearchModel
 from experiments.search.scores import ScoreCache, TextScores, digests
 
@@ -144,7 +144,7 @@ def rank(
     )
 
 
-def _searched(index: Index) -> tuple[dict[str, Entry], list[str]]:
+def _searched(index: Index) -> tuple[dict[str, ManifestEntry], list[str]]:
     """Return the files that can be searched, and their contents, each once."""
     entries = index.entries
     if not entries:
@@ -176,7 +176,7 @@ def _missing(scores: dict[str, TextScores], contents: list[str]) -> dict[tuple[s
     return groups
 
 
-def _ranking(entries: dict[str, Entry], text: str, scores: TextScores, top: int) -> Ranking:
+def _ranking(entries: dict[str, ManifestEntry], text: str, scores: TextScores, top: int) -> Ranking:
     rows, names = scores.rows(), sorted(entries)
     logits = scores.logits[[rows[entries[name].content] for name in names]]
     best = [names[place] for place in np.argsort(-logits, kind="stable")[:top].tolist()]
@@ -192,7 +192,7 @@ def _only(ranking: Ranking, entries: Collection[str]) -> Ranking:
     return dataclasses.replace(ranking, hits=tuple(hit for hit in ranking.hits if hit.name in entries))
 
 
-def _hit(name: str, entry: Entry, scores: TextScores, row: int) -> Hit:
+def _hit(name: str, entry: ManifestEntry, scores: TextScores, row: int) -> Hit:
     alone = scores.clip_logits[row]
     return Hit(
         name=name,

@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = "cannot allocate memory"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
+class FileToIndex:
     """A file to read, and how."""
 
     path: Path
@@ -54,7 +54,7 @@ class Unreadable:
     reason: str
 
 
-def read(item: Item) -> Read | Unreadable:
+def read(item: FileToIndex) -> Read | Unreadable:
     """Return the clips of a file, which is examined from start to end as by every command.
 
     The file is in memory while it is read, so a worker takes its size and some frames.

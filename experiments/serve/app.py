@@ -18,7 +18,7 @@ from experiments.serve.connections import PatientProtocol
 from experiments.serve.guard import App, Guard
 from experiments.serve.limits import MAX_CONNECTIONS
 from experiments.serve.question_pages import QuestionPages
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.rendering import Pages
 from experiments.serve.search_pages import SearchPages
 from experiments.serve.shared_pages import SharedPages
@@ -73,7 +73,7 @@ def _with_refusals(router: Router) -> App:
             await router(scope, receive, send)
         except HTTPException as error:
             sentence = "There is no such page." if error.status_code == 404 else f"{error.detail}."
-            raise Refusal(error.status_code, sentence) from error
+            raise RequestRefused(error.status_code, sentence) from error
 
     return routed
 

@@ -13,10 +13,10 @@ from typing import Any
 from experiments.input_checks import has_words
 from experiments.prediction.ask import ask_clips, model_texts, notes
 from experiments.reports.page import jpeg_data_uri
-from experiments.serve.cards import Card, asked_card
+from experiments.serve.cards import AnswerCard, asked_card
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
 
@@ -30,19 +30,19 @@ class Answered:
     json: dict[str, Any]
     """As `clipbert predict --json` has it."""
     notes: list[str]
-    cards: list[Card]
+    cards: list[AnswerCard]
 
 
 def video_of(site: Site, form: Form) -> KnownVideo:
     """Return the video that a request is about.
 
     Raises:
-      Refusal: it names none.
+      RequestRefused: it names none.
     """
     if form.upload is not None:
         return form.upload
     if not form.video_id:
-        raise Refusal(422, "Choose a video, or upload one.")
+        raise RequestRefused(422, "Choose a video, or upload one.")
     return site.library.find(form.video_id)
 
 
@@ -50,27 +50,27 @@ def check_question(site: Site, form: Form) -> None:
     """Refuse what the model cannot be asked.
 
     Raises:
-      Refusal: no text, options that it does not take, or too few.
+      RequestRefused: no text, options that it does not take, or too few.
     """
     task, read = site.run.experiment.task_name, functools.partial(has_words, site.run.tokenizer)
     if not any(form.texts):
         what = "a text that may describe the video" if site.is_matching else "a question"
-        raise Refusal(422, f"Write {what}.")
+        raise RequestRefused(422, f"Write {what}.")
     check_words(site, form.texts)
     if site.is_choice and (len(form.options) < 2 or not all(map(read, form.options))):
-        raise Refusal(422, f"This is a model of {task}: give two or more options, none of them empty.")
+        raise RequestRefused(422, f"This is a model of {task}: give two or more options, none of them empty.")
     if form.options and not site.is_choice:
-        raise Refusal(422, f"Options are for models of multiple_choice, and this is one of {task}.")
+        raise RequestRefused(422, f"Options are for models of multiple_choice, and this is one of {task}.")
 
 
 def check_words(site: Site, texts: Sequence[str]) -> None:
     """Refuse texts of which the model reads nothing, such as spaces that nobody sees.
 
     Raises:
-      Refusal: there is one.
+      RequestRefused: there is one.
     """
     if not all(has_words(site.run.tokenizer, text) for text in texts):
-        raise Refusal(422, "A text is empty: the model reads no word in it.")
+        raise RequestRefused(422, "A text is empty: the model reads no word in it.")
 
 
 def ask_job(site: Site, form: Form, video: KnownVideo) -> Job:

@@ -40,7 +40,7 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
+class AnswerCard:
     """An answer."""
 
     heading: str
@@ -57,11 +57,11 @@ class Card:
     """That a probe may be made of."""
 
 
-def found_card(video: KnownVideo, hit: Hit, text: str, pictures: Sequence[str]) -> Card:
+def found_card(video: KnownVideo, hit: Hit, text: str, pictures: Sequence[str]) -> AnswerCard:
     """Return what is shown of a video that a search found; a picture of each clip, as a data URI, or none."""
     says = hit.clip_probabilities
     clips = _clips(hit.clip_seconds, says, map(percent, says), hit.best_clip)
-    return Card(
+    return AnswerCard(
         heading=video.name,
         figure=percent(hit.probability),
         remark=f"best moment {seconds(hit.clip_seconds[hit.best_clip])}",
@@ -72,11 +72,13 @@ def found_card(video: KnownVideo, hit: Hit, text: str, pictures: Sequence[str]) 
     )
 
 
-def asked_card(entry: dict[str, Any], spans: Sequence[tuple[float, float]], pictures: Sequence[str]) -> Card:
+def asked_card(
+    entry: dict[str, Any], spans: Sequence[tuple[float, float]], pictures: Sequence[str]
+) -> AnswerCard:
     """Return what is shown of an entry of `asking`."""
     figure, remark, shares, says, choices = _values(entry)
     clips = _clips(spans, shares, says, entry["best_clip"])
-    return Card(
+    return AnswerCard(
         heading=printable(entry["text"]) or "(no question)",
         figure=figure,
         remark=remark,

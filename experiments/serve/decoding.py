@@ -13,8 +13,8 @@ from data_pipelines.clips import VideoClips
 from data_pipelines.workers.isolation import Failure, Isolated
 from experiments.search.reading import Unreadable
 from experiments.serve.public import public_reason
-from experiments.serve.reading import Item, read, thumbnail
-from experiments.serve.refusal import Refusal
+from experiments.serve.reading import VideoToRead, read, thumbnail
+from experiments.serve.refusal import RequestRefused
 
 _NUM_KEPT = 6
 """Videos whose clips stay in memory: the next question is often about the same one."""
@@ -24,7 +24,7 @@ _MAX_THUMBNAIL_BYTES = 100 << 20
 """Of a video: a larger one is not read for a small picture."""
 
 
-class BrokenVideo(Refusal):
+class BrokenVideo(RequestRefused):
     """A video that cannot be read, now or later."""
 
 
@@ -34,14 +34,14 @@ class ClipReader:
     def __init__(self, *, memory_gib: float, seconds: float) -> None:
         self._seconds = seconds
         self._isolated = Isolated(1, memory_limit_gib=memory_gib)
-        self._kept: collections.OrderedDict[Item, VideoClips] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[VideoToRead, VideoClips] = collections.OrderedDict()
 
-    def read(self, item: Item) -> VideoClips:
+    def read(self, item: VideoToRead) -> VideoClips:
         """Return the clips of a video.
 
         Raises:
           BrokenVideo: it cannot be read, with the reason.
-          Refusal: it could not, but may another time.
+          RequestRefused: it could not, but may another time.
         """
         if (known := self._kept.pop(item, None)) is None:
             known = self._read(item)
@@ -50,11 +50,11 @@ class ClipReader:
             self._kept.popitem(last=False)
         return known
 
-    def _read(self, item: Item) -> VideoClips:
+    def _read(self, item: VideoToRead) -> VideoClips:
         (outcome,) = self._isolated.map(read, [item], timeout_seconds=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
             may_pass = isinstance(outcome, Failure) and outcome.may_pass
-            kind = Refusal if may_pass else BrokenVideo
+            kind = RequestRefused if may_pass else BrokenVideo
             raise kind(422, f"{item.name} cannot be read: {public_reason(outcome.reason)}.")
         return outcome
 

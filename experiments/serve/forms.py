@@ -16,7 +16,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from experiments.serve.limits import MAX_BODY_BYTES, MAX_CHARACTERS, MAX_NAME_CHARACTERS, MAX_TEXTS
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.uploads import Incoming, KnownVideo, Uploads
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Form:
         """Return a number from 1 on.
 
         Raises:
-          Refusal: it is none, or too large.
+          RequestRefused: it is none, or too large.
         """
         text = getattr(self, name) or str(default)
         is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
         if not (is_number and 1 <= (number := int(text)) <= most):
-            raise Refusal(422, f"{name} is a number from 1 to {most}, not {text[:20]}.")
+            raise RequestRefused(422, f"{name} is a number from 1 to {most}, not {text[:20]}.")
         return number
 
 
@@ -59,7 +59,7 @@ async def read_form(request: Request, uploads: Uploads) -> Form:
     """Return what a request holds; whoever takes an upload must `drop` it if nothing comes of it.
 
     Raises:
-      Refusal: it cannot be understood, or asks too much.
+      RequestRefused: it cannot be understood, or asks too much.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind == b"multipart/form-data" and options.get(b"boundary"):
@@ -69,7 +69,7 @@ async def read_form(request: Request, uploads: Uploads) -> Form:
         return _checked(_json_fields(body))
     if kind == b"application/x-www-form-urlencoded":
         return _checked(_urlencoded_fields(body))
-    raise Refusal(415, "A request is application/json, or a form; docs/serve.md says what is in it.")
+    raise RequestRefused(415, "A request is application/json, or a form; docs/serve.md says what is in it.")
 
 
 async def _read_body(request: Request) -> bytes:
@@ -85,7 +85,9 @@ def _urlencoded_fields(body: bytes) -> Fields:
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError as error:
-        raise Refusal(400, "The form cannot be read: it is no UTF-8, or has too many fields.") from error
+        raise RequestRefused(
+            400, "The form cannot be read: it is no UTF-8, or has too many fields."
+        ) from error
     return _by_lines(fields)
 
 
@@ -93,16 +95,16 @@ def _json_fields(body: bytes) -> Fields:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "The body is no JSON in UTF-8.") from error
+        raise RequestRefused(400, "The body is no JSON in UTF-8.") from error
     if not isinstance(values, dict):
-        raise Refusal(400, 'The body is a JSON object, such as {"texts": ["a man cooks"]}.')
+        raise RequestRefused(400, 'The body is a JSON object, such as {"texts": ["a man cooks"]}.')
     return {name: _strings(name, value) for name, value in values.items()}
 
 
 def _strings(name: str, value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in values):
-        raise Refusal(422, f"{name[:40]!a} holds text, numbers or a list of texts.")
+        raise RequestRefused(422, f"{name[:40]!a} holds text, numbers or a list of texts.")
     return [str(one) for one in values]
 
 
@@ -118,10 +120,10 @@ def _by_lines(fields: Fields) -> Fields:
 def _checked(fields: Fields, upload: KnownVideo | None = None) -> Form:
     known = {"texts", "options", "answer", "video", "num_clips", "top", "file"}
     if unknown := fields.keys() - known:
-        raise Refusal(422, f"{min(unknown)[:40]!a} is unknown; there are {', '.join(sorted(known))}.")
+        raise RequestRefused(422, f"{min(unknown)[:40]!a} is unknown; there are {', '.join(sorted(known))}.")
     texts, options = (tuple(text.strip() for text in fields.get(name, ())) for name in ("texts", "options"))
     if several := [name for name in _SINGLE if len(fields.get(name, [""])) != 1]:
-        raise Refusal(422, f"{several[0]!a} holds one value.")
+        raise RequestRefused(422, f"{several[0]!a} holds one value.")
     values = {name: fields.get(name, [""])[0].strip() for name in _SINGLE}
     _check_lengths(texts, "texts")
     _check_lengths(options, "options")
@@ -131,19 +133,19 @@ def _checked(fields: Fields, upload: KnownVideo | None = None) -> Form:
 
 def _check_lengths(texts: Sequence[str], what: str) -> None:
     if len(texts) > MAX_TEXTS:
-        raise Refusal(422, f"There are {len(texts)} {what}: give {MAX_TEXTS} at most.")
+        raise RequestRefused(422, f"There are {len(texts)} {what}: give {MAX_TEXTS} at most.")
     if any(len(text) > MAX_CHARACTERS for text in texts):
-        raise Refusal(422, f"A text has more than {MAX_CHARACTERS:,} characters: shorten it.")
+        raise RequestRefused(422, f"A text has more than {MAX_CHARACTERS:,} characters: shorten it.")
     if any("\0" in text or not _is_unicode(text) for text in texts):
-        raise Refusal(422, "A text holds characters that are none.")
+        raise RequestRefused(422, "A text holds characters that are none.")
 
 
 def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _too_much() -> Refusal:
-    return Refusal(413, f"The request has more than {MAX_BODY_BYTES >> 10} KB beside a video.")
+def _too_much() -> RequestRefused:
+    return RequestRefused(413, f"The request has more than {MAX_BODY_BYTES >> 10} KB beside a video.")
 
 
 # ---- Forms with a video -----------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ async def _read_multipart(request: Request, boundary: bytes, uploads: Uploads) -
         raise
     try:
         return _checked(_by_lines(parts.fields), upload)
-    except Refusal:
+    except RequestRefused:
         if upload is not None:
             uploads.drop(upload)
         raise
@@ -224,7 +226,7 @@ class _Parts:
             self._field = options.get(b"name", b"").decode(errors="replace")[:MAX_NAME_CHARACTERS]
         elif file_name:  # an empty one: no file was chosen
             if self.incoming is not None:
-                raise Refusal(422, "Send one video at a time.")
+                raise RequestRefused(422, "Send one video at a time.")
             self.incoming = self._uploads.begin(file_name.decode(errors="replace"))
             self._is_video = True
 
@@ -250,5 +252,5 @@ class _Parts:
         self._has_ended = True
 
 
-def _no_form() -> Refusal:
-    return Refusal(400, "The form cannot be read: it is cut off, or no form.")
+def _no_form() -> RequestRefused:
+    return RequestRefused(400, "The form cannot be read: it is cut off, or no form.")

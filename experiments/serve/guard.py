@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from data_pipelines.terminal_text import printable
 from experiments.serve.limits import BODY_SECONDS, CHUNK_SECONDS, Limits
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.uploads import too_large
 
 Scope = dict[str, Any]
@@ -29,7 +29,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
-Answer = Callable[[Scope, Refusal], App]
+Answer = Callable[[Scope, RequestRefused], App]
 """Makes the page, or the JSON, that says a refusal."""
 
 PAGE_POLICY = (
@@ -66,18 +66,18 @@ class Guard:
         try:
             self._check(scope)
             await self._app(scope, exchange.receive, exchange.send)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             await self._refuse(scope, exchange, refusal)
         except ClientDisconnect:
             pass  # nobody hears an answer
         except Exception:
             traceback.print_exc(file=sys.stderr)
             sentence = "The server could not do this, and its log says why."
-            await self._refuse(scope, exchange, Refusal(500, sentence))
+            await self._refuse(scope, exchange, RequestRefused(500, sentence))
         finally:
             exchange.log()
 
-    async def _refuse(self, scope: Scope, exchange: _Exchange, refusal: Refusal) -> None:
+    async def _refuse(self, scope: Scope, exchange: _Exchange, refusal: RequestRefused) -> None:
         if exchange.status is None:
             await exchange.drain()
             await self._answer(scope, refusal)(scope, exchange.receive, exchange.send)
@@ -85,9 +85,11 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if sum(name == b"host" for name, _ in scope["headers"]) != 1 or not self._is_ours(headers["host"]):
-            raise Refusal(421, "This server has another name: use the address that it printed when it began.")
+            raise RequestRefused(
+                421, "This server has another name: use the address that it printed when it began."
+            )
         if not is_from_here(scope["method"], headers):
-            raise Refusal(403, "This was sent by a page of another site, and is refused.")
+            raise RequestRefused(403, "This was sent by a page of another site, and is refused.")
 
     def _is_ours(self, host: str) -> bool:
         return host.lower() in self._hosts
@@ -124,7 +126,7 @@ class _Exchange:
         """Return the next part of the request.
 
         Raises:
-          Refusal: it is too large, or does not come.
+          RequestRefused: it is too large, or does not come.
         """
         if self._is_complete:
             return await self._receive()
@@ -133,12 +135,12 @@ class _Exchange:
         try:
             message = await asyncio.wait_for(self._receive(), CHUNK_SECONDS)
         except TimeoutError:
-            raise Refusal(408, f"Nothing came for {CHUNK_SECONDS:g} s.") from None
+            raise RequestRefused(408, f"Nothing came for {CHUNK_SECONDS:g} s.") from None
         self._note(message)
         if self._num_bytes > self._most:
             raise self._too_large()
         if time.monotonic() - self._begin > BODY_SECONDS:
-            raise Refusal(408, "The request took too long to come.")
+            raise RequestRefused(408, "The request took too long to come.")
         return message
 
     def _note(self, message: Message) -> None:
@@ -151,10 +153,10 @@ class _Exchange:
         text = dict(self._scope["headers"]).get(b"content-length", b"0")
         return int(text) if text.isdigit() else 0
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> RequestRefused:
         if self._upload_bytes:
             return too_large(self._upload_bytes)
-        return Refusal(413, f"The request has more than {self._most >> 10} KB.")
+        return RequestRefused(413, f"The request has more than {self._most >> 10} KB.")
 
     async def drain(self) -> None:
         """Throw away what still comes, for a moment, so that the answer can be heard."""

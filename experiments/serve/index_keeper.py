@@ -33,7 +33,7 @@ from experiments.search.ranking import Ranked, rank
 from experiments.serve.jobs import Job, Workroom
 from experiments.serve.limits import MAX_WAITING_FOR_INDEX
 from experiments.serve.public import public_reason
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 
 
 class TurnTaking(Scorer):
@@ -96,13 +96,13 @@ class IndexKeeper:
         """Have the index brought up to date, and then let a search wait for the model.
 
         Raises:
-          Refusal: too many wait.
+          RequestRefused: too many wait.
         """
         with self._changed:
             self._waiting = [other for other in self._waiting if not other.is_ended]
             if len(self._waiting) >= MAX_WAITING_FOR_INDEX:
                 sentence = f"{MAX_WAITING_FOR_INDEX} searches are waiting for the index already"
-                raise Refusal(503, f"{sentence}: try again in a moment.")
+                raise RequestRefused(503, f"{sentence}: try again in a moment.")
             self._waiting.append(job)
             self._changed.notify_all()
 
@@ -111,9 +111,9 @@ class IndexKeeper:
     ) -> tuple[Ranked, Index]:
         """Rank the videos of the index; in the work of a job that it was lent to, until that ends."""
         if self._index is None:
-            raise Refusal(503, self._sentence)
+            raise RequestRefused(503, self._sentence)
         if not self._index.entries:
-            raise Refusal(422, "No video of the folder can be read.")
+            raise RequestRefused(422, "No video of the folder can be read.")
         return rank(self._index, self._model, texts, top=top, on_progress=on_progress), self._index
 
     def close(self) -> None:
@@ -140,25 +140,27 @@ class IndexKeeper:
             jobs, self._waiting = self._waiting, []
             return None if self._is_closed else jobs
 
-    def _bring_up_to_date(self) -> Refusal | None:
+    def _bring_up_to_date(self) -> RequestRefused | None:
         """Update, and return why that was not possible."""
         try:
             self._update()
-        except Refusal as problem:
+        except RequestRefused as problem:
             return problem
         except OSError as error:
             if is_not_writable(self._place, error):
                 to_stderr(f"the index: {not_kept(self._folder, self._place, error)}")
                 sentence = "its index cannot be kept there: start the server with --index"
-                return Refusal(503, f"The folder cannot be searched: {sentence}.")
+                return RequestRefused(503, f"The folder cannot be searched: {sentence}.")
             to_stderr(f"the index: {error}")
-            return Refusal(503, f"The folder cannot be searched: {error.strerror or 'it cannot be read'}.")
+            return RequestRefused(
+                503, f"The folder cannot be searched: {error.strerror or 'it cannot be read'}."
+            )
         except UserError as error:
             to_stderr(f"the index: {error}")
-            return Refusal(503, "The folder cannot be searched, and the server's log says why.")
+            return RequestRefused(503, "The folder cannot be searched, and the server's log says why.")
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            return Refusal(500, "The index could not be made, and the server's log says why.")
+            return RequestRefused(500, "The index could not be made, and the server's log says why.")
         return None
 
     def _update(self) -> None:
@@ -184,5 +186,5 @@ def _check_has_videos(found: Scan) -> None:
     if found.files:
         return
     if "." in found.problems:
-        raise Refusal(503, "The folder cannot be searched: it cannot be listed.")
-    raise Refusal(503, "The folder cannot be searched: there are no videos in it.")
+        raise RequestRefused(503, "The folder cannot be searched: it cannot be listed.")
+    raise RequestRefused(503, "The folder cannot be searched: there are no videos in it.")

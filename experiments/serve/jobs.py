@@ -19,7 +19,7 @@ from typing import Any, Literal
 from clipbert_jax.errors import UserError
 from experiments.serve.limits import MAX_FINISHED, MAX_WAITING
 from experiments.serve.public import public_sentence
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 
 Kind = Literal["search", "ask", "probe"]
 
@@ -45,7 +45,7 @@ class Job:
     state: Literal["preparing", "waiting", "running", "done", "failed"] = "preparing"
     line: str = ""
     result: Any = None
-    problem: Refusal | None = None
+    problem: RequestRefused | None = None
     began: float = 0.0
     on_drop: Callable[[], None] = lambda: None
     """Called when nobody can look at the result any more."""
@@ -63,9 +63,9 @@ class Job:
             raise Stopped
         if self.seconds is not None and time.monotonic() - self.began > self.seconds:
             less = "fewer texts" if self.kind == "search" else "fewer clips, or raise --max-seconds"
-            raise Refusal(422, f"This took longer than {self.seconds:g} s: take {less}.")
+            raise RequestRefused(422, f"This took longer than {self.seconds:g} s: take {less}.")
 
-    def fail(self, problem: Refusal) -> None:
+    def fail(self, problem: RequestRefused) -> None:
         """End it without a result."""
         self.problem, self.state = problem, "failed"
         self.ended.set()
@@ -89,11 +89,11 @@ class Workroom:
         """Give a job its address; `enqueue` follows, perhaps later.
 
         Raises:
-          Refusal: too many are under way.
+          RequestRefused: too many are under way.
         """
         with self._changed:
             if sum(other.state in ("waiting", "running") for other in self._jobs.values()) > MAX_WAITING:
-                raise Refusal(
+                raise RequestRefused(
                     503, f"{MAX_WAITING} requests are waiting for the model already: try again in a moment."
                 )
             self._jobs[job.id] = job
@@ -115,11 +115,13 @@ class Workroom:
         """Return a job by its address.
 
         Raises:
-          Refusal: there is none, or not any more.
+          RequestRefused: there is none, or not any more.
         """
         job = self._jobs.get(job_id)
         if job is None or (kinds and job.kind not in kinds):
-            raise Refusal(404, "There is no such result, or it has been dropped for newer ones: ask again.")
+            raise RequestRefused(
+                404, "There is no such result, or it has been dropped for newer ones: ask again."
+            )
         return job
 
     def stop(self, job: Job) -> None:
@@ -198,18 +200,18 @@ class Workroom:
     def _do(self, job: Job) -> None:
         try:
             job.result = job.work(job)
-        except Refusal as problem:
+        except RequestRefused as problem:
             job.fail(problem)
         except Stopped:
             job.fail(_stopped())
         except UserError as error:
-            job.fail(Refusal(422, public_sentence(error)))
+            job.fail(RequestRefused(422, public_sentence(error)))
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            job.fail(Refusal(500, "The server could not do this, and its log says why."))
+            job.fail(RequestRefused(500, "The server could not do this, and its log says why."))
         else:
             job.state = "done"
 
 
-def _stopped() -> Refusal:
-    return Refusal(409, "This was stopped.")
+def _stopped() -> RequestRefused:
+    return RequestRefused(409, "This was stopped.")

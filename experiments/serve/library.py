@@ -15,7 +15,7 @@ from pathlib import Path
 from data_pipelines.terminal_text import printable
 from experiments.search.folder import scan
 from experiments.serve.public import public_reason
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.uploads import KnownVideo, Uploads
 
 _MAX_AGE_SECONDS = 3.0
@@ -55,7 +55,7 @@ class Library:
         """Return a video.
 
         Raises:
-          Refusal: there is none of this id, or it has become a link that leads elsewhere.
+          RequestRefused: there is none of this id, or it has become a link that leads elsewhere.
         """
         video = self._by_id.get(video_id) or self.uploads.find(video_id)
         if video is None or not (video.is_upload or self._resolved(video.path)):
@@ -66,7 +66,7 @@ class Library:
         """Return the path to read a video from, and its state; links are followed once, and then checked.
 
         Raises:
-          Refusal: it is gone, has become a link that leads elsewhere, or may not be read.
+          RequestRefused: it is gone, has become a link that leads elsewhere, or may not be read.
         """
         path = video.path if video.is_upload else self._resolved(video.path)
         if path is None:
@@ -76,7 +76,7 @@ class Library:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_video() from error
         except OSError as error:
-            raise Refusal(422, f"{video.name} cannot be read: {error.strerror}.") from error
+            raise RequestRefused(422, f"{video.name} cannot be read: {error.strerror}.") from error
 
     def named(self, name: str) -> KnownVideo | None:
         """Return the video of a file below the folder, by its name there."""
@@ -98,8 +98,8 @@ class Library:
         return resolved if resolved.is_relative_to(self.folder.resolve()) else None
 
 
-def _no_video() -> Refusal:
-    return Refusal(404, "There is no such video, or not any more: choose another one.")
+def _no_video() -> RequestRefused:
+    return RequestRefused(404, "There is no such video, or not any more: choose another one.")
 
 
 def id_of(name: str) -> str:

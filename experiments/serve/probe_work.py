@@ -13,7 +13,7 @@ from experiments.probe.probe_page import write_probe_page
 from experiments.probe.probe_video import DISPLAY_SIZE, make_page_of_clips, probe_facts
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
 
@@ -33,10 +33,10 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
     """Return a job that probes.
 
     Raises:
-      Refusal: several texts, or a number of clips out of range.
+      RequestRefused: several texts, or a number of clips out of range.
     """
     if len(form.texts) > 1:
-        raise Refusal(422, "A probe is about one text: write one line.")
+        raise RequestRefused(422, "A probe is about one text: write one line.")
     num_clips = form.number("num_clips", DEFAULT_CLIPS, CLIPS[-1])
 
     def work(job: Job) -> Probed:
@@ -50,7 +50,7 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
             answer=form.answer or None,
             # Without the paths of this machine.
             facts=probe_facts(site.run, num_clips) | {"model": site.model_name, "command": "clipbert serve"},
-            on_progress=_Count(job),
+            on_progress=_ProbeCount(job),
         )
         job.line = "The page is being written."
         path = site.private / f"probe-{job.id}.html"
@@ -62,7 +62,7 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
     return job
 
 
-class _Count:
+class _ProbeCount:
     """Says how far a probe is, and ends it where it may end."""
 
     def __init__(self, job: Job) -> None:

@@ -16,7 +16,7 @@ from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_CHARACTERS, MAX_SHOWN_VIDEOS
 from experiments.serve.probe_work import CLIPS, DEFAULT_CLIPS, probe_job
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.rendering import Pages, see
 from experiments.serve.shared_pages import sentence_of, soon, submit
 from experiments.serve.site import Site
@@ -75,14 +75,14 @@ class QuestionPages:
         """Return the report of a probe, which may do nothing but run its own script."""
         job = self._site.workroom.find(request.path_params["job"], "probe")
         if job.state != "done":
-            raise Refusal(404, "This probe is not done.")
+            raise RequestRefused(404, "This probe is not done.")
         return FileResponse(job.result.path, media_type="text/html", headers=self._probe_policy)
 
     def _shown(self, job: Job, video: KnownVideo) -> KnownVideo | None:
         """Return the video of a job; nothing if that has failed and the video has gone with it."""
         try:
             return video if job.problem is None else self._site.library.find(video.id)
-        except Refusal:
+        except RequestRefused:
             return None
 
     async def _given(self, request: Request) -> tuple[Form, KnownVideo | None]:
@@ -98,7 +98,7 @@ class QuestionPages:
         try:
             await run_in_threadpool(self._site.library.refresh)
             return form, video_of(self._site, form)
-        except Refusal:
+        except RequestRefused:
             return form, None
 
     async def _page(

@@ -45,7 +45,7 @@ _BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
+class VideoToRead:
     """A video to read, and how."""
 
     path: Path
@@ -59,7 +59,7 @@ class Item:
     shown_size: int
 
 
-def read(item: Item) -> VideoClips | Unreadable:
+def read(item: VideoToRead) -> VideoClips | Unreadable:
     """Return the clips of a video; it is in memory while it is decoded."""
     try:
         return sample_clips(

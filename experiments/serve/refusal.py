@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):  # noqa: N818, it is an answer, not a fault of the program
+class RequestRefused(Exception):  # noqa: N818, it is an answer, not a fault of the program
     """Ends a request; the sentence is shown, so it holds no path and no trace."""
 
     def __init__(self, status: int, sentence: str) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from data_pipelines.terminal_text import printable
 from experiments.reports.page import templates
 from experiments.serve.limits import MAX_CHARACTERS, MAX_TEXTS
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
 
 _FOLDER = Path(__file__).parent
@@ -53,7 +53,7 @@ class Pages:
         search = [("/", "Search")] if self._site.keeper is not None else []
         return [*search, ("/ask", "Ask"), ("/probe", "Probe")]
 
-    def refusal(self, scope: dict[str, Any], refusal: Refusal) -> Response:
+    def refusal(self, scope: dict[str, Any], refusal: RequestRefused) -> Response:
         """Return how a refusal is said to whoever asks: JSON for programs, a page for people."""
         request = Request(scope)
         headers = {"retry-after": "5"} if refusal.status == 503 else {}

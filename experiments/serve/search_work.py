@@ -14,13 +14,13 @@ from experiments.search.index import Index
 from experiments.search.lines import as_json, cost_line
 from experiments.search.ranking import Hit, Ranked, Ranking
 from experiments.serve.ask_work import check_words
-from experiments.serve.cards import Card, found_card
+from experiments.serve.cards import AnswerCard, found_card
 from experiments.serve.forms import Form
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Job
 from experiments.serve.library import LEADS_OUT, Library, id_of
 from experiments.serve.limits import MAX_SEARCH_SECONDS, MAX_TOP
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
 
 DEFAULT_TOP = 10
@@ -32,7 +32,7 @@ class Found:
 
     json: dict[str, Any]
     """As `clipbert search --json` has it, without the paths of this machine."""
-    texts: list[tuple[str, list[str], list[Card]]]
+    texts: list[tuple[str, list[str], list[AnswerCard]]]
     """Each text with notes about it and the videos."""
     cost: str
     num_videos: int
@@ -42,7 +42,7 @@ def keeper_of(site: Site) -> IndexKeeper:
     """Return the index.
 
     Raises:
-      Refusal: this server does not search.
+      RequestRefused: this server does not search.
     """
     if site.keeper is None:
         why = (
@@ -50,7 +50,7 @@ def keeper_of(site: Site) -> IndexKeeper:
             if site.is_matching
             else f"its model is one of {site.run.experiment.task_name}"
         )
-        raise Refusal(404, f"This server does not search: {why}.")
+        raise RequestRefused(404, f"This server does not search: {why}.")
     return site.keeper
 
 
@@ -58,18 +58,18 @@ def start_search(site: Site, form: Form) -> Job:
     """Search when the folder has been looked through once more, and the turn comes.
 
     Raises:
-      Refusal: there is nothing to search for, or too many wait.
+      RequestRefused: there is nothing to search for, or too many wait.
     """
     keeper = keeper_of(site)
     if not any(form.texts):
-        raise Refusal(422, "Write what to look for.")
+        raise RequestRefused(422, "Write what to look for.")
     check_words(site, form.texts)
     top = form.number("top", DEFAULT_TOP, MAX_TOP)
     job = Job("search", lambda job: _search(site, job, top), asked=form, seconds=MAX_SEARCH_SECONDS)
     site.workroom.admit(job)
     try:
         keeper.enqueue_when_ready(job)
-    except Refusal as problem:
+    except RequestRefused as problem:
         job.fail(problem)
         raise
     return job
@@ -81,7 +81,7 @@ def _search(site: Site, job: Job, top: int) -> Found:
     site.library.refresh(max_age=0.0)  # as new as the index
     # What leads out of the folder is in the index, but not in the library.
     ranked, index = keeper.rank(
-        job.asked.texts, top=top + len(site.library.problems), on_progress=_Count(job)
+        job.asked.texts, top=top + len(site.library.problems), on_progress=_SearchCount(job)
     )
     ranked = dataclasses.replace(
         ranked, rankings=tuple(_without_links(ranking, site.library, top) for ranking in ranked.rankings)
@@ -107,7 +107,7 @@ def _without_links(ranking: Ranking, library: Library, top: int) -> Ranking:
     return dataclasses.replace(ranking, hits=tuple(hits[:top]))
 
 
-def _card(site: Site, index: Index, hit: Hit, text: str) -> Card:
+def _card(site: Site, index: Index, hit: Hit, text: str) -> AnswerCard:
     video = site.library.named(hit.name)
     assert video is not None, "others were left out"
     pictures = index.store.pictures(hit.content, len(hit.clip_probabilities))
@@ -129,7 +129,7 @@ def _json(index: Index, ranked: Ranked, site: Site, keeper: IndexKeeper) -> dict
     return public | {"run": site.model_name, "unreadable": unreadable}
 
 
-class _Count:
+class _SearchCount:
     """Says how far a search is, and ends it where it may end."""
 
     def __init__(self, job: Job) -> None:

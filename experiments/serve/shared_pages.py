@@ -16,7 +16,7 @@ from experiments.serve.ask_work import check_question, video_of
 from experiments.serve.forms import Form, read_form
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_NAME_CHARACTERS, MAX_SHOWN_VIDEOS
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.rendering import DATA_POLICY, Pages, json_answer, see
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
@@ -63,7 +63,7 @@ class SharedPages:
         """Return the video that is chosen already, which is listed whatever its name."""
         try:
             return self._site.library.find(video_id)
-        except Refusal:
+        except RequestRefused:
             return None
 
     async def frame(self, request: Request) -> Response:
@@ -97,7 +97,7 @@ async def submit(request: Request, site: Site, make: Callable[[Site, Form, Known
     """Take a question about a video, and let it wait for the model; of one that is refused no video stays.
 
     Raises:
-      Refusal: it is not understood, or too many wait.
+      RequestRefused: it is not understood, or too many wait.
     """
     await run_in_threadpool(site.library.refresh)
     form = await read_form(request, site.uploads)
@@ -134,8 +134,8 @@ def result_of(job: Job) -> object:
     """Return the result of a job that has ended.
 
     Raises:
-      Refusal: there is none.
+      RequestRefused: there is none.
     """
     if job.problem is not None:
-        raise Refusal(job.problem.status, job.problem.sentence)
+        raise RequestRefused(job.problem.status, job.problem.sentence)
     return job.result

@@ -21,7 +21,7 @@ from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Workroom
 from experiments.serve.library import Library
 from experiments.serve.limits import Limits
-from experiments.serve.reading import Item
+from experiments.serve.reading import VideoToRead
 from experiments.serve.uploads import KnownVideo, Uploads
 
 
@@ -66,10 +66,10 @@ class Site:
         """Return the clips of a video; in the thread of the model. An upload that cannot be read is deleted.
 
         Raises:
-          Refusal: it is gone, or cannot be read.
+          RequestRefused: it is gone, or cannot be read.
         """
         path, state = self.library.opened(video)
-        item = Item(
+        item = VideoToRead(
             path=path,
             name=video.name,
             num_bytes=state.st_size,

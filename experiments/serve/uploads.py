@@ -18,7 +18,7 @@ from data_pipelines.corpus.folder import VIDEO_SUFFIXES
 from data_pipelines.terminal_text import printable
 from experiments.serve.limits import MAX_NAME_CHARACTERS, MAX_UPLOADING, MAX_UPLOADS
 from experiments.serve.reading import looks_like_video
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 
 _NUM_START_BYTES = 512
 
@@ -43,7 +43,9 @@ class Incoming:
         suffix = PurePosixPath(self.name).suffix.lower()
         if suffix not in VIDEO_SUFFIXES:
             kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-            raise Refusal(415, f"{printable(self.name)} is not one of the kinds that are taken: {kinds}.")
+            raise RequestRefused(
+                415, f"{printable(self.name)} is not one of the kinds that are taken: {kinds}."
+            )
         self.digest = hashlib.sha256()
         self._max_bytes = max_bytes
         self._num_bytes = 0
@@ -54,7 +56,7 @@ class Incoming:
         """Take more of it.
 
         Raises:
-          Refusal: it is too large, or no video.
+          RequestRefused: it is too large, or no video.
         """
         self._num_bytes += len(data)
         if self._num_bytes > self._max_bytes:
@@ -78,7 +80,9 @@ class Incoming:
 
     def _check_start(self) -> None:
         if not looks_like_video(self._start):
-            raise Refusal(415, f"{printable(self.name)} is no video, image or GIF, whatever its name says.")
+            raise RequestRefused(
+                415, f"{printable(self.name)} is no video, image or GIF, whatever its name says."
+            )
 
 
 class Uploads:
@@ -97,11 +101,13 @@ class Uploads:
         """Begin to take a file; `keep` or `drop` follows.
 
         Raises:
-          Refusal: another kind of file, or too many at once.
+          RequestRefused: another kind of file, or too many at once.
         """
         with self._lock:
             if self._num_incoming >= MAX_UPLOADING:
-                raise Refusal(503, f"{MAX_UPLOADING} other videos are being uploaded: try again in a moment.")
+                raise RequestRefused(
+                    503, f"{MAX_UPLOADING} other videos are being uploaded: try again in a moment."
+                )
             incoming = Incoming(name, self._folder / secrets.token_hex(16), self._max_bytes)
             self._num_incoming += 1
         return incoming
@@ -165,9 +171,9 @@ class Uploads:
             return [*reversed(self._kept.values())]
 
 
-def too_large(max_bytes: int) -> Refusal:
+def too_large(max_bytes: int) -> RequestRefused:
     """Return what is said of an upload beyond the limit."""
-    return Refusal(
+    return RequestRefused(
         413, f"The video has more than {max_bytes / 1e6:g} MB: send a shorter one, or raise --max-upload-mb."
     )
 

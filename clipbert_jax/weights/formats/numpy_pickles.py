@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_jax.weights.formats.array_views import BFLOAT16, Budget, check_shape, view
-from clipbert_jax.weights.formats.pickle_reader import MAX_MEMO, Function, KeyCheck, LongText, Vocabulary
+from clipbert_jax.weights.formats.pickle_reader import MAX_MEMO, Function, KeyCheck, LongText, PickleRules
 from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 _DTYPES = {
@@ -37,15 +37,15 @@ class _Marker:
 _NDARRAY = _Marker()
 
 
-def numpy_vocabulary(budget: Budget, file_size: int) -> Vocabulary:
+def numpy_vocabulary(budget: Budget, file_size: int) -> PickleRules:
     """Return what a pickle of NumPy arrays may name.
 
     Args:
       budget: of the file's arrays.
       file_size: in bytes.
     """
-    maker = _Maker(budget, Budget(file_size))
-    return Vocabulary(
+    maker = _ArrayMaker(budget, Budget(file_size))
+    return PickleRules(
         names={
             ("_codecs", "encode"): Function(maker.encode),
             ("numpy", "ndarray"): _NDARRAY,
@@ -73,7 +73,7 @@ def numpy_vocabulary(budget: Budget, file_size: int) -> Vocabulary:
     )
 
 
-class _Maker:
+class _ArrayMaker:
     """Makes the arrays of one pickle."""
 
     def __init__(self, budget: Budget, decoding_budget: Budget):

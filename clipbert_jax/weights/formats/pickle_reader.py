@@ -49,7 +49,7 @@ class LongText:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class PickleRules:
     """What a pickle may name, finish and refer to."""
 
     names: Mapping[tuple[str, str], object]
@@ -61,7 +61,7 @@ class Vocabulary:
 
 
 def read_pickle(
-    data: memoryview, vocabulary: Vocabulary, *, start: int = 0, max_bytes: int | None = None
+    data: memoryview, vocabulary: PickleRules, *, start: int = 0, max_bytes: int | None = None
 ) -> tuple[Any, int]:
     """Read one pickle; return the object and where the pickle ends.
 
@@ -77,7 +77,7 @@ def read_pickle(
 
 
 class _Machine:
-    def __init__(self, data: memoryview, vocabulary: Vocabulary, start: int, max_bytes: int | None):
+    def __init__(self, data: memoryview, vocabulary: PickleRules, start: int, max_bytes: int | None):
         self.data = data
         self.vocabulary = vocabulary
         self.position = start

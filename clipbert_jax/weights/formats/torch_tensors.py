@@ -22,7 +22,7 @@ from clipbert_jax.weights.formats.array_views import (
     strided_view,
 )
 from clipbert_jax.weights.formats.numpy_pickles import numpy_vocabulary
-from clipbert_jax.weights.formats.pickle_reader import Function, Vocabulary
+from clipbert_jax.weights.formats.pickle_reader import Function, PickleRules
 from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 
@@ -148,7 +148,7 @@ class Storages:
         raise Refusal("has a view of a storage that reaches beyond it")
 
 
-def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> Vocabulary:
+def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> PickleRules:
     """Return what a pickle of torch.save may name; NumPy's too, since checkpoints hold its numbers."""
     rebuild: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
         "_rebuild_tensor": lambda arguments: _rebuild_tensor(arguments, budget),
@@ -167,7 +167,7 @@ def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> Voca
         ("torch", "Size"): Function(lambda arguments: arguments),
         ("torch", "device"): Function(lambda arguments: arguments),
     }
-    return Vocabulary(names=names, build=numpy.build, find_persistent=storages.find)
+    return PickleRules(names=names, build=numpy.build, find_persistent=storages.find)
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...], budget: Budget) -> Tensor:

@@ -44,7 +44,7 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
+class _DirectoryEntry:
     """What the directory says of a member."""
 
     raw_name: bytes
@@ -115,7 +115,7 @@ def _directory64(data: memoryview, locator: int) -> tuple[int, int, int, int]:
     return offset, size, start, count
 
 
-def _entries(directory: memoryview, count: int) -> list[_Entry]:
+def _entries(directory: memoryview, count: int) -> list[_DirectoryEntry]:
     entries, position = [], 0
     for _ in range(count):
         end = position + _ENTRY.size
@@ -134,7 +134,7 @@ def _entries(directory: memoryview, count: int) -> list[_Entry]:
     return entries
 
 
-def _entry(fields: tuple[Any, ...], raw_name: bytes, extra: memoryview) -> _Entry:
+def _entry(fields: tuple[Any, ...], raw_name: bytes, extra: memoryview) -> _DirectoryEntry:
     flags, method, checksum, packed_size, size = fields[3], fields[4], fields[7], fields[8], fields[9]
     attributes, header_offset = fields[15], fields[16]
     name = _checked_name(raw_name)
@@ -150,7 +150,7 @@ def _entry(fields: tuple[Any, ...], raw_name: bytes, extra: memoryview) -> _Entr
     size, packed_size, header_offset = _large(extra, [size, packed_size, header_offset])
     if size != packed_size:
         raise _damaged()
-    return _Entry(raw_name, name, flags, size, checksum, header_offset)
+    return _DirectoryEntry(raw_name, name, flags, size, checksum, header_offset)
 
 
 def _checked_name(raw_name: bytes) -> str:
@@ -187,7 +187,7 @@ def _extra_field(extra: memoryview, wanted: int) -> memoryview:
     raise _damaged()
 
 
-def _member(data: memoryview, entry: _Entry, directory_start: int) -> Member:
+def _member(data: memoryview, entry: _DirectoryEntry, directory_start: int) -> Member:
     """Return the member, if its own header agrees with the directory."""
     header_end = entry.header_offset + _LOCAL.size
     if header_end > directory_start:

@@ -17,7 +17,7 @@ from clipbert_jax.config import PixelEncoderConfig
 from clipbert_jax.errors import UserError
 from clipbert_jax.weights.formats.refusals import listed, quoted
 from clipbert_jax.weights.names.original_names import ALIASES
-from clipbert_jax.weights.names.source_tables import CAFFE2, DETECTRON2, SOURCES, Source
+from clipbert_jax.weights.names.source_tables import CAFFE2, DETECTRON2, SOURCES, WeightSource
 from clipbert_jax.weights.names.stem_folding import fold_pixels, stored_pixels
 
 _WRAPPER = "module."
@@ -96,7 +96,7 @@ def to_original_names(
     )
 
 
-def _find_source(path: str | os.PathLike[str], names: Mapping[str, str]) -> Source:
+def _find_source(path: str | os.PathLike[str], names: Mapping[str, str]) -> WeightSource:
     found = [source for source in SOURCES if source.has(names)]
     if len(found) == 1:
         return found[0]
@@ -139,7 +139,7 @@ def _add_statistics(arrays: dict[str, np.ndarray], origin: dict[str, str]) -> li
 
 
 def _fold(
-    source: Source,
+    source: WeightSource,
     arrays: dict[str, np.ndarray],
     constants: Mapping[str, np.ndarray],
     pixel_encoder: PixelEncoderConfig,

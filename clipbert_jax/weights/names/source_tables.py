@@ -20,7 +20,7 @@ _COUNTERS = {r".*\.num_batches_tracked": "a counter that only training of batch 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class WeightSource:
     """Someone's names."""
 
     name: str
@@ -60,7 +60,9 @@ def _clipbert_name(name: str) -> str | None:
     return name if name in ALIASES or to_our_name(name) is not None else None
 
 
-CLIPBERT = Source(name="ClipBERT", original=_clipbert_name, ignored=dict.fromkeys(IGNORED, IGNORED_BECAUSE))
+CLIPBERT = WeightSource(
+    name="ClipBERT", original=_clipbert_name, ignored=dict.fromkeys(IGNORED, IGNORED_BECAUSE)
+)
 
 
 # Hugging Face, and Google's checkpoints converted by it, which call a norm's weight gamma and its bias beta.
@@ -72,7 +74,7 @@ _DENSE_OF_BERT = (
 )
 _NORM_OF_BERT_HEAD = r"cls\.(predictions\.transform\.LayerNorm)"
 
-BERT = Source(
+BERT = WeightSource(
     name="BERT",
     original=_by_table(
         {
@@ -100,7 +102,7 @@ BERT = Source(
 _LAYER = r"(stem\.conv1|res\d\.\d+\.(?:shortcut|conv[123]))"
 _NOT_IN_CLIPBERT = "a part of the detector: ClipBERT uses the ResNet only"
 
-DETECTRON2 = Source(
+DETECTRON2 = WeightSource(
     name="detectron2",
     original=_by_table(
         # The ResNet of detectors with a feature pyramid, such as those of the model zoo, is their bottom_up.
@@ -139,7 +141,7 @@ def _caffe2_table() -> Iterator[tuple[str, str]]:
         yield f"{norm}_(?:riv|running_var)", f"{original}.norm.running_var"
 
 
-CAFFE2 = Source(
+CAFFE2 = WeightSource(
     name="Caffe2 ResNet",
     original=_by_table(dict(_caffe2_table())),
     ignored={
@@ -175,7 +177,7 @@ _PADDING = (
     "frames here"
 )
 
-TORCHVISION = Source(
+TORCHVISION = WeightSource(
     name="torchvision ResNet",
     original=_by_table(dict(_torchvision_table())),
     ignored={r"fc\.(?:weight|bias)": "the classifier of ImageNet", **_COUNTERS},

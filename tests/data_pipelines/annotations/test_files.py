@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.files import Entry, read_json, read_objects, read_table, read_text
+from data_pipelines.annotations.files import AnnotationEntry, read_json, read_objects, read_table, read_text
 
 
 def test_marks_of_other_systems_are_tolerated(tmp_path):
@@ -72,7 +72,7 @@ def test_a_comma_table_for_a_tab_table_is_told(write):
 
 
 def test_values_are_checked_where_they_stand():
-    entry = Entry(
+    entry = AnnotationEntry(
         "file line 3", {"text": " a  b ", "none": "", "number": "7", "list": ["x", ""], "flag": True}
     )
     assert entry.text("text") == "a b"

@@ -20,7 +20,7 @@ from data_pipelines.corpus.builder import (
     write_shard,
     write_videos,
 )
-from data_pipelines.corpus.entry import Entry
+from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.ingest import new_data_dir
 from data_pipelines.corpus.storage import Original, store
 from data_pipelines.decoding.examine import examine_video
@@ -108,7 +108,7 @@ def test_of_several_files_the_damaged_one_is_named(data_dir, tmp_path):
     records = []
     for video_id in ids:
         stored = store(dataclasses.replace(video, video_id=video_id), Original())
-        records.append(encoder.encode(Entry(video=stored, source_name=video_id, source_sha256="")))
+        records.append(encoder.encode(CorpusEntry(video=stored, source_name=video_id, source_sha256="")))
     paths = [shard_path(tmp_path, place, 2) for place in range(2)]
     paths[0].parent.mkdir(parents=True)
     for path, part in zip(paths, (records[:2], records[2:]), strict=True):

@@ -10,7 +10,7 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.doctor import (
-    Finding,
+    Diagnosis,
     examine_record,
     examine_records,
     examine_source,
@@ -117,7 +117,7 @@ def test_names_cannot_break_the_table(name: str, tmp_path: Path) -> None:
         damaged_ranges=((0.5, 1.0), (2.0, 3.25)),
         notes=("a", "b\tc"),
     )
-    findings = [Finding(name=name, num_bytes=1, health=health)] * 2
+    findings = [Diagnosis(name=name, num_bytes=1, health=health)] * 2
     write_table(findings, tmp_path / "table.tsv")
     lines = (tmp_path / "table.tsv").read_bytes().decode("utf-8").split("\n")
     assert [line.count("\t") for line in lines] == [len(findings[0].fields()) - 1] * 3 + [0]

@@ -17,7 +17,7 @@ from experiments.search.encoding import Encoder
 from experiments.search.folder import FileState, scan
 from experiments.search.index import INDEX_NAME
 from experiments.search.lines import index_lines
-from experiments.search.manifest import Entry, Manifest, write_whole
+from experiments.search.manifest import Manifest, ManifestEntry, write_whole
 from experiments.search.model import SearchModel
 
 from .conftest import NUM_CLIPS, OPTIONS
@@ -253,7 +253,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     write_whole(tmp_path / "a.npy", b"12345")
     assert synced == [5, "named"]
     manifest = Manifest(tmp_path / "manifest.jsonl", 0)
-    manifest.add({"a.mp4": Entry(state=FileState(size=1, mtime_ns=2), content=CONTENT)})
+    manifest.add({"a.mp4": ManifestEntry(state=FileState(size=1, mtime_ns=2), content=CONTENT)})
     assert synced[2:] == [(tmp_path / "manifest.jsonl").stat().st_size]
 
 

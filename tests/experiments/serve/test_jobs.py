@@ -12,7 +12,7 @@ from experiments.serve import index_keeper, search_work
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job, Stopped, Workroom
 from experiments.serve.limits import MAX_WAITING, MAX_WAITING_FOR_INDEX
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 
 
 @pytest.fixture
@@ -91,14 +91,14 @@ def test_searches_that_wait_for_the_index_are_few_and_keep_no_question_waiting(s
 
 
 def test_a_search_that_runs_can_be_stopped(served, monkeypatch):
-    count = search_work._Count.__call__
+    count = search_work._SearchCount.__call__
 
     def stop(counter, num_videos):
         assert counter._job.state == "running"
         served.site.workroom.stop(counter._job)
         count(counter, num_videos)
 
-    monkeypatch.setattr(search_work._Count, "__call__", stop)
+    monkeypatch.setattr(search_work._SearchCount, "__call__", stop)
     job = started(served, "something that was not asked before")
     assert job.ended.wait(60)
     assert job.problem is not None
@@ -107,7 +107,7 @@ def test_a_search_that_runs_can_be_stopped(served, monkeypatch):
 
 def test_work_ends_when_it_takes_too_long_or_nobody_wants_it():
     job = Job("ask", lambda job: None, seconds=1.0, began=time.monotonic() - 2)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RequestRefused) as refused:
         job.check()
     assert refused.value.status == 422  # it would be the same again
     job.is_stopped = True
@@ -141,7 +141,7 @@ def test_no_search_is_prepared_when_the_queue_is_full():
     room, release = Workroom(), threading.Event()
     for _ in range(MAX_WAITING + 1):
         room.enqueue(room.admit(Job("ask", lambda job: release.wait(10))))
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestRefused):
         room.admit(Job("search", lambda job: None))
     release.set()
     room.close()

@@ -13,7 +13,7 @@ from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_UPLOADS
 from experiments.serve.public import public_reason, public_sentence
-from experiments.serve.refusal import Refusal
+from experiments.serve.refusal import RequestRefused
 from tests.experiments.untrained import untrained_run
 
 from .serving import serving
@@ -23,7 +23,7 @@ UNSEEN = "\u200b"
 
 @pytest.mark.parametrize("text", ["00000000140", "1000000000", "0", "-1", "1.5", "٣", "9" * 500])
 def test_numbers_out_of_range_are_refused(text):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RequestRefused) as refused:
         Form(top=text).number("top", 10, 50)
     assert refused.value.status == 422
 
