@@ -210,7 +210,7 @@ PARENT = """
 import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
-from data_pipelines.corpus.isolation import Isolated
+from data_pipelines.workers.isolation import Isolated
 from {module} import process_id, act
 with Isolated(2) as isolated:
     print(*set(isolated.map(process_id, range(20), timeout_seconds=20.0)), flush=True)

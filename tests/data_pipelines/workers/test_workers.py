@@ -211,8 +211,8 @@ def test_a_stuck_thread_ends_the_program(tmp_path):
             import numpy as np
             from clipbert_jax.errors import UserError
             from data_pipelines.data_config import DataConfig
-            from data_pipelines.heartbeat import decoding
-            from data_pipelines.workers import WatchedBatches
+            from data_pipelines.workers.heartbeat import decoding
+            from data_pipelines.workers.batch_workers import WatchedBatches
             def make(number):
                 with decoding(f"video-{number}"):
                     time.sleep(3600 if number == 2 else 0)

@@ -24,8 +24,8 @@ from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
-from experiments.compilation_cache import use_compilation_cache
-from tests.training.conftest import TASK, make_batch, small_config
+from experiments.runtime.compilation_cache import use_compilation_cache
+from tests.clipbert_jax.training.conftest import TASK, make_batch, small_config
 
 events = []
 jax.monitoring.register_event_listener(lambda name, **_: events.append(name))

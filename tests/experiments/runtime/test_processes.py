@@ -111,7 +111,7 @@ def test_who_waits_for_nobody_ends_too_when_another_is_not_heard_of(main, victim
     program = f"""
 import os, signal, time
 import jax
-from experiments import processes
+from experiments.runtime import processes
 processes.HEARTBEAT_SECONDS = 5
 with processes.joined_processes(has_notices=True):
     jax.devices()
@@ -132,7 +132,7 @@ import pathlib, threading
 import jax
 from jax.experimental import multihost_utils
 from clipbert_jax.training import watchdog
-from experiments.processes import joined_processes
+from experiments.runtime.processes import joined_processes
 watchdog._OTHERS_SECONDS = 10
 def hang_here():
     threading.Event().wait()
@@ -219,7 +219,7 @@ def test_the_others_wait_while_the_first_process_takes_its_time_and_end_as_it_do
     program = f"""
 import time
 from clipbert_jax.errors import TemporaryError
-from experiments.processes import joined_processes, on_first_process
+from experiments.runtime.processes import joined_processes, on_first_process
 def act():
     time.sleep({seconds})
     raise TemporaryError("the lock is held")
