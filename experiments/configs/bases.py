@@ -1,14 +1,13 @@
 """What the experiments share: the small model, and the paper's model, optimizer and presets.
 
-Each experiment of the paper comes in two presets:
+Each experiment of the paper comes in two presets, which compute in bfloat16 (the original: fp16):
 
-  released  the original's released config file, with the quirks of its code: frames by its arithmetic,
-            ranking by rounded probabilities, its AdamW and schedule, the sum of accumulated gradients; in
-            pretraining words learned from captions of other images too, and averaged over all tokens.
-  paper     the setting of the paper where it is known to differ (TGIF-QA), else that of the released file;
-            and our behaviour in all of this, which docs/fidelity.md compares with the original's.
-
-Both compute in bfloat16; the original did in fp16.
+  corrected  settings of the paper where they are known to differ from the original's released config file
+             (TGIF-QA), else of that file; and this project's behaviour, which docs/fidelity.md compares with
+             the original's.
+  original   the original's released config file with the quirks of its code: its frame arithmetic, ranking by
+             rounded probabilities, its AdamW and schedule, the sum of accumulated gradients; pretraining
+             learns words from captions of other images too, and averages over all tokens.
 """
 
 from __future__ import annotations
@@ -39,24 +38,45 @@ DEMO_IMAGES = DataConfig(
 SMALL_OPTIMIZER = OptimizerConfig(
     transformer_learning_rate=1e-3, pixel_encoder_learning_rate=1e-3, max_grad_norm=1.0
 )
-"""For the small model, which starts from nothing."""
-
-FOLDER_VIDEOS = DataConfig(
-    data_dir="data/mine", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32
-)
-"""A user's own videos."""
-
-FOLDER_TRAINING = TrainConfig(num_steps=500, batch_size=8, log_every_steps=10, save_every_steps=100)
-"""On some dozens of them."""
+"""Optimizer of the small model, which starts from random weights."""
 
 FULL_SIZE_MODEL = dataclasses.replace(ClipBertConfig.base(), compute_dtype="bfloat16")
 """ResNet-50 and BERT-base, with the vocabulary of bert-base-uncased."""
 
 PRETRAINED = InitConfig(model="runs/pretraining")
-"""What the experiments of the paper start from."""
+"""Initial weights of the paper's other experiments."""
 
 NUM_GPUS = 8
-"""Of the original's pretraining, MSR-VTT retrieval and TGIF-QA; assumed where it is not known."""
+"""Number of GPUs of the original's pretraining, MSR-VTT retrieval and TGIF-QA; elsewhere an assumption."""
+
+
+def demo(task: AnyTask, data: DataConfig, *, num_steps: int) -> Experiment:
+    """Return an experiment of the small model on generated videos or images."""
+    return Experiment(
+        model=ClipBertConfig.tiny(),
+        task=task,
+        data=data,
+        optimizer=SMALL_OPTIMIZER,
+        train=TrainConfig(
+            num_steps=num_steps,
+            batch_size=32,
+            log_every_steps=num_steps // 30,
+            save_every_steps=num_steps // 3,
+        ),
+    )
+
+
+def folder(task: AnyTask) -> Experiment:
+    """Return an experiment of the small model on some dozens of a user's own videos."""
+    return Experiment(
+        model=ClipBertConfig.tiny(vocab_size=0),
+        task=task,
+        data=DataConfig(
+            data_dir="data/mine", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32
+        ),
+        optimizer=SMALL_OPTIMIZER,
+        train=TrainConfig(num_steps=500, batch_size=8, log_every_steps=10, save_every_steps=100),
+    )
 
 
 def full_size(
@@ -74,15 +94,16 @@ def full_size(
     """Return an experiment with the full-size model and AdamW as published.
 
     Args:
-      task: what is learned.
-      data: the videos.
-      videos_per_gpu: in one of the accumulated parts of an update.
+      task: what the model learns.
+      data: videos.
+      videos_per_gpu: number of videos on one GPU, in one of the accumulated parts of an update.
       num_epochs: passes over the examples.
       num_accumulation_steps: parts of an update.
-      num_validations: on as many clips as are trained on; 0 where the data has no validation split.
-      learning_rate: the highest, of all parameters.
-      max_grad_norm: to which gradients are clipped.
-      init: the run whose weights are the first; without it the model starts from nothing.
+      num_validations: number of validations, with as many clips as in training; 0 for data without a
+        validation split.
+      learning_rate: peak learning rate of all parameters.
+      max_grad_norm: norm to which gradients are clipped.
+      init: initial weights; by default the pretrained ones.
     """
     return Experiment(
         model=FULL_SIZE_MODEL,
@@ -107,7 +128,7 @@ def full_size(
 
 
 def image_data(data_dir: str, *, max_text_length: int) -> DataConfig:
-    """Return the data of image experiments: videos of one frame, whose `fps` means nothing."""
+    """Return the data of image experiments: videos of one frame, for which `fps` has no meaning."""
     return DataConfig(
         data_dir=data_dir, num_clips=1, num_frames=1, fps=1.0, size=768, max_text_length=max_text_length
     )
@@ -143,14 +164,14 @@ def video_qa(data_dir: str, *, num_epochs: int, fps: float = 2.0, max_text_lengt
     )
 
 
-def original(corrected: Experiment, *, num_answers: int = 0) -> Experiment:
-    """Return the experiment with the original's behaviour in the place of ours.
+def as_original(corrected: Experiment, *, num_answers: int = 0) -> Experiment:
+    """Return the experiment with the original's behaviour instead of this project's corrections.
 
     Args:
-      corrected: with our behaviour and the released settings.
-      num_answers: outputs of the original's head, if it answers from a vocabulary.
+      corrected: experiment with the original's released settings.
+      num_answers: number of outputs of the original's head, if the task has an answer vocabulary.
     """
-    # Of one part there is nothing to add up; a user who accumulates on fewer GPUs wants the original's batch.
+    # One part has nothing to add up, and a user who accumulates on fewer GPUs wants the original's batch.
     is_summed = corrected.train.num_accumulation_steps > 1
     return dataclasses.replace(
         corrected,

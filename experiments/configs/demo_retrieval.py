@@ -1,4 +1,4 @@
-"""Text-to-video retrieval on the synthetic corpus, from nothing.
+"""Text-to-video retrieval on the generated videos, from random weights.
 
 Command:   clipbert prepare demo --data-dir data/demo
            clipbert train demo/retrieval --data-dir data/demo --workdir runs/demo
@@ -14,9 +14,9 @@ of attention can tell one place from another.
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
+from experiments.configs.bases import SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 
 
@@ -28,11 +28,7 @@ def experiment() -> Experiment:
         data=DataConfig(
             data_dir="data/demo", num_clips=4, num_frames=1, fps=2.0, size=96, max_text_length=12
         ),
-        optimizer=OptimizerConfig(
-            transformer_learning_rate=1e-3,
-            pixel_encoder_learning_rate=1e-3,
-            max_grad_norm=1.0,
-        ),
+        optimizer=SMALL_OPTIMIZER,
         train=TrainConfig(
             num_steps=600, batch_size=32, log_every_steps=20, save_every_steps=200, num_kept_checkpoints=3
         ),

@@ -1,4 +1,4 @@
-"""Open-ended questions on your own videos, from nothing, with the small model.
+"""Open-ended questions on your own videos, with the small model and random initial weights.
 
 Command:   clipbert prepare table --table questions.csv --videos DIR --data-dir data/mine
            clipbert train folder/open_ended_qa --data-dir data/mine --workdir runs/mine
@@ -11,18 +11,11 @@ Hardware:  a laptop for some dozens of videos.
 Expect:    not measured; results.json has beside each number what guessing or the best constant answer gets.
 """
 
-from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from experiments.configs.bases import FOLDER_TRAINING, FOLDER_VIDEOS, SMALL_OPTIMIZER
+from experiments.configs.bases import folder
 from experiments.experiment import Experiment
 
 
 def experiment() -> Experiment:
     """Return the experiment."""
-    return Experiment(
-        model=ClipBertConfig.tiny(vocab_size=0),
-        task=OpenEndedQA(),
-        data=FOLDER_VIDEOS,
-        optimizer=SMALL_OPTIMIZER,
-        train=FOLDER_TRAINING,
-    )
+    return folder(OpenEndedQA())

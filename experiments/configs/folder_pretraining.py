@@ -36,7 +36,7 @@ def experiment() -> Experiment:
         num_epochs=10,
         init=InitConfig(),
     )
-    # From nothing, all stages and norms of the pixel encoder are trained.
+    # From random weights, all stages and norms of the pixel encoder are trained.
     pixel_encoder = PixelEncoderConfig(num_frozen_stages=0, is_norm_trainable=True)
     return dataclasses.replace(
         experiment, model=dataclasses.replace(experiment.model, pixel_encoder=pixel_encoder)

@@ -1,4 +1,4 @@
-"""Text-to-video retrieval on your own folder of videos, from nothing, with the small model.
+"""Text-to-video retrieval on your own folder of videos, with the small model and random initial weights.
 
 Command:   clipbert prepare folder --videos DIR --annotations captions.csv --data-dir data/mine
            clipbert train folder/retrieval --data-dir data/mine --workdir runs/mine
@@ -13,9 +13,9 @@ Expect:    a handful of videos is learned by heart (R@1 100 % on the videos trai
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
+from experiments.configs.bases import SMALL_OPTIMIZER
 from experiments.experiment import Experiment
 
 
@@ -27,10 +27,6 @@ def experiment() -> Experiment:
         data=DataConfig(
             data_dir="data/folder", num_clips=4, num_frames=2, fps=2.0, size=96, max_text_length=32
         ),
-        optimizer=OptimizerConfig(
-            transformer_learning_rate=1e-3,
-            pixel_encoder_learning_rate=1e-3,
-            max_grad_norm=1.0,
-        ),
+        optimizer=SMALL_OPTIMIZER,
         train=TrainConfig(num_steps=200, batch_size=4, log_every_steps=10, save_every_steps=100),
     )

@@ -1,4 +1,4 @@
-r"""TGIF-QA count: how many times is it repeated? Not in the paper; settings are ours.
+r"""TGIF-QA count: how many times is it repeated? Not in the paper; the settings are this project's.
 
 Command:   clipbert prepare tgif_qa --task count --videos gifs --data-dir data/tgif_count \
                --vocab bert-base-uncased --train Train_count_question.csv --test Test_count_question.csv

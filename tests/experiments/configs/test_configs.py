@@ -3,11 +3,9 @@
 import collections
 import dataclasses
 import functools
-import inspect
 import pkgutil
 import re
 import shlex
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +24,7 @@ from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import TrainState, make_train_step
 from experiments import cli, configs
+from experiments.commands.experiment_choice import docstring
 from experiments.commands.train import Train
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, InitConfig, to_json
@@ -47,10 +46,6 @@ ORIGINAL = {
     "tgif/frameqa": (1, 1, 1, 768, 16, 1, 1, 5e-5, 15, 25),
     "vqa/v2": (1, 1, None, 768, 32, 1, 2, 1e-4, 5, 20),
 }
-
-
-def docstring(name):
-    return inspect.getdoc(sys.modules[EXPERIMENTS[name].__module__]) or ""
 
 
 def sections(name):
@@ -82,9 +77,14 @@ def fields(values, prefix=""):
 
 def test_every_config_is_registered_by_the_name_of_its_file():
     files = {module.name for module in pkgutil.iter_modules(configs.__path__)} - {"bases"}
-    assert files == {name.replace("/", "_") for name in EXPERIMENTS}
+    assert files == {
+        name.replace("/", "_").removesuffix("_corrected").removesuffix("_original") for name in EXPERIMENTS
+    }
     for name, make in EXPERIMENTS.items():
-        assert make.__module__ == f"experiments.configs.{name.replace('/', '_')}"
+        file = make.__module__.removeprefix("experiments.configs.")
+        assert name.replace("/", "_") == (
+            file if make.__name__ == "experiment" else f"{file}_{make.__name__}"
+        )
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,4 +1,4 @@
-r"""DiDeMo paragraph-to-video retrieval, preset `corrected`.
+r"""DiDeMo paragraph-to-video retrieval.
 
 Command:   clipbert prepare didemo --videos didemo_videos --data-dir data/didemo --vocab bert-base-uncased \
                --train train_data.json --validation val_data.json --test test_data.json
@@ -13,20 +13,20 @@ Hardware:  8 GPUs (not known of the original), each 8 videos, in 4 accumulated p
            Hours: not measured.
 
 Expect:    R@1 / 5 / 10 and median rank: 20.4 / 48.0 / 60.8 / 6 (memory: unverified).
-
-Preset:    corrected: settings of the released config, as the paper's own are not known where they differ, and
-           our behaviour: clips over the whole video, ranking without rounding, standard AdamW, the mean of
-           accumulated gradients. bfloat16, not fp16.
 """
 
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.data_config import DataConfig
-from experiments.configs.bases import full_size
+from experiments.configs.bases import as_original, full_size
 from experiments.experiment import Experiment
 
 
-def experiment() -> Experiment:
-    """Return the experiment."""
+def corrected() -> Experiment:
+    """Return the experiment with this project's corrections.
+
+    Preset:    corrected: the original's released settings, with clips over the whole video, ranking without
+               rounding, standard AdamW and the mean of accumulated gradients. bfloat16, not fp16.
+    """
     return full_size(
         Retrieval(consensus="log_sum_exp"),
         DataConfig(data_dir="data/didemo", num_clips=8, num_frames=2, fps=2.0, size=448, max_text_length=100),
@@ -35,3 +35,13 @@ def experiment() -> Experiment:
         num_epochs=20,
         num_validations=10,
     )
+
+
+def original() -> Experiment:
+    """Return the experiment as the original's code has it.
+
+    Preset:    original: the original's released settings and the quirks of its code. bfloat16, not fp16.
+               Differs from didemo/retrieval_corrected in data.sampling_rule, task.ranking_rule,
+               optimizer.algorithm, optimizer.schedule_rule and train.accumulation.
+    """
+    return as_original(corrected())
