@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench                    # CPU: the full-size model on one video, and the demo's
     python -m benchmarks.bench --set accelerator  # one GPU or TPU: the paper's tasks, under 9 minutes
-    python -m benchmarks.bench --set accelerator --levers   # what each choice of lowering.py does there
+    python -m benchmarks.bench --set accelerator --levers   # what each choice of kernel_choices.py does there
 
 Batches are synthetic, so that neither data pipeline nor network is needed: JAX, Flax, Optax, Orbax and
 jaxtyping are enough. Times are of single steps, each waited for, after warm-up; where PyTorch is installed,
@@ -43,7 +43,7 @@ NO_TIME = "no time left"
 JOB_SECONDS = 200.0
 """Of one process, so that one that hangs does not take the time of all others."""
 
-# Each is turned round from what lowering.py chooses, alone.
+# Each is turned round from what kernel_choices.py chooses, alone.
 LEVERS: dict[str, dict[str, Any]] = {
     "1x1 convolutions as convolutions": {"pointwise_products": []},
     "1x1 convolutions as products": {"pointwise_products": ["res2", "res3", "res4", "res5"]},

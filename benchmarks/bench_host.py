@@ -43,7 +43,7 @@ from benchmarks.input_speed import (
 from benchmarks.programs import training
 from benchmarks.report import table
 from benchmarks.workloads import find_workload, synthetic_batch
-from clipbert_jax.models.lowering import default_lowering
+from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
 from data_pipelines.workers.decoding_speed import num_needed_cores, num_usable_cores
 
@@ -85,7 +85,7 @@ def dispatch(set_name: str, workload_name: str, *, num_calls: int = 200) -> dict
     element or a few, and adds 1 to each: the device has nothing to do, and the host's handling is left.
     """
     workload, mesh = find_workload(set_name, workload_name), make_mesh(jax.devices()[:1])
-    make_state, _ = training(workload, mesh, default_lowering())
+    make_state, _ = training(workload, mesh, default_kernel_choices())
     state = jax.tree.map(lambda x: jnp.ones((1,) * x.ndim, x.dtype), jax.eval_shape(make_state))
     state = jax.device_put(state, replicated(mesh))
     small = dataclasses.replace(workload, batch_size=1, num_clips=1, num_frames=1, size=1, num_texts=1)

@@ -200,7 +200,7 @@ def write_large_videos(folder: Path, count: int) -> None:
 
 
 def _write_model(folder: Path, data_dir: Path) -> None:
-    from clipbert_jax.models.skeleton import split_model
+    from clipbert_jax.models.model_def import split_model
     from clipbert_jax.pretrained.directory import Vocabulary, write_model
     from experiments.configs import EXPERIMENTS
     from experiments.experiment import make_model, to_json

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--only", nargs="+", default=[""], help="targets that begin so, such as v5e h100:8")
     parser.add_argument("--workload", nargs="+", help="only these")
-    parser.add_argument("--lowering", default="{}", help="fields of lowering.py to change, as JSON")
+    parser.add_argument("--lowering", default="{}", help="fields of kernel_choices.py to change, as JSON")
     parser.add_argument("--python-tpu", help="interpreter of an environment with jax[tpu]")
     parser.add_argument("--python-cuda", help="interpreter of an environment with jax[cuda13]")
     parser.add_argument("--timeout-minutes", type=float, default=30.0, help="for one program")

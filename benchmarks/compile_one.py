@@ -20,7 +20,7 @@ from benchmarks.programs import change, costs_of, make_program
 from benchmarks.workloads import ACCELERATOR, Workload
 from clipbert_jax.costs.compiler import compile_program, target_devices
 from clipbert_jax.costs.devices import platform_of
-from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.training.sharding import FSDP, TENSOR, MeshConfig, make_mesh
 
 
@@ -43,13 +43,13 @@ def main() -> None:
     workload = dataclasses.replace(
         workload, batch_size=(options.batch_size or workload.batch_size) * mesh.size
     )
-    lowering = change(default_lowering(platform_of(options.target)), options.lowering)
-    record = compile_workload(workload, mesh, lowering, options.options, options.text)
+    kernels = change(default_kernel_choices(platform_of(options.target)), options.lowering)
+    record = compile_workload(workload, mesh, kernels, options.options, options.text)
     print(json.dumps({"target": options.target, "workload": workload.name, **record}))
 
 
 def compile_workload(
-    workload: Workload, mesh: Mesh, lowering: Lowering, options: dict[str, Any], text: Path | None = None
+    workload: Workload, mesh: Mesh, kernels: KernelChoices, options: dict[str, Any], text: Path | None = None
 ) -> dict[str, Any]:
     """Compile a workload's program for a mesh and describe what came out, for one device."""
     return {
@@ -59,8 +59,8 @@ def compile_workload(
         "batch_size": workload.batch_size,
         "items_per_call": workload.items_per_call,
         "flops": costs_of(workload).flops / mesh.size,
-        **compile_program(make_program(workload, mesh, lowering).lower(), options, text=text),
-        "lowering": dataclasses.asdict(lowering),
+        **compile_program(make_program(workload, mesh, kernels).lower(), options, text=text),
+        "lowering": dataclasses.asdict(kernels),
         "compiler_options": options,
     }
 

@@ -53,7 +53,7 @@ def first_step(set_name: str, workload_name: str) -> dict[str, Any]:
 
     from benchmarks.programs import training
     from benchmarks.workloads import find_workload, synthetic_batch
-    from clipbert_jax.models.lowering import default_lowering
+    from clipbert_jax.models.kernel_choices import default_kernel_choices
     from clipbert_jax.training.sharding import make_mesh, put_batch
 
     events: list[str] = []
@@ -61,7 +61,7 @@ def first_step(set_name: str, workload_name: str) -> dict[str, Any]:
     workload, mesh = find_workload(set_name, workload_name), make_mesh()
     times = [START, time.perf_counter()]
 
-    make_state, step = training(workload, mesh, default_lowering())
+    make_state, step = training(workload, mesh, default_kernel_choices())
     state, batch = jax.block_until_ready((make_state(), put_batch(synthetic_batch(workload), mesh)))
     times.append(time.perf_counter())
     losses = []

@@ -23,7 +23,7 @@ from benchmarks.programs import training
 from benchmarks.synthetic_videos import Source, encode_source
 from benchmarks.workloads import find_workload
 from clipbert_jax.batch import Batch
-from clipbert_jax.models.lowering import default_lowering
+from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.sharding import make_mesh, put_batch
@@ -173,7 +173,7 @@ def overlap(corpus: Corpus, num_workers: int, *, seconds: float) -> dict[str, An
 def end_to_end(corpus: Corpus, num_workers: int, *, seconds: float, num_rounds: int) -> dict[str, Any]:
     """Train the demo's model on decoded batches and, in turn, on one batch again and again."""
     mesh = make_mesh(jax.devices()[:1])
-    make_state, train_step = training(find_workload(*DEMO), mesh, default_lowering())
+    make_state, train_step = training(find_workload(*DEMO), mesh, default_kernel_choices())
     state = make_state()
 
     def step(batch: Batch) -> Any:

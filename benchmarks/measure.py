@@ -31,8 +31,8 @@ from benchmarks.programs import (
 from benchmarks.stages import time_stages
 from benchmarks.workloads import SETS, Workload, find_workload, synthetic_batch
 from clipbert_jax.costs.devices import known_device, measure_device, roofline
-from clipbert_jax.models.lowering import Lowering, default_lowering
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
 
 
@@ -48,12 +48,12 @@ def main() -> None:
     parser.add_argument("--stages", action="store_true", help="time the parts of the model instead")
     options = parser.parse_args()
     workload = find_workload(options.set_name, options.workload, options.batch_size)
-    lowering = change(default_lowering(), options.lowering)
-    print(json.dumps(measure(workload, lowering, options.steps, options.warmup, stages=options.stages)))
+    kernels = change(default_kernel_choices(), options.lowering)
+    print(json.dumps(measure(workload, kernels, options.steps, options.warmup, stages=options.stages)))
 
 
 def measure(
-    workload: Workload, lowering: Lowering, num_steps: int, num_warmup_steps: int, *, stages: bool
+    workload: Workload, kernels: KernelChoices, num_steps: int, num_warmup_steps: int, *, stages: bool
 ) -> dict[str, Any]:
     """Return times, rate, memory and share of the roofline of one workload, or the times of its parts."""
     result: dict[str, Any] = {
@@ -61,12 +61,12 @@ def measure(
         "workload": workload.name,
         "batch_size": workload.batch_size,
         "unit": workload.unit,
-        "lowering": dataclasses.asdict(lowering),
+        "lowering": dataclasses.asdict(kernels),
     }
     try:
         if stages:
-            return result | {"stages": time_stages(workload, lowering)}
-        call = _prepare(workload, lowering)
+            return result | {"stages": time_stages(workload, kernels)}
+        call = _prepare(workload, kernels)
         start = time.perf_counter()
         first = jax.block_until_ready(call())
         result |= {"first_call_seconds": time.perf_counter() - start, "loss": _loss(first)}
@@ -83,12 +83,12 @@ def measure(
     return result
 
 
-def _prepare(workload: Workload, lowering: Lowering) -> Callable[[], Any]:
+def _prepare(workload: Workload, kernels: KernelChoices) -> Callable[[], Any]:
     """Return a function without arguments that dispatches one step or call."""
     mesh = make_mesh()
     batch = put_batch(synthetic_batch(workload), mesh)
     if workload.kind == "train":
-        make_state, step = training(workload, mesh, lowering)
+        make_state, step = training(workload, mesh, kernels)
         state = make_state()
 
         def train() -> Any:
@@ -97,12 +97,12 @@ def _prepare(workload: Workload, lowering: Lowering) -> Callable[[], Any]:
             return metrics
 
         return train
-    skeleton, params, frozen = split_model(make_model(workload, lowering))
+    model_def, params, frozen = split_model(make_model(workload, kernels))
     arrays = jax.device_put({**params, **frozen}, replicated(mesh))
     if workload.kind == "inference":
-        infer = inference(skeleton, workload)
+        infer = inference(model_def, workload)
         return lambda: infer(arrays, batch.frames, batch.text_ids, batch.text_mask)
-    score = pair_scoring(skeleton, workload)
+    score = pair_scoring(model_def, workload)
     tokens = np.random.default_rng(0).normal(size=visual_tokens_shape(workload))
     tokens = jax.device_put(tokens.astype(workload.model.compute_dtype), replicated(mesh))
     return lambda: score(arrays, tokens, batch.text_ids, batch.text_mask)

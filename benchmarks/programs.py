@@ -15,8 +15,8 @@ from clipbert_jax.costs.model import Costs, model_costs
 from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.costs.work import Assumptions
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.lowering import Lowering
-from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.models.kernel_choices import KernelChoices
+from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.sharding import batch_sharding
 from clipbert_jax.training.step import TrainState, TrainStep
@@ -31,59 +31,59 @@ from clipbert_jax.training.train_program import (
 )
 
 
-def make_program(workload: Workload, mesh: Mesh, lowering: Lowering) -> Program:
+def make_program(workload: Workload, mesh: Mesh, kernels: KernelChoices) -> Program:
     """Return the program of a workload for a mesh, whose devices need not be there."""
     if workload.kind == "train":
-        return train_program(train_setting(workload), mesh, lowering)
+        return train_program(train_setting(workload), mesh, kernels)
     batch = describe_batch(train_setting(workload), mesh)
-    skeleton, params, frozen = split_model(nnx.eval_shape(lambda: make_model(workload, lowering)))
+    model_def, params, frozen = split_model(nnx.eval_shape(lambda: make_model(workload, kernels)))
     arrays = placed({**params, **frozen}, mesh)
     texts = (batch.text_ids, batch.text_mask)
     if workload.kind == "inference":
-        return Program(function=inference(skeleton, workload), arguments=(arrays, batch.frames, *texts))
+        return Program(function=inference(model_def, workload), arguments=(arrays, batch.frames, *texts))
     tokens = jax.ShapeDtypeStruct(
         visual_tokens_shape(workload), workload.model.compute_dtype, sharding=batch_sharding(mesh)
     )
-    return Program(function=pair_scoring(skeleton, workload), arguments=(arrays, tokens, *texts))
+    return Program(function=pair_scoring(model_def, workload), arguments=(arrays, tokens, *texts))
 
 
 def training(
-    workload: Workload, mesh: Mesh, lowering: Lowering
+    workload: Workload, mesh: Mesh, kernels: KernelChoices
 ) -> tuple[Callable[[], TrainState], TrainStep]:
     """Return a function that makes the first state, and the jitted train step."""
-    return train_functions(train_setting(workload), mesh, lowering)
+    return train_functions(train_setting(workload), mesh, kernels)
 
 
-def inference(skeleton: Skeleton, workload: Workload) -> Any:
+def inference(model_def: ModelDef, workload: Workload) -> Any:
     """Return the jitted way from frames and texts to what the texts are ranked by [b n]."""
 
     @jax.jit
     def infer(arrays: Parameters, frames: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-        return workload.task.match_logit(skeleton.merge(arrays)(frames, ids, mask).scores)  # type: ignore[union-attr]
+        return workload.task.match_logit(model_def.merge(arrays)(frames, ids, mask).scores)  # type: ignore[union-attr]
 
     return infer
 
 
-def pair_scoring(skeleton: Skeleton, workload: Workload) -> Any:
+def pair_scoring(model_def: ModelDef, workload: Workload) -> Any:
     """Return the jitted way from visual tokens and texts to what the texts are ranked by [b n]."""
 
     @jax.jit
     def score(arrays: Parameters, tokens: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-        output = skeleton.merge(arrays).score_texts(tokens, ids, mask)
+        output = model_def.merge(arrays).score_texts(tokens, ids, mask)
         return workload.task.match_logit(output.scores)  # type: ignore[union-attr]
 
     return score
 
 
-def make_model(workload: Workload, lowering: Lowering) -> ClipBert:
+def make_model(workload: Workload, kernels: KernelChoices) -> ClipBert:
     """Return a model with random weights."""
-    return ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0), lowering=lowering)
+    return ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0), kernels=kernels)
 
 
-def change(lowering: Lowering, changes: Mapping[str, Any]) -> Lowering:
-    """Return a lowering with some of its fields changed, as JSON has them."""
+def change(kernels: KernelChoices, changes: Mapping[str, Any]) -> KernelChoices:
+    """Return kernel choices with some fields changed, as JSON has them."""
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    return dataclasses.replace(lowering, **fields)
+    return dataclasses.replace(kernels, **fields)
 
 
 def visual_tokens_shape(workload: Workload) -> tuple[int, int, int, int]:

@@ -14,18 +14,18 @@ from flax import nnx
 from benchmarks.programs import make_model, visual_tokens_shape
 from benchmarks.workloads import Workload, synthetic_batch
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.lowering import Lowering
+from clipbert_jax.models.kernel_choices import KernelChoices
 
 _NUM_CALLS, _NUM_WARMUP_CALLS = 10, 3
 
 
-def time_stages(workload: Workload, lowering: Lowering) -> dict[str, dict[str, float]]:
+def time_stages(workload: Workload, kernels: KernelChoices) -> dict[str, dict[str, float]]:
     """Return seconds `forward` and, in training, `backward` of the stages of `costs.devices.Roofline`.
 
     On one device. The backward time is that of forward and backward together less that of forward. Parts
     lose what fusions across their borders save, so their sum may exceed the whole.
     """
-    model = make_model(workload, lowering)
+    model = make_model(workload, kernels)
     names = ["stem", *model.pixel_encoder.stages]
     frozen = names[: workload.model.pixel_encoder.num_frozen_stages]
     first_trained = names[len(frozen)] if len(frozen) < len(names) else "grid_encoder"

@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, Shaped
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.lowering import Lowering, default_lowering
-from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
+from clipbert_jax.models.model_def import Parameters, split_model
 from clipbert_jax.tasks.answer import answer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
@@ -32,8 +32,8 @@ from clipbert_jax.tasks.task import MatchTask, Task
 ComputeDtype = Literal["float32", "bfloat16"]
 WeightsKind = Literal["float", "int8"]
 
-LOWERING_OF_PLATFORM = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
-"""Platforms as `jax.export` calls them -> as lowerings do."""
+BACKEND_OF_PLATFORM = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
+"""Platforms as `jax.export` calls them -> as kernel choices do."""
 
 Predict = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
 """(stored weights, frames [b k t h w 3], text ids [b n l], text mask [b n l]) -> what `answer` returns."""
@@ -82,33 +82,35 @@ def make_predict(
     Args:
       config: `compute_dtype` is that of the arithmetic.
       task: of the model.
-      platforms: keys of `LOWERING_OF_PLATFORM`.
+      platforms: keys of `BACKEND_OF_PLATFORM`.
       num_answers: of the vocabulary, if the task has one: other outputs of the head mean nothing.
     """
-    functions = {name: _predict_on(config, task, export_lowering(name), num_answers) for name in platforms}
+    functions = {
+        name: _predict_on(config, task, export_kernel_choices(name), num_answers) for name in platforms
+    }
     if len(functions) == 1:
         return next(iter(functions.values()))
     return lambda *arrays: jax.lax.platform_dependent(*arrays, **functions)
 
 
-def export_lowering(platform: str) -> Lowering:
+def export_kernel_choices(platform: str) -> KernelChoices:
     """Return how the model is written for a platform in a program that is kept.
 
     Without the attention of cuDNN: `jax.export` promises nothing for such calls, JAX asks for the GPU and its
     cuDNN when it traces them, and GPUs differ in what they take.
     """
-    lowering = default_lowering(LOWERING_OF_PLATFORM[platform])
-    return dataclasses.replace(lowering, has_fused_attention=False)
+    kernels = default_kernel_choices(BACKEND_OF_PLATFORM[platform])
+    return dataclasses.replace(kernels, has_fused_attention=False)
 
 
-def _predict_on(config: ClipBertConfig, task: Task, lowering: Lowering, num_answers: int) -> Predict:
-    model = nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0), lowering=lowering))
-    skeleton, _, _ = split_model(model)
+def _predict_on(config: ClipBertConfig, task: Task, kernels: KernelChoices, num_answers: int) -> Predict:
+    model = nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0), kernels=kernels))
+    model_def, _, _ = split_model(model)
 
     def predict(
         weights: Parameters, frames: jax.Array, text_ids: jax.Array, text_mask: jax.Array
     ) -> jax.Array:
-        output = skeleton.merge(restore_weights(weights))(frames, text_ids, text_mask)
+        output = model_def.merge(restore_weights(weights))(frames, text_ids, text_mask)
         return answer(task, output.scores, jnp.any(text_mask, axis=-1), num_answers)
 
     return predict

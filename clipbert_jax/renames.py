@@ -12,7 +12,11 @@ Path = tuple[str, ...]
 
 _RULES = {"ours": "corrected", "released": "original"}
 
-FIELDS: dict[Path, str] = {}
+FIELDS: dict[Path, str] = {
+    ("task", "masking", "share"): "mask_prob",
+    ("task", "masking", "mask_share"): "mask_token_prob",
+    ("task", "masking", "random_share"): "random_token_prob",
+}
 """Old path of a field in a config -> its present name."""
 
 VALUES: dict[Path, dict[str, str]] = {

@@ -69,13 +69,13 @@ def mask_tokens(
     """
     is_ordinary = ~vocabulary.is_special
     candidates = np.flatnonzero(is_ordinary | masking.may_replace_by_special)
-    is_selected = mask & is_ordinary[ids] & (rng.random(ids.shape) < masking.share)
+    is_selected = mask & is_ordinary[ids] & (rng.random(ids.shape) < masking.mask_prob)
     fate = rng.random(ids.shape)
     return apply_masking(
         ids,
         is_selected=is_selected,
-        is_masked=fate < masking.mask_share,
-        is_random=fate < masking.mask_share + masking.random_share,
+        is_masked=fate < masking.mask_token_prob,
+        is_random=fate < masking.mask_token_prob + masking.random_token_prob,
         random_ids=candidates[rng.integers(len(candidates), size=ids.shape)],
         mask_id=vocabulary.mask_id,
     )

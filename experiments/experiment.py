@@ -14,7 +14,7 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json, config_to_json
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
-from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
 from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
@@ -61,13 +61,13 @@ def make_model(experiment: Experiment) -> ClipBert:
     return ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
 
 
-def model_shapes(experiment: Experiment) -> tuple[Skeleton, Parameters, Parameters]:
-    """Return skeleton, trainable and frozen arrays of the model as shapes; takes seconds, once."""
+def model_shapes(experiment: Experiment) -> tuple[ModelDef, Parameters, Parameters]:
+    """Return model_def, trainable and frozen arrays of the model as shapes; takes seconds, once."""
     return _shapes(experiment.model, experiment.task.head)
 
 
 @functools.lru_cache(maxsize=1)
-def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Parameters, Parameters]:
+def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[ModelDef, Parameters, Parameters]:
     return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))
 
 

@@ -16,7 +16,7 @@ from clipbert_jax.costs.devices import Platform
 from clipbert_jax.costs.pixel_encoder import FeatureMap, ResidualBlock, residual_blocks, stem_map
 from clipbert_jax.costs.sizes import Sizes
 from clipbert_jax.models.heads import HeadConfig, PretrainingHeadConfig
-from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.remat import Remat
 
 _FLOAT32 = 4
@@ -107,7 +107,7 @@ def make_segments(
       remat: what is computed again.
       num_tensor: devices that share the products of the fusion, and its sequences.
     """
-    maker = _Maker(sizes, head, KEEPING[platform], default_lowering(platform), remat, num_tensor)
+    maker = _Maker(sizes, head, KEEPING[platform], default_kernel_choices(platform), remat, num_tensor)
     return (*maker.pixel_encoder(), maker.embeddings(), *maker.fusion(), maker.head_segment())
 
 
@@ -118,7 +118,7 @@ class _Maker:
     sizes: Sizes
     head: HeadConfig
     keeping: Keeping
-    lowering: Lowering
+    kernels: KernelChoices
     remat: Remat
     num_tensor: int
 
@@ -173,7 +173,7 @@ class _Maker:
         if block.index == 0 and (is_first or block.has_stride):  # the places of the input that are read
             kept += block.y.num_places * block.x.features * self._operand
         if self.keeping.keeps_before_relu:
-            has_windows = f"res{block.stage + 1}" in self.lowering.window_products
+            has_windows = f"res{block.stage + 1}" in self.kernels.window_products
             kept += middle * ((_WINDOW if has_windows else 1) + 1) * self._operand
             kept += y * self._element * (block.index == 0)  # the shortcut, which the last ReLU was given too
             if following is not None and not following.has_stride:
@@ -186,7 +186,7 @@ class _Maker:
         y = dataclasses.replace(x, features=self.sizes.config.fusion.hidden_size)
         pooled = self.sizes.num_cells * y.features
         kept, working = y.num_numbers * self._element, y.num_numbers * self._operand
-        if "grid_encoder" in self.lowering.window_products:
+        if "grid_encoder" in self.kernels.window_products:
             windows = _WINDOW * x.num_numbers * self._operand
             kept, working = kept + windows, working + windows
         kept += pooled * _FLOAT32 + self._pool(y, pooled)
@@ -233,7 +233,7 @@ class _Maker:
     @property
     def _num_last(self) -> int | None:
         """Tokens of a sequence that the last layer computes; None for all."""
-        if not self.lowering.trims_last_layer:
+        if not self.kernels.trims_last_layer:
             return None
         return self.sizes.shape.text_length if isinstance(self.head, PretrainingHeadConfig) else 1
 

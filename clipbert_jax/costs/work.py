@@ -34,7 +34,7 @@ class Assumptions:
     """Scores and probabilities go through memory, as einsums let them; fused attention keeps them on the
     chip."""
     trimmed_last_layer: bool = True
-    """The last fusion layer computes only the tokens that a head reads (`Lowering.trims_last_layer`)."""
+    """The last fusion layer computes only the tokens that a head reads (`KernelChoices.trims_last_layer`)."""
 
 
 DEFAULT_ASSUMPTIONS = Assumptions()

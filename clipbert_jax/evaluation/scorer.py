@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from clipbert_jax.evaluation.text_buckets import BUCKET_LENGTHS
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.skeleton import Parameters, Skeleton
+from clipbert_jax.models.model_def import ModelDef, Parameters
 from clipbert_jax.training.sharding import VIDEOS, batch_sharding, make_mesh, replicated
 
 Reduce = Callable[[ClipBertOutput], dict[str, jax.Array]]
@@ -43,7 +43,7 @@ class Scorer:
 
     def __init__(
         self,
-        skeleton: Skeleton,
+        model_def: ModelDef,
         parameters: Parameters,
         *,
         mesh: Mesh | None = None,
@@ -52,7 +52,7 @@ class Scorer:
         """Take a model; it is put on the devices when it is first needed.
 
         Args:
-          skeleton: of the model.
+          model_def: of the model.
           parameters: of the model, wherever they are.
           mesh: devices; by default all of all processes.
           bucket_lengths: lengths that texts are cut to; none leaves texts as they are.
@@ -60,8 +60,8 @@ class Scorer:
         self.mesh = mesh or make_mesh()
         self.bucket_lengths = tuple(bucket_lengths)
         self.parameters = parameters
-        self._skeleton = skeleton
-        self._encode = encode_program(skeleton, self.mesh)
+        self._model_def = model_def
+        self._encode = encode_program(model_def, self.mesh)
         self._programs: dict[tuple[Any, Reduce, tuple[int, ...]], Callable[..., Scores]] = {}
 
     @property
@@ -116,7 +116,7 @@ class Scorer:
     ) -> Callable[..., Scores]:
         key = (make_program, reduce, tuple(num_clips))
         if key not in self._programs:
-            self._programs[key] = make_program(self._skeleton, self.mesh, reduce, num_clips)
+            self._programs[key] = make_program(self._model_def, self.mesh, reduce, num_clips)
         program = self._programs[key]
         return lambda *arrays: program(self._parameters_on_devices(), *arrays)
 
@@ -143,18 +143,18 @@ def _put(array: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])
 
 
-def encode_program(skeleton: Skeleton, mesh: Mesh) -> Callable[..., jax.Array]:
+def encode_program(model_def: ModelDef, mesh: Mesh) -> Callable[..., jax.Array]:
     """Return the jitted (parameters, frames [b k t h w 3]) -> visual tokens [b k v d]."""
 
     def encode(parameters: Parameters, frames: jax.Array) -> jax.Array:
-        return skeleton.merge(parameters).encode_video(frames)
+        return model_def.merge(parameters).encode_video(frames)
 
     mapped = _on_each_device(encode, mesh, (_EVERYWHERE, _SPLIT))
     return jax.jit(mapped)
 
 
 def tile_program(
-    skeleton: Skeleton, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
 ) -> Callable[..., Scores]:
     """Return the jitted function that scores a tile: some texts, each against some encoded videos.
 
@@ -169,7 +169,7 @@ def tile_program(
         mask: Bool[jax.Array, "n l"],
     ) -> Scores:
         ids, mask = (jnp.broadcast_to(x, (visual_tokens.shape[0], *x.shape)) for x in (ids, mask))
-        output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
+        output = model_def.merge(parameters).score_texts(visual_tokens, ids, mask)
         return _reduce_each_count(output, reduce, num_clips)
 
     mapped = _on_each_device(score, mesh, (_EVERYWHERE, _SPLIT, _EVERYWHERE, _EVERYWHERE))
@@ -177,7 +177,7 @@ def tile_program(
 
 
 def query_program(
-    skeleton: Skeleton, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
 ) -> Callable[..., Scores]:
     """Return the jitted function that scores texts of some queries, each against the video it is asked of.
 
@@ -195,7 +195,7 @@ def query_program(
         mask: Bool[jax.Array, "q n l"],
     ) -> Scores:
         visual_tokens = jnp.concatenate([earlier, latest])[rows]
-        output = skeleton.merge(parameters).score_texts(visual_tokens, ids, mask)
+        output = model_def.merge(parameters).score_texts(visual_tokens, ids, mask)
         return _reduce_each_count(output, reduce, num_clips)
 
     return _jitted_for_hosts(_on_each_device(score, mesh, (_EVERYWHERE, *[_SPLIT] * 5)), mesh)

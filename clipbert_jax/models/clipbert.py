@@ -24,8 +24,8 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.fusion import CrossModalFusion
 from clipbert_jax.models.heads import HeadConfig, make_head
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.layers import subkey
-from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.pixel_encoder import PixelEncoder
 from clipbert_jax.models.text_encoder import TextEncoder
 from clipbert_jax.models.visual_embedding import VisualEmbedding
@@ -68,16 +68,16 @@ class ClipBert(nnx.Module):
         *,
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
-        lowering: Lowering | None = None,
+        kernels: KernelChoices | None = None,
     ):
         if jax.dtypes.canonicalize_dtype(config.compute_dtype) != jnp.dtype(config.compute_dtype):
             raise ValueError("compute_dtype float64 needs JAX's 64-bit mode: set JAX_ENABLE_X64=1.")
         self.config = config
-        self.lowering = lowering or default_lowering()
-        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
+        self.kernels = kernels or default_kernel_choices()
+        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
         self.visual_embedding = VisualEmbedding(config, rngs=rngs, param_dtype=param_dtype)
         self.text_encoder = TextEncoder(config, rngs=rngs, param_dtype=param_dtype)
-        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
+        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
         self.head = make_head(head, config, rngs=rngs, param_dtype=param_dtype)
 
     def __call__(
@@ -156,7 +156,7 @@ class ClipBert(nnx.Module):
         fusion_key = subkey(dropout_key, _FUSION_KEY)
         hidden_states, attention = None, None
         is_all_wanted = return_attention or return_hidden_states or attention_scale is not None
-        if is_all_wanted or not self.lowering.trims_last_layer:
+        if is_all_wanted or not self.kernels.trims_last_layer:
             scale = None
             if attention_scale is not None:
                 scale = _fold(jnp.asarray(attention_scale), pairs, len(self.fusion.layers))

@@ -20,8 +20,8 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.config import ClipBertConfig
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.layers import LayerFactory, at_least_float32, dropout, subkey
-from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.remat import Remat, rematerialised
 
 Attention = Float[Array, "m heads r s"]
@@ -56,10 +56,10 @@ class FusionLayer(nnx.Module):
         *,
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike,
-        lowering: Lowering,
+        kernels: KernelChoices,
     ):
         self.config = config.fusion
-        self.lowering = lowering
+        self.kernels = kernels
         self.sharding: LayerSharding | None = None
         layers = LayerFactory(config, param_dtype, rngs)
         width, inner_width = self.config.hidden_size, self.config.intermediate_size
@@ -90,7 +90,7 @@ class FusionLayer(nnx.Module):
         x = self._placed("states", x)
         query, key, value = self._query_key_value(x, rows)
         attention = None
-        is_fused = self.lowering.has_fused_attention and _fits_fused_attention(query)
+        is_fused = self.kernels.has_fused_attention and _fits_fused_attention(query)
         if is_fused and dropout_key is None and not return_attention and attention_scale is None:
             context = _fused_attention(query, key, value, mask)
         else:
@@ -168,13 +168,13 @@ class CrossModalFusion(nnx.Module):
         *,
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
-        lowering: Lowering | None = None,
+        kernels: KernelChoices | None = None,
     ):
-        self.lowering = lowering or default_lowering()
+        self.kernels = kernels or default_kernel_choices()
         self.remat: Remat = "none"
         layers = LayerFactory(config, param_dtype, rngs)
         self.layers = nnx.List(
-            FusionLayer(config, rngs=rngs, param_dtype=param_dtype, lowering=self.lowering)
+            FusionLayer(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
             for _ in range(config.fusion.num_layers)
         )
         self.pooler = layers.dense(config.fusion.hidden_size, config.fusion.hidden_size)

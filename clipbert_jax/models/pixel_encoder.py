@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Real
 
 from clipbert_jax.config import ClipBertConfig, PixelEncoderConfig
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.layers import Frozen
-from clipbert_jax.models.lowering import Lowering, default_lowering
 from clipbert_jax.models.remat import Remat
 
 _NORM_EPS = 1e-5
@@ -204,9 +204,9 @@ class PixelEncoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
-        lowering: Lowering | None = None,
+        kernels: KernelChoices | None = None,
     ):
-        lowering = lowering or default_lowering()
+        kernels = kernels or default_kernel_choices()
         self.config = config.pixel_encoder
         self.compute_dtype = config.compute_dtype
         self.remat: Remat = "none"
@@ -227,7 +227,7 @@ class PixelEncoder(nnx.Module):
                     stride=2 if block == 0 and stage > 0 else 1,
                     is_first=block == 0,
                     is_frozen=self.config.num_frozen_stages > stage + 1,
-                    product_sizes=lowering.product_sizes(f"res{stage + 2}"),
+                    product_sizes=kernels.product_sizes(f"res{stage + 2}"),
                     **shared,
                 )
                 for block in range(num_blocks)
@@ -236,7 +236,7 @@ class PixelEncoder(nnx.Module):
         self.grid_encoder = GridEncoder(
             in_features,
             config.fusion.hidden_size,
-            is_matrix_product=3 in lowering.product_sizes("grid_encoder"),
+            is_matrix_product=3 in kernels.product_sizes("grid_encoder"),
             rngs=rngs,
             param_dtype=param_dtype,
         )

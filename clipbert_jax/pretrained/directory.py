@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, not_finite

@@ -26,7 +26,7 @@ from clipbert_jax.config_json import config_from_json, task_from_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
-from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
+from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.pretrained import directory as model_directory
 from clipbert_jax.pretrained import registry as model_registry
 from clipbert_jax.pretrained.checks import InputsConfig, check_model_files, inputs_from_json
@@ -83,7 +83,7 @@ class Pretrained:
 
     def model(self) -> ClipBert:
         """Return the model as a Flax NNX module, with attention and hidden states to look at."""
-        return self._skeleton.merge(self._placed)
+        return self._model_def.merge(self._placed)
 
     def save(self, folder: str | Path) -> None:
         """Write a model directory: weights as safetensors, config, vocabulary, a model card.
@@ -102,7 +102,7 @@ class Pretrained:
         )
 
     @functools.cached_property
-    def _skeleton(self) -> Skeleton:
+    def _model_def(self) -> ModelDef:
         return _shapes(self.config, self.task.head)[0]
 
     @functools.cached_property
@@ -111,11 +111,11 @@ class Pretrained:
 
     @functools.cached_property
     def _predict(self) -> Callable[..., jax.Array]:
-        skeleton, task, num_answers = self._skeleton, self.task, len(self.answers)
+        model_def, task, num_answers = self._model_def, self.task, len(self.answers)
 
         @jax.jit
         def predict(parameters: Parameters, frames: Any, ids: Any, mask: Any) -> jax.Array:
-            output = skeleton.merge(parameters)(frames, ids, mask)
+            output = model_def.merge(parameters)(frames, ids, mask)
             return answer(task, output.scores, jnp.any(mask, axis=-1), num_answers)
 
         return predict
@@ -171,7 +171,7 @@ def read_checked(
     task: AnyTask,
     inputs: InputsConfig,
     checkpoint: SavedCheckpoint | None,
-) -> tuple[Vocabulary, Skeleton, Parameters]:
+) -> tuple[Vocabulary, ModelDef, Parameters]:
     """Return the words, the structure and the weights of a model, after a look at what its files say.
 
     Args:
@@ -187,17 +187,17 @@ def read_checked(
     vocabulary = Vocabulary.read(folder)
     check_model_files(config, task, inputs, vocabulary, folder)
     try:
-        skeleton, trainable, frozen = _shapes(config, task.head)
+        model_def, trainable, frozen = _shapes(config, task.head)
     except (ValueError, TypeError, ArithmeticError) as error:
         source = folder / model_directory.CONFIG
         raise UserError(f"{source} describes no model that can be built: {error}") from error
     expected = {**trainable, **frozen}
     if checkpoint is None:
-        return vocabulary, skeleton, model_directory.read_parameters(folder, expected)
+        return vocabulary, model_def, model_directory.read_parameters(folder, expected)
     parameters = checkpoint.load_parameters(expected)
     if what := not_finite(parameters):
         raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
-    return vocabulary, skeleton, parameters
+    return vocabulary, model_def, parameters
 
 
 def find(path_or_name: str | Path) -> Path:
@@ -247,5 +247,5 @@ def _from_hub(name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[Skeleton, Parameters, Parameters]:
+def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[ModelDef, Parameters, Parameters]:
     return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))

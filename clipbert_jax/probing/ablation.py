@@ -19,7 +19,7 @@ from clipbert_jax.probing.model_probe import ModelProbe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
+class ProbedExample:
     """A video and a text as a model has them, and its scores of them."""
 
     probe: ModelProbe
@@ -36,7 +36,7 @@ class Subject:
         frames: UInt8[np.ndarray, "k t h w 3"],
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
-    ) -> Subject:
+    ) -> ProbedExample:
         """Encode and score as it is."""
         tokens = probe.encode(frames)
         (scores,) = probe.score_with_hidden(tokens, text_ids, text_mask)
@@ -51,8 +51,8 @@ class Subject:
 
     @property
     def number(self) -> float:
-        """Return what is said of the target."""
-        return float(self.probe.target.of_scores(self.scores[None])[0])
+        """Return what is said of the probe_score."""
+        return float(self.probe.probe_score.of_scores(self.scores[None])[0])
 
     def numbers_with_hidden(
         self,
@@ -70,26 +70,28 @@ class Subject:
             seen_cells=seen_cells,
             head_factors=head_factors,
         )
-        return self.probe.target.of_scores(scores)
+        return self.probe.probe_score.of_scores(scores)
 
 
-def changes_without_words(subject: Subject, words: Sequence[Sequence[int]]) -> Float[np.ndarray, " words"]:
+def changes_without_words(
+    example: ProbedExample, words: Sequence[Sequence[int]]
+) -> Float[np.ndarray, " words"]:
     """Return what the number changes by without each word, given by the places of its tokens."""
-    seen = np.ones((len(words), len(subject.text_ids)), bool)
+    seen = np.ones((len(words), len(example.text_ids)), bool)
     for row, tokens in zip(seen, words, strict=True):
         row[list(tokens)] = False
     if not words:
         return np.zeros(0)
-    return subject.numbers_with_hidden(seen_text=seen) - subject.number
+    return example.numbers_with_hidden(seen_text=seen) - example.number
 
 
 def changes_without_cells(
-    subject: Subject, grid: tuple[int, int], *, region: int = 1
+    example: ProbedExample, grid: tuple[int, int], *, region: int = 1
 ) -> Float[np.ndarray, "k gh gw"]:
     """Return what the number changes by without each cell of each clip.
 
     Args:
-      subject: what is looked at.
+      example: what is looked at.
       grid: rows and columns.
       region: cells of a side that are hidden together, to save time; they all get the same change.
     """
@@ -98,43 +100,43 @@ def changes_without_cells(
     seen = np.ones((len(corners), rows, columns), bool)
     for picture, (row, column) in zip(seen, corners, strict=True):
         picture[row : row + region, column : column + region] = False
-    num_clips = len(subject.frames)
+    num_clips = len(example.frames)
     # Clips do not see each other: the same cells are hidden in all of them at once, and read one by one.
     cells = np.broadcast_to(seen.reshape(len(seen), 1, -1), (len(seen), num_clips, rows * columns))
-    replaced = subject.probe.score_with_hidden(
-        subject.visual_tokens, subject.text_ids, subject.text_mask, seen_cells=cells
+    replaced = example.probe.score_with_hidden(
+        example.visual_tokens, example.text_ids, example.text_mask, seen_cells=cells
     )
-    changes = changes_with_replaced_clips(subject.scores, replaced, subject.probe.target)
+    changes = changes_with_replaced_clips(example.scores, replaced, example.probe.probe_score)
     of_region = np.add.outer(
         np.arange(rows) // region * -(-columns // region), np.arange(columns) // region
     ).ravel()
     return changes[of_region].T.reshape(num_clips, rows, columns)
 
 
-def changes_without_frames(subject: Subject) -> Float[np.ndarray, "k t"] | None:
+def changes_without_frames(example: ProbedExample) -> Float[np.ndarray, "k t"] | None:
     """Return what the number changes by without each frame of each clip; None if clips have one frame.
 
     The others are averaged without it, as the visual embedding does.
     """
-    num_frames = subject.frames.shape[1]
+    num_frames = example.frames.shape[1]
     if num_frames == 1:
         return None
     replaced = [
-        subject.probe.score_with_hidden(
-            subject.probe.encode(np.delete(subject.frames, frame, axis=1)),
-            subject.text_ids,
-            subject.text_mask,
+        example.probe.score_with_hidden(
+            example.probe.encode(np.delete(example.frames, frame, axis=1)),
+            example.text_ids,
+            example.text_mask,
         )
         for frame in range(num_frames)
     ]
-    changes = changes_with_replaced_clips(subject.scores, np.concatenate(replaced), subject.probe.target)
+    changes = changes_with_replaced_clips(example.scores, np.concatenate(replaced), example.probe.probe_score)
     return changes.T
 
 
 def changes_without_heads(
-    subject: Subject, num_layers: int, num_heads: int
+    example: ProbedExample, num_layers: int, num_heads: int
 ) -> Float[np.ndarray, "layers heads"]:
     """Return what the number changes by when each head says nothing, in all clips."""
     factors = 1 - np.eye(num_layers * num_heads, dtype=np.float32)
-    changes = subject.numbers_with_hidden(head_factors=factors.reshape(-1, num_layers, num_heads))
-    return (changes - subject.number).reshape(num_layers, num_heads)
+    changes = example.numbers_with_hidden(head_factors=factors.reshape(-1, num_layers, num_heads))
+    return (changes - example.number).reshape(num_layers, num_heads)

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.model_def import Parameters, split_model
 from clipbert_jax.models.pixel_encoder import grid_size
-from clipbert_jax.models.skeleton import Parameters, split_model
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.probe_score import ProbeScore
 
 OnProgress = Callable[[int], None]
 """Called with the number of versions of a clip that were scored since."""
@@ -31,13 +31,13 @@ _ATTENTION_PER_CALL = 32_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class AttentionRecord:
     """What the model made of a video and a text, with `s` the tokens of the text, then the cells."""
 
     scores: Float[np.ndarray, "k a"]
     """The head's outputs, clip by clip."""
     clip_numbers: Float[np.ndarray, " k"]
-    """What each clip alone says of the target."""
+    """What each clip alone says of the probe_score."""
     number: float
     """What they say together."""
     attention: Float[np.ndarray, "layers k heads s s"]
@@ -57,22 +57,24 @@ class Look:
 class ModelProbe:
     """A model and what is probed of it; compiled programs are kept for each shape of inputs."""
 
-    def __init__(self, model: ClipBert, target: Target, *, on_progress: OnProgress = lambda num: None):
-        self.target = target
+    def __init__(
+        self, model: ClipBert, probe_score: ProbeScore, *, on_progress: OnProgress = lambda num: None
+    ):
+        self.probe_score = probe_score
         self.on_progress = on_progress
-        skeleton, trainable, frozen = split_model(model)
+        model_def, trainable, frozen = split_model(model)
         self._parameters: Parameters = {**trainable, **frozen}
         self._num_layers, self._num_heads = model.config.fusion.num_layers, model.config.fusion.num_heads
         self._encoder_config = model.config.pixel_encoder
 
         @jax.jit
         def encode(parameters: Parameters, frames: Any) -> jax.Array:
-            return skeleton.merge(parameters).encode_video(frames)
+            return model_def.merge(parameters).encode_video(frames)
 
         @jax.jit
-        def look(parameters: Parameters, tokens: Any, ids: Any, mask: Any, weights: Any) -> Any:
+        def record(parameters: Parameters, tokens: Any, ids: Any, mask: Any, weights: Any) -> Any:
             def weighted(scale: jax.Array) -> Any:
-                output = skeleton.merge(parameters).score_texts(
+                output = model_def.merge(parameters).score_texts(
                     tokens,
                     ids,
                     mask,
@@ -92,17 +94,17 @@ class ModelProbe:
             rows = len(seen)
             tokens = jnp.broadcast_to(tokens, (rows, *tokens.shape[1:]))
             ids, mask = (jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in (ids, mask))
-            output = skeleton.merge(parameters).score_texts(
+            output = model_def.merge(parameters).score_texts(
                 tokens, ids, mask, visual_mask=seen, attention_scale=scale
             )
             return output.scores[:, :, 0]
 
-        self._encode, self._look, self._score = encode, look, score
+        self._encode, self._record, self._score = encode, record, score
 
-    def of(self, target: Target, *, on_progress: OnProgress = lambda num: None) -> ModelProbe:
-        """Return the same model with another target; programs are shared, so nothing is compiled anew."""
+    def of(self, probe_score: ProbeScore, *, on_progress: OnProgress = lambda num: None) -> ModelProbe:
+        """Return the same model with another score; programs are shared, so nothing is compiled anew."""
         other = copy.copy(self)
-        other.target, other.on_progress = target, on_progress
+        other.probe_score, other.on_progress = probe_score, on_progress
         return other
 
     def encode(self, frames: UInt8[np.ndarray, "k t h w 3"]) -> Float[np.ndarray, "k v d"]:
@@ -113,40 +115,42 @@ class ModelProbe:
         """Return rows and columns of the cells that frames become."""
         return grid_size(self._encoder_config, *frames.shape[2:4])
 
-    def look(
+    def record(
         self,
         frames: UInt8[np.ndarray, "k t h w 3"],
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
-    ) -> Look:
+    ) -> AttentionRecord:
         """Return what the model makes of a video and a text."""
-        return self.look_at_tokens(self.encode(frames), self.grid(frames), text_ids, text_mask)
+        return self.record_from_tokens(self.encode(frames), self.grid(frames), text_ids, text_mask)
 
-    def look_at_tokens(
+    def record_from_tokens(
         self,
         visual_tokens: Float[np.ndarray, "k v d"],
         grid: tuple[int, int],
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
-    ) -> Look:
+    ) -> AttentionRecord:
         """Return the same of a video that is encoded; padding at the end of the text is left out."""
         (scores,) = self.score_with_hidden(visual_tokens, text_ids, text_mask)
-        weights = np.asarray(jax.grad(lambda x: self.target(x[None, :, None])[0, 0])(jnp.asarray(scores)))
+        weights = np.asarray(
+            jax.grad(lambda x: self.probe_score(x[None, :, None])[0, 0])(jnp.asarray(scores))
+        )
         length, whole = int(np.flatnonzero(text_mask)[-1]) + 1, len(text_mask)
         kept = np.r_[:length, whole : whole + visual_tokens.shape[1]]
         parts = [
-            self._look_at_clips(visual_tokens[clips], text_ids, text_mask, weights[clips], kept)
+            self._record_clips(visual_tokens[clips], text_ids, text_mask, weights[clips], kept)
             for clips in _tiles(
-                len(scores), self._clips_per_look(visual_tokens.shape[1] + whole, len(scores))
+                len(scores), self._clips_per_call(visual_tokens.shape[1] + whole, len(scores))
             )
         ]
         attention, hidden_states, gradient = (
             np.concatenate(arrays, axis=1)[:, : len(scores)] for arrays in zip(*parts, strict=True)
         )
-        return Look(
+        return AttentionRecord(
             scores=scores,
-            clip_numbers=self.target.of_clips(scores),
-            number=float(self.target.of_scores(scores[None])[0]),
+            clip_numbers=self.probe_score.of_clips(scores),
+            number=float(self.probe_score.of_scores(scores[None])[0]),
             attention=attention,
             # The gradient by factors that are one is attention times the gradient by attention.
             attention_times_gradient=gradient,
@@ -154,7 +158,7 @@ class ModelProbe:
             grid=grid,
         )
 
-    def _look_at_clips(
+    def _record_clips(
         self,
         visual_tokens: Float[np.ndarray, "k v d"],
         text_ids: Int[np.ndarray, " l"],
@@ -164,7 +168,7 @@ class ModelProbe:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return attention, hidden states and gradient of some clips, of the tokens `kept`."""
         texts = text_ids[None, None], text_mask[None, None]
-        attention, states, gradient = self._look(self._parameters, visual_tokens[None], *texts, weights)
+        attention, states, gradient = self._record(self._parameters, visual_tokens[None], *texts, weights)
         pairs = kept[:, None], kept
         return (
             np.stack([np.asarray(layer)[0, :, 0][(..., *pairs)] for layer in attention]),
@@ -172,7 +176,7 @@ class ModelProbe:
             np.asarray(gradient)[:, 0, :, 0][(..., *pairs)],
         )
 
-    def _clips_per_look(self, size: int, num_clips: int) -> int:
+    def _clips_per_call(self, size: int, num_clips: int) -> int:
         of_clip = self._num_layers * self._num_heads * size**2
         return max(1, min(num_clips, _ATTENTION_PER_CALL // of_clip))
 

@@ -23,30 +23,29 @@ from clipbert_jax.tasks.task import Losses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masking:
-    """How many tokens a model has to guess, and what it sees in their place.
+    """How many tokens the model has to guess, and what it sees in their place.
 
     Raises:
-      UserError: a share is not from 0 to 1, or those of the selected tokens exceed 1.
+      UserError: a probability is not from 0 to 1, or those of a selected token exceed 1.
     """
 
-    share: float = 0.15
-    """Chance of each ordinary token to be selected; a text may have none that is."""
-    mask_share: float = 0.8
-    """Of the selected tokens: become [MASK]."""
-    random_share: float = 0.1
-    """Of the selected tokens: become another token at random; the rest stays as it is."""
+    mask_prob: float = 0.15
+    """Probability that an ordinary token is selected; a text may have no selected token."""
+    mask_token_prob: float = 0.8
+    """Probability that a selected token becomes [MASK]."""
+    random_token_prob: float = 0.1
+    """Probability that a selected token becomes a random one; the remaining ones stay as they are."""
     may_replace_by_special: bool = False
     """Draw random tokens from the whole vocabulary, [PAD] and [SEP] included, as the original does."""
 
     def __post_init__(self) -> None:
-        shares = {"share": self.share, "mask_share": self.mask_share, "random_share": self.random_share}
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise UserError(f"masking: {name} must be from 0 to 1, not {value}")
-        if self.mask_share + self.random_share > 1 + 1e-9:
+        for name in ("mask_prob", "mask_token_prob", "random_token_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"masking: {name} must be from 0 to 1, not {getattr(self, name)}")
+        if self.mask_token_prob + self.random_token_prob > 1 + 1e-9:
             raise UserError(
-                f"masking: mask_share {self.mask_share} and random_share {self.random_share} are shares of "
-                "the same tokens: together at most 1"
+                f"masking: mask_token_prob {self.mask_token_prob} and random_token_prob "
+                f"{self.random_token_prob} must add up to at most 1"
             )
 
 

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from clipbert_jax.errors import TemporaryError, UserError, explain_full_device, is_temporary
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.lost_process import is_of_lost_process
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
 

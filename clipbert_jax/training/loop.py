@@ -84,11 +84,11 @@ def train(
     say = log if jax.process_index() == 0 else lambda line: None
     mesh = mesh or make_mesh()
     optimizer = make_optimizer(optimizer_config, num_steps=config.num_steps)
-    skeleton, state = make_train_state(
+    model_def, state = make_train_state(
         model, optimizer, mesh, frozen_parts=config.frozen_parts, has_ema=config.ema_decay > 0
     )
     train_step = make_train_step(
-        skeleton,
+        model_def,
         task,
         optimizer,
         mesh,

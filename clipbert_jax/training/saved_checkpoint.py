@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.renames import present_names
 from clipbert_jax.training.checkpoint_items import (
     check_parameter_names,

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.fusion import LayerSharding
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 

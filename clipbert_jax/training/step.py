@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBert, ClipBertOutput
+from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.models.pixel_encoder import grid_size
 from clipbert_jax.models.remat import Remat
-from clipbert_jax.models.skeleton import Parameters, Skeleton, split_model
 from clipbert_jax.models.visual_embedding import draw_token_sample
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.clip_passes import score_in_passes
@@ -75,8 +75,8 @@ def make_train_state(
     *,
     frozen_parts: Sequence[str] = (),
     has_ema: bool = False,
-) -> tuple[Skeleton, TrainState]:
-    """Split a model into its skeleton and a fresh train state on the mesh.
+) -> tuple[ModelDef, TrainState]:
+    """Split a model into its model_def and a fresh train state on the mesh.
 
     Args:
       model: with its first weights.
@@ -85,7 +85,7 @@ def make_train_state(
       frozen_parts: beginnings of the names of parameters that are not to be trained.
       has_ema: whether the training averages the parameters.
     """
-    skeleton, params, frozen = split_model(model)
+    model_def, params, frozen = split_model(model)
     kept = {name: array for name, array in params.items() if name.startswith(tuple(frozen_parts))}
     params = {name: array for name, array in params.items() if name not in kept}
     state = TrainState(
@@ -96,11 +96,11 @@ def make_train_state(
         # Copies, because the step is given both and an array cannot be given away twice.
         ema=jax.tree.map(jnp.copy, params) if has_ema else {},
     )
-    return skeleton, jax.device_put(state, state_shardings(state, mesh))
+    return model_def, jax.device_put(state, state_shardings(state, mesh))
 
 
 def make_train_step(
-    skeleton: Skeleton,
+    model_def: ModelDef,
     task: Task,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
@@ -126,7 +126,7 @@ def make_train_step(
     def part_losses(
         params: Parameters, frozen: Parameters, batch: Batch, norms: Metrics, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        model = skeleton.merge(gather_over_fsdp({**params, **frozen}, mesh))
+        model = model_def.merge(gather_over_fsdp({**params, **frozen}, mesh))
         model.set_attributes(remat=remat, sharding=layer_sharding(mesh))
         output = forward(model, task, batch, key, mesh, clips_per_pass)
         losses, weights = task.losses(output, batch), task.loss_weights(batch)

@@ -19,8 +19,8 @@ from clipbert_jax.batch import Batch
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.lowering import Lowering
-from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.models.kernel_choices import KernelChoices
+from clipbert_jax.models.model_def import Parameters, split_model
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -70,18 +70,18 @@ class Program:
 
 
 def train_functions(
-    setting: TrainSetting, mesh: Mesh, lowering: Lowering
+    setting: TrainSetting, mesh: Mesh, kernels: KernelChoices
 ) -> tuple[Callable[[], TrainState], TrainStep]:
     """Return a function that makes the first state, and the jitted train step."""
     train = setting.train
     optimizer = make_optimizer(setting.optimizer, num_steps=train.num_steps or _NUM_STEPS)
 
     def make_state() -> TrainState:
-        model, has_ema = _make_model(setting, lowering), train.ema_decay > 0
+        model, has_ema = _make_model(setting, kernels), train.ema_decay > 0
         return make_train_state(model, optimizer, mesh, frozen_parts=train.frozen_parts, has_ema=has_ema)[1]
 
     step = make_train_step(
-        split_model(nnx.eval_shape(lambda: _make_model(setting, lowering)))[0],
+        split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))[0],
         setting.task,
         optimizer,
         mesh,
@@ -95,21 +95,21 @@ def train_functions(
     return make_state, step
 
 
-def train_program(setting: TrainSetting, mesh: Mesh, lowering: Lowering) -> Program:
+def train_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:
     """Return the train step for a mesh, whose devices need not be there."""
-    make_state, step = train_functions(setting, mesh, lowering)
+    make_state, step = train_functions(setting, mesh, kernels)
     state = placed(jax.eval_shape(make_state), mesh)
     return Program(function=step, arguments=(state, describe_batch(setting, mesh)))
 
 
-def forward_program(setting: TrainSetting, mesh: Mesh, lowering: Lowering) -> Program:
+def forward_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:
     """Return the first half of the step: from frames and texts to the losses, with dropout."""
     task = setting.task
-    skeleton, trained, frozen = split_model(nnx.eval_shape(lambda: _make_model(setting, lowering)))
+    model_def, trained, frozen = split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))
 
     @jax.jit
     def losses(arrays: Parameters, batch: Batch) -> Losses:
-        return task.losses(forward(skeleton.merge(arrays), task, batch, jax.random.key(0), mesh), batch)
+        return task.losses(forward(model_def.merge(arrays), task, batch, jax.random.key(0), mesh), batch)
 
     arrays = placed({**trained, **frozen}, mesh)
     return Program(function=losses, arguments=(arrays, describe_batch(setting, mesh)))
@@ -157,5 +157,5 @@ def placed(tree: Tree, mesh: Mesh) -> Tree:
     )
 
 
-def _make_model(setting: TrainSetting, lowering: Lowering) -> ClipBert:
-    return ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), lowering=lowering)
+def _make_model(setting: TrainSetting, kernels: KernelChoices) -> ClipBert:
+    return ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), kernels=kernels)

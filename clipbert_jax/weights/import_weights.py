@@ -15,7 +15,7 @@ import numpy as np
 
 from clipbert_jax.config import PixelEncoderConfig
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.weights.flat import not_finite
 from clipbert_jax.weights.formats.read_file import read_weights_file
 from clipbert_jax.weights.formats.refusals import indented, quoted

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.export import (
-    LOWERING_OF_PLATFORM,
+    BACKEND_OF_PLATFORM,
     ComputeDtype,
     InputShape,
     Predict,
@@ -119,15 +119,15 @@ def export(
 
 
 def _checked_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
-    known = ", ".join(LOWERING_OF_PLATFORM)
+    known = ", ".join(BACKEND_OF_PLATFORM)
     for platform in platforms:
-        if platform not in LOWERING_OF_PLATFORM:
+        if platform not in BACKEND_OF_PLATFORM:
             hint = "; NVIDIA GPUs are cuda" if platform == "gpu" else ""
             raise UserError(f"--platforms knows {known}, not {platform}{hint}")
     if platforms:
         return tuple(dict.fromkeys(platforms))
     here = jax.export.default_export_platform()
-    if here not in LOWERING_OF_PLATFORM:
+    if here not in BACKEND_OF_PLATFORM:
         raise UserError(
             f"there is no export for {here}, the platform of this machine: give --platforms of {known}"
         )

@@ -32,7 +32,7 @@ from clipbert_jax.costs.compiler import (
 )
 from clipbert_jax.costs.devices import platform_of
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.lowering import default_lowering
+from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.train_program import TrainSetting, forward_program, train_program
 
@@ -131,10 +131,10 @@ def _compile(request: CompileRequest) -> dict[str, Any]:
     platform = platform_of(request.target)
     devices = jax.devices() if platform == "cpu" else target_devices(request.target)
     mesh = make_mesh(devices[: request.num_devices], request.setting.mesh)
-    lowering, options = default_lowering(platform), COMPILER_OPTIONS[platform]
-    result = compile_program(train_program(request.setting, mesh, lowering).lower(), options)
+    kernels, options = default_kernel_choices(platform), COMPILER_OPTIONS[platform]
+    result = compile_program(train_program(request.setting, mesh, kernels).lower(), options)
     if request.has_forward_pass:
-        forward = compile_program(forward_program(request.setting, mesh, lowering).lower(), options)
+        forward = compile_program(forward_program(request.setting, mesh, kernels).lower(), options)
         result["compiler_forward_flops"] = forward["compiler_flops"]
     return {"num_devices": mesh.size, **result}
 

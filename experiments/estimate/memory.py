@@ -27,7 +27,7 @@ from clipbert_jax.costs.segments import EMBEDDINGS, Segment, element_bytes, make
 from clipbert_jax.costs.sizes import Sizes
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.training.sharding import AXES, MeshConfig, parameter_sharding
 from clipbert_jax.training.train_program import TrainSetting, batch_arrays
 

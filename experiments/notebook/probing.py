@@ -12,10 +12,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from clipbert_jax.models.consensus import Consensus
-from clipbert_jax.probing.ablation import Subject
-from clipbert_jax.probing.agreement import deletion_losses, rank_agreement
+from clipbert_jax.probing.ablation import ProbedExample
+from clipbert_jax.probing.faithfulness import deletion_losses, rank_faithfulness
 from clipbert_jax.probing.model_probe import ModelProbe
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import Sampling, choose_frames
@@ -56,7 +56,7 @@ def sampled_times(
 
 def probed(run: Run, *, num_videos: int) -> tuple[ModelProbe, list[PointingVideo]]:
     """Return the run's model made ready for probing, and the first videos of its test split."""
-    probe = ModelProbe(trained_model(run), Target(run.experiment.task))
+    probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
     data = run.experiment.data
     grid = probe.grid(np.zeros((1, data.num_frames, data.size, data.size, 3), np.uint8))
     videos = pointing_videos(
@@ -116,19 +116,19 @@ def _share(of_cases: Float[np.ndarray, " m"]) -> str:
     return f"{of_cases.mean():.0%}" if len(of_cases) else "none"
 
 
-def agreement_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:
+def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:
     """Return how far the maps of a video, mean over its words, are borne out by hiding cells."""
     losses = ablation_losses(probe, video)
-    subject = Subject.of(probe, video.frames, video.text_ids, video.text_mask)
+    example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
     rng = np.random.default_rng(seed)
     whole = {n: of_words.mean(axis=0) for n, of_words in maps.items() if n.head in (MEAN, None)}
-    deleted = deletion_losses(subject, np.stack([*whole.values()]), rng=rng, picture=video.picture)
+    deleted = deletion_losses(example, np.stack([*whole.values()]), rng=rng, picture=video.picture)
     lines = [
         f"{'':26} rank  (misplaced maps)   loss",
         f"{'misplaced maps':26} {'':24} {deleted.random:5.2f} (95 % below {deleted.random_high:.2f})",
     ]
     for (name, of_cells), loss in zip(whole.items(), deleted.of_maps, strict=True):
-        rank = rank_agreement(of_cells, losses, picture=video.picture)
+        rank = rank_faithfulness(of_cells, losses, picture=video.picture)
         num_passed = int(rank.is_above_chance) + int(loss > deleted.random_high)
         lines.append(
             f"{name!s:26} {rank.correlation:5.2f} ({rank.low:5.2f} to {rank.high:4.2f}) {loss:10.2f}  "
@@ -146,15 +146,15 @@ def scores_of_texts(
     return np.concatenate(scored)
 
 
-def consensus_targets(run: Run) -> dict[Consensus, Target]:
-    """Return the target of the run's task with each consensus."""
+def consensus_probe_scores(run: Run) -> dict[Consensus, ProbeScore]:
+    """Return the probe score of the run's task for each consensus."""
     task = run.experiment.task
-    return {name: Target(dataclasses.replace(task, consensus=name)) for name in CONSENSUSES}
+    return {name: ProbeScore(dataclasses.replace(task, consensus=name)) for name in CONSENSUSES}
 
 
 def gaps_by_num_clips(
     scores: Float[np.ndarray, "videos texts k a"],
-    targets: Mapping[Consensus, Target],
+    probe_scores: Mapping[Consensus, ProbeScore],
     *,
     counts: Sequence[int],
     seed: int,
@@ -164,7 +164,7 @@ def gaps_by_num_clips(
 
     Args:
       scores: of each video with the texts of all; its own is on the diagonal.
-      targets: by consensus.
+      probe_scores: by consensus.
       counts: of clips, drawn from the k that there are.
       seed: of the draws.
       num_draws: of clips for each number; the mean over draws and videos is returned.
@@ -176,8 +176,8 @@ def gaps_by_num_clips(
         drawn = [rng.permutation(num_clips)[:count] for _ in range(num_draws)]
         flat = np.concatenate([scores[:, :, clips] for clips in drawn]).reshape(-1, count, scores.shape[-1])
         gaps[count] = {}
-        for name, target in targets.items():
-            numbers = target.of_scores(flat).reshape(num_draws, *own.shape)
+        for name, probe_score in probe_scores.items():
+            numbers = probe_score.of_scores(flat).reshape(num_draws, *own.shape)
             best_other = np.where(own, -np.inf, numbers).max(axis=2)
             gaps[count][name] = float((numbers[:, own] - best_other).mean())
     return gaps

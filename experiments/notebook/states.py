@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.probing.model_probe import ModelProbe
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.clips import sample_clips
 from data_pipelines.data_config import DataConfig
 from data_pipelines.synthetic.drawing import COLOURS, OBJECTS
@@ -90,14 +90,14 @@ def states_of_images(
       model: trained or not.
       images: what it is shown.
     """
-    probe = ModelProbe(model, Target(run.experiment.task))
+    probe = ModelProbe(model, ProbeScore(run.experiment.task))
     ids, mask = run.encode_texts([NEUTRAL_TEXT])
     parts = []
     for start in range(0, len(images.frames), _IMAGES_PER_CALL):
         some = images.frames[start : start + _IMAGES_PER_CALL]
         # Clips do not see each other, so images may be the clips of one video.
         filled = np.resize(some, (_IMAGES_PER_CALL, *some.shape[1:]))[:, None]
-        parts.append(probe.look(filled, ids[0], mask[0]).hidden_states[:, : len(some)])
+        parts.append(probe.record(filled, ids[0], mask[0]).hidden_states[:, : len(some)])
     states = np.concatenate(parts, axis=1)
     return {"cells": states[:, :, int(mask.sum()) :].mean(axis=2), "[CLS]": states[:, :, 0]}
 
@@ -106,11 +106,11 @@ def mean_match_by_object(
     run: Run, images: ShownImages, text: str, objects: Sequence[str]
 ) -> dict[str, float]:
     """Return what the model says on average of a text and images of each of some objects, in log-odds."""
-    probe = ModelProbe(trained_model(run), Target(run.experiment.task))
+    probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
     ids, mask = run.encode_texts([text])
     matches = {}
     for shown in objects:
         frames = images.frames[images.shows == shown][:, None]
         (scores,) = probe.score_with_hidden(probe.encode(frames), ids[0], mask[0])
-        matches[shown] = float(probe.target.of_clips(scores).mean())
+        matches[shown] = float(probe.probe_score.of_clips(scores).mean())
     return matches

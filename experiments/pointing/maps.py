@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
-from clipbert_jax.probing.ablation import Subject, changes_without_cells
+from clipbert_jax.probing.ablation import ProbedExample, changes_without_cells
 from clipbert_jax.probing.attention_maps import gradient_weighted, grid_to_text, rollout, text_to_grid
-from clipbert_jax.probing.model_probe import Look, ModelProbe
+from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe
 from clipbert_jax.probing.pointing_game import (
     constant_cell_hits,
     other_video_hits,
@@ -50,11 +50,11 @@ Maps = dict[MapName, Float[np.ndarray, "o k gh gw"]]
 """For each object of a video, what is said of the cells of each clip."""
 
 
-def attention_maps(look: Look, words: Iterable[tuple[int, ...]]) -> Maps:
+def attention_maps(record: AttentionRecord, words: Iterable[tuple[int, ...]]) -> Maps:
     """Return all maps of attention, for words given by the places of their tokens."""
-    grid, words = look.grid, list(words)
-    heads_first = np.swapaxes(look.attention, 1, 2)  # [layers heads k s s]
-    gradients = gradient_weighted(look.attention_times_gradient)
+    grid, words = record.grid, list(words)
+    heads_first = np.swapaxes(record.attention, 1, 2)  # [layers heads k s s]
+    gradients = gradient_weighted(record.attention_times_gradient)
     maps: Maps = {}
     for layer, (attention, gradient) in enumerate(zip(heads_first, gradients, strict=True), start=1):
         for head, of_head in enumerate(attention, start=1):
@@ -66,7 +66,7 @@ def attention_maps(look: Look, words: Iterable[tuple[int, ...]]) -> Maps:
             maps[MapName(GRADIENT, layer)] = _by_word(text_to_grid(gradient, grid), words)
         maps[MapName(CLS, layer, MEAN)] = _by_word(text_to_grid(mean, grid), [(0,)] * len(words))
         maps[MapName(CLS_GRADIENT, layer)] = _by_word(text_to_grid(gradient, grid), [(0,)] * len(words))
-    total = text_to_grid(rollout(look.attention), grid)
+    total = text_to_grid(rollout(record.attention), grid)
     maps[MapName(ROLLOUT)] = _by_word(total, words)
     maps[MapName(CLS_ROLLOUT)] = _by_word(total, [(0,)] * len(words))
     return maps
@@ -80,8 +80,8 @@ def _by_word(
 
 def ablation_losses(probe: ModelProbe, video: PointingVideo) -> Float[np.ndarray, "k gh gw"]:
     """Return what the score loses without each cell of each clip."""
-    subject = Subject.of(probe, video.frames, video.text_ids, video.text_mask)
-    return -changes_without_cells(subject, probe.grid(video.frames))
+    example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
+    return -changes_without_cells(example, probe.grid(video.frames))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +89,7 @@ class VideoMaps:
     """A video as a model has it, and all maps of its objects."""
 
     video: PointingVideo
-    subject: Subject
+    example: ProbedExample
     of_attention: Maps
     losses: Float[np.ndarray, "k gh gw"]
     """What the score loses without each cell: the map of the ablation."""
@@ -97,14 +97,14 @@ class VideoMaps:
     @classmethod
     def of(cls, probe: ModelProbe, video: PointingVideo) -> VideoMaps:
         """Look at a video, and ablate each of its cells: by far the most of the game's work."""
-        subject = Subject.of(probe, video.frames, video.text_ids, video.text_mask)
+        example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
         return cls(
             video=video,
-            subject=subject,
+            example=example,
             of_attention=attention_maps(
-                probe.look(video.frames, video.text_ids, video.text_mask), video.words
+                probe.record(video.frames, video.text_ids, video.text_mask), video.words
             ),
-            losses=-changes_without_cells(subject, probe.grid(video.frames)),
+            losses=-changes_without_cells(example, probe.grid(video.frames)),
         )
 
 

@@ -25,11 +25,11 @@ import numpy as np
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.probing.model_probe import ModelProbe
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.probe_score import ProbeScore
 from clipbert_jax.tasks.task import MatchTask
 from experiments.experiment import make_model, model_shapes
 from experiments.input_checks import MAX_CLIPS, check_out_file, check_range
-from experiments.pointing.agreement import map_agreements, passed, summary
+from experiments.pointing.faithfulness import map_faithfulness, passed, summary
 from experiments.pointing.maps import (
     MapName,
     Points,
@@ -76,10 +76,10 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
             f"{run.workdir} is a model of {run.experiment.task_name}: the pointing game needs one of "
             "retrieval, such as runs/demo"
         )
-    target = Target(task)
-    trained = ModelProbe(trained_model(run), target)
+    probe_score = ProbeScore(task)
+    trained = ModelProbe(trained_model(run), probe_score)
     train = dataclasses.replace(run.experiment.train, seed=game.seed)
-    untrained = ModelProbe(make_model(dataclasses.replace(run.experiment, train=train)), target)
+    untrained = ModelProbe(make_model(dataclasses.replace(run.experiment, train=train)), probe_score)
     size, num_frames = run.experiment.data.size, run.experiment.data.num_frames
     grid = trained.grid(np.zeros((1, num_frames, size, size, 3), np.uint8))
     videos = list(
@@ -98,8 +98,8 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
     some = [*itertools.islice(looked_at, game.num_agreement_videos)]
     points = count_hits(find_cases(itertools.chain(some, looked_at)))
     of_untrained = play(untrained, videos, lambda: progress.update(next(done)))
-    agreement = map_agreements(some, seed=game.seed)
-    of_other_videos = map_agreements(some, seed=game.seed, of_other_videos=True)
+    agreement = map_faithfulness(some, seed=game.seed)
+    of_other_videos = map_faithfulness(some, seed=game.seed, of_other_videos=True)
     return {
         **without_looking(points, seed=game.seed),
         "missed": without_looking(points.missed(), seed=game.seed),

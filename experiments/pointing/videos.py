@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.probing.agreement import Picture
+from clipbert_jax.probing.faithfulness import Picture
 from clipbert_jax.probing.pointing_game import centre_in_box
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records

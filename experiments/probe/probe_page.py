@@ -17,11 +17,11 @@ from clipbert_jax.errors import UserError
 from experiments.probe.data import DETAILS, MAX_BYTES, Detail, pack, pack_maps
 from experiments.probe.timeline import NARROW_CARD, WIDE_CARD, lay_out
 from experiments.probe.verdicts import digits_of, number, percent, verdict
-from experiments.probe.views import AgreementView, ClipView, ProbePage, WordView
+from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
 from experiments.reports.page import jpeg_data_uri, write_page
 from experiments.reports.words import clock
 
-__all__ = ["AgreementView", "ClipView", "ProbePage", "WordView", "write_probe_page"]
+__all__ = ["ClipView", "FaithfulnessView", "ProbePage", "WordView", "write_probe_page"]
 
 TEMPLATE = Path(__file__).with_name("probe_page.html.jinja")
 SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("probe_maps.js", "probe_page.js"))
@@ -100,7 +100,7 @@ def _values(page: ProbePage, detail: Detail) -> dict[str, Any]:
         "figures": _figures(page, times),
         "groups": groups,
         "width": lambda change: abs(change) / largest if math.isfinite(change) else 0.0,
-        "verdicts": [verdict(agreement) for agreement in page.agreements],
+        "verdicts": [verdict(view) for view in page.faithfulness],
         "number": number,
         "signed": functools.partial(number, plus="+", digits=digits_of(largest)),
         "data": _data(page, detail, times),
@@ -195,10 +195,10 @@ def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]
     if any(word.change_without is not None for word in page.words):
         word = page.words[_heaviest(page.words)]
         figures.append(("Heaviest word", word.text, f"{number(word.change_without or 0.0, '+')} without it"))
-    if page.agreements:
-        good = sum(verdict(agreement).level == "borne out" for agreement in page.agreements)
+    if page.faithfulness:
+        good = sum(verdict(view).level == "faithful" for view in page.faithfulness)
         figures.append(
-            ("Maps borne out", f"{good} of {len(page.agreements)}", "by taking away what they point to")
+            ("Faithful maps", f"{good} of {len(page.faithfulness)}", "by taking away what they point to")
         )
     return figures
 
@@ -221,6 +221,6 @@ def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, An
         "heads": pack(page.head_changes),
         "even": 1 / (num_tokens + num_rows * num_columns),
         "start": [surest, _heaviest(page.words) if num_layers > 1 else 0, start],
-        "verdicts": {agreement.name: verdict(agreement) for agreement in page.agreements},
+        "verdicts": {view.name: verdict(view) for view in page.faithfulness},
         "maps": pack_maps(page, detail),
     }

@@ -21,16 +21,16 @@ from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
 from clipbert_jax.models.pixel_encoder import pixels_per_cell
 from clipbert_jax.probing import attention_maps
 from clipbert_jax.probing.ablation import (
-    Subject,
+    ProbedExample,
     changes_without_cells,
     changes_without_frames,
     changes_without_heads,
     changes_without_words,
 )
-from clipbert_jax.probing.agreement import Picture, deletion_losses, rank_agreement
 from clipbert_jax.probing.evidence import changes_without_clips
-from clipbert_jax.probing.model_probe import Look, ModelProbe, OnProgress
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.faithfulness import Picture, deletion_losses, rank_faithfulness
+from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe, OnProgress
+from clipbert_jax.probing.probe_score import ProbeScore
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.task import MatchTask
@@ -39,7 +39,7 @@ from data_pipelines.decoding.video import Video
 from data_pipelines.transforms import resized_hw
 from experiments.experiment import model_shapes
 from experiments.prediction.ask import check_question, model_texts, notes, one_clip_of
-from experiments.probe.views import AgreementView, ClipView, ProbePage, WordView
+from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
 from experiments.runs.load_run import Run
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Question:
     """What is probed: the text as the model reads it, and the number that is looked at."""
 
     text: str
-    target: Target
+    probe_score: ProbeScore
     about: str
     """In words."""
 
@@ -87,7 +87,7 @@ def choose_question(
         about = "How many the model counts"
         if isinstance(task, MatchTask):
             about = "How sure the model is that the text matches the video"
-        return Question(text=text, target=Target(task), about=about)
+        return Question(text=text, probe_score=ProbeScore(task), about=about)
     known = tuple(options) or run.answers
     if answer is not None and answer not in known:
         raise UserError(f"--answer {answer!r} is none of the model's {len(known):,} answers: {_some(known)}")
@@ -95,9 +95,11 @@ def choose_question(
     place = known.index(answer) if answer is not None else _best(run, frames, texts)
     if isinstance(task, MultipleChoiceQA):
         about = f"How much speaks for “{options[place]}”, to be held against the other options"
-        return Question(text=texts[place], target=Target(task), about=about)
+        return Question(text=texts[place], probe_score=ProbeScore(task), about=about)
     about = f"How sure the model is that the answer is “{known[place]}”"
-    return Question(text=text, target=Target(task, answer=place, num_answers=len(known)), about=about)
+    return Question(
+        text=text, probe_score=ProbeScore(task, answer=place, num_answers=len(known)), about=about
+    )
 
 
 def _some(known: Sequence[str]) -> str:
@@ -106,11 +108,13 @@ def _some(known: Sequence[str]) -> str:
 
 def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
     """Return the place of the option, or of the answer, that the model gives."""
-    target = Target(run.experiment.task, num_answers=len(run.answers))
-    subjects = [Subject.of(_model_probe(run, target), frames, *_encoded(run, text)) for text in texts]
+    probe_score = ProbeScore(run.experiment.task, num_answers=len(run.answers))
+    examples = [
+        ProbedExample.of(_model_probe(run, probe_score), frames, *_encoded(run, text)) for text in texts
+    ]
     if isinstance(run.experiment.task, MultipleChoiceQA):
-        return int(np.argmax([subject.number for subject in subjects]))
-    scores = jnp.asarray(subjects[0].scores)[None, :, None]
+        return int(np.argmax([example.number for example in examples]))
+    scores = jnp.asarray(examples[0].scores)[None, :, None]
     logits = np.asarray(run.experiment.task.answer_logits(scores))[0, 0]  # type: ignore[union-attr]
     return int(np.argmax(logits[: len(run.answers)]))
 
@@ -119,11 +123,11 @@ _PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictiona
 """Of each loaded model, so that its programs are compiled once for all videos and texts."""
 
 
-def _model_probe(run: Run, target: Target, on_progress: OnProgress = lambda num: None) -> ModelProbe:
+def _model_probe(run: Run, probe_score: ProbeScore, on_progress: OnProgress = lambda num: None) -> ModelProbe:
     if run.scorer not in _PROBES:
         parameters = {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
-        _PROBES[run.scorer] = ModelProbe(model_shapes(run.experiment)[0].merge(parameters), target)
-    return _PROBES[run.scorer].of(target, on_progress=on_progress)
+        _PROBES[run.scorer] = ModelProbe(model_shapes(run.experiment)[0].merge(parameters), probe_score)
+    return _PROBES[run.scorer].of(probe_score, on_progress=on_progress)
 
 
 def _encoded(run: Run, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -188,34 +192,34 @@ def make_page_of_clips(
     """
     frames = clips.frames
     question = choose_question(run, frames, text, options=options, answer=answer)
-    probe = _model_probe(run, question.target, on_progress)
+    probe = _model_probe(run, question.probe_score, on_progress)
     ids, mask = _encoded(run, question.text)
-    subject = Subject.of(probe, frames, ids, mask)
-    look = probe.look_at_tokens(subject.visual_tokens, probe.grid(frames), ids, mask)
-    region = region_of(look.grid)
-    cell_changes = changes_without_cells(subject, look.grid, region=region)
-    shares = picture_shares(run, clips.height, clips.width, look.grid)
-    picture = cells_in_picture(look.grid, shares)
-    layers, heads = look.attention.shape[0], look.attention.shape[2]
+    example = ProbedExample.of(probe, frames, ids, mask)
+    record = probe.record_from_tokens(example.visual_tokens, probe.grid(frames), ids, mask)
+    region = region_of(record.grid)
+    cell_changes = changes_without_cells(example, record.grid, region=region)
+    shares = picture_shares(run, clips.height, clips.width, record.grid)
+    picture = cells_in_picture(record.grid, shares)
+    layers, heads = record.attention.shape[0], record.attention.shape[2]
     return ProbePage(
         video_name=clips.name,
         duration=clips.duration,
         text=question.text,
         question=question.about,
-        score=subject.number,
-        probability=question.target.probability(subject.number),
+        score=example.number,
+        probability=question.probe_score.probability(example.number),
         consensus=run.experiment.task.consensus,
-        clips=_clip_views(clips, subject),
-        words=_word_views(run, question.text, subject),
+        clips=_clip_views(clips, example),
+        words=_word_views(run, question.text, example),
         width_share=shares[0],
         height_share=shares[1],
-        text_to_grid=_by_layer(attention_maps.text_to_grid(look.attention, look.grid)),
-        grid_to_text=attention_maps.grid_to_text(look.attention.mean(axis=2), look.grid),
-        gradient_weighted=attention_maps.text_to_grid(_gradient_maps(look), look.grid),
-        rollout=attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid),
+        text_to_grid=_by_layer(attention_maps.text_to_grid(record.attention, record.grid)),
+        grid_to_text=attention_maps.grid_to_text(record.attention.mean(axis=2), record.grid),
+        gradient_weighted=attention_maps.text_to_grid(_gradient_maps(record), record.grid),
+        rollout=attention_maps.text_to_grid(attention_maps.rollout(record.attention), record.grid),
         cell_changes=cell_changes,
-        head_changes=changes_without_heads(subject, layers, heads),
-        agreements=list(_agreements(look, subject, -cell_changes, picture, region)),
+        head_changes=changes_without_heads(example, layers, heads),
+        faithfulness=list(_faithfulness_views(record, example, -cell_changes, picture, region)),
         notes=[*notes(run, [question.text]), *_notes(region)],
         facts=facts,
     )
@@ -254,21 +258,21 @@ def _by_layer(
     return np.swapaxes(maps, 1, 2)
 
 
-def _gradient_maps(look: Look) -> Float[np.ndarray, "layers k s s"]:
-    return attention_maps.gradient_weighted(look.attention_times_gradient)
+def _gradient_maps(record: AttentionRecord) -> Float[np.ndarray, "layers k s s"]:
+    return attention_maps.gradient_weighted(record.attention_times_gradient)
 
 
-def _clip_views(clips: VideoClips, subject: Subject) -> list[ClipView]:
-    target = subject.probe.target
-    numbers = target.of_clips(subject.scores).tolist()
-    without = changes_without_clips(subject.scores, target)
-    frames = changes_without_frames(subject)
+def _clip_views(clips: VideoClips, example: ProbedExample) -> list[ClipView]:
+    probe_score = example.probe.probe_score
+    numbers = probe_score.of_clips(example.scores).tolist()
+    without = changes_without_clips(example.scores, probe_score)
+    frames = changes_without_frames(example)
     return [
         ClipView(
             seconds=seconds,
             frames=list(clips.shown[clip]),
             score=numbers[clip],
-            probability=target.probability(numbers[clip]),
+            probability=probe_score.probability(numbers[clip]),
             change_without=math.nan if without is None else float(without[clip]),
             frame_changes=None if frames is None else frames[clip],
         )
@@ -276,26 +280,30 @@ def _clip_views(clips: VideoClips, subject: Subject) -> list[ClipView]:
     ]
 
 
-def _word_views(run: Run, text: str, subject: Subject) -> list[WordView]:
+def _word_views(run: Run, text: str, example: ProbedExample) -> list[WordView]:
     words = run.tokenizer.words(text, run.experiment.data.max_text_length)
-    changes = changes_without_words(subject, [tokens for _, tokens in words[1:-1]])
+    changes = changes_without_words(example, [tokens for _, tokens in words[1:-1]])
     return [
         WordView(text=word, tokens=tokens, change_without=change)
         for (word, tokens), change in zip(words, [None, *changes.tolist(), None], strict=True)
     ]
 
 
-def _agreements(
-    look: Look, subject: Subject, losses: Float[np.ndarray, "k gh gw"], picture: Picture, region: int
-) -> Iterator[AgreementView]:
-    """Yield how far each map is borne out."""
-    maps = _judged_maps(look)
+def _faithfulness_views(
+    record: AttentionRecord,
+    example: ProbedExample,
+    losses: Float[np.ndarray, "k gh gw"],
+    picture: Picture,
+    region: int,
+) -> Iterator[FaithfulnessView]:
+    """Yield how faithful each map is."""
+    maps = _judged_maps(record)
     deleted = deletion_losses(
-        subject, np.stack([*maps.values()]), rng=np.random.default_rng(0), picture=picture
+        example, np.stack([*maps.values()]), rng=np.random.default_rng(0), picture=picture
     )
     for (name, of_map), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
-        ranks = rank_agreement(of_map, losses, picture=picture, region=region)
-        yield AgreementView(
+        ranks = rank_faithfulness(of_map, losses, picture=picture, region=region)
+        yield FaithfulnessView(
             name=name,
             rank_correlation=ranks.correlation,
             low=ranks.low,
@@ -308,18 +316,18 @@ def _agreements(
         )
 
 
-def _judged_maps(look: Look) -> dict[str, Float[np.ndarray, "k gh gw"]]:
+def _judged_maps(record: AttentionRecord) -> dict[str, Float[np.ndarray, "k gh gw"]]:
     """Return what is held against the ablation: the mean over the tokens of the text.
 
     In the last layer and in rollout [CLS] alone counts, as nothing else there reaches the score.
     """
-    attention, gradient = look.attention.mean(axis=2), _gradient_maps(look)
+    attention, gradient = record.attention.mean(axis=2), _gradient_maps(record)
     last, maps = len(attention) - 1, {}
     for kind, of_layers in (("attention", attention), ("gradient-weighted", gradient)):
-        for layer, of_tokens in enumerate(attention_maps.text_to_grid(of_layers, look.grid)):
+        for layer, of_tokens in enumerate(attention_maps.text_to_grid(of_layers, record.grid)):
             tokens = slice(1) if layer == last else slice(None)
             maps[f"{kind}, layer {layer + 1}"] = of_tokens[:, tokens].mean(axis=1)
-    maps["rollout"] = attention_maps.text_to_grid(attention_maps.rollout(look.attention), look.grid)[:, 0]
+    maps["rollout"] = attention_maps.text_to_grid(attention_maps.rollout(record.attention), record.grid)[:, 0]
     return maps
 
 

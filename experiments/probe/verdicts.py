@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from experiments.probe.views import AgreementView
+from experiments.probe.views import FaithfulnessView
 
-Level = Literal["borne out", "mixed", "no evidence"]
+Level = Literal["faithful", "mixed", "no evidence"]
 
 
 class Verdict(NamedTuple):
-    """Whether a map is borne out by taking away what it points to."""
+    """Whether a map is faithful, judged by hiding what it points to."""
 
     level: Level
     sentence: str
 
 
-def verdict(agreement: AgreementView) -> Verdict:
+def verdict(view: FaithfulnessView) -> Verdict:
     """Judge a map."""
-    orders, costs = agreement.is_above_chance, agreement.deletion > agreement.high_deletion
-    order, cost = _order(agreement), _cost(agreement)
+    orders, costs = view.is_above_chance, view.deletion > view.high_deletion
+    order, cost = _order(view), _cost(view)
     if orders and costs:
-        return Verdict("borne out", f"Borne out {_strength(agreement)}: {order}, and {cost}.")
+        return Verdict("faithful", f"Faithful {_strength(view)}: {order}, and {cost}.")
     if orders or costs:
         return Verdict("mixed", f"Mixed evidence: {order}, {'but' if orders else 'while'} {cost}.")
     return Verdict(
@@ -30,24 +30,24 @@ def verdict(agreement: AgreementView) -> Verdict:
     )
 
 
-def _strength(agreement: AgreementView) -> str:
-    if agreement.rank_correlation < 0.3:
+def _strength(view: FaithfulnessView) -> str:
+    if view.rank_correlation < 0.3:
         return "weakly"
-    return "in part" if agreement.rank_correlation < 0.6 else "largely"
+    return "in part" if view.rank_correlation < 0.6 else "largely"
 
 
-def _order(agreement: AgreementView) -> str:
-    if agreement.is_above_chance:
+def _order(view: FaithfulnessView) -> str:
+    if view.is_above_chance:
         return "it orders the cells better than if it lay elsewhere"
-    if not agreement.can_tell:
+    if not view.can_tell:
         return "the picture has too few cells to tell an order from chance"
-    worse = "worse than" if agreement.rank_correlation < agreement.low else "no better than"
+    worse = "worse than" if view.rank_correlation < view.low else "no better than"
     return f"it orders the cells {worse} if it lay elsewhere"
 
 
-def _cost(agreement: AgreementView) -> str:
-    costs, others = number(agreement.deletion), number(agreement.random_deletion)
-    if agreement.deletion > agreement.high_deletion:
+def _cost(view: FaithfulnessView) -> str:
+    costs, others = number(view.deletion), number(view.random_deletion)
+    if view.deletion > view.high_deletion:
         return f"hiding the cells that it points to costs {costs}, where other cells cost {others}"
     return f"hiding the cells that it points to costs {costs}, no more than others may ({others} on average)"
 

@@ -39,8 +39,8 @@ class WordView:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AgreementView:
-    """How far a map is borne out by taking away what it points to."""
+class FaithfulnessView:
+    """How faithful a map is, measured by hiding what it points to."""
 
     name: str
     """Of the map, such as "attention, layer 3"."""
@@ -92,7 +92,7 @@ class ProbePage:
     """What the pooled score changes by when the cell's token is hidden from all others."""
     head_changes: Float[np.ndarray, "layers heads"]
     """What it changes by when a head is switched off."""
-    agreements: Sequence[AgreementView]
+    faithfulness: Sequence[FaithfulnessView]
     notes: Sequence[str]
     """What a reader must know, such as a text that was cut."""
     facts: Mapping[str, str]

@@ -126,10 +126,10 @@ def check_model(experiment: Experiment) -> None:
     text_ids = jax.ShapeDtypeStruct((1, 1, data.max_text_length), jnp.int32)
     text_mask = jax.ShapeDtypeStruct(text_ids.shape, jnp.bool_)
     try:
-        skeleton, trainable, frozen = model_shapes(experiment)
+        model_def, trainable, frozen = model_shapes(experiment)
         _check_frozen_parts(experiment.train.frozen_parts, trainable)
         jax.eval_shape(
-            lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores,
+            lambda arrays, *inputs: model_def.merge(arrays)(*inputs).scores,
             {**trainable, **frozen},
             frames,
             text_ids,

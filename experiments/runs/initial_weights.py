@@ -10,7 +10,7 @@ import numpy as np
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.pretrained.load import load
 from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
 from clipbert_jax.weights.formats.refusals import quoted

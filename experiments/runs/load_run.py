@@ -82,14 +82,14 @@ def _read_run(folder: Path, config: dict[str, Any], checkpoint: SavedCheckpoint 
     config.pop(DATA_SHA256, None)
     experiment = from_json(config, folder / CONFIG)
     inputs = InputsConfig.of(experiment.data)
-    vocabulary, skeleton, parameters = read_checked(
+    vocabulary, model_def, parameters = read_checked(
         folder, experiment.model, experiment.task, inputs, checkpoint
     )
     return Run(
         workdir=folder,
         experiment=experiment,
         step=checkpoint.step if checkpoint else 0,
-        scorer=Scorer(skeleton, parameters),
+        scorer=Scorer(model_def, parameters),
         tokenizer=Tokenizer(vocabulary.tokens, is_lower_case=vocabulary.is_lower_case),
         answers=vocabulary.answers,
         has_ema=checkpoint is not None and checkpoint.has_ema,

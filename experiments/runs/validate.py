@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.validation import Validate, ValidationResult
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus

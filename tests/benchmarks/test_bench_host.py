@@ -12,7 +12,7 @@ from benchmarks.first_step import AS_COMMANDS_DO, cold_and_warm
 from benchmarks.input_speed import WaitingDevice, demo_corpus, overlap, steps_per_second
 from benchmarks.programs import training
 from benchmarks.workloads import find_workload, synthetic_batch
-from clipbert_jax.models.lowering import default_lowering
+from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.sharding import make_mesh
 from experiments.runtime.compilation_cache import MAX_BYTES, MIN_COMPILE_SECONDS
@@ -37,7 +37,7 @@ STARTS = {
 def test_the_stand_in_has_the_arrays_of_the_real_step():
     row = bench_host.dispatch(*SMALL, num_calls=5)
     workload = find_workload(*SMALL)
-    make_state, _ = training(workload, make_mesh(jax.devices()[:1]), default_lowering())
+    make_state, _ = training(workload, make_mesh(jax.devices()[:1]), default_kernel_choices())
     arguments = jax.tree.leaves((jax.eval_shape(make_state), synthetic_batch(workload)))
     assert row["num_arrays"] == len(arguments) > 100
     assert 0 < row["median_seconds"] <= row["p90_seconds"]

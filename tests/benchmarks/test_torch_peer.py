@@ -17,7 +17,7 @@ from benchmarks.workloads import Workload, synthetic_batch
 from clipbert_jax.batch import Batch
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
@@ -148,8 +148,8 @@ def test_two_updates_equal_ours(name, is_norm_trainable):
         weights = to_original(flat_parameters(model))
         optimizer = make_optimizer(OptimizerConfig(), num_steps=100)
         mesh = make_mesh(jax.devices()[:1])
-        skeleton, state = make_train_state(model, optimizer, mesh)
-        step = make_train_step(skeleton, workload.task, optimizer, mesh, seed=0)
+        model_def, state = make_train_state(model, optimizer, mesh)
+        step = make_train_step(model_def, workload.task, optimizer, mesh, seed=0)
         ours = []
         for _ in range(2):
             state, metrics = step(state, batch)
@@ -177,8 +177,8 @@ def test_losses_after_updates_equal_ours():
     weights = to_original(flat_parameters(model))
     optimizer = make_optimizer(OptimizerConfig(), num_steps=100)
     mesh = make_mesh(jax.devices()[:1])
-    skeleton, state = make_train_state(model, optimizer, mesh)
-    step = make_train_step(skeleton, workload.task, optimizer, mesh, seed=0)
+    model_def, state = make_train_state(model, optimizer, mesh)
+    step = make_train_step(model_def, workload.task, optimizer, mesh, seed=0)
     state, first = step(state, batch)
     state, second = step(state, batch)
     found = torch_trainer.first_losses(workload, weights, batch)
@@ -194,8 +194,8 @@ def test_match_logits_equal_ours(name, kind):
     with jax.enable_x64(True):
         model = _our_model(workload)
         weights = to_original(flat_parameters(model))
-        skeleton, params, frozen = split_model(model)
-        run = jax.jit(lambda arrays, *inputs: skeleton.merge(arrays)(*inputs).scores)
+        model_def, params, frozen = split_model(model)
+        run = jax.jit(lambda arrays, *inputs: model_def.merge(arrays)(*inputs).scores)
         scores = run({**params, **frozen}, batch.frames, batch.text_ids, batch.text_mask)
         ours = np.asarray(workload.task.choice_logits(scores))
     peer = torch_trainer.make_model(workload, weights, "cpu")

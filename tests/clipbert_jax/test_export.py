@@ -20,7 +20,7 @@ from clipbert_jax.export import (
     store_weights,
 )
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.answer import answer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
@@ -41,10 +41,10 @@ def config():
 
 
 def shapes(config):
-    """Skeleton of a model, and its parameters as shapes."""
+    """ModelDef of a model, and its parameters as shapes."""
     model = nnx.eval_shape(lambda: ClipBert(config, TASK.head, rngs=nnx.Rngs(0)))
-    skeleton, trainable, frozen = split_model(model)
-    return skeleton, {**trainable, **frozen}
+    model_def, trainable, frozen = split_model(model)
+    return model_def, {**trainable, **frozen}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def inputs():
 @pytest.fixture(scope="module")
 def expected(config, parameters, inputs):
     """What the model and the task say."""
-    skeleton, _ = shapes(config)
-    output = jax.jit(lambda weights, *arrays: skeleton.merge(weights)(*arrays))(parameters, *inputs)
+    model_def, _ = shapes(config)
+    output = jax.jit(lambda weights, *arrays: model_def.merge(weights)(*arrays))(parameters, *inputs)
     return jax.nn.sigmoid(TASK.match_logit(output.scores))
 
 

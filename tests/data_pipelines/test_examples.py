@@ -214,8 +214,8 @@ def test_captions_are_exchanged_at_the_chosen_share(tmp_path, share):
 
 
 def test_hidden_words_are_guessed_and_nothing_else_changes(config):
-    plain = batch_of(config, Pretraining(masking=Masking(share=0.0)), batch_size=16)
-    batch = batch_of(config, Pretraining(masking=Masking(share=0.4)), batch_size=16)
+    plain = batch_of(config, Pretraining(masking=Masking(mask_prob=0.0)), batch_size=16)
+    batch = batch_of(config, Pretraining(masking=Masking(mask_prob=0.4)), batch_size=16)
     assert (plain.token_labels == -1).all()
     is_hidden = batch.token_labels >= 0
     is_special = plain.text_ids < len(SPECIAL_TOKENS)

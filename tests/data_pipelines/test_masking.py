@@ -66,7 +66,7 @@ def test_shares_are_those_of_the_reference_within_sampling_error(may_replace_by_
 def test_labels_are_the_original_ids_and_nothing_else_changes():
     ids, mask = texts()
     ids[:, 5], ids[:, 6] = UNK, MASK
-    masked, labels = mask_tokens(ids, mask, VOCABULARY, Masking(share=1.0), np.random.default_rng(0))
+    masked, labels = mask_tokens(ids, mask, VOCABULARY, Masking(mask_prob=1.0), np.random.default_rng(0))
     is_selected = labels >= 0
     np.testing.assert_array_equal(is_selected, ids >= 5)  # no special token, everything else
     np.testing.assert_array_equal(labels[is_selected], ids[is_selected])
@@ -78,7 +78,7 @@ def test_labels_are_the_original_ids_and_nothing_else_changes():
 def test_what_is_no_text_is_never_selected():
     ids, mask = texts(2)
     mask[0, 50:] = False
-    _, labels = mask_tokens(ids, mask, VOCABULARY, Masking(share=1.0), np.random.default_rng(0))
+    _, labels = mask_tokens(ids, mask, VOCABULARY, Masking(mask_prob=1.0), np.random.default_rng(0))
     assert (labels[0, 50:] == -1).all()
 
 
@@ -87,7 +87,10 @@ def test_replacements_are_special_only_as_released():
 
     def replacements(*, may_replace_by_special: bool) -> set[int]:
         masking = Masking(
-            share=1.0, mask_share=0.0, random_share=1.0, may_replace_by_special=may_replace_by_special
+            mask_prob=1.0,
+            mask_token_prob=0.0,
+            random_token_prob=1.0,
+            may_replace_by_special=may_replace_by_special,
         )
         masked, _ = mask_tokens(ids, mask, VOCABULARY, masking, np.random.default_rng(0))
         return set(masked[ids >= 5].tolist())
@@ -110,7 +113,7 @@ def test_tokens_of_a_tokenizer():
     vocabulary = MaskingVocabulary.from_tokens(tokenizer.tokens)
     assert len(vocabulary.is_special) == tokenizer.vocab_size
     ids, mask = tokenizer.encode(["a red circle", "left"], 8)
-    masking = Masking(share=1.0, mask_share=1.0, random_share=0.0)
+    masking = Masking(mask_prob=1.0, mask_token_prob=1.0, random_token_prob=0.0)
     masked, labels = mask_tokens(ids, mask, vocabulary, masking, np.random.default_rng(0))
     assert [tokenizer.tokens[i] for i in masked[0]] == ["[CLS]", *["[MASK]"] * 3, "[SEP]", *["[PAD]"] * 3]
     assert [tokenizer.tokens[i] for i in labels[0, 1:4]] == ["a", "red", "circle"]
@@ -123,18 +126,18 @@ def test_a_vocabulary_without_mask_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "name"),
     [
-        ({"share": 15.0}, "share must be from 0 to 1, not 15"),
-        ({"random_share": -0.1}, "random_share must be from 0 to 1"),
-        ({"mask_share": 0.8, "random_share": 0.3}, "together at most 1"),
+        ({"mask_prob": 15.0}, "mask_prob"),
+        ({"random_token_prob": -0.1}, "random_token_prob"),
+        ({"mask_token_prob": 0.8, "random_token_prob": 0.3}, "mask_token_prob"),
     ],
 )
-def test_shares_that_cannot_be_are_refused(options, message):
-    with pytest.raises(UserError, match=message):
+def test_impossible_probabilities_are_refused(options, name):
+    with pytest.raises(UserError, match=name):
         Masking(**options)
 
 
-def test_shares_may_add_up_to_one():
+def test_probabilities_may_add_up_to_one():
     for tenths in range(11):
-        Masking(mask_share=tenths / 10, random_share=1 - tenths / 10)
+        Masking(mask_token_prob=tenths / 10, random_token_prob=1 - tenths / 10)

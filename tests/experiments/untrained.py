@@ -17,7 +17,7 @@ from . import small_run
 def untrained_run(task: str, data_dir: str | Path, *, seed: int = 0, scale: float = 0.1) -> Run:
     """Return a run of a demo's task; its weights are normal, `scale` wide."""
     experiment = resolve(small_run.experiment(data_dir, task=task))
-    skeleton, trainable, frozen = model_shapes(experiment)
+    model_def, trainable, frozen = model_shapes(experiment)
     rng = np.random.default_rng(seed)
     parameters = {
         name: rng.normal(1 if name.endswith(("scale", "variance")) else 0, scale, struct.shape).astype(
@@ -29,7 +29,7 @@ def untrained_run(task: str, data_dir: str | Path, *, seed: int = 0, scale: floa
         workdir=Path("untrained"),
         experiment=experiment,
         step=0,
-        scorer=Scorer(skeleton, parameters),
+        scorer=Scorer(model_def, parameters),
         tokenizer=experiment.data.load_tokenizer(),
         answers=training_answers(experiment),
     )

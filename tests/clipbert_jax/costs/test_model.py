@@ -24,8 +24,8 @@ from clipbert_jax.models.heads import (
     PretrainingHeadConfig,
     RegressionHeadConfig,
 )
-from clipbert_jax.models.lowering import Lowering
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.kernel_choices import KernelChoices
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -39,25 +39,25 @@ TINY_INFERENCE, TINY_TRAINING = DEMO
 # ---- The program ------------------------------------------------------------------------------------------
 
 
-def program(workload: Workload, lowering: Lowering) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def program(workload: Workload, kernels: KernelChoices) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return the train step, or the model, and its arguments; of the state only shapes are made."""
     mesh = make_mesh(jax.devices()[:1])
     optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
-    skeletons = []
+    model_defs = []
 
     def init() -> Any:
-        model = ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0), lowering=lowering)
-        skeleton, state = make_train_state(model, optimizer, mesh)
-        skeletons.append(skeleton)
+        model = ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0), kernels=kernels)
+        model_def, state = make_train_state(model, optimizer, mesh)
+        model_defs.append(model_def)
         return state
 
     state, batch = jax.eval_shape(init), synthetic_batch(workload)
-    (skeleton,) = skeletons
+    (model_def,) = model_defs
     if workload.kind == "train":
-        return make_train_step(skeleton, workload.task, optimizer, mesh, seed=0), (state, batch)
+        return make_train_step(model_def, workload.task, optimizer, mesh, seed=0), (state, batch)
 
     def call(arrays: Any, frames: Any, text_ids: Any, text_mask: Any) -> Any:
-        return skeleton.merge(arrays)(frames, text_ids, text_mask).scores
+        return model_def.merge(arrays)(frames, text_ids, text_mask).scores
 
     return call, ({**state.params, **state.frozen}, batch.frames, batch.text_ids, batch.text_mask)
 
@@ -112,27 +112,27 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_flops_are_those_of_the_traced_program(name: str):
-    function, arguments = program(PROGRAMS[name], Lowering())
+    function, arguments = program(PROGRAMS[name], KernelChoices())
     assert costs_of(PROGRAMS[name]).flops == product_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 @pytest.mark.parametrize(
-    "lowering",
+    "kernels",
     [
-        Lowering(trims_last_layer=False),
-        Lowering(pointwise_products=("res2", "res3"), window_products=("res3", "grid_encoder")),
+        KernelChoices(trims_last_layer=False),
+        KernelChoices(pointwise_products=("res2", "res3"), window_products=("res3", "grid_encoder")),
     ],
 )
-def test_flops_are_those_of_any_lowering(lowering: Lowering):
+def test_flops_are_those_of_any_kernels(kernels: KernelChoices):
     workload = small(RETRIEVAL)
-    function, arguments = program(workload, lowering)
-    flops = costs_of(workload, trimmed_last_layer=lowering.trims_last_layer).flops
+    function, arguments = program(workload, kernels)
+    flops = costs_of(workload, trimmed_last_layer=kernels.trims_last_layer).flops
     assert flops == product_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def xla_flops(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     """Return XLA's count for the lowered program, which is not compiled."""
-    # Leaves alone: lowering puts descriptions in the place of arrays, which a batch refuses to hold.
+    # Leaves alone: JAX puts descriptions in the place of arrays, which a batch refuses to hold.
     leaves, structure = jax.tree.flatten(arguments)
     lowered = jax.jit(lambda leaves: function(*jax.tree.unflatten(structure, leaves))).lower(leaves)
     return (lowered.cost_analysis() or {})["flops"]
@@ -141,7 +141,7 @@ def xla_flops(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float
 @pytest.mark.parametrize("workload", DEMO, ids=lambda workload: workload.name)
 def test_flops_of_tiny_are_about_those_that_xla_counts(workload: Workload):
     # XLA counts elementwise arithmetic too, much of a narrow model, and no products with padded zeros.
-    assert costs_of(workload).flops == pytest.approx(xla_flops(*program(workload, Lowering())), rel=0.08)
+    assert costs_of(workload).flops == pytest.approx(xla_flops(*program(workload, KernelChoices())), rel=0.08)
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_flops_of_tiny_are_about_those_that_xla_counts(workload: Workload):
 def test_flops_of_base_are_about_those_that_xla_counts(workload: Workload):
     workload = dataclasses.replace(workload, batch_size=1)
     # Products with padded zeros are 9 % of those of a 3x3 convolution on 14x14 places.
-    assert costs_of(workload).flops == pytest.approx(xla_flops(*program(workload, Lowering())), rel=0.03)
+    assert costs_of(workload).flops == pytest.approx(xla_flops(*program(workload, KernelChoices())), rel=0.03)
 
 
 # ---- Parameters -------------------------------------------------------------------------------------------

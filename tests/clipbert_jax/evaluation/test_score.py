@@ -13,7 +13,7 @@ from clipbert_jax.evaluation import score as evaluation
 from clipbert_jax.evaluation.score import Queries, score_all_pairs, score_batches, score_queries
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.prediction import match_texts
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.sharding import make_mesh
@@ -32,8 +32,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def make_scorer(model):
-    skeleton, trainable, frozen = split_model(model)
-    return lambda **options: Scorer(skeleton, {**trainable, **frozen}, **options)
+    model_def, trainable, frozen = split_model(model)
+    return lambda **options: Scorer(model_def, {**trainable, **frozen}, **options)
 
 
 @pytest.fixture(scope="module")

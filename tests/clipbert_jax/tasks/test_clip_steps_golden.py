@@ -14,7 +14,7 @@ import pytest
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBert, ClipBertOutput
 from clipbert_jax.models.heads import ClassifierHeadConfig
-from clipbert_jax.models.skeleton import Parameters, split_model
+from clipbert_jax.models.model_def import Parameters, split_model
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.retrieval import Retrieval
@@ -117,8 +117,8 @@ def _model(dtype: str) -> ClipBert:
 @functools.cache
 def _grids(dtype: str) -> tuple[jax.Array, Callable[[jax.Array], Parameters]]:
     """Return the grids of all clips, and what turns their gradient into the pixel encoder's."""
-    skeleton, params, frozen = split_model(_model(dtype))
-    encode = jax.jit(lambda arrays, frames: skeleton.merge(arrays).pixel_encoder(frames))
+    model_def, params, frozen = split_model(_model(dtype))
+    encode = jax.jit(lambda arrays, frames: model_def.merge(arrays).pixel_encoder(frames))
     mine, others = _split(params)
     constants = {**others, **frozen}
     grids, pull_back = jax.vjp(lambda mine: encode({**mine, **constants}, _frames()), mine)
@@ -132,13 +132,13 @@ def _scoring(
     """Return a jitted (parameters, grids, text ids, text mask) -> output and the parameters it reads."""
     model = _model(dtype)
     golden.replace_head(model, head, head_name)
-    skeleton, params, frozen = split_model(model)
+    model_def, params, frozen = split_model(model)
     pixel_encoder, mine = _split(params)
     constants = {**pixel_encoder, **frozen}
 
     @jax.jit
     def score(arrays: Parameters, grids: Any, text_ids: Any, text_mask: Any) -> ClipBertOutput:
-        model = skeleton.merge(arrays)
+        model = model_def.merge(arrays)
         return model.score_texts(model.visual_embedding(grids), text_ids, text_mask)
 
     return lambda mine, *args: score({**mine, **constants}, *args), mine

@@ -16,7 +16,7 @@ from clipbert_jax.evaluation.score import Queries, score_queries
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -161,12 +161,12 @@ def test_more_clips_than_in_training():
     """Counting, whose head may treat the clips of a training batch one by one."""
     task = CountQA(use_batch_statistics=True)
     model, batch = small_model(task), make_batch([[3, 1], [2, 5]])
-    skeleton, params, frozen = split_model(model)
+    model_def, params, frozen = split_model(model)
     arrays = {**params, **frozen}
-    train = jax.jit(lambda arrays: forward(skeleton.merge(arrays), task, batch, jax.random.key(0)).scores)
+    train = jax.jit(lambda arrays: forward(model_def.merge(arrays), task, batch, jax.random.key(0)).scores)
     assert train(arrays).shape == (2, 2, 2, 1)
 
-    scorer = Scorer(skeleton, arrays)
+    scorer = Scorer(model_def, arrays)
     clips = np.concatenate([batch.frames[:, :1], np.repeat(batch.frames[:, :1], 5, axis=1)], axis=1)
     counts = score_queries(
         scorer,

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from clipbert_jax.batch import Batch
-from clipbert_jax.models.skeleton import Parameters
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.task import Task
@@ -69,8 +69,8 @@ def _check(name: str, task: Task, batch: Batch, dtype: str, tolerances: Toleranc
     mesh = make_mesh(jax.devices()[:1])
     model = golden.model(task.head, HEADS[name], dtype=dtype)
     optimizer = optax.GradientTransformation(_zeros_like, _keep_gradient)
-    skeleton, state = make_train_state(model, optimizer, mesh)
-    state, metrics = make_train_step(skeleton, task, optimizer, mesh, seed=0)(state, batch)
+    model_def, state = make_train_state(model, optimizer, mesh)
+    state, metrics = make_train_step(model_def, task, optimizer, mesh, seed=0)(state, batch)
     check_gradient("04b_image_steps", name, state.opt_state, tolerances)
     np.testing.assert_allclose(metrics["grad_norm"], CASE[f"f64/{name}/grad_norm"][0], rtol=tolerances.norm)
     return metrics

@@ -20,7 +20,7 @@ from clipbert_jax.evaluation.metrics import answer_metrics, original_retrieval_m
 from clipbert_jax.evaluation.score import Queries, Reduced, Scorer, score_all_pairs, score_queries
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.retrieval import Retrieval
 from tests.goldens import golden
@@ -122,8 +122,8 @@ def _answered() -> Reduced:
 
 
 def _scorer(head, head_name: str) -> Scorer:
-    skeleton, params, frozen = split_model(golden.model(head, head_name))
-    return Scorer(skeleton, {**params, **frozen})
+    model_def, params, frozen = split_model(golden.model(head, head_name))
+    return Scorer(model_def, {**params, **frozen})
 
 
 def _videos() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -9,7 +9,7 @@ import pytest
 from clipbert_jax.evaluation.score import Queries, score_queries
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.training.step import forward
 
@@ -83,12 +83,12 @@ def seen(monkeypatch) -> list[int]:
 def test_training_sees_some_visual_tokens(seen):
     """A frame has 8. Nothing else here is random: without a sample, keys do not matter."""
     model = small_model(Pretraining())
-    skeleton, params, frozen = split_model(model)
+    model_def, params, frozen = split_model(model)
     arrays, keys = {**params, **frozen}, [jax.random.key(seed) for seed in (0, 0, 1)]
 
     def scores_of_keys(num_sampled_tokens: int) -> list[np.ndarray]:
         task = dataclasses.replace(Pretraining(), num_sampled_tokens=num_sampled_tokens)
-        score = jax.jit(lambda arrays, key: forward(skeleton.merge(arrays), task, BATCH, key).scores)
+        score = jax.jit(lambda arrays, key: forward(model_def.merge(arrays), task, BATCH, key).scores)
         return [np.asarray(score(arrays, key)) for key in keys]
 
     first, again, other = scores_of_keys(5)
@@ -102,8 +102,8 @@ def test_training_sees_some_visual_tokens(seen):
 
 def test_evaluation_sees_all_visual_tokens(seen):
     task = Pretraining(num_sampled_tokens=5)
-    skeleton, params, frozen = split_model(small_model(task))
-    scorer = Scorer(skeleton, {**params, **frozen})
+    model_def, params, frozen = split_model(small_model(task))
+    scorer = Scorer(model_def, {**params, **frozen})
     found = score_queries(
         scorer,
         lambda output: {"match": task.match_logit(output.scores)},

@@ -34,8 +34,10 @@ def main(fsdp: int, tensor: int) -> None:
     sharding._MIN_SHARDED_ELEMENTS = 64
     mesh = make_mesh(config=MeshConfig(fsdp=fsdp, tensor=tensor))
     optimizer = make_optimizer(OptimizerConfig(), num_steps=4)
-    skeleton, state = make_train_state(ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0)), optimizer, mesh)
-    step = make_train_step(skeleton, TASK, optimizer, mesh, seed=0)
+    model_def, state = make_train_state(
+        ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0)), optimizer, mesh
+    )
+    step = make_train_step(model_def, TASK, optimizer, mesh, seed=0)
     text = step.lower(state, put_batch(make_batch(0), mesh)).compile().as_text()
     divided = {
         axis: sorted(name for name, x in state.params.items() if axis in x.sharding.spec)

@@ -63,9 +63,9 @@ def run(
     """Compile a step with these levers, and take it."""
     mesh = make_mesh(jax.devices()[:1])
     model = ClipBert(config or small_config(), TASK.head, rngs=nnx.Rngs(0))
-    skeleton, state = make_train_state(model, optimizer, mesh, frozen_parts=frozen_parts)
-    step = make_train_step(skeleton, TASK, optimizer, mesh, seed=0, **levers)
-    # A Batch checks the shapes of its arrays, and lowering puts descriptions in their place.
+    model_def, state = make_train_state(model, optimizer, mesh, frozen_parts=frozen_parts)
+    step = make_train_step(model_def, TASK, optimizer, mesh, seed=0, **levers)
+    # A Batch checks the shapes of its arrays, and JAX puts descriptions in their place.
     arrays, structure = jax.tree.flatten(put_batch(make_batch(0), mesh))
     step_of_arrays = jax.jit(lambda state, arrays: step(state, structure.unflatten(arrays)), donate_argnums=0)
     compiled = step_of_arrays.lower(state, arrays).compile()

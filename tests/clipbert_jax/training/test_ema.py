@@ -25,11 +25,11 @@ class Training:
     def __init__(self):
         self.mesh = make_mesh(jax.devices()[:1])
         self.optimizer = make_optimizer(OptimizerConfig(transformer_learning_rate=1e-2), num_steps=4)
-        self.skeleton, _ = self.fresh()
-        self.step = make_train_step(self.skeleton, TASK, self.optimizer, self.mesh, seed=0, ema_decay=DECAY)
+        self.model_def, _ = self.fresh()
+        self.step = make_train_step(self.model_def, TASK, self.optimizer, self.mesh, seed=0, ema_decay=DECAY)
 
     def fresh(self, *, has_ema=True):
-        """Return the skeleton and a first state."""
+        """Return the model_def and a first state."""
         model = ClipBert(small_config(dropout_rate=0.1), TASK.head, rngs=nnx.Rngs(0))
         return make_train_state(model, self.optimizer, self.mesh, has_ema=has_ema)
 

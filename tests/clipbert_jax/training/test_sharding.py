@@ -45,9 +45,9 @@ def prepare(config, num_devices=8, *, dropout_rate=0.0, num_accumulation_steps=1
     mesh = make_mesh(jax.devices()[:num_devices], config)
     model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
     optimizer = make_optimizer(OPTIMIZER, num_steps=4)
-    skeleton, state = make_train_state(model, optimizer, mesh)
+    model_def, state = make_train_state(model, optimizer, mesh)
     step = make_train_step(
-        skeleton, TASK, optimizer, mesh, seed=0, num_accumulation_steps=num_accumulation_steps
+        model_def, TASK, optimizer, mesh, seed=0, num_accumulation_steps=num_accumulation_steps
     )
     return mesh, state, step
 

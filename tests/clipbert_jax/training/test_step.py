@@ -26,10 +26,10 @@ def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_st
     mesh = make_mesh(jax.devices()[:num_devices])
     model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
     optimizer = make_optimizer(OPTIMIZER, num_steps=len(batches) + 1)
-    skeleton, state = make_train_state(model, optimizer, mesh)
+    model_def, state = make_train_state(model, optimizer, mesh)
     start = jax.device_get(state)
     step = make_train_step(
-        skeleton, TASK, optimizer, mesh, seed=seed, num_accumulation_steps=num_accumulation_steps
+        model_def, TASK, optimizer, mesh, seed=seed, num_accumulation_steps=num_accumulation_steps
     )
     history = []
     for batch in batches:
@@ -135,8 +135,8 @@ def test_a_step_without_a_finite_gradient_changes_nothing(batches, factor):
         model = ClipBert(small_config(), task.head, rngs=nnx.Rngs(0))
         return make_train_state(model, optimizer, mesh, has_ema=True)
 
-    skeleton, state = start()
-    step = make_train_step(skeleton, task, optimizer, mesh, seed=0, ema_decay=0.05)
+    model_def, state = start()
+    step = make_train_step(model_def, task, optimizer, mesh, seed=0, ema_decay=0.05)
     states, skipped = [], []
     for batch in history:
         state, metrics = step(state, put_batch(batch, mesh))

@@ -63,10 +63,10 @@ def _train(num_steps: int, dtype: str) -> Trajectory:
     """Do the first updates; weights have the original's names."""
     mesh = make_mesh(jax.devices()[:1])
     optimizer = make_optimizer(CONFIG, num_steps=NUM_STEPS)
-    skeleton, state = make_train_state(_model(dtype), optimizer, mesh)
+    model_def, state = make_train_state(_model(dtype), optimizer, mesh)
     start = _weights(state)
     step = make_train_step(
-        skeleton, TASK, optimizer, mesh, seed=0, num_accumulation_steps=NUM_PARTS, accumulation="sum"
+        model_def, TASK, optimizer, mesh, seed=0, num_accumulation_steps=NUM_PARTS, accumulation="sum"
     )
     losses, grad_norms = [], []
     for index in range(num_steps):

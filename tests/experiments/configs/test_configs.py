@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.batch import Batch
-from clipbert_jax.models.skeleton import split_model
+from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -238,7 +238,7 @@ def program_of(experiment, *, is_shallow):
 def trace_one_step(experiment: Experiment) -> None:
     """Trace the train step on shapes alone, and check what comes out."""
     train = experiment.train
-    skeleton, params, frozen = split_model(nnx.eval_shape(lambda: make_model(experiment)))
+    model_def, params, frozen = split_model(nnx.eval_shape(lambda: make_model(experiment)))
     optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
     state = TrainState(
         params=params,
@@ -247,7 +247,7 @@ def trace_one_step(experiment: Experiment) -> None:
         step=jax.ShapeDtypeStruct((), jnp.int32),
     )
     step = make_train_step(
-        skeleton,
+        model_def,
         experiment.task,
         optimizer,
         make_mesh(),

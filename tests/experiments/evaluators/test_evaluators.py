@@ -399,7 +399,7 @@ def test_counts_of_clips_are_kept():
 
 
 def pretraining(captions: list[Caption], share: float = 0.5) -> PretrainingEvaluator:
-    return PretrainingEvaluator(Pretraining(masking=Masking(share=share)), captions, OPTIONS)
+    return PretrainingEvaluator(Pretraining(masking=Masking(mask_prob=share)), captions, OPTIONS)
 
 
 def asked(evaluator: PretrainingEvaluator) -> dict[str, list[Any]]:

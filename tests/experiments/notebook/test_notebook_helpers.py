@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.probe_score import ProbeScore
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.synthetic.drawing import COLOURS, OBJECTS
 from experiments.notebook.figures import bars_figure, maps_figure, times_figure
@@ -63,7 +63,7 @@ def test_gaps_are_between_the_right_text_and_the_best_other():
     numbers = np.array([[2.0, -1.0], [0.5, 3.0]])  # videos, texts: log-odds of a match
     scores = np.stack([np.zeros_like(numbers), numbers], axis=-1)[:, :, None]
     scores = np.repeat(scores, 3, axis=2).astype(np.float32)
-    targets = {name: Target(Retrieval(consensus=name)) for name in CONSENSUSES}
+    targets = {name: ProbeScore(Retrieval(consensus=name)) for name in CONSENSUSES}
     gaps = gaps_by_num_clips(scores, targets, counts=(1, 3), seed=0, num_draws=2)
     assert list(gaps) == [1, 3]
     for of_count in gaps.values():
@@ -74,8 +74,8 @@ def test_more_clips_help_the_one_that_knows():
     """One clip of four knows the right text; the others say nothing."""
     scores = np.zeros((2, 2, 4, 2), np.float32)
     scores[[0, 1], [0, 1], 1, 1] = 8.0
-    target = {"max": Target(Retrieval(consensus="max"))}
-    gaps = gaps_by_num_clips(scores, target, counts=(1, 2, 4), seed=0, num_draws=400)
+    probe_score = {"max": ProbeScore(Retrieval(consensus="max"))}
+    gaps = gaps_by_num_clips(scores, probe_score, counts=(1, 2, 4), seed=0, num_draws=400)
     assert [gaps[count]["max"] for count in (1, 2, 4)] == pytest.approx([2.0, 4.0, 8.0], abs=0.8)
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.probing.agreement import RankAgreement
-from clipbert_jax.probing.model_probe import Look, ModelProbe
-from clipbert_jax.probing.target import Target
+from clipbert_jax.probing.faithfulness import RankFaithfulness
+from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe
+from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.synthetic.drawing import OBJECTS
 from experiments.notebook.probing import pointing_table
 from experiments.pointing import run as pointing
-from experiments.pointing.agreement import VideoAgreement, agreements, passed
-from experiments.pointing.maps import CLS, PICTURE, WORD, Cases, MapName, attention_maps, count_hits
+from experiments.pointing.faithfulness import VideoFaithfulness, map_faithfulness, passed
+from experiments.pointing.maps import CLS, PICTURE, WORD, Cases, MapName, attention_maps, count_hits, look_at
 from experiments.pointing.videos import PointingVideo, find_words, pointing_videos
 from tests.experiments.untrained import untrained_run
 
@@ -93,7 +93,7 @@ def test_names_are_found_before_the_text_is_cut():
         find_words(tokens, ["red", "ball"], 7)
 
 
-def hand_made_look() -> Look:
+def hand_made_look() -> AttentionRecord:
     """Two layers, one clip, two heads, three text tokens and a grid of 1 x 2."""
     attention = np.zeros((2, 1, 2, 5, 5), np.float32)
     attention[0, 0, 0, 1, 3] = 1.0  # layer 1, head 1: the word looks at the first cell,
@@ -103,7 +103,7 @@ def hand_made_look() -> Look:
     gradient = np.zeros_like(attention)
     gradient[0, 0, 0, 1, 3] = -1.0
     gradient[0, 0, 1, 1, 4] = 2.0
-    return Look(
+    return AttentionRecord(
         scores=np.zeros((1, 2), np.float32),
         clip_numbers=np.zeros(1, np.float32),
         number=0.0,
@@ -223,14 +223,15 @@ def test_the_table_of_the_notebook_has_the_controls():
 
 def test_maps_of_other_videos_are_held_against_the_losses_of_this_one(videos, data_dir):
     run = untrained_run("retrieval", data_dir)
-    probe = ModelProbe(pointing.trained_model(run), Target(run.experiment.task))
+    probe = ModelProbe(pointing.trained_model(run), ProbeScore(run.experiment.task))
     first, second = [video for video in videos if video.picture == videos[0].picture][:2]
     alone = next(video for video in videos if video.picture != videos[0].picture)
     grid = probe.grid(first.frames)
     assert grid == GRID
 
-    own = agreements(probe, [first, alone, second], seed=0)
-    others = agreements(probe, [first, alone, second], seed=0, of_other_videos=True)
+    looked_at = [*look_at(probe, [first, alone, second])]
+    own = map_faithfulness(looked_at, seed=0)
+    others = map_faithfulness(looked_at, seed=0, of_other_videos=True)
     ablation = MapName("ablation")
     assert [one.video_id for one in own[ablation]] == [video.video_id for video in (first, alone, second)]
     assert [one.video_id for one in others[ablation]] == [first.video_id, second.video_id]
@@ -241,17 +242,17 @@ def test_maps_of_other_videos_are_held_against_the_losses_of_this_one(videos, da
     assert one_way < 0.99
 
 
-def agreement(*, chance: float, num_moves: int, loss: float) -> VideoAgreement:
+def faithfulness(*, chance: float, num_moves: int, loss: float) -> VideoFaithfulness:
     """Return one whose misplaced maps lose 1 at most."""
-    rank = RankAgreement(correlation=0.5, low=-0.5, high=0.5, chance=chance, num_moves=num_moves)
-    return VideoAgreement(video_id="v", rank=rank, loss=loss, random_loss=0.5, high_loss=1.0)
+    rank = RankFaithfulness(correlation=0.5, low=-0.5, high=0.5, chance=chance, num_moves=num_moves)
+    return VideoFaithfulness(video_id="v", rank=rank, loss=loss, random_loss=0.5, high_loss=1.0)
 
 
 def test_passed_counts_the_videos_that_can_tell():
-    both = agreement(chance=0.01, num_moves=100, loss=2.0)
-    only_rank = agreement(chance=0.01, num_moves=100, loss=0.5)
-    only_loss = agreement(chance=0.5, num_moves=100, loss=2.0)
-    cannot_tell = agreement(chance=0.01, num_moves=6, loss=2.0)
+    both = faithfulness(chance=0.01, num_moves=100, loss=2.0)
+    only_rank = faithfulness(chance=0.01, num_moves=100, loss=0.5)
+    only_loss = faithfulness(chance=0.5, num_moves=100, loss=2.0)
+    cannot_tell = faithfulness(chance=0.01, num_moves=6, loss=2.0)
     assert passed([both, only_rank, only_loss, cannot_tell]) == {
         "share_above_chance": pytest.approx(2 / 3),
         "share_costlier": 3 / 4,

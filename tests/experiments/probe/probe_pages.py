@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.probe.views import AgreementView, ClipView, ProbePage, WordView
+from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
 
 
 def make_page(
@@ -46,10 +46,10 @@ def make_page(
         rollout=maps.mean(axis=(0, 1)),
         cell_changes=rng.normal(0, 0.01, (num_clips, *grid)),
         head_changes=rng.normal(0, 0.05, (layers, heads)),
-        agreements=[
-            *(make_agreement(f"attention, layer {n}", 0.02 * n, 0.9) for n in range(1, layers + 1)),
-            *(make_agreement(f"gradient-weighted, layer {n}", 0.4, 2.1) for n in range(1, layers + 1)),
-            make_agreement("rollout", 0.2, 1.0),
+        faithfulness=[
+            *(make_faithfulness(f"attention, layer {n}", 0.02 * n, 0.9) for n in range(1, layers + 1)),
+            *(make_faithfulness(f"gradient-weighted, layer {n}", 0.4, 2.1) for n in range(1, layers + 1)),
+            make_faithfulness("rollout", 0.2, 1.0),
         ],
         notes=[],
         facts={"model": "tiny", "command": "clipbert probe"},
@@ -79,8 +79,8 @@ def make_words(text, rng):
     return [special, *words, dataclasses.replace(special, text="[SEP]", tokens=(len(words) + 1,))]
 
 
-def make_agreement(name, rank_correlation, deletion, *, can_tell=True):
-    return AgreementView(
+def make_faithfulness(name, rank_correlation, deletion, *, can_tell=True):
+    return FaithfulnessView(
         name=name,
         rank_correlation=rank_correlation,
         low=-0.14,

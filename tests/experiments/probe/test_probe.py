@@ -72,7 +72,7 @@ def test_page_has_all_that_is_promised(data_dir, images_dir, video):
     np.testing.assert_allclose(page.grid_to_text.shape, (layers, 2, 7, rows, columns))
     assert page.cell_changes.shape == (2, rows, columns)
     assert page.head_changes.shape == (layers, heads)
-    assert {view.name for view in page.agreements} == {
+    assert {view.name for view in page.faithfulness} == {
         "attention, layer 1",
         "gradient-weighted, layer 1",
         "rollout",

@@ -32,8 +32,8 @@ jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
 use_compilation_cache()
 mesh, optimizer = make_mesh(), make_optimizer(OptimizerConfig(), num_steps=3)
 model = ClipBert(small_config(dropout_rate=0.1), TASK.head, rngs=nnx.Rngs(0))
-skeleton, state = make_train_state(model, optimizer, mesh)
-step = make_train_step(skeleton, TASK, optimizer, mesh, seed=0)
+model_def, state = make_train_state(model, optimizer, mesh)
+step = make_train_step(model_def, TASK, optimizer, mesh, seed=0)
 losses = []
 for seed in range(3):
     state, metrics = step(state, put_batch(make_batch(seed, num_videos=2), mesh))

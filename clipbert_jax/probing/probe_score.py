@@ -1,6 +1,6 @@
-"""Target: the one number of a prediction that is probed.
+"""ProbeScore: the one number of a prediction that is probed.
 
-All that probing says is about a `Target`: scores of clips -> a number for each text after the consensus.
+All that probing says is about a `ProbeScore`: scores of clips -> a number for each text after the consensus.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Unit = Literal["log_odds", "logit", "number"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class ProbeScore:
     """That a text matches, that an answer is right, how much an option has for it, or what is counted."""
 
     task: AnyTask

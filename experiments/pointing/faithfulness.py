@@ -14,18 +14,17 @@ import numpy as np
 from jaxtyping import Float
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
-from clipbert_jax.probing.agreement import RankAgreement, deletion_losses, rank_agreement
-from clipbert_jax.probing.model_probe import ModelProbe
-from experiments.pointing.maps import ABLATION, MEAN, MapName, VideoMaps, look_at
+from clipbert_jax.probing.faithfulness import RankFaithfulness, deletion_losses, rank_faithfulness
+from experiments.pointing.maps import ABLATION, MEAN, MapName, VideoMaps
 from experiments.pointing.videos import PointingVideo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VideoAgreement:
+class VideoFaithfulness:
     """How far one map is borne out in one video."""
 
     video_id: str
-    rank: RankAgreement
+    rank: RankFaithfulness
     loss: float
     """What the score loses without the cells that the map ranks first."""
     random_loss: float
@@ -39,21 +38,14 @@ class VideoAgreement:
         return self.loss > self.high_loss
 
     @property
-    def is_borne_out(self) -> bool:
+    def is_faithful(self) -> bool:
         """Return whether the map passes both tests."""
         return self.rank.is_above_chance and self.is_costlier
 
 
-def agreements(
-    probe: ModelProbe, videos: Sequence[PointingVideo], *, seed: int, of_other_videos: bool = False
-) -> dict[MapName, list[VideoAgreement]]:
-    """Return for each map how far it is borne out in each video; see `map_agreements`."""
-    return map_agreements([*look_at(probe, videos)], seed=seed, of_other_videos=of_other_videos)
-
-
-def map_agreements(
+def map_faithfulness(
     looked_at: Sequence[VideoMaps], *, seed: int, of_other_videos: bool = False
-) -> dict[MapName, list[VideoAgreement]]:
+) -> dict[MapName, list[VideoFaithfulness]]:
     """Return for each map, of all words that name objects together, how far it is borne out in each video.
 
     Args:
@@ -63,19 +55,19 @@ def map_agreements(
         that have none are left out.
     """
     videos = [one.video for one in looked_at]
-    found: dict[MapName, list[VideoAgreement]] = {}
+    found: dict[MapName, list[VideoFaithfulness]] = {}
     for number, (video, own) in enumerate(zip(videos, looked_at, strict=True)):
         source = _next_of_same_shape(videos, number) if of_other_videos else number
         if source is None:
             continue
         rng = np.random.default_rng([seed, number])
         maps = _whole_maps(looked_at[source])
-        deleted = deletion_losses(own.subject, np.stack([*maps.values()]), rng=rng, picture=video.picture)
+        deleted = deletion_losses(own.example, np.stack([*maps.values()]), rng=rng, picture=video.picture)
         for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
             found.setdefault(name, []).append(
-                VideoAgreement(
+                VideoFaithfulness(
                     video_id=video.video_id,
-                    rank=rank_agreement(of_cells, own.losses, picture=video.picture),
+                    rank=rank_faithfulness(of_cells, own.losses, picture=video.picture),
                     loss=loss,
                     random_loss=deleted.random,
                     high_loss=deleted.random_high,
@@ -97,7 +89,7 @@ def _whole_maps(looked_at: VideoMaps) -> dict[MapName, Float[np.ndarray, "k gh g
     return {**named, MapName(ABLATION): looked_at.losses}
 
 
-def passed(of_videos: Sequence[VideoAgreement]) -> dict[str, float | None]:
+def passed(of_videos: Sequence[VideoFaithfulness]) -> dict[str, float | None]:
     """Return in which share of videos a map passes the tests; None where no video can tell.
 
     `share_above_chance` counts the videos in which the map agrees with the losses more than 95 % of misplaced
@@ -108,7 +100,7 @@ def passed(of_videos: Sequence[VideoAgreement]) -> dict[str, float | None]:
     return {
         "share_above_chance": _share([one.rank.is_above_chance for one in telling]),
         "share_costlier": _share([one.is_costlier for one in of_videos]),
-        "share_borne_out": _share([one.is_borne_out for one in telling]),
+        "share_borne_out": _share([one.is_faithful for one in telling]),
     }
 
 
@@ -116,7 +108,7 @@ def _share(is_so: list[bool]) -> float | None:
     return float(np.mean(is_so)) if is_so else None
 
 
-def summary(of_videos: list[VideoAgreement], *, seed: int) -> dict[str, Any]:
+def summary(of_videos: list[VideoFaithfulness], *, seed: int) -> dict[str, Any]:
     """Return what a map comes to over videos, with 95 % intervals.
 
     `loss` is that without the cells that the map ranks first, `extra_loss` by how much it is more than that

@@ -1,4 +1,4 @@
-"""Every way to lower the model computes the same scores and gradients."""
+"""Every choice of kernels computes the same scores and gradients."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.models import fusion, lowering
+from clipbert_jax.models import fusion
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import ClassifierHeadConfig, PretrainingHeadConfig
-from clipbert_jax.models.lowering import Lowering, default_lowering
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.pixel_encoder import _relu
 
 STAGES = ("res2", "res3")
-PLAIN = Lowering(trims_last_layer=False)
+PLAIN = KernelChoices(trims_last_layer=False)
 CHANGES = {
     "pointwise products": {"pointwise_products": STAGES},
     "window products": {"window_products": (*STAGES, "grid_encoder")},
@@ -42,12 +42,12 @@ def small_config() -> ClipBertConfig:
 
 
 @functools.cache
-def scores_and_gradients(written: Lowering, head: str) -> dict[str, jax.Array]:
+def scores_and_gradients(written: KernelChoices, head: str) -> dict[str, jax.Array]:
     """Return scores and the gradient of every parameter of a fixed model on a fixed batch.
 
     Frames have odd sides, which the stem and the strides round up.
     """
-    model = ClipBert(small_config(), HEADS[head], rngs=nnx.Rngs(0), lowering=written)
+    model = ClipBert(small_config(), HEADS[head], rngs=nnx.Rngs(0), kernels=written)
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (2, 2, 1, 43, 55, 3), np.uint8)
     ids = random.integers(0, 32, (2, 2, 6))
@@ -130,5 +130,5 @@ class _Gpu:
 def test_old_and_other_gpus_do_without_cudnn_attention(monkeypatch, compute_capability, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [_Gpu(compute_capability)])
-    assert lowering.default_lowering().has_fused_attention is expected
-    assert default_lowering("gpu").has_fused_attention
+    assert default_kernel_choices().has_fused_attention is expected
+    assert default_kernel_choices("gpu").has_fused_attention

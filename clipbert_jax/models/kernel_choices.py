@@ -1,4 +1,4 @@
-"""Lowering: which of several equal ways to write the arithmetic a platform's compiler does best.
+"""KernelChoices: which of several equal ways to write the arithmetic a platform's compiler does best.
 
 Nothing here changes a result by more than rounding, a parameter or a checkpoint, so it is no part of a
 model's configuration: a model trained on a TPU is written differently when it is loaded on a GPU. What the
@@ -16,7 +16,7 @@ _ALL_STAGES = ("res2", "res3", "res4", "res5")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lowering:
+class KernelChoices:
     """How the model is written for one platform."""
 
     pointwise_products: tuple[str, ...] = ()
@@ -34,20 +34,20 @@ class Lowering:
 
 
 _BY_PLATFORM = {
-    "cpu": Lowering(pointwise_products=_ALL_STAGES, window_products=("res5", "grid_encoder")),
-    "gpu": Lowering(pointwise_products=_ALL_STAGES, has_fused_attention=True),
-    "tpu": Lowering(),
+    "cpu": KernelChoices(pointwise_products=_ALL_STAGES, window_products=("res5", "grid_encoder")),
+    "gpu": KernelChoices(pointwise_products=_ALL_STAGES, has_fused_attention=True),
+    "tpu": KernelChoices(),
 }
 
 
-def default_lowering(platform: str | None = None) -> Lowering:
+def default_kernel_choices(platform: str | None = None) -> KernelChoices:
     """Return the choice for `cpu`, `gpu` or `tpu`, by default for the devices that JAX uses."""
     if platform is not None:
         return _BY_PLATFORM[platform]
-    lowering = _BY_PLATFORM.get(jax.default_backend(), Lowering())
-    if lowering.has_fused_attention and not _has_cudnn_attention(jax.devices()[0]):
-        return dataclasses.replace(lowering, has_fused_attention=False)
-    return lowering
+    kernels = _BY_PLATFORM.get(jax.default_backend(), KernelChoices())
+    if kernels.has_fused_attention and not _has_cudnn_attention(jax.devices()[0]):
+        return dataclasses.replace(kernels, has_fused_attention=False)
+    return kernels
 
 
 def _has_cudnn_attention(device: Any) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from clipbert_jax.probing.ablation import Subject
+from clipbert_jax.probing.ablation import ProbedExample
 
 Picture = tuple[int, int]
 """Rows and columns of cells, from the upper left, that are compared: the others are padding."""
@@ -30,7 +30,7 @@ _NUM_DRAWS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RankAgreement:
+class RankFaithfulness:
     """Spearman's correlation within clips, mean over the clips that have something to order."""
 
     correlation: float
@@ -52,13 +52,13 @@ class RankAgreement:
         return self.num_moves * SIGNIFICANT >= 1
 
 
-def rank_agreement(
+def rank_faithfulness(
     maps: Float[np.ndarray, "k gh gw"],
     losses: Float[np.ndarray, "k gh gw"],
     *,
     picture: Picture,
     region: int = 1,
-) -> RankAgreement:
+) -> RankFaithfulness:
     """Compare a map with what the number loses without each cell.
 
     Args:
@@ -70,13 +70,13 @@ def rank_agreement(
     ours, theirs = (_regions(x[:, : picture[0], : picture[1]], region) for x in (maps, losses))
     has_order = (np.ptp(ours, axis=(1, 2)) > 0) & (np.ptp(theirs, axis=(1, 2)) > 0)
     if not has_order.any():
-        return RankAgreement(correlation=0.0, low=0.0, high=0.0, chance=1.0, num_moves=0)
+        return RankFaithfulness(correlation=0.0, low=0.0, high=0.0, chance=1.0, num_moves=0)
     ranks, expected = _unit_ranks(ours[has_order]), _unit_ranks(theirs[has_order])
     moved = np.array([(ranks[:, rows, columns] * expected).sum() for rows, columns in _moves(ranks.shape)])
     moved /= len(ranks)
     correlation = float(moved[0])
     low, high = np.quantile(moved, (SIGNIFICANT, 1 - SIGNIFICANT))
-    return RankAgreement(
+    return RankFaithfulness(
         correlation=correlation,
         low=float(low),
         high=float(high),
@@ -127,7 +127,7 @@ class DeletionLosses:
 
 
 def deletion_losses(
-    subject: Subject,
+    example: ProbedExample,
     maps: Float[np.ndarray, "maps k gh gw"],
     *,
     rng: np.random.Generator,
@@ -139,7 +139,7 @@ def deletion_losses(
     What is random is shared by all maps, as each draw costs a pass of all clips.
 
     Args:
-      subject: what is looked at.
+      example: what is looked at.
       maps: each gives the cells of each clip a value.
       rng: draws maps and their moves.
       picture: from which cells both are taken.
@@ -159,7 +159,7 @@ def deletion_losses(
     first = np.argsort(-flat, axis=-1, kind="stable")[:, :, :num_hidden]
     seen = np.ones(flat.shape, bool)
     np.put_along_axis(seen, first, values=False, axis=-1)
-    losses = subject.number - subject.numbers_with_hidden(seen_cells=seen)
+    losses = example.number - example.numbers_with_hidden(seen_cells=seen)
     moved = losses[len(maps) :]
     return DeletionLosses(
         of_maps=losses[: len(maps)],

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipbert_jax.probing.ablation import Subject
-from clipbert_jax.probing.agreement import deletion_losses, rank_agreement
+from clipbert_jax.probing.ablation import ProbedExample
+from clipbert_jax.probing.faithfulness import deletion_losses, rank_faithfulness
 from clipbert_jax.probing.pointing_game import centre_in_box, pointing_accuracy
 
 
 def agree(maps, losses, **options):
-    return rank_agreement(maps, losses, picture=maps.shape[1:], **options)
+    return rank_faithfulness(maps, losses, picture=maps.shape[1:], **options)
 
 
 def test_the_map_of_the_losses_agrees_and_its_opposite_does_not():
@@ -75,8 +75,8 @@ def test_cells_outside_of_the_picture_do_not_count():
     maps = losses.copy()
     maps[:, 4], losses[:, 4] = 100, -100
     maps[:, :, 4], losses[:, :, 4] = -50, 50
-    assert rank_agreement(maps, losses, picture=(4, 4)).correlation == pytest.approx(1)
-    assert rank_agreement(maps, losses, picture=(5, 5)).correlation < 0.9
+    assert rank_faithfulness(maps, losses, picture=(4, 4)).correlation == pytest.approx(1)
+    assert rank_faithfulness(maps, losses, picture=(5, 5)).correlation < 0.9
 
 
 def test_cells_that_were_hidden_together_are_one():
@@ -88,8 +88,8 @@ def test_cells_that_were_hidden_together_are_one():
     assert found.correlation == pytest.approx(1)
 
 
-class SumOfSeenCells(Subject):
-    """A subject without a model: its number is the weight of the cells that are seen."""
+class SumOfSeenCells(ProbedExample):
+    """An example without a model: its number is the weight of the cells that are seen."""
 
     def __init__(self, weights):
         object.__setattr__(self, "weights", weights)

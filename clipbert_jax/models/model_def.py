@@ -18,7 +18,7 @@ Parameters = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Skeleton:
+class ModelDef:
     """The structure of a model and the flat names of its arrays, in the structure's order."""
 
     graphdef: nnx.GraphDef[Any]
@@ -31,15 +31,15 @@ class Skeleton:
         return nnx.merge(self.graphdef, state, copy=True)
 
 
-def split_model(model: nnx.Module) -> tuple[Skeleton, Parameters, Parameters]:
-    """Return the skeleton, the trainable arrays and the frozen ones (both by flat name)."""
+def split_model(model: nnx.Module) -> tuple[ModelDef, Parameters, Parameters]:
+    """Return the model_def, the trainable arrays and the frozen ones (both by flat name)."""
     graphdef, state = nnx.split(model)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
     arrays = {flat_name(path): leaf for path, leaf in leaves}
     trainable_leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))
     trainable = {flat_name(path) for path, _ in trainable_leaves}
     return (
-        Skeleton(graphdef, treedef, tuple(arrays)),
+        ModelDef(graphdef, treedef, tuple(arrays)),
         {name: array for name, array in arrays.items() if name in trainable},
         {name: array for name, array in arrays.items() if name not in trainable},
     )
