@@ -1,8 +1,10 @@
-"""Dependencies run one way: experiments -> data_pipelines -> clipbert_jax."""
+"""Dependencies run one way: experiments -> data_pipelines -> clipbert_jax; between rooms and files too."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import pathlib
 from collections.abc import Iterator
 
@@ -58,6 +60,25 @@ ALLOWED = {
 }
 
 
+PACKAGES = ("clipbert_jax", "data_pipelines", "experiments")
+
+FLOORS = (
+    ("cli", "demo"),
+    ("commands",),
+    ("notebook",),
+    ("pointing", "findings"),
+    ("serve",),
+    ("search", "probe"),
+    ("prediction", "estimate", "conversion", "reports"),
+    ("runs",),
+    ("evaluators", "configs"),
+    ("runtime",),
+    ("experiment", "input_checks", "old_names"),
+    ("launch",),
+)
+"""Rooms of `experiments/`, the top floor first. A room imports from the floors below it only."""
+
+
 def imported_modules(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     """Yield line and absolute name of every import in a file, late ones in functions included."""
     for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
@@ -90,3 +111,63 @@ def test_package_imports_nothing_that_comes_after_it(package: str):
 def test_no_module_is_called_utils():
     packages = [path for package in FORBIDDEN for path in sources_of(package)]
     assert not [path for path in packages if path.stem in {"utils", "util", "helpers", "common", "misc"}]
+
+
+@functools.cache
+def import_graph() -> dict[str, set[str]]:
+    """Return file -> files of the product that it imports, late imports and those for types included."""
+    files = {module_of(path): path for package in PACKAGES for path in sources_of(package)}
+    graph = {}
+    for module, path in files.items():
+        names = {name for _, name in imported_modules(path)} | set(imported_names(path))
+        graph[module] = (names & files.keys()) - {module}
+    return graph
+
+
+def module_of(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_names(path: pathlib.Path) -> Iterator[str]:
+    """Yield `package.name` for each `from package import name`: the name may be a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str:
+    """Return the folder of a file below its package; a file directly in the package is its own room."""
+    return ".".join(module.split(".")[:2])
+
+
+def circle_of(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert not circle_of(import_graph())
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    rooms: dict[str, set[str]] = {}
+    for module, imported in import_graph().items():
+        here = room_of(module)
+        rooms.setdefault(here, set()).update({room_of(name) for name in imported} - {here})
+    assert not circle_of(rooms)
+
+
+def test_rooms_of_experiments_import_from_lower_floors_only():
+    floors = {f"experiments.{room}": floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    modules = {module for module in import_graph() if module.startswith("experiments.")}
+    assert {room_of(module) for module in modules} == floors.keys(), "every room has its place in FLOORS"
+    wrong = [
+        f"{module} imports {name}"
+        for module in sorted(modules)
+        for name in sorted(import_graph()[module] & modules)
+        if room_of(name) != room_of(module) and floors[room_of(name)] <= floors[room_of(module)]
+    ]
+    assert not wrong, "\n".join(wrong)
