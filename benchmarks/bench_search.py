@@ -38,7 +38,7 @@ from data_pipelines.workers.decoding_speed import num_usable_cores
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "opencv-python-headless")
-TEXTS = ("a drop , a moon and a ball", "a star and a leaf")
+TEXTS = ("a drop, a moon and a ball", "a star and a leaf")
 """As long as those that the demo is trained on."""
 LARGE_HW = (480, 640)
 LARGE_SECONDS = 30

@@ -65,7 +65,7 @@ def _count(plan: ImagePlan, number: int, level: Level, rng: np.random.Generator)
     return Count(
         id=f"{plan.video_id}_count_{number}",
         video_id=plan.video_id,
-        question=QUESTIONS[level].count.format(f"{' , '.join(names)} and {last}"),
+        question=QUESTIONS[level].count.format(f"{', '.join(names)} and {last}"),
         count=count,
     )
 

@@ -29,11 +29,11 @@ PLACES = {
     3: ("on the left", "in the middle", "on the right"),
 }
 """How an image names the places of its objects, by their number."""
-WHICH_OBJECT = "which object is {} ?"
+WHICH_OBJECT = "which object is {}?"
 _CAPTIONS = {
-    1: ("{}", "look : {}", "only {}"),
-    2: ("{} and {}", "look : {} and {}", "{} , and also {}"),
-    3: ("{} , {} and {}", "look : {} , {} and {}", "{} , {} , and also {}"),
+    1: ("{}", "look: {}", "only {}"),
+    2: ("{} and {}", "look: {} and {}", "{}, and also {}"),
+    3: ("{}, {} and {}", "look: {}, {} and {}", "{}, {}, and also {}"),
 }
 """By the number of objects."""
 
@@ -50,18 +50,18 @@ class Questions:
 
 
 _ABOUT_OBJECTS = Questions(
-    choice="which object appears ?",
-    open="which object appears besides the {} and the {} ?",
-    count="how many of these are there : {} ?",
-    is_there="is there a {} ?",
-    how_many="how many objects are there ?",
+    choice="which object appears?",
+    open="which object appears besides the {} and the {}?",
+    count="how many of these are there: {}?",
+    is_there="is there a {}?",
+    how_many="how many objects are there?",
 )
 _ABOUT_STATES = Questions(
-    choice="what happens ?",
-    open="what does the {} do ?",
-    count="how many of these are there : {} ?",
-    is_there="is there a {} that {} ?",
-    how_many="how many different objects are there ?",  # one that doubles is one
+    choice="what happens?",
+    open="what does the {} do?",
+    count="how many of these are there: {}?",
+    is_there="is there a {} that {}?",
+    how_many="how many different objects are there?",  # one that doubles is one
 )
 QUESTIONS: dict[Level, Questions] = {"easy": _ABOUT_OBJECTS, "medium": _ABOUT_OBJECTS, "hard": _ABOUT_STATES}
 

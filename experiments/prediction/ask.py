@@ -91,10 +91,10 @@ def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> No
         if len(options) < 2 or not all(has_words(run.tokenizer, option) for option in options):
             raise UserError(
                 f"{run.workdir} is a model of {task_name}: give two or more --options that are not empty, "
-                'such as --texts "what does the cat do ?" --options "sleep" "jump"'
+                'such as --texts "what does the cat do?" --options "sleep" "jump"'
             )
         if not texts:
-            raise UserError('--texts needs the question, such as --texts "what does the cat do ?"')
+            raise UserError('--texts needs the question, such as --texts "what does the cat do?"')
         return
     if options:
         raise UserError(

@@ -8,7 +8,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.tokenizer import SPECIAL_TOKENS, build_vocab, load_tokenizer, write_vocab
 
-TEXTS = ["A ball , a Star and a leaf", "two bälls!", "a star", ""]
+TEXTS = ["A ball, a Star and a leaf", "two bälls!", "a star", ""]
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_training_writes_a_run(run_dir, data_dir):
 
 
 def test_prediction_names_the_clip(run_dir, video, capsys):
-    texts = ["a ball , a sun and a moon", "a star"]
+    texts = ["a ball, a sun and a moon", "a star"]
     main(["predict", str(run_dir), str(video), "--num-clips", "4", "--json", "--texts", *texts])
     said = json.loads(capsys.readouterr().out)
     assert [text["text"] for text in said["texts"]] != []

@@ -10,6 +10,7 @@ from data_pipelines.annotations.vqa_answers import normalize_answer
 from data_pipelines.synthetic.image_corpus import _plan_split as plan_images
 from data_pipelines.synthetic.image_records import image_records
 from data_pipelines.synthetic.texts import (
+    Level,
     all_events,
     balanced,
     event_text,
@@ -43,21 +44,36 @@ def test_one_object_does_one_thing():
     assert [num_sets("hard", size) for size in (1, 2)] == [126, 126 * (126 - 3) // 2]
 
 
+def texts_of(level: Level) -> set[str]:
+    """Return all captions, questions and answers of some videos and images."""
+    texts = set()
+    for kinds in (
+        video_records(plan_videos("train", level, 300, seed=5), "train", level),
+        image_records(plan_images("train", level, 600, seed=5), "train", level),
+    ):
+        for record in (record for records in kinds.values() for record in records):
+            texts |= {getattr(record, name, "") for name in ("text", "question", "answer")}
+            texts |= {*getattr(record, "options", ()), *getattr(record, "answer_scores", ())}
+    return texts
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_space_before_punctuation_changes_no_token(level):
+    """Earlier versions wrote "a drop , a moon and a ball": their data and models say the same."""
+    texts = texts_of(level)
+    assert not [text for text in texts if re.search(r" [,?:]", text)]
+    tokenizer = Tokenizer(vocabulary(level), is_lower_case=True)
+    apart = [re.sub(r"([,?:])", r" \1", text) for text in texts]
+    np.testing.assert_array_equal(tokenizer.encode(apart, 40)[0], tokenizer.encode([*texts], 40)[0])
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_vocabulary_has_every_word_and_no_other(level):
     """Whole words, so that texts are short; none is spelt in pieces, none is unknown."""
     tokens = vocabulary(level)
     tokenizer = Tokenizer(tokens, is_lower_case=True)
     assert len(tokens) < 256
-    said = set()
-    for kinds in (
-        video_records(plan_videos("train", level, 300, seed=5), "train", level),
-        image_records(plan_images("train", level, 600, seed=5), "train", level),
-    ):
-        for record in (record for records in kinds.values() for record in records):
-            texts = [getattr(record, name, "") for name in ("text", "question", "answer")]
-            texts += [*getattr(record, "options", ()), *getattr(record, "answer_scores", ())]
-            said |= {token for text in texts for token in tokenizer.split(text)}
+    said = {token for text in texts_of(level) for token in tokenizer.split(text)}
     assert "[UNK]" not in said
     assert not [token for token in said if token.startswith("##")]
     assert {token for token in tokens if len(token) > 1 and token.isalpha()} <= said

@@ -26,7 +26,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def events_of(text: str) -> frozenset[str]:
     """Read a caption as a set of events: templates and order say nothing."""
-    return frozenset(part.strip() for part in re.split(r",|\band\b|\balso\b|look :", text) if part.strip())
+    return frozenset(part.strip() for part in re.split(r",|\band\b|\balso\b|look:", text) if part.strip())
 
 
 def test_bytes_depend_on_the_seed_alone(data_dir, tmp_path):
@@ -107,7 +107,7 @@ def test_questions_have_one_right_answer(level, tmp_path):
             assert len(set(choice.options)) == 5
         for question in read_records(data_dir, OpenQuestion, split):
             texts = events[question.video_id]
-            asked = set(re.findall(r"the ([\w ]+?)(?: and| \?| do \?)", question.question))
+            asked = set(re.findall(r"the ([\w ]+?)(?: and| do|\?)", question.question))
             if level == "hard":
                 assert f"a {asked.pop()} {question.answer}" in texts
             else:
@@ -119,9 +119,9 @@ def test_questions_have_one_right_answer(level, tmp_path):
 def test_texts_stay_as_they_are():
     """Whoever has made the corpus before gets the same videos and texts again."""
     of_kind = video_records(_plan_split("test", "easy", 100, seed=0), "test", "easy")
-    assert of_kind[Caption][0].text == "a drop , a moon , and also a ball"
+    assert of_kind[Caption][0].text == "a drop, a moon, and also a ball"
     assert of_kind[MultipleChoice][0].options == ("a heart", "a cross", "a ball", "a ring", "a box")
-    assert of_kind[OpenQuestion][0].question == "which object appears besides the ball and the drop ?"
+    assert of_kind[OpenQuestion][0].question == "which object appears besides the ball and the drop?"
 
 
 def test_what_was_built_is_written_down(data_dir):

@@ -25,7 +25,7 @@ from experiments.runs.load_run import load_run
 from tests.experiments.conftest import OF_IMAGES, fails
 from tests.experiments.untrained import untrained_run
 
-TEXTS = ["a ball , a sun and a moon", "a star", "a leaf and a drop"]
+TEXTS = ["a ball, a sun and a moon", "a star", "a leaf and a drop"]
 ALONE = """
 import runpy, sys
 

@@ -18,10 +18,10 @@ from tests.experiments.untrained import untrained_run
 QUESTIONS = {
     "retrieval": ("a drop and a moon", ()),
     "pretraining": ("a drop and a moon", ()),
-    "open_ended_qa": ("which object appears besides the drop and the moon ?", ()),
-    "image_qa": ("is there a drop ?", ()),
-    "count": ("how many of these are there : drop and moon ?", ()),
-    "multiple_choice": ("which object appears ?", ("drop", "moon", "leaf")),
+    "open_ended_qa": ("which object appears besides the drop and the moon?", ()),
+    "image_qa": ("is there a drop?", ()),
+    "count": ("how many of these are there: drop and moon?", ()),
+    "multiple_choice": ("which object appears?", ("drop", "moon", "leaf")),
 }
 
 
@@ -177,8 +177,8 @@ def test_command_writes_the_page_and_the_figures(data_dir, images_dir, video, tm
         ("retrieval", ["--text", " "], "not empty"),
         ("retrieval", ["--text", "a", "--num-clips", "0"], "--num-clips takes a number from 1 to 64"),
         ("retrieval", ["--text", "a", "--out", "page.png"], "must end in .html or .htm"),
-        ("open_ended_qa", ["--text", "what ?", "--answer", "zebra"], "none of the model's"),
-        ("multiple_choice", ["--text", "what ?"], "give two or more --options"),
+        ("open_ended_qa", ["--text", "what?", "--answer", "zebra"], "none of the model's"),
+        ("multiple_choice", ["--text", "what?"], "give two or more --options"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(

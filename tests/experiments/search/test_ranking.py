@@ -20,7 +20,7 @@ from tests.experiments.untrained import untrained_run
 
 from .conftest import NUM_CLIPS
 
-TEXTS = ["a ball", "a star and a moon , a leaf"]
+TEXTS = ["a ball", "a star and a moon, a leaf"]
 
 
 def predicted(model, folder, name):

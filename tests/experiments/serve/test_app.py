@@ -84,7 +84,7 @@ def test_a_search_finds_what_asking_says(served):
 def test_models_of_questions(task, data_dir, folder):
     run = untrained_run(task, data_dir, scale=0.3)
     options = ["drop", "moon"] if task == "multiple_choice" else []
-    question = "which object appears ?"
+    question = "which object appears?"
     with serving(run, folder) as served:
         assert served.get("/").headers["location"] == "/ask"
         refused = served.post_json("/api/search", {"texts": ["a"]})

@@ -70,7 +70,7 @@ def test_texts_without_words_are_refused(served, address, texts):
 
 def test_options_without_words_are_refused(data_dir, folder):
     with serving(untrained_run("multiple_choice", data_dir, scale=0.3), folder) as served:
-        asked = {"video": served.video_id("a.mp4"), "texts": ["what is it ?"], "options": ["a", UNSEEN]}
+        asked = {"video": served.video_id("a.mp4"), "texts": ["what is it?"], "options": ["a", UNSEEN]}
         assert served.post_json("/api/ask", asked).status == 422
 
 
