@@ -78,9 +78,9 @@ def session(
     Returns:
       Seconds of each, and what there was.
     """
-    from experiments.search.catalog import IndexOptions
     from experiments.search.index import Index
     from experiments.search.model import SearchModel
+    from experiments.search.options import IndexOptions
     from experiments.search.ranking import rank
 
     workers = num_usable_cores() if num_workers is None else num_workers

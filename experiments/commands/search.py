@@ -1,4 +1,4 @@
-"""`clipbert search`: finds the videos of a folder that texts describe, and the moments where they do."""
+"""`clipbert search`: finds the videos in a folder that a text describes, and the best moment of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json as json_format
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -16,57 +16,60 @@ from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
 from experiments.input_checks import MAX_CLIPS, check_out_file, check_range, check_utf8
 
+if TYPE_CHECKING:
+    from experiments.search.index import Index
+    from experiments.search.model import SearchModel
+    from experiments.search.options import IndexOptions
+    from experiments.search.ranking import Ranked
+
 _DEFAULT_PAGE = Path("clipbert-search.html")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """Find videos in a folder by text, with a model of retrieval or pretraining.
+    """Find videos in a folder by text, with a model trained for retrieval or pretraining.
 
-    The first search encodes every video and keeps the result in an index; later ones encode only what is new
-    in the folder, and score only texts that were not asked before. Subfolders are searched too; hidden files,
-    and links to folders, are left out. A file is encoded once, which decodes it from start to end and holds
-    it in memory.
+    The first search encodes every video and keeps the result in an index. Later searches encode only new
+    files and score only new texts. Subfolders are searched too, but not hidden files and links to folders.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`, or a model."""
+    """Run directory of `clipbert train`, or a model directory."""
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """Folder of videos, images and GIFs."""
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT [TEXT ...]")]
-    """What to look for, each text in quotes."""
+    """Texts to search for, each in quotes."""
     top: int = 10
-    """Videos that are shown for each text."""
+    """Number of videos to show for each text."""
     num_clips: int = 8
-    """Clips of each video, spread over all of it; another number makes another index."""
+    """Number of clips per video, spread over the whole video; another number makes another index."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     index: Path | None = None
-    """Folder of the index; by default .clipbert_index in DIR."""
+    """Folder of the index; default: .clipbert_index in DIR."""
     out: Path | None = None
-    """HTML page with frames of what was found; ./clipbert-search.html by default, none with --json."""
+    """HTML page of the results; default: ./clipbert-search.html, or no page with --json."""
     json: bool = False
     """Print JSON instead of a table."""
     num_workers: int | None = None
-    """Processes that decode; by default as many as there are cores."""
+    """Number of processes that decode; default: one per core."""
     worker_memory_gib: float = 4.0
-    """Memory of each, which must hold a whole file."""
+    """Memory limit of each process, which must hold a whole file."""
     batch_size: int = 8
-    """Videos that are encoded at once; changes the speed only."""
+    """Number of videos encoded at once; changes only the speed."""
     retry: bool = False
-    """Try files again that could not be read, though they have not changed."""
+    """Try unreadable files again although they have not changed."""
 
     def run(self) -> None:
         """Index, rank, print, write the page.
 
         Raises:
-          UserError: no such run or folder, a model that does not match texts, an empty text.
+          UserError: the run or folder is missing, the model does not match texts, or a text is empty.
         """
         out = self._checked_out()
         from experiments.search.index import Index
         from experiments.search.lines import as_json, cost_line, index_lines, table
         from experiments.search.model import SearchModel
-        from experiments.search.ranking import rank
 
         start = time.perf_counter()
         model = SearchModel(self.run_dir, step=self.step)
@@ -75,7 +78,7 @@ class Search:
             index_seconds = time.perf_counter() - start - model.load_seconds
             for line in index_lines(index):
                 _say(line)
-            ranked = rank(index, model, self.texts, top=self.top)
+            ranked = self._rank(index, model)
         cost = cost_line(index, ranked, index_seconds)
         if self.json:
             print(json_format.dumps(as_json(index, ranked, index_seconds), indent=2))
@@ -86,6 +89,17 @@ class Search:
 
             write_search_page(out, index, ranked, cost=cost)
             _say(f"page: {printable(str(out))}")
+
+    def _rank(self, index: Index, model: SearchModel) -> Ranked:
+        from experiments.search.ranking import rank
+        from experiments.search.store import DamagedIndexError
+
+        try:
+            return rank(index, model, self.texts, top=self.top)
+        except DamagedIndexError as error:
+            _say(f"the index is damaged ({printable(error.reason)}) and is built again")
+            index.update(model, log=_say, rebuild=True)
+            return rank(index, model, self.texts, top=self.top)
 
     def _checked_out(self) -> Path | None:
         check_range("--top", self.top, 1)
@@ -102,9 +116,9 @@ class Search:
             check_out_file(out, (".html", ".htm"))
         return out
 
-    def _options(self) -> Any:
+    def _options(self) -> IndexOptions:
         from data_pipelines.workers.decoding_speed import num_usable_cores
-        from experiments.search.catalog import IndexOptions
+        from experiments.search.options import IndexOptions
 
         return IndexOptions(
             place=self.index,

@@ -1,4 +1,4 @@
-"""`clipbert serve`: a web app on this machine that shows what a model finds, answers and looks at."""
+"""`clipbert serve`: a local web app to search, ask and probe with a model."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from clipbert_jax.errors import UserError
 from experiments.input_checks import MAX_CLIPS, check_range
 
 if TYPE_CHECKING:
-    from experiments.search.catalog import IndexOptions
+    from experiments.search.options import IndexOptions
     from experiments.serve.limits import Limits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Open a web app in which a model searches, answers and is probed, until Ctrl-C.
+    """Start a web app to search, ask and probe with a model; Ctrl-C ends it.
 
-    Only this machine can reach it, unless --host says otherwise: there is no login. With --videos, a model of
-    retrieval or pretraining searches that folder, and videos are chosen from it; others can be uploaded.
-    Needs the extra `serve`.
+    Only this machine can reach it: there is no login. With --videos, a model trained for retrieval or
+    pretraining searches that folder, and videos can be chosen from it. Videos can also be uploaded. Needs the
+    extra `serve`.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`, or a model."""
+    """Run directory of `clipbert train`, or a model directory."""
     videos: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of videos, images and GIFs, searched with its subfolders."""
+    """Folder of videos, images and GIFs; includes its subfolders."""
     host: str = "127.0.0.1"
-    """Address or name to listen at; anybody who can reach another one than the default may use the app."""
+    """Address to listen at; must belong to this machine alone, such as 127.0.0.1 or ::1."""
     port: int = 8000
-    """Port to listen at; 0 takes a free one."""
+    """Port to listen at; 0 chooses a free one."""
     num_clips: int = 8
-    """Clips of each video, spread over all of it."""
+    """Number of clips per video, spread over the whole video."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     index: Path | None = None
-    """Folder of the search index; by default .clipbert_index in DIR."""
+    """Folder of the search index; default: .clipbert_index in DIR."""
     max_upload_mb: float = 200.0
-    """Largest video that can be uploaded."""
+    """Size limit of an uploaded video."""
     max_seconds: float = 120.0
-    """Seconds that decoding a video, or a probe, may take."""
+    """Time limit for decoding a video, and for a probe."""
     worker_memory_gib: float = 4.0
-    """Memory of a process that decodes, which must hold a whole file."""
+    """Memory limit of a process that decodes, which must hold a whole file."""
     num_workers: int | None = None
-    """Processes that decode for the index; by default as many as there are cores."""
+    """Number of processes that decode for the index; default: one per core."""
 
     def run(self) -> None:
-        """Serve until somebody ends it.
+        """Serve until Ctrl-C.
 
         Raises:
-          UserError: no such run or folder, the extra is missing, or the address cannot be used.
+          UserError: the run or folder is missing, the extra is not installed, or the address cannot be used.
         """
         self._check()
         _import_extra()
@@ -98,7 +98,7 @@ class Serve:
                 limits=self._limits(),
                 index_options=self._index_options(),
             ) as site:
-                app = make_app(site, hosts=allowed_hosts(self.host, address[1]))
+                app = make_app(site, hosts=host_names(self.host))
                 _say_where(self.host, address)
                 make_server(app).run(sockets=[listening])
         except KeyboardInterrupt:
@@ -117,7 +117,7 @@ class Serve:
 
     def _index_options(self) -> IndexOptions:
         from data_pipelines.workers.decoding_speed import num_usable_cores
-        from experiments.search.catalog import IndexOptions
+        from experiments.search.options import IndexOptions
 
         return IndexOptions(
             place=self.index,
@@ -128,17 +128,17 @@ class Serve:
 
 
 def _end_as_by_ctrl_c() -> None:
-    """Delete uploads also when this process is asked to end, or its terminal is closed; `nohup` is heeded."""
+    """Delete uploads also when this process is terminated or its terminal is closed, except under `nohup`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _import_extra() -> None:
-    """Refuse to go on without the packages of the extra.
+    """Check that the packages of the extra are installed.
 
     Raises:
-      UserError: one is missing.
+      UserError: a package is missing.
     """
     try:
         import python_multipart  # noqa: F401
@@ -151,16 +151,21 @@ def _import_extra() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; before the model is loaded, so that nobody waits for a refusal.
+    """Return a listening socket, before the model is loaded, so that a wrong address is said at once.
 
     Raises:
-      UserError: no such address here, or somebody else listens there.
+      UserError: the address is not a loopback address of this machine, or the port is in use.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {host} is no name or address of this machine ({error})") from error
+        raise UserError(f"--host {host} is not a name or address of this machine ({error})") from error
+    if not ipaddress.ip_address(str(address[0]).split("%")[0]).is_loopback:
+        raise UserError(
+            f"--host {host} can be reached from other machines, and the app has no login: leave --host out; "
+            f"from another machine use `ssh -L {port}:localhost:{port}`"
+        )
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,15 +182,13 @@ def _why_not(host: str, port: int, error: OSError) -> str:
         other = port + 1 if port < 65535 else port - 1
         return f"port {port} of {host} is in use: choose another one, such as --port {other}"
     if error.errno == errno.EACCES:
-        return f"port {port} is for the administrator alone: choose another one, such as --port 8000"
-    return f"--host {host} cannot be listened at ({error.strerror}): give an address of this machine"
+        return f"port {port} needs the rights of an administrator: choose another one, such as --port 8000"
+    return f"cannot listen at --host {host} ({error.strerror}): give an address of this machine"
 
 
-def allowed_hosts(host: str, port: int) -> frozenset[str]:
-    """Return what a Host header may say."""
-    names = {"localhost", "127.0.0.1", "[::1]", _bracketed(host).lower()}
-    with_port = {f"{name}:{port}" for name in names}
-    return frozenset(with_port | names if port == 80 else with_port)  # browsers leave out that port
+def host_names(host: str) -> list[str]:
+    """Return the names that a Host header may hold."""
+    return ["localhost", "127.0.0.1", "[::1]", _bracketed(host)]
 
 
 def _bracketed(host: str) -> str:
@@ -193,13 +196,4 @@ def _bracketed(host: str) -> str:
 
 
 def _say_where(host: str, address: Any) -> None:
-    ip = ipaddress.ip_address(address[0].split("%")[0])
-    if not ip.is_loopback:
-        names = ", ".join(sorted(allowed_hosts(host, address[1])))
-        print(
-            f"WARNING: there is no login and no encryption: whoever can reach {address[0]} sees the videos "
-            f"and uses this machine. It answers to the names {names} alone.",
-            file=sys.stderr,
-        )
-    shown = "localhost" if ip.is_unspecified else _bracketed(host)
-    print(f"http://{shown}:{address[1]}/  (Ctrl-C ends it)", flush=True)
+    print(f"http://{_bracketed(host)}:{address[1]}/  (Ctrl-C ends it)", flush=True)

@@ -1,7 +1,4 @@
-"""The demo's report: what was learned, and what it retrieves.
-
-The last stage: after training and evaluation; eats their records and nothing else.
-"""
+"""The report of the demo: what the model learned, and what it finds; `demo.run` gives it the records."""
 
 from __future__ import annotations
 
@@ -12,21 +9,9 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from experiments.reports.cards import Card
 from experiments.reports.charts import Chart, ChartLine, Frame, Series, curve_chart, path_through
-from experiments.reports.page import flatten, jpeg_data_uri, write_page
-
-
-class RankedVideo(TypedDict):
-    """One video as retrieved for a query."""
-
-    video_id: str
-    probability: float
-    """That the text describes the video, from all clips together."""
-    is_correct: bool
-    frames: Sequence[np.ndarray]
-    """uint8 RGB [h w 3], one from each clip."""
-    clip_scores: Sequence[float]
-    """What each clip alone says, as a probability; may be empty."""
+from experiments.reports.page import flatten, write_page
 
 
 class Query(TypedDict):
@@ -34,7 +19,7 @@ class Query(TypedDict):
 
     text: str
     expected_video_id: str
-    ranking: Sequence[RankedVideo]
+    ranking: Sequence[Card]
 
 
 def write_report(
@@ -51,12 +36,12 @@ def write_report(
     Args:
       path: the .html file; its folder is made.
       title: headline.
-      command: what the reader types to get this page.
-      history: records of training, in the order of `step`, with `loss` and as far as known
-        `videos_per_second` and `input_wait_share`.
+      command: the command that makes the page.
+      history: records of training in the order of `step`, with `loss` and, where known, `videos_per_second`
+        and `input_wait_share`.
       results: `text_to_video` and `video_to_text`, each {number of clips: {r1, r5, r10, median_rank}} with
-        recalls in percent, and `run`, the factors of the run, nested as one likes.
-      queries: examples to show.
+        recalls in percent, and `run`, the nested factors of the run.
+      queries: the examples to show.
     """
     recalls = results["text_to_video"]
     write_page(
@@ -76,12 +61,11 @@ def write_report(
         speed=_speed(history),
         queries=queries,
         factors=flatten(results.get("run", {})),
-        data_uri=jpeg_data_uri,
     )
 
 
 def _speed(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return medians over the run, leaving out the first record, which holds the compilation."""
+    """Return medians over the run without the first record, which includes the compilation."""
     return {
         key: float(np.median(values))
         for key in ("videos_per_second", "input_wait_share")
@@ -90,7 +74,7 @@ def _speed(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _recall_chart(recalls: Mapping[str, Mapping[str, float]]) -> Chart:
-    """Lay out recall by number of clips; the numbers stand at equal distances, as they usually double."""
+    """Lay out recall by number of clips, at equal distances because the numbers usually double."""
     counts = sorted(recalls, key=int)
     frame = Frame()
     xs = [frame.x_position((i + 0.5) / len(counts)) for i in range(len(counts))]
@@ -116,7 +100,7 @@ def _recall_chart(recalls: Mapping[str, Mapping[str, float]]) -> Chart:
 
 
 def _loss_chart(history: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Lay out the loss of training."""
+    """Lay out the training loss."""
     series = Series(
         name="training loss",
         steps=[int(record["step"]) for record in history],

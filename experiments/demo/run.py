@@ -23,9 +23,11 @@ from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import open_corpus
 from experiments.commands.prepare import PrepareDemo
 from experiments.configs import demo_retrieval
-from experiments.demo.report import Query, RankedVideo, write_report
+from experiments.demo.report import Query, write_report
 from experiments.experiment import Experiment
-from experiments.reports.frames import DISPLAY_SIZE
+from experiments.reports.cards import Card, found_card
+from experiments.reports.page import SHOWN_SIZE, jpeg_data_uri
+from experiments.reports.words import clip_times
 from experiments.runs.evaluate_run import Evaluated, evaluate
 from experiments.runs.load_run import Run, load_run
 from experiments.runs.train_run import train_run
@@ -35,6 +37,7 @@ from experiments.runtime.progress import say
 NUM_CLIPS = (1, 2, 4, 8)
 NUM_QUERIES = 6
 NUM_RANKED = 3
+NUM_MOMENTS = 4
 
 
 def demo(experiment: Experiment, workdir: Path) -> None:
@@ -93,20 +96,16 @@ def example_queries(run: Run, evaluated: Evaluated, *, num_clips: int) -> Iterat
         yield Query(text=caption["text"], expected_video_id=caption["video_id"], ranking=ranking)
 
 
-def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> RankedVideo:
-    """Score one text against one video again, to show what each clip says, with frames to look at."""
+def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> Card:
+    """Score one text against one video again, and return the card with what each clip says."""
     data, task = run.experiment.data, run.experiment.task
     assert isinstance(task, Retrieval)
     video = open_corpus(data.data_dir).read(video_id)
-    clips = sample_clips(video, data, num_clips=num_clips, shown_size=DISPLAY_SIZE)
+    clips = sample_clips(video, data, num_clips=num_clips, one_clip="middle", shown_size=SHOWN_SIZE)
     (match,) = match_texts(run.scorer, task, clips.frames, [text], *run.encode_texts([text]))
-    return RankedVideo(
-        video_id=video_id,
-        probability=match.probability,
-        is_correct=is_correct,
-        frames=list(clips.shown[:, 0]),
-        clip_scores=match.clip_probabilities,
-    )
+    times = clip_times([(times[0], times[-1]) for times in clips.times.tolist()])
+    card = found_card(video_id, match.probability, match.clip_probabilities, times, is_right=is_correct)
+    return card.with_pictures([jpeg_data_uri(frame) for frame in clips.shown[:, 0]], most=NUM_MOMENTS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all pages have in common: everything in them is escaped, and they need nothing from outside."""
+"""Writes pages from templates: all values are escaped, and a page needs nothing from outside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import jinja2
 import numpy as np
 
 _FOLDER = Path(__file__).parent
-_MAX_FRAME_SIDE = 160
-"""Pixels; a frame is shown at about half of that, so it stays sharp on dense screens."""
+SHOWN_SIZE = 160
+"""Longer side of a frame in pixels, about twice the size on pages, so that it is sharp on dense screens."""
 
 
 def write_page(path: Path, template: Path, *, scripts: Sequence[Path] = (), **values: Any) -> None:
-    """Fill in a template, write the page, and make its folder.
+    """Fill in a template, and write the page; make its folder.
 
-    The browser is told to load nothing, and to run only these scripts, joined.
+    The page tells the browser to load nothing, and to run only these scripts, joined.
     """
     text = joined(scripts)
     page = (
@@ -38,7 +38,7 @@ def joined(scripts: Sequence[Path]) -> str:
 
 
 def templates(*folders: Path) -> jinja2.Environment:
-    """Return the templates of reports, and those of other folders; whatever is filled in is escaped."""
+    """Return the templates of reports and of other folders; all values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, _FOLDER]),
         autoescape=True,
@@ -51,7 +51,7 @@ def templates(*folders: Path) -> jinja2.Environment:
 
 
 def sha256_of(script: str) -> str:
-    """Return by which hash a content security policy allows a script."""
+    """Return the hash by which a content security policy allows a script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -67,8 +67,8 @@ def flatten(factors: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return rows
 
 
-def jpeg_data_uri(frame: np.ndarray, *, max_side: int = _MAX_FRAME_SIDE) -> str:
-    """Return a uint8 RGB frame as an inline JPEG, made smaller if a side is longer than that."""
+def jpeg_data_uri(frame: np.ndarray, *, max_side: int = SHOWN_SIZE) -> str:
+    """Return a uint8 RGB frame as an inline JPEG, made smaller if a side is longer than `max_side`."""
     shrink = max_side / max(frame.shape[:2])
     if shrink < 1:
         frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)

@@ -18,12 +18,13 @@ from typing import Any
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.training.metrics_writer import read_json_lines
+from data_pipelines.clips import sample_clips
+from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.video import UnreadableVideo
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import from_json, to_json
-from experiments.reports.frames import clip_frames
-from experiments.reports.page import flatten, jpeg_data_uri, write_page
+from experiments.reports.page import SHOWN_SIZE, flatten, jpeg_data_uri, write_page
 from experiments.reports.run_curves import learning_charts, numbers, speed_charts, undisturbed
 from experiments.reports.run_summary import RunSummary
 from experiments.reports.samples import Samples, read_samples
@@ -53,7 +54,7 @@ def write_run_report(run: RunSummary, path: Path) -> None:
         numbers=numbers(run),
         evaluations=[_evaluation(name, values) for name, values in run.results.items()],
         samples=samples,
-        frames=_frames(run, samples) if samples else {},
+        pictures=_pictures(run, samples) if samples else {},
         checkpoints=[
             (item.step, _date(item.seconds), f"{item.num_bytes / 1e6:,.1f} MB") for item in run.checkpoints
         ],
@@ -160,13 +161,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _frames(run: RunSummary, samples: Samples) -> dict[str, list[str]]:
-    """Return pictures of the sampled videos' clips as data URIs; none where data or videos are missing."""
+def _pictures(run: RunSummary, samples: Samples) -> dict[str, list[str]]:
+    """Return the first frame of each clip of the sampled videos; none where data or videos are missing."""
     data = _data_config(run, samples)
     if data is None:
         return {}
-    shown = (video.video_id for sample in [*samples.right, *samples.wrong] for video in sample.videos)
-    return {video_id: _pictures(data, video_id, samples.num_clips) for video_id in dict.fromkeys(shown)}
+    shown = (card.heading for sample in [*samples.right, *samples.wrong] for card in sample.cards)
+    return {video_id: _frames(data, video_id, samples.num_clips) for video_id in dict.fromkeys(shown)}
 
 
 def _data_config(run: RunSummary, samples: Samples) -> DataConfig | None:
@@ -183,12 +184,13 @@ def _data_config(run: RunSummary, samples: Samples) -> DataConfig | None:
     return dataclasses.replace(data, data_dir=str(data_dir))
 
 
-def _pictures(data: DataConfig, video_id: str, num_clips: int) -> list[str]:
+def _frames(data: DataConfig, video_id: str, num_clips: int) -> list[str]:
     try:
-        frames = clip_frames(data, video_id, num_clips=num_clips)
+        video = open_corpus(data.data_dir).read(video_id)
+        clips = sample_clips(video, data, num_clips=num_clips, one_clip="middle", shown_size=SHOWN_SIZE)
     except (UserError, UnreadableVideo, OSError):
         return []
-    return [jpeg_data_uri(frame) for frame in frames]
+    return [jpeg_data_uri(frame) for frame in clips.shown[:, 0]]
 
 
 def _config(run: RunSummary) -> dict[str, list[tuple[str, str, str | None]]]:

@@ -1,7 +1,7 @@
-"""Samples of predictions files: some that are right and some that are wrong, with what each clip says.
+"""Samples of a predictions file for the report of a run: some right ones and some wrong ones.
 
-A predictions file has a line for every question or caption, of a form that its task decides
-(`experiments/evaluators`); here they all become a `Sample`.
+The task decides the form of a line in a predictions file (`experiments/evaluators`); here every form becomes
+a `Sample`.
 """
 
 from __future__ import annotations
@@ -15,43 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_jax.training.metrics_writer import read_json_lines
+from experiments.reports.cards import Card, Choice, clip_says, percent
 
 _MAX_CLIPS = 16
-"""Of several files the one with the most clips, up to so many, is shown."""
+"""Largest number of clips to show; of several files, the one with the most clips up to this is shown."""
 
 _NUM_ANSWERS = 5
 _NUM_VIDEOS = 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipScore:
-    """What one clip alone says."""
-
-    share: float
-    """Length of its bar, from 0 to 1."""
-    says: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShownVideo:
-    """A video with its clips."""
-
-    video_id: str
-    clips: Sequence[ClipScore]
-    says: str = ""
-    """What all clips together say of it."""
-    is_right: bool | None = None
-    """Whether it is the one that was looked for; None where only one was asked about."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One of the answers that were considered."""
-
-    text: str
-    share: float
-    """How probable it is held, from 0 to 1."""
-    is_right: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,16 +31,16 @@ class Sample:
     text: str
     is_right: bool
     outcome: str
-    """What was said, and what is true."""
-    answers: Sequence[Answer] = ()
-    videos: Sequence[ShownVideo] = ()
-    clip_note: str = ""
-    """What the bars of the clips mean."""
+    """The model's answer, and the right one."""
+    cards: Sequence[Card]
+    """The videos: several that were ranked, or the one that was asked about. Headings are video ids."""
+    clip_note: str
+    """What the columns of the clips mean."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Of one predictions file."""
+    """Samples of one predictions file."""
 
     path: Path
     split: str
@@ -82,7 +52,7 @@ class Samples:
 
 
 def read_samples(workdir: Path, *, num_each: int) -> Samples | None:
-    """Return some right and some wrong predictions of a run, always the same ones; None if there are none."""
+    """Return some right and some wrong predictions of a run, always the same; None without predictions."""
     found = _predictions_file(workdir)
     if found is None:
         return None
@@ -93,7 +63,7 @@ def read_samples(workdir: Path, *, num_each: int) -> Samples | None:
     for sample in filter(None, map(sample_of, read_json_lines(path))):
         counts[sample.is_right] += 1
         of_kind = kept[sample.is_right]
-        # Every one has the same chance to be among those that are kept, however many there will be.
+        # Reservoir sampling: each has the same chance to be kept, however many there will be.
         place = draw.randrange(counts[sample.is_right])
         if len(of_kind) < num_each:
             of_kind.append(sample)
@@ -113,7 +83,7 @@ def read_samples(workdir: Path, *, num_each: int) -> Samples | None:
 
 
 def _predictions_file(workdir: Path) -> tuple[Path, str, int] | None:
-    """Return the file to show, its split (with the task, if that is another) and its number of clips."""
+    """Return the file to show, its split (and task, if it is another) and its number of clips."""
     pattern = re.compile(r"predictions-(.+)-(\d+)-clips\.jsonl")
     matches = [(path, pattern.fullmatch(path.name)) for path in sorted(workdir.glob("predictions-*.jsonl"))]
     found = [(path, match[1], int(match[2])) for path, match in matches if match]
@@ -122,7 +92,7 @@ def _predictions_file(workdir: Path) -> tuple[Path, str, int] | None:
 
 
 def sample_of(line: Mapping[str, Any]) -> Sample | None:
-    """Return what a line of a predictions file says; None if nothing is asked, or its form is not known."""
+    """Return a line of a predictions file as a sample; None if nothing is asked, or the form is not known."""
     forms = {
         "rank": _ranked_videos,
         "options": _choice,
@@ -142,40 +112,34 @@ def _ranked_videos(line: Mapping[str, Any]) -> Sample:
         text=line["text"],
         is_right=rank == 1,
         outcome=f"{line['video_id']}, its own video, is on rank {rank}",
-        videos=[
-            ShownVideo(
-                video_id=video["video_id"],
-                clips=[_match(logit) for logit in video["clip_match_logits"]],
-                says=_percent(_sigmoid(video["match_logit"])),
-                is_right=video["video_id"] == line["video_id"],
-            )
+        cards=[
+            _matched(video, is_right=video["video_id"] == line["video_id"])
             for video in line["videos"][:_NUM_VIDEOS]
         ],
-        clip_note="how probable the match is to it alone",
+        clip_note="the probability of a match from that clip alone",
     )
 
 
 def _choice(line: Mapping[str, Any]) -> Sample:
     options, right, chosen = line["options"], line["answer_index"], line["predicted_index"]
     by_clip = [_softmax(logits) for logits in zip(*line["clip_logits"], strict=True)]
+    choices = tuple(
+        Choice(label=option, share=share, is_chosen=place == chosen, is_right=place == right)
+        for place, (option, share) in enumerate(zip(options, _softmax(line["logits"]), strict=True))
+    )
     return Sample(
         text=line["question"],
         is_right=line["is_right"],
         outcome=_outcome(options[chosen], options[right]),
-        answers=[
-            Answer(text=option, share=share, is_right=place == right)
-            for place, (option, share) in enumerate(zip(options, _softmax(line["logits"]), strict=True))
-        ],
-        videos=[
-            ShownVideo(
-                video_id=line["video_id"],
-                clips=[
-                    ClipScore(share=shares[chosen], says=f"{options[shares.index(max(shares))]}")
-                    for shares in by_clip
-                ],
+        cards=[
+            _card(
+                line,
+                says=[options[shares.index(max(shares))] for shares in by_clip],
+                shares=[shares[chosen] for shares in by_clip],
+                choices=choices,
             )
         ],
-        clip_note=f"how probable “{options[chosen]}” is to it alone, and what it would choose",
+        clip_note=f"the probability of “{options[chosen]}” from that clip alone",
     )
 
 
@@ -184,43 +148,46 @@ def _open_answer(line: Mapping[str, Any]) -> Sample | None:
     if not scores:
         return None
     predicted = line["predicted"][0]["answer"]
+    choices = tuple(
+        Choice(
+            label=one["answer"],
+            share=one["probability"],
+            is_chosen=not place,
+            is_right=scores.get(one["answer"], 0.0) > 0,
+        )
+        for place, one in enumerate(line["predicted"][:_NUM_ANSWERS])
+    )
     return Sample(
         text=line["question"],
         is_right=scores.get(predicted, 0.0) > 0,
         outcome=_outcome(predicted, " or ".join(scores)),
-        answers=[
-            Answer(text=one["answer"], share=one["probability"], is_right=scores.get(one["answer"], 0.0) > 0)
-            for one in line["predicted"][:_NUM_ANSWERS]
-        ],
-        videos=[
-            ShownVideo(
-                video_id=line["video_id"],
-                clips=[
-                    ClipScore(share=clip["probability_of_prediction"], says=clip["answer"])
-                    for clip in line["clips"]
-                ],
+        cards=[
+            _card(
+                line,
+                says=[clip["answer"] for clip in line["clips"]],
+                shares=[clip["probability_of_prediction"] for clip in line["clips"]],
+                choices=choices,
             )
         ],
-        clip_note=f"how probable “{predicted}” is to it alone, and what it would answer",
+        clip_note=f"the probability of “{predicted}” from that clip alone",
     )
 
 
 def _count(line: Mapping[str, Any]) -> Sample:
-    highest = max([line["count"], line["predicted"], *line["clip_counts"], 1])
+    counts = line["clip_counts"]
+    highest = max([line["count"], line["predicted"], *counts, 1])
     return Sample(
         text=line["question"],
         is_right=line["predicted"] == line["count"],
         outcome=_outcome(f"{line['predicted']} ({line['predicted_unrounded']:.2f})", str(line["count"])),
-        videos=[
-            ShownVideo(
-                video_id=line["video_id"],
-                clips=[
-                    ClipScore(share=min(max(count / highest, 0.0), 1.0), says=f"{count:.1f}")
-                    for count in line["clip_counts"]
-                ],
+        cards=[
+            _card(
+                line,
+                says=[f"{count:.1f}" for count in counts],
+                shares=[min(max(count / highest, 0.0), 1.0) for count in counts],
             )
         ],
-        clip_note="what it alone would count",
+        clip_note="the count from that clip alone",
     )
 
 
@@ -231,24 +198,37 @@ def _hidden_words(line: Mapping[str, Any]) -> Sample | None:
         text=line["text"],
         is_right=line["hidden"] == line["guessed"],
         outcome=_outcome(" ".join(line["guessed"]), " ".join(line["hidden"])),
-        videos=[
-            ShownVideo(
-                video_id=line["video_id"],
-                clips=[_match(logit) for logit in line["clip_match_logits"]],
-                says=_percent(_sigmoid(line["match_logit"])),
-            )
-        ],
-        clip_note="how probable the match with the caption is to it alone",
+        cards=[_matched(line)],
+        clip_note="the probability that the caption matches, from that clip alone",
     )
 
 
+def _card(
+    line: Mapping[str, Any],
+    *,
+    says: Sequence[str],
+    shares: Sequence[float],
+    figure: str = "",
+    choices: tuple[Choice, ...] = (),
+    is_right: bool = False,
+) -> Card:
+    return Card(
+        heading=line["video_id"],
+        figure=figure,
+        clips=clip_says([f"clip {number}" for number in range(1, len(shares) + 1)], says, shares),
+        choices=choices,
+        is_right=is_right,
+    )
+
+
+def _matched(line: Mapping[str, Any], *, is_right: bool = False) -> Card:
+    shares = [_sigmoid(logit) for logit in line["clip_match_logits"]]
+    figure = percent(_sigmoid(line["match_logit"]))
+    return _card(line, says=[*map(percent, shares)], shares=shares, figure=figure, is_right=is_right)
+
+
 def _outcome(predicted: str, right: str) -> str:
-    return f"says {predicted}" if predicted == right else f"says {predicted}, right is {right}"
-
-
-def _match(logit: float) -> ClipScore:
-    share = _sigmoid(logit)
-    return ClipScore(share=share, says=_percent(share))
+    return f"answered {predicted}" if predicted == right else f"answered {predicted}; right is {right}"
 
 
 def _sigmoid(logit: float) -> float:
@@ -259,7 +239,3 @@ def _softmax(logits: Iterable[float]) -> list[float]:
     values = list(logits)
     weights = [math.exp(value - max(values)) for value in values]
     return [weight / sum(weights) for weight in weights]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

@@ -8,54 +8,64 @@
             videos/               visual tokens and pictures, see `store`
             scores/               of texts that were asked, see `scores`
 
-A file whose size and time are as noted is taken as unchanged. Any other is hashed: if its content is known,
-under whichever name, that is all. So a file that is moved, copied or touched is not encoded again. What
-cannot be read is noted with its reason and not tried again before its content changes, or workers may take
-more memory where that was the reason; what cannot be looked at keeps its place. A kill loses the two batches
-of videos that are being encoded.
+A file whose size and time are as noted counts as unchanged. Any other file is hashed, and encoded only if its
+content is new: a file that is moved, copied or touched is not encoded again. A file that cannot be read is
+noted with the reason. A kill loses the two batches of videos that are being encoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
 
 from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
-from experiments.search.catalog import Catalog, Changes, IndexOptions
-from experiments.search.encoding import Encoder
-from experiments.search.folder import Scan, scan
-from experiments.search.manifest import ManifestEntry
+from experiments.search.encoding import EncodedVideo, NotEncoded, encode
+from experiments.search.folder import ABOUT_NAME, Scan, content_of, scan
+from experiments.search.manifest import Manifest, ManifestEntry
 from experiments.search.model import ModelFacts, SearchModel
-from experiments.search.new_files import NewFiles
-from experiments.search.place import (
-    INDEX_NAME,
-    Log,
-    describe,
-    is_not_writable,
-    locked,
-    not_kept,
-    root_of,
-    to_stderr,
-)
-
-_MEND_WAIT_SECONDS = 2.0
-"""How long a search waits for another one before it goes on without what is damaged."""
+from experiments.search.options import IndexOptions
+from experiments.search.place import INDEX_NAME, Log, describe, locked, root_of, writing_to
+from experiments.search.store import TokenStore
 
 
-class Index(Catalog):
-    """The videos of a folder, encoded by one model. One thread at a time may use it."""
+@dataclasses.dataclass(kw_only=True)
+class Changes:
+    """Numbers of files in an update, by what happened to them."""
+
+    num_encoded: int = 0
+    num_unreadable: int = 0
+    """New files that cannot be read."""
+    num_same: int = 0
+    """New names or times of a known content."""
+    num_gone: int = 0
+
+    @property
+    def num_read(self) -> int:
+        """Number of all new files."""
+        return self.num_encoded + self.num_unreadable + self.num_same
+
+
+class Index:
+    """The videos of a folder, encoded by one model. Only one thread at a time may use it."""
 
     def __init__(self, folder: Path, facts: ModelFacts, options: IndexOptions) -> None:
+        self.folder, self.facts, self.options = folder, facts, options
         self.place = options.place or folder / INDEX_NAME
         self.root = root_of(self.place, folder, facts.fingerprint, options.num_clips)
-        self.facts = facts
+        self.store = TokenStore(
+            self.root / "videos", num_clips=options.num_clips, memory_bytes=options.memory_bytes
+        )
+        self.manifest = Manifest(self.root / "manifest.jsonl", options.num_clips)
+        self.changes = Changes()
+        """Result of the last update."""
+        self.problems: dict[str, str] = {}
+        """Files and folders that could not be read this time, with reasons; the next search tries again."""
         self.num_linked_folders = 0
-        super().__init__(folder, self.root, options)
+        self._unseen: set[str] = set()
+        """Known files in folders that cannot be looked at now."""
 
     @classmethod
     def open_or_update(
@@ -64,204 +74,173 @@ class Index(Catalog):
         """Return the index of a folder, made or brought up to date; nothing is loaded if nothing has changed.
 
         Raises:
-          UserError: no such folder, or no video in it; a model that does not match texts; a place that cannot
-            be written to.
+          UserError: the folder is missing or has no video, the model does not match texts, or the place
+            cannot be written to.
         """
         options = options or IndexOptions()
         if not folder.is_dir():
             what = "is a file" if folder.is_file() else "does not exist"
             raise UserError(f"{folder} {what}: give the folder with the videos to search, after the run")
         place = options.place or folder / INDEX_NAME
-        try:
+        with writing_to(place, folder):
             place.mkdir(parents=True, exist_ok=True)
             index = cls(folder, model.facts(place), options)
-            index.update(model, log=log)
-        except OSError as error:
-            if not is_not_writable(place, error):
-                raise
-            raise not_kept(folder, place, error) from error
+        index.update(model, log=log)
         return index
+
+    # ---- What it knows ------------------------------------------------------------------------------------
+
+    @property
+    def entries(self) -> dict[str, ManifestEntry]:
+        """The files that can be searched, by name."""
+        hidden = self._unseen | self.problems.keys()
+        known = self.manifest.entries
+        return {name: known[name] for name in known if not known[name].reason and name not in hidden}
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The files that cannot be searched, with reasons."""
+        noted = {name: entry.reason for name, entry in self.manifest.entries.items() if entry.reason}
+        return dict(sorted({**noted, **self.problems}.items()))
+
+    @property
+    def when_tried_again(self) -> str:
+        """When unreadable files are tried again, in words."""
+        noted = "when they change or with --retry"
+        if not self.problems:
+            return f"tried again {noted}"
+        if len(self.problems) == len(self.unreadable):
+            return "tried again in each search"
+        return f"{len(self.problems):,} of them tried again in each search, the others {noted}"
 
     # ---- Bringing it up to date ---------------------------------------------------------------------------
 
-    def update(self, model: SearchModel, *, log: Log = print) -> None:
-        """Look through the folder; encode what is new, and forget what is gone.
+    def update(self, model: SearchModel, *, log: Log = print, rebuild: bool = False) -> None:
+        """Look through the folder, encode what is new, and forget what is gone.
+
+        Args:
+          model: the one whose index this is.
+          log: told what the user should know.
+          rebuild: encode everything again, because the index is damaged.
 
         Raises:
-          UserError: there is no video.
+          UserError: the folder has no video, or the place cannot be written to.
         """
         self.changes = Changes()
-        self.manifest.refresh()
-        if not self._has_changes(self._look()):
-            return
-        with locked(self.place, log):
-            self.manifest.reload()
-            found = self._look()  # another search may have been at it, and the folder may have changed since
-            if not self._has_changes(found):
+        with writing_to(self.place, self.folder):
+            self.manifest.refresh()
+            if not rebuild and not self._has_changes(self._look()):
                 return
-            if not self.manifest.entries:
-                facts = dataclasses.asdict(self.facts)
-                about = facts | {"num_clips": self.options.num_clips, "folder": str(self.folder)}
-                describe(self.root, about, log)
-            self._read(model, self._stale(found), found)
-            self._forget(self._gone(found))
+            with locked(self.place, log):
+                self.manifest.reload()
+                if rebuild:
+                    self.manifest.keep_only(())
+                    self.store.forget()
+                found = self._look()  # the folder or the index may have changed while this process waited
+                if self._has_changes(found):
+                    self._follow(found, model, log)
+
+    def _follow(self, found: Scan, model: SearchModel, log: Log) -> None:
+        if num_damaged := self.manifest.num_damaged:
+            log(f"{num_damaged:,} line(s) of the index are damaged: their files are read again")
+        if not (self.root / ABOUT_NAME).exists():
+            facts = dataclasses.asdict(self.facts)
+            about = facts | {"num_clips": self.options.num_clips, "folder": str(self.folder)}
+            describe(self.root, about, log)
+        if self.options.retry:
+            self.manifest.forget_unreadable()
+        self._read(self._stale(found), found, model)
+        self._forget(self._gone(found))
 
     def _look(self) -> Scan:
-        """Return what is in the folder; note what cannot be looked at, and what no worker could hold."""
+        """Return what is in the folder, and note what cannot be looked at."""
         found = scan(self.folder, left_out=self.place)
         self.problems, self.num_linked_folders = dict(found.problems), found.num_linked_folders
-        if not found.files:  # a drive that is not there must not cost its index
+        if not found.files:  # a drive that is not mounted must not cost its index
             if (reason := found.problems.get(".")) is not None:
-                raise UserError(f"{self.folder} cannot be listed ({reason}): give a folder that can")
+                raise UserError(f"{self.folder} cannot be listed ({reason}): give another folder")
             raise UserError(f"no videos in {self.folder}: put files such as .mp4, .webm, .gif or .jpg there")
-        self.unseen = {
+        self._unseen = {
             name for name in self.manifest.entries if name not in found.files and found.hides(name)
         }
-        self._leave_out_too_large(found)
         return found
 
-    def _leave_out_too_large(self, found: Scan) -> None:
-        """Make problems of new files that no worker could hold, before they are hashed."""
-        limit = self._memory_gib * 2**30
-        for name, state in [*found.files.items()]:
-            known = self.manifest.entries.get(name)
-            if state.size >= limit and (known is None or known.state != state):
-                del found.files[name]
-                self.problems[name] = (
-                    f"{state.size / 2**30:.1f} GiB do not fit into a worker's {limit / 2**30:g} GiB: raise "
-                    "--worker-memory-gib"
-                )
-
-    @property
-    def _memory_gib(self) -> float:
-        """What may be taken to read a file."""
-        return self.options.worker_memory_gib if self.options.num_workers else float("inf")
-
     def _has_changes(self, found: Scan) -> bool:
-        return bool(self._stale(found) or self._gone(found))
+        is_retried = self.options.retry and any(entry.reason for entry in self.manifest.entries.values())
+        return bool(is_retried or self._stale(found) or self._gone(found))
 
     def _stale(self, found: Scan) -> list[str]:
         known = self.manifest.entries
         return [
             name
             for name, state in found.files.items()
-            if (entry := known.get(name)) is None or entry.state != state or self._is_tried_again(entry)
+            if (entry := known.get(name)) is None or entry.state != state
         ]
 
-    def _is_tried_again(self, entry: ManifestEntry) -> bool:
-        """Return whether a file that could not be read may be read now, though it has not changed."""
-        has_more_memory = 0 < entry.short_memory_gib < self._memory_gib
-        return bool(entry.reason) and (self.options.retry or has_more_memory)
-
     def _gone(self, found: Scan) -> list[str]:
-        kept = found.files.keys() | self.unseen | self.problems.keys()
+        kept = found.files.keys() | self._unseen | self.problems.keys()
         return [name for name in self.manifest.entries if name not in kept]
 
-    def _read(
-        self,
-        model: SearchModel,
-        names: list[str],
-        found: Scan,
-        *,
-        damaged: Collection[str] = (),
-        on_read: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Add files: by their content if that is known and not damaged, else encoded."""
-        known = self.manifest.entries.values()
-        by_content = {
-            entry.content: entry
-            for entry in known
-            if entry.content not in damaged and not self._is_tried_again(entry)
-        }
-        new_files = NewFiles(self, found, by_content)
-        unknown = new_files.unknown(names)
+    def _read(self, names: list[str], found: Scan, model: SearchModel) -> None:
+        """Add files: by their content if that is known, else encoded."""
+        copies: list[str] = []
+        unknown = self._unknown(names, found, copies)
         if (first := next(unknown, None)) is None:
-            return  # and no model is needed
+            return  # no model is needed
         from experiments.runtime.progress import Progress
 
         progress = Progress(f"reading {printable(str(self.folder))}", total=len(names), unit="files")
         num_before = self.changes.num_read
-
-        def note() -> None:
+        files = itertools.chain([first], unknown)
+        for outcome in encode(files, model.run, self.folder, self.options):
+            self._add(outcome)
             progress.update(self.changes.num_read - num_before)
-            on_read()
+        self._read(copies, found, model)  # their content is known by now
 
-        Encoder(self, model.run, on_read=note).encode(itertools.chain([first], unknown))
-        new_files.add_copies()
-
-    def mend(
-        self,
-        model: SearchModel,
-        contents: Collection[str],
-        *,
-        on_read: Callable[[], None] = lambda: None,
-        log: Log = to_stderr,
-    ) -> bool:
-        """Encode again what is gone or damaged of some contents; return whether there was any.
-
-        A search waits for it, and in a server all others: nothing else is read, and what cannot be mended now
-        is left out until the next update. Entries stay until there are better ones, and so do whole tokens of
-        which only the pictures are damaged.
-
-        Args:
-          model: whose index it is.
-          contents: that are needed.
-          on_read: called now and then while files are read; may raise to end it.
-          log: told what is done.
-
-        Raises:
-          UserError: the index cannot be written to.
-        """
-        damaged = self.store.damaged(contents, self.options.num_clips)
-        if not damaged:
-            return False
-        log(f"{len(damaged):,} video(s) of the index are damaged or gone: they are encoded again")
-        entries = {name: entry for name, entry in self.entries.items() if entry.content in damaged}
-        try:
-            with locked(self.place, log, timeout_seconds=_MEND_WAIT_SECONDS):
-                self._encode_again(model, entries, contents, on_read)
-        except filelock.Timeout:
-            log("the other search goes on: what is damaged is left out until the next update")
-            self._leave_out_damaged(contents)
-        except OSError as error:
-            if not is_not_writable(self.place, error):
-                raise
-            raise not_kept(self.folder, self.place, error) from error
-        return True
-
-    def _encode_again(
-        self,
-        model: SearchModel,
-        entries: dict[str, ManifestEntry],
-        contents: Collection[str],
-        on_read: Callable[[], None],
-    ) -> None:
-        """Encode files of damaged contents again; if they have changed, the next update sees that."""
-        self.manifest.reload()
-        damaged = self.store.damaged(contents, self.options.num_clips)  # another search may have been at it
-        names = [name for name, entry in entries.items() if entry.content in damaged]
-        self.store.forget(damaged)
-        as_known = Scan(
-            files={name: entries[name].state for name in names}, problems={}, num_linked_folders=0
-        )
-        self._read(model, names, as_known, damaged=damaged, on_read=on_read)
-        without_tokens = self._leave_out_damaged(contents)
+    def _unknown(
+        self, names: list[str], found: Scan, copies: list[str]
+    ) -> Iterator[tuple[str, ManifestEntry]]:
+        """Yield the files to encode, each content once; add files of a known content, and collect copies."""
+        by_content = {entry.content: entry for entry in self.manifest.entries.values()}
+        contents: set[str] = set()
         for name in names:
-            if entries[name].content not in without_tokens and name in self.unreadable:
-                self.problems.pop(name, None)
-                self.manifest.add({name: entries[name]})  # only its pictures are missing
+            try:
+                content = content_of(self.folder / name)
+            except OSError as error:
+                self._note_problem(name, error.strerror or str(error))
+                continue
+            entry = ManifestEntry(state=found.files[name], content=content)
+            if (known := by_content.get(content)) is not None:
+                self.manifest.add(name, dataclasses.replace(known, state=entry.state))
+                self.changes.num_same += 1
+            elif content in contents:
+                copies.append(name)
+            else:
+                contents.add(content)
+                yield name, entry
 
-    def _leave_out_damaged(self, contents: Collection[str]) -> set[str]:
-        """Leave out the files that have no tokens, until the next update; return their contents."""
-        without_tokens = self.store.without_tokens(contents, self.options.num_clips)
-        left_out = [name for name, entry in self.entries.items() if entry.content in without_tokens]
-        self.problems.update(dict.fromkeys(left_out, "what the index has of it is damaged"))
-        return without_tokens
+    def _add(self, outcome: EncodedVideo | NotEncoded) -> None:
+        if isinstance(outcome, EncodedVideo):
+            self.store.put(outcome.entry.content, outcome.tokens, outcome.pictures)
+            self.manifest.add(outcome.name, outcome.entry)
+            self.changes.num_encoded += 1
+        elif outcome.may_pass:
+            self._note_problem(outcome.name, outcome.reason)
+        else:
+            self.manifest.add(outcome.name, dataclasses.replace(outcome.entry, reason=outcome.reason))
+            self.changes.num_unreadable += 1
+
+    def _note_problem(self, name: str, reason: str) -> None:
+        """Note why a file was not read this time; what is known of it stays, except an older reason."""
+        self.problems[name] = reason
+        if (known := self.manifest.entries.get(name)) is not None and known.reason:
+            del self.manifest.entries[name]
+        self.changes.num_unreadable += 1
 
     def _forget(self, gone: list[str]) -> None:
-        """Drop files that are gone, what was made of contents that no file has, and what a kill has left."""
+        """Drop files that are gone, the tokens of contents that no file has, and what a kill has left."""
         self.manifest.keep_only(self.manifest.entries.keys() - set(gone))
         self.store.keep_only({entry.content for entry in self.manifest.entries.values()})
-        for left in self.root.glob(".*.tmp"):  # the lock says that nobody writes them any more
+        for left in self.root.glob(".*.tmp"):  # the lock says that their processes are dead
             left.unlink()
         self.changes.num_gone = len(gone)

@@ -1,8 +1,7 @@
-"""Which files an index knows, and what it knows of them: a JSON line each, appended as they are read.
+"""The files that an index knows: one JSON line each, appended when a file is read.
 
-A line that a kill has cut off, or that was written by somebody else in another way, is as if it were not
-there. What vanishes is dropped when the file is written anew, which happens to a copy that then takes its
-place.
+A line that a kill has cut off, or that no index has written, is left out. Lines of files that are gone vanish
+when the whole list is written anew.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ class ManifestEntry:
     """What is known of a file."""
 
     state: FileState
-    """When it was read."""
+    """Size and time when it was read."""
     content: str
-    """sha256: the name of its tokens, which files of the same content share."""
+    """sha256 of the file: the name of its tokens, which files of the same content share."""
     clip_seconds: tuple[Span, ...] = ()
-    """When the first and last frame of each clip are shown, in seconds after the first frame."""
+    """Times of the first and last frame of each clip, in seconds after the first frame."""
     reason: str = ""
     """Why it cannot be read; empty if it can."""
-    short_memory_gib: float = 0.0
-    """Memory of a worker that was too little for it; 0 if that is not why."""
 
 
 class Manifest:
@@ -44,11 +41,13 @@ class Manifest:
         self._path, self._num_clips = path, num_clips
         self.entries: dict[str, ManifestEntry] = {}
         """By file name."""
+        self.num_damaged = 0
+        """Number of lines that are left out."""
         self._state = self._on_disk()
         self.reload()
 
     def refresh(self) -> None:
-        """Read what is on disk if another process has written or deleted it."""
+        """Read the file if another process has written or deleted it."""
         if self._on_disk() != self._state:
             self.reload()
 
@@ -60,44 +59,48 @@ class Manifest:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def reload(self) -> None:
-        """Read what is on disk."""
+        """Read the file."""
         self._state = self._on_disk()
-        self.entries.clear()
+        self.entries, self.num_damaged = {}, 0
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
-        for line in lines[:-1]:  # what follows the last line feed is cut off
+        for line in filter(None, lines):
             if (named := _parse(line, self._num_clips)) is not None:
                 self.entries[named[0]] = named[1]
+            else:
+                self.num_damaged += 1
 
-    def add(self, entries: dict[str, ManifestEntry]) -> None:
-        """Append entries; one of a known name takes the place of what was there."""
-        self.entries.update(entries)
+    def add(self, name: str, entry: ManifestEntry) -> None:
+        """Append an entry, which replaces an earlier one of the same name."""
+        self.entries[name] = entry
         with self._path.open("ab") as file:
             # A line that was cut off must not take the next one with it.
-            file.write(b"\n" + b"".join(_line(name, entry) for name, entry in entries.items()))
+            file.write(b"\n" + _line(name, entry))
             _to_disk(file)
         self._state = self._on_disk()
 
+    def forget_unreadable(self) -> None:
+        """Drop the files that could not be read, so that they count as new; the file stays as it is."""
+        self.entries = {name: entry for name, entry in self.entries.items() if not entry.reason}
+
     def keep_only(self, names: Iterable[str]) -> None:
-        """Forget all other files, and lines that are no longer true."""
+        """Forget all other files, and write the whole list anew."""
         kept = set(names)
         self.entries = {name: entry for name, entry in self.entries.items() if name in kept}
-        lines = b"".join(_line(name, entry) for name, entry in self.entries.items())
-        write_whole(self._path, lines)
-        self._state = self._on_disk()
+        write_whole(self._path, b"".join(_line(name, entry) for name, entry in self.entries.items()))
+        self._state, self.num_damaged = self._on_disk(), 0
 
 
 def _line(name: str, entry: ManifestEntry) -> bytes:
     values = {"name": name, **dataclasses.asdict(entry.state), "content": entry.content}
     values |= {"reason": entry.reason} if entry.reason else {"clip_seconds": entry.clip_seconds}
-    values |= {"short_memory_gib": entry.short_memory_gib} if entry.short_memory_gib else {}
-    return json.dumps(values).encode("ascii") + b"\n"  # names of no encoding too, as \ud8..
+    return json.dumps(values).encode("ascii") + b"\n"  # also names in no encoding, as \ud8..
 
 
 def _parse(line: bytes, num_clips: int) -> tuple[str, ManifestEntry] | None:
-    """Return what a line says, but nothing of a strange one: contents become names of files."""
+    """Return the entry of a line, or None if it is not sound: contents become names of files."""
     try:
         values: dict[str, Any] = json.loads(line)
         entry = ManifestEntry(
@@ -105,7 +108,6 @@ def _parse(line: bytes, num_clips: int) -> tuple[str, ManifestEntry] | None:
             content=values["content"],
             clip_seconds=tuple((start, end) for start, end in values.get("clip_seconds", ())),
             reason=values.get("reason", ""),
-            short_memory_gib=float(values.get("short_memory_gib", 0.0)),
         )
         return (values["name"], entry) if _is_sound(values["name"], entry, num_clips) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -125,19 +127,19 @@ def _is_sound(name: Any, entry: ManifestEntry, num_clips: int) -> bool:
 
 
 def write_whole(path: Path, data: bytes, *, survives_power_failure: bool = True) -> None:
-    """Write a file whole or not at all, whatever ends this process or the machine; folders are made.
+    """Write a file whole or not at all, even if the process or the machine ends; make its folder.
 
     Args:
-      path: of the file.
-      data: to write.
-      survives_power_failure: wait for the disk, some milliseconds; else an end of the machine may leave less.
+      path: the file to write.
+      data: its content.
+      survives_power_failure: whether to wait for the disk, which takes some milliseconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
-            if survives_power_failure:  # else the name may outlive the content
+            if survives_power_failure:  # otherwise the name may outlive the content
                 _to_disk(file)
         temporary.replace(path)
     finally:

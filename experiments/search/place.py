@@ -1,6 +1,6 @@
-"""Where an index lies, what it says of itself, and whose turn it is to write.
+"""The place of an index: its folder, its description, and the lock of the process that writes.
 
-A place holds the indexes of several models and numbers of clips, and of several folders if the user says so.
+A place holds the indexes of several models and numbers of clips, and of several folders with `--index`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from experiments.search.folder import ABOUT_NAME
 from experiments.search.manifest import write_whole
 
 INDEX_NAME = ".clipbert_index"
-"""Hidden, so that the index of a folder is no part of it."""
+"""Name of the default place, hidden so that it does not count as part of the folder."""
 
 Log = Callable[[str], None]
 
 
 def to_stderr(line: str) -> None:
-    """Log a line where it is no part of a result."""
+    """Log a line beside the result, which goes to standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -39,7 +39,8 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENO
 def root_of(place: Path, folder: Path, fingerprint: str, num_clips: int) -> Path:
     """Return the folder of an index.
 
-    The searched folder is part of its name, but for an index inside of it: one that is moved keeps its index.
+    Its name depends on the searched folder, unless the index lies inside it: a folder that is moved then
+    keeps its index.
     """
     said = [fingerprint, str(num_clips)]
     if os.path.realpath(place) != os.path.join(os.path.realpath(folder), INDEX_NAME):
@@ -48,52 +49,55 @@ def root_of(place: Path, folder: Path, fingerprint: str, num_clips: int) -> Path
 
 
 def describe(root: Path, about: Mapping[str, Any], log: Log) -> None:
-    """Write down what an index is of, and say so if there are others."""
+    """Write the description of an index, and tell the log if the place holds others."""
     place = root.parent
     others = sorted(path.parent.name for path in place.glob(f"*/{ABOUT_NAME}") if path.parent != root)
     if others:
         log(
             f"{printable(str(place))} holds {len(others)} index(es) of another folder, model, version or "
-            f"number of clips: a new one is made beside ({', '.join(others)}; delete what you need no more)"
+            f"number of clips ({', '.join(others)}): a new one is made; delete those that you do not need"
         )
     write_whole(root / ABOUT_NAME, json.dumps(about, indent=1).encode())
 
 
 @contextlib.contextmanager
-def locked(place: Path, log: Log, *, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Be the only one who writes there.
-
-    Args:
-      place: of the indexes.
-      log: told if another one is at it.
-      timeout_seconds: wait so long; None waits as long as it takes.
-
-    Raises:
-      filelock.Timeout: another one was still at it then.
-    """
+def locked(place: Path, log: Log) -> Iterator[None]:
+    """Be the only process that writes to a place; tell the log if another one has to finish first."""
     lock = filelock.FileLock(place / "lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        log(f"another search brings {printable(str(place))} up to date: waiting for it")
-        lock.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
+        log(f"another search is updating {printable(str(place))}: waiting for it")
+        lock.acquire()
     try:
         yield
     finally:
         lock.release()
 
 
-def not_kept(folder: Path, place: Path, error: OSError) -> UserError:
-    """Return what is said of an index that cannot be written."""
-    return UserError(
-        f"the index of {folder} cannot be kept in {place} ({error.strerror}): name a folder that may be "
-        "written to with --index"
-    )
+class ReadOnlyIndexError(UserError):
+    """The place of an index cannot be written to."""
+
+    def __init__(self, folder: Path, place: Path, error: OSError) -> None:
+        super().__init__(
+            f"the index of {folder} cannot be written to {place} ({error.strerror}): name a writable folder "
+            "with --index"
+        )
 
 
-def is_not_writable(place: Path, error: OSError) -> bool:
-    """Return whether an error says that a place cannot be written to; others are of other files."""
-    if error.errno not in _NOT_WRITABLE or error.filename is None:
-        return False
-    path = Path(os.fsdecode(error.filename))
-    return path.is_relative_to(place) or place.is_relative_to(path)
+@contextlib.contextmanager
+def writing_to(place: Path, folder: Path) -> Iterator[None]:
+    """Turn errors of a place that cannot be written to into one sentence; errors of other files pass.
+
+    Raises:
+      ReadOnlyIndexError: the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE or error.filename is None:
+            raise
+        path = Path(os.fsdecode(error.filename))
+        if not (path.is_relative_to(place) or place.is_relative_to(path)):
+            raise
+        raise ReadOnlyIndexError(folder, place, error) from error

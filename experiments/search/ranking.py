@@ -1,22 +1,22 @@
-"""Ranks the videos of an index by texts.
+"""Ranks the videos of an index by texts, for `clipbert search` and the server.
 
-Every video meets every text in the fusion: there is no shortcut by a vector of each, so the cost of a new
-text grows with the number of videos and clips. What has been scored is kept. After: `command` and `page`.
+Videos and texts have no separate embeddings, so every pair is scored: the cost of a new text grows with the
+number of videos and clips. Scores are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
 from experiments.input_checks import check_utf8, has_words
-from experiments.reports.words import clock
+from experiments.reports.words import clip_times
 from experiments.search.encoding import num_rows
 from experiments.search.index import Index
 from experiments.search.manifest import ManifestEntry, Span
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from experiments.runs.load_run import Run
 
 _VIDEOS_PER_CALL = 32
-"""On all devices together, at most."""
+"""Largest number on all devices together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,27 +39,22 @@ class Hit:
     """A video that was found."""
 
     name: str
-    """Of its file, below the folder."""
-    content: str
+    """Name of the file, below the folder."""
     probability: float
-    """That the text describes it, after its clips are pooled."""
+    """Probability that the text describes the video, from all clips together."""
     clip_probabilities: tuple[float, ...]
-    """What each clip says when it is asked alone."""
+    """Probability from each clip alone."""
     best_clip: int
-    """The clip with the highest probability, from 0: the best moment."""
+    """Number of the clip with the highest probability, from 0: the best moment."""
     clip_seconds: tuple[Span, ...]
+    """Times of the first and last frame of each clip, in seconds."""
+    pictures: UInt8[np.ndarray, "k h w 3"] = dataclasses.field(compare=False)
+    """First frame of each clip."""
 
     @property
     def moment(self) -> str:
-        """When the best clip is shown: 1:05-1:06."""
-        return moments(self.clip_seconds)[self.best_clip]
-
-
-def moments(spans: Sequence[Span]) -> list[str]:
-    """Return when the clips of a video are, as players say it."""
-    last = max(end for _, end in spans)
-    clocks = [(clock(start, last), clock(end, last)) for start, end in spans]
-    return [start if start == end else f"{start}-{end}" for start, end in clocks]
+        """Time of the best clip, such as 1:05-1:06."""
+        return clip_times(self.clip_seconds)[self.best_clip]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,7 @@ class Ranking:
     text: str
     hits: tuple[Hit, ...]
     notes: tuple[str, ...]
-    """What the model does not see of the text as it was meant."""
+    """Remarks on parts of the text that the model cannot read as they were meant."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,15 +74,15 @@ class Ranked:
     rankings: tuple[Ranking, ...]
     num_videos: int
     num_contents: int
-    """Of the videos, without copies."""
+    """Number of videos without copies."""
     num_scored: int
-    """Pairs of a content and a text that were scored; the others were known."""
+    """Number of pairs of a content and a text that were scored; the others were known."""
     seconds: float
-    """Of scoring, with compiling if it was the first time."""
+    """Duration of scoring, with compilation if it was the first time."""
     is_first: bool
-    """Whether this model scores for the first time."""
+    """Whether this model scored for the first time."""
     load_seconds: float
-    """Of loading the model, now or when the index was made."""
+    """Duration of loading the model, now or when the index was made."""
 
 
 def rank(
@@ -101,24 +96,21 @@ def rank(
     """Rank the videos of an index by each of some texts; the model is loaded only if something is new.
 
     Args:
-      index: up to date.
-      model: whose index it is.
-      texts: to rank by.
-      top: videos for each.
-      on_progress: called with the number of videos that were scored, after each batch and while damaged
-        ones are encoded again; may raise to end it.
+      index: an index that is up to date.
+      model: the model that the index was made with.
+      texts: the texts to search for.
+      top: number of videos for each text.
+      on_progress: called after each batch with the number of scored videos; may raise to end the search.
 
     Raises:
-      UserError: no text, one that is empty or no UTF-8, or no video that can be read.
+      DamagedIndexError: tokens or pictures are missing or broken; `Index.update` can rebuild them.
+      UserError: no text, a text that is empty or not UTF-8, or no video that can be read.
     """
     texts = _checked(texts)
     cache = ScoreCache(index.root / "scores", index.options.num_clips)
     scores = {text: cache.get(text) for text in texts}
     entries, contents = _searched(index)
     groups = _missing(scores, contents)
-    if index.mend(model, {*itertools.chain(*groups)}, on_read=lambda: on_progress(0)):
-        entries, contents = _searched(index)
-        groups = _missing(scores, contents)
     if groups and not all(has_words(model.run.tokenizer, text) for some in groups.values() for text in some):
         raise _nothing_asked()
     start, is_first, num_scored = time.perf_counter(), not model.has_ranked, 0
@@ -128,13 +120,8 @@ def rank(
             scores[text] = scores[text].only(contents).with_more(new)
             cache.put(text, scores[text])
     model.has_ranked = model.has_ranked or bool(groups)
-    rankings = tuple(_ranking(entries, text, scores[text], top) for text in texts)
-    shown = {hit.content for ranking in rankings for hit in ranking.hits}
-    if index.mend(model, shown, on_read=lambda: on_progress(len(contents))):
-        left = index.entries
-        rankings = tuple(_only(ranking, left) for ranking in rankings)
     return Ranked(
-        rankings=rankings,
+        rankings=tuple(_ranking(index, entries, text, scores[text], top) for text in texts),
         num_videos=len(entries),
         num_contents=len(contents),
         num_scored=num_scored,
@@ -154,7 +141,7 @@ def _searched(index: Index) -> tuple[dict[str, ManifestEntry], list[str]]:
 
 
 def _checked(texts: Sequence[str]) -> list[str]:
-    """Return each text once; what the model reads of it is checked when it is there."""
+    """Return each text once; whether the model reads words in it is checked when the model is loaded."""
     check_utf8(texts)
     texts = list(dict.fromkeys(text.strip() for text in texts))
     if not texts or not all(texts):
@@ -167,7 +154,7 @@ def _nothing_asked() -> UserError:
 
 
 def _missing(scores: dict[str, TextScores], contents: list[str]) -> dict[tuple[str, ...], list[str]]:
-    """Return the contents that texts have not met, with these texts: those of the same together."""
+    """Return the contents still to score, with their texts; texts that miss the same contents go together."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for text, known in scores.items():
         rows = known.rows()
@@ -176,31 +163,28 @@ def _missing(scores: dict[str, TextScores], contents: list[str]) -> dict[tuple[s
     return groups
 
 
-def _ranking(entries: dict[str, ManifestEntry], text: str, scores: TextScores, top: int) -> Ranking:
+def _ranking(
+    index: Index, entries: dict[str, ManifestEntry], text: str, scores: TextScores, top: int
+) -> Ranking:
     rows, names = scores.rows(), sorted(entries)
     logits = scores.logits[[rows[entries[name].content] for name in names]]
     best = [names[place] for place in np.argsort(-logits, kind="stable")[:top].tolist()]
     return Ranking(
         text=text,
-        hits=tuple(_hit(name, entries[name], scores, rows[entries[name].content]) for name in best),
+        hits=tuple(_hit(index, name, entries[name], scores, rows[entries[name].content]) for name in best),
         notes=scores.notes,
     )
 
 
-def _only(ranking: Ranking, entries: Collection[str]) -> Ranking:
-    """Leave out what could be ranked, as its scores are known, but is gone from the index."""
-    return dataclasses.replace(ranking, hits=tuple(hit for hit in ranking.hits if hit.name in entries))
-
-
-def _hit(name: str, entry: ManifestEntry, scores: TextScores, row: int) -> Hit:
+def _hit(index: Index, name: str, entry: ManifestEntry, scores: TextScores, row: int) -> Hit:
     alone = scores.clip_logits[row]
     return Hit(
         name=name,
-        content=entry.content,
         probability=float(_sigmoid(scores.logits[row])),
         clip_probabilities=tuple(_sigmoid(alone).tolist()),
         best_clip=int(alone.argmax()),
         clip_seconds=entry.clip_seconds,
+        pictures=index.store.pictures(entry.content),
     )
 
 
@@ -213,7 +197,7 @@ def _sigmoid(logits: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _MatchLogits:
-    """What is kept of the scores; equal for equal tasks, so that it is compiled once."""
+    """Reduces scores to what is kept; equal for equal tasks, so that it is compiled once."""
 
     task: MatchTask
 
@@ -230,7 +214,7 @@ class _MatchLogits:
 def _score(
     index: Index, run: Run, contents: list[str], texts: list[str], on_progress: Callable[[int], None]
 ) -> dict[str, TextScores]:
-    """Return the scores of texts for contents; one text in a call, so that their number compiles nothing."""
+    """Return the scores of texts with contents, one text per call: their number compiles nothing new."""
     from clipbert_jax.evaluation.score import score_encoded
     from experiments.prediction.ask import notes
     from experiments.runtime.progress import Progress
@@ -256,7 +240,7 @@ def _score(
     )
     if not np.isfinite(logits).all():
         raise UserError(
-            f"{run.workdir} says nothing of these videos: its parameters hold NaN; take another step"
+            f"the scores of {run.workdir} are not finite: its parameters hold NaN; take another --step"
         )
     return {
         text: TextScores(
@@ -270,7 +254,7 @@ def _score(
 
 
 def _encoded(index: Index, run: Run, contents: list[str]) -> Iterator[tuple[jax.Array, np.ndarray]]:
-    """Yield tokens of the index on the devices, in batches of one shape, and which rows are videos."""
+    """Yield tokens on the devices in batches of one shape, and which rows hold videos."""
     import jax.numpy as jnp
 
     scorer = run.scorer

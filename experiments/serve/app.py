@@ -1,37 +1,37 @@
 """The app: its addresses, and the server that it runs in.
 
-A request goes through `guard` (who may ask, and how much may come in) and `forms` (what is asked) to a job
-of `jobs`, the thread of the model. `ask_work`, `search_work` and `probe_work` are what that does; `decoding`
-opens videos for it in other processes, and `index_keeper` has the search index. After it: `rendering`.
+A request goes through `guard` (who may ask, and how much) and `forms` (what is asked) to a job of `jobs`, in
+the thread of the model. `ask_work`, `search_work` and `probe_work` are the jobs; `decoding` reads videos for
+them in other processes, and `index_keeper` keeps the search index. `rendering` makes the answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Route, Router
 
 from experiments.serve.api import Api
-from experiments.serve.connections import PatientProtocol
 from experiments.serve.guard import App, Guard
 from experiments.serve.limits import MAX_CONNECTIONS
 from experiments.serve.question_pages import QuestionPages
-from experiments.serve.refusal import RequestRefused
+from experiments.serve.refusal import RequestRefused, as_sentence
 from experiments.serve.rendering import Pages
 from experiments.serve.search_pages import SearchPages
 from experiments.serve.shared_pages import SharedPages
 from experiments.serve.site import Site
 
 
-def make_app(site: Site, *, hosts: frozenset[str]) -> Guard:
-    """Return the ASGI app; `hosts` is what a Host header may say."""
+def make_app(site: Site, *, hosts: Sequence[str]) -> Guard:
+    """Return the ASGI app; `hosts` are the names that a Host header may hold."""
     pages = Pages(site)
     router = Router(_routes(site, pages))
     return Guard(
-        _with_refusals(router),
-        hosts=hosts,
+        TrustedHostMiddleware(_with_refusals(router), allowed_hosts=hosts, www_redirect=False),
         limits=site.limits,
         answer=lambda scope, refusal: pages.refusal(scope, refusal),
     )
@@ -65,26 +65,26 @@ def _routes(site: Site, pages: Pages) -> list[Route]:
 
 
 def _with_refusals(router: Router) -> App:
-    """Return the router, whose 404 and 405 are refusals like all others."""
+    """Return the router, whose errors of HTTP become refusals like all others."""
 
     async def routed(scope: Any, receive: Any, send: Any) -> None:
-        scope["app"] = router  # makes it raise, instead of answering in plain text
+        scope["app"] = router  # makes Starlette raise instead of answering in plain text
         try:
             await router(scope, receive, send)
         except HTTPException as error:
-            sentence = "There is no such page." if error.status_code == 404 else f"{error.detail}."
+            sentence = "There is no such page." if error.status_code == 404 else as_sentence(error)
             raise RequestRefused(error.status_code, sentence) from error
 
     return routed
 
 
 def make_server(app: Guard, **options: Any) -> uvicorn.Server:
-    """Return the server; `run` takes the sockets that it listens at."""
+    """Return the server; its `run` takes the sockets to listen at."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         lifespan="off",
         ws="none",
-        http=PatientProtocol,
+        http="h11",
         access_log=False,  # the guard writes a line for each request
         log_level="warning",
         server_header=False,

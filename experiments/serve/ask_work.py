@@ -1,6 +1,6 @@
-"""What the thread of the model does for a question about a video; first, what may be asked at all.
+"""Questions about a video: the checks before, and the job in the thread of the model.
 
-Before: `forms`; after: the pages and the API, which show the same values.
+The pages and the API show the same values.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 
 from experiments.input_checks import has_words
 from experiments.prediction.ask import ask_clips, model_texts, notes
+from experiments.reports.cards import Card
 from experiments.reports.page import jpeg_data_uri
-from experiments.serve.cards import AnswerCard, asked_card
+from experiments.serve.cards import asked_card
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
 from experiments.serve.uploads import KnownVideo
 
-_SHOWN_SIZE = 160
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What the model says of a video."""
+    """The answers of the model about a video."""
 
     json: dict[str, Any]
-    """As `clipbert predict --json` has it."""
+    """The values of `clipbert predict --json`."""
     notes: list[str]
-    cards: list[AnswerCard]
+    cards: list[tuple[str, Card]]
+    """Each text with its card."""
 
 
 def video_of(site: Site, form: Form) -> KnownVideo:
     """Return the video that a request is about.
 
     Raises:
-      RequestRefused: it names none.
+      RequestRefused: the request names no video.
     """
     if form.upload is not None:
         return form.upload
@@ -47,10 +47,10 @@ def video_of(site: Site, form: Form) -> KnownVideo:
 
 
 def check_question(site: Site, form: Form) -> None:
-    """Refuse what the model cannot be asked.
+    """Refuse a question that the model cannot be asked.
 
     Raises:
-      RequestRefused: no text, options that it does not take, or too few.
+      RequestRefused: there is no text, or the options do not fit the model.
     """
     task, read = site.run.experiment.task_name, functools.partial(has_words, site.run.tokenizer)
     if not any(form.texts):
@@ -58,30 +58,30 @@ def check_question(site: Site, form: Form) -> None:
         raise RequestRefused(422, f"Write {what}.")
     check_words(site, form.texts)
     if site.is_choice and (len(form.options) < 2 or not all(map(read, form.options))):
-        raise RequestRefused(422, f"This is a model of {task}: give two or more options, none of them empty.")
+        raise RequestRefused(422, f"This is a model of {task}: give at least two options, and no empty one.")
     if form.options and not site.is_choice:
-        raise RequestRefused(422, f"Options are for models of multiple_choice, and this is one of {task}.")
+        raise RequestRefused(422, f"This is a model of {task}: only models of multiple_choice take options.")
 
 
 def check_words(site: Site, texts: Sequence[str]) -> None:
-    """Refuse texts of which the model reads nothing, such as spaces that nobody sees.
+    """Refuse texts in which the model reads no word, such as invisible spaces.
 
     Raises:
-      RequestRefused: there is one.
+      RequestRefused: there is such a text.
     """
     if not all(has_words(site.run.tokenizer, text) for text in texts):
         raise RequestRefused(422, "A text is empty: the model reads no word in it.")
 
 
 def ask_job(site: Site, form: Form, video: KnownVideo) -> Job:
-    """Return a job that asks."""
+    """Return the job of a question."""
     num_clips = form.number("num_clips", site.num_clips, max(site.num_clips, 16))
 
     def work(job: Job) -> Answered:
-        job.line = f"{video.name} is being decoded."
-        clips = site.clips_of(video, num_clips=num_clips, shown_size=_SHOWN_SIZE)
+        job.line = f"Decoding {video.name}."
+        clips = site.clips_of(video, num_clips=num_clips)
         job.check()
-        job.line = "The model is at work."
+        job.line = "The model is working."
         said = ask_clips(site.run, clips.frames, clips.times, form.texts, form.options)
         pictures = [jpeg_data_uri(frame) for frame in clips.shown[:, 0]]
         facts = {
@@ -97,7 +97,7 @@ def ask_job(site: Site, form: Form, video: KnownVideo) -> Job:
         return Answered(
             json=facts | dataclasses.asdict(said) | {"notes": about},
             notes=about,
-            cards=[asked_card(entry, said.clip_seconds, pictures) for entry in said.texts],
+            cards=[(entry["text"], asked_card(entry, said.clip_seconds, pictures)) for entry in said.texts],
         )
 
     return Job("ask", work, asked=(form, video), video_id=video.id, seconds=site.limits.seconds)

@@ -1,6 +1,6 @@
 """Decodes videos in processes of their own, and keeps what was decoded last.
 
-Before: `reading`, which runs there; after: the jobs of `asking` and `probing`, in the thread of the model.
+`site` uses it for the jobs in the thread of the model, `shared_pages` for the pictures of the video list.
 """
 
 from __future__ import annotations
@@ -9,19 +9,28 @@ import collections
 import threading
 from pathlib import Path
 
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
 from data_pipelines.clips import VideoClips
+from data_pipelines.decoding.decode import DAMAGE, open_video
+from data_pipelines.decoding.full_decode import orientation
+from data_pipelines.decoding.pixels import RgbConverter
+from data_pipelines.decoding.still_images import picture_kind, read_picture
+from data_pipelines.decoding.video import UnreadableVideo
+from data_pipelines.terminal_text import printable
 from data_pipelines.workers.isolation import Failure, Isolated
-from experiments.search.reading import Unreadable
-from experiments.serve.public import public_reason
-from experiments.serve.reading import VideoToRead, read, thumbnail
+from experiments.reports.page import SHOWN_SIZE
+from experiments.search.reading import ClipRequest, Unreadable, read_clips
 from experiments.serve.refusal import RequestRefused
 
 _NUM_KEPT = 6
-"""Videos whose clips stay in memory: the next question is often about the same one."""
+"""Number of videos whose clips stay in memory: the next question is often about the same one."""
 _NUM_THUMBNAILS = 2000
 _THUMBNAIL_SECONDS = 10.0
 _MAX_THUMBNAIL_BYTES = 100 << 20
-"""Of a video: a larger one is not read for a small picture."""
+"""Size of the largest video that is read for a thumbnail."""
 
 
 class BrokenVideo(RequestRefused):
@@ -34,28 +43,28 @@ class ClipReader:
     def __init__(self, *, memory_gib: float, seconds: float) -> None:
         self._seconds = seconds
         self._isolated = Isolated(1, memory_limit_gib=memory_gib)
-        self._kept: collections.OrderedDict[VideoToRead, VideoClips] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[ClipRequest, VideoClips] = collections.OrderedDict()
 
-    def read(self, item: VideoToRead) -> VideoClips:
+    def read(self, request: ClipRequest) -> VideoClips:
         """Return the clips of a video.
 
         Raises:
           BrokenVideo: it cannot be read, with the reason.
-          RequestRefused: it could not, but may another time.
+          RequestRefused: it could not be read this time.
         """
-        if (known := self._kept.pop(item, None)) is None:
-            known = self._read(item)
-        self._kept[item] = known
+        if (known := self._kept.pop(request, None)) is None:
+            known = self._read(request)
+        self._kept[request] = known
         if len(self._kept) > _NUM_KEPT:
             self._kept.popitem(last=False)
         return known
 
-    def _read(self, item: VideoToRead) -> VideoClips:
-        (outcome,) = self._isolated.map(read, [item], timeout_seconds=self._seconds)
+    def _read(self, request: ClipRequest) -> VideoClips:
+        (outcome,) = self._isolated.map(read_clips, [request], timeout_seconds=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
             may_pass = isinstance(outcome, Failure) and outcome.may_pass
             kind = RequestRefused if may_pass else BrokenVideo
-            raise kind(422, f"{item.name} cannot be read: {public_reason(outcome.reason)}.")
+            raise kind(422, f"{request.name} cannot be read: {printable(outcome.reason)}.")
         return outcome
 
     def close(self) -> None:
@@ -64,7 +73,7 @@ class ClipReader:
 
 
 class Thumbnails:
-    """Small pictures of videos, for people who choose one; any thread may ask."""
+    """Small pictures of videos in the list to choose from; any thread may ask."""
 
     def __init__(self) -> None:
         self._isolated = Isolated(1, memory_limit_gib=1.0)
@@ -72,7 +81,7 @@ class Thumbnails:
         self._known: dict[tuple[Path, int], bytes | None] = {}
 
     def get(self, path: Path) -> bytes | None:
-        """Return a JPEG, or nothing for a video that shows none."""
+        """Return a JPEG, or None for a video that shows none."""
         with self._lock:
             state = path.stat()
             key = path, state.st_mtime_ns
@@ -89,3 +98,29 @@ class Thumbnails:
     def close(self) -> None:
         """End the worker."""
         self._isolated.__exit__()
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """Return a JPEG of a frame after the first quarter, or None; decodes no more than that takes."""
+    try:
+        picture = _some_frame(path.read_bytes())
+    except (*DAMAGE, UnreadableVideo, ValueError, OSError, StopIteration, cv2.error):
+        return None
+    height, width = picture.shape[:2]
+    shrink = SHOWN_SIZE / max(height, width)
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    is_encoded, jpeg = cv2.imencode(".jpg", cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    return jpeg.tobytes() if is_encoded else None
+
+
+def _some_frame(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a frame, BGR."""
+    if picture_kind(data) is not None:
+        return np.ascontiguousarray(read_picture(data, np.zeros(1, np.int64))[0, ..., ::-1])
+    with open_video(data) as (container, stream, _):
+        if container.duration:
+            container.seek(container.duration // 4)
+        frame = next(container.decode(stream))
+        rotation, is_reflected = orientation(frame)
+        to_rgb = RgbConverter((frame.width, frame.height), rotation, is_reflected=is_reflected)
+        return np.ascontiguousarray(to_rgb(frame)[..., ::-1])

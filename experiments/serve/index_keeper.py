@@ -1,9 +1,8 @@
 """Keeps the search index of the folder up to date, in a thread beside that of the model.
 
-Reading a large folder takes long, and questions about a video shall not wait for it: the model is taken for
-one batch at a time. The index belongs to this thread. It lends it to the searches that wait for it, and goes
-on when they have ended: nobody holds a lock while it waits for another, and no file vanishes under a search.
-Before: `search.index`; after: `search_work`.
+Questions about a video do not wait while a large folder is read: the thread takes the model for one batch at
+a time. The index belongs to this thread. It lends it to the searches that wait, and goes on when they have
+ended: no thread waits while it holds a lock, and no file vanishes during a search.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
 from data_pipelines.terminal_text import printable
 from experiments.runs.load_run import Run
-from experiments.search.catalog import IndexOptions
-from experiments.search.folder import Scan, scan
+from experiments.search.folder import scan
 from experiments.search.index import Index
 from experiments.search.model import SearchModel
-from experiments.search.place import INDEX_NAME, is_not_writable, not_kept, to_stderr
+from experiments.search.options import IndexOptions
+from experiments.search.place import INDEX_NAME, to_stderr, writing_to
 from experiments.search.ranking import Ranked, rank
+from experiments.search.store import DamagedIndexError
 from experiments.serve.jobs import Job, Workroom
 from experiments.serve.limits import MAX_WAITING_FOR_INDEX
-from experiments.serve.public import public_reason
-from experiments.serve.refusal import RequestRefused
+from experiments.serve.refusal import RequestRefused, as_sentence
 
 
 class TurnTaking(Scorer):
@@ -50,15 +49,15 @@ class TurnTaking(Scorer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexStatus:
-    """How far the index is."""
+    """State of the index."""
 
     is_ready: bool
     sentence: str
     has_failed: bool = False
-    """Whether it could not be made; the next search tries again."""
+    """Whether the last update failed; the next search tries again."""
     num_done: int = 0
     num_total: int = 0
-    """New files; 0 if that is not known."""
+    """Number of new files; 0 if unknown."""
 
 
 class IndexKeeper:
@@ -72,52 +71,67 @@ class IndexKeeper:
         self._reader = SearchModel.of(dataclasses.replace(run, scorer=TurnTaking(run.scorer, workroom.turn)))
         self._index: Index | None = None
         self._num_known, self._num_total = 0, 0
-        self._sentence = "The folder is being looked through."
-        self._is_ready = self._has_failed = self._is_closed = False
+        self._sentence = "Looking through the folder."
+        self._is_ready = self._has_failed = self._is_closed = self._is_damaged = False
         self._waiting: list[Job] = []
-        """Searches that the next update is for, however many they are."""
+        """Searches that wait for the next update."""
         self._changed = threading.Condition()
         self.unreadable: dict[str, str] = {}
-        """Files that cannot be searched, and why; as people read it."""
+        """Files that cannot be searched, with reasons, as pages show them."""
         self.update_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="index", daemon=True)
         self._thread.start()
 
     @property
     def status(self) -> IndexStatus:
-        """How far it is; any thread may ask."""
+        """State of the index; any thread may ask."""
         if self._is_ready or self._has_failed or self._index is None or not self._num_total:
             return IndexStatus(is_ready=self._is_ready, sentence=self._sentence, has_failed=self._has_failed)
         done = min(self._index.changes.num_read, self._num_total)
-        sentence = f"The index is being made: {done:,} of {self._num_total:,} new videos are read."
+        sentence = f"Making the index: {done:,} of {self._num_total:,} new videos are read."
         return IndexStatus(is_ready=False, sentence=sentence, num_done=done, num_total=self._num_total)
 
     def enqueue_when_ready(self, job: Job) -> None:
-        """Have the index brought up to date, and then let a search wait for the model.
+        """Let a search wait for an update of the index, and then for the model.
 
         Raises:
-          RequestRefused: too many wait.
+          RequestRefused: too many searches wait.
         """
         with self._changed:
             self._waiting = [other for other in self._waiting if not other.is_ended]
             if len(self._waiting) >= MAX_WAITING_FOR_INDEX:
-                sentence = f"{MAX_WAITING_FOR_INDEX} searches are waiting for the index already"
-                raise RequestRefused(503, f"{sentence}: try again in a moment.")
+                raise RequestRefused(
+                    503,
+                    f"{MAX_WAITING_FOR_INDEX} searches already wait for the index: try again in a moment.",
+                )
             self._waiting.append(job)
             self._changed.notify_all()
 
     def rank(
         self, texts: Sequence[str], *, top: int, on_progress: Callable[[int], None]
     ) -> tuple[Ranked, Index]:
-        """Rank the videos of the index; in the work of a job that it was lent to, until that ends."""
+        """Rank the videos of the index, in the work of a job that it was lent to.
+
+        Raises:
+          RequestRefused: there is no index or no video; or it is damaged, and is now built again.
+        """
         if self._index is None:
             raise RequestRefused(503, self._sentence)
         if not self._index.entries:
             raise RequestRefused(422, "No video of the folder can be read.")
-        return rank(self._index, self._model, texts, top=top, on_progress=on_progress), self._index
+        try:
+            return rank(self._index, self._model, texts, top=top, on_progress=on_progress), self._index
+        except DamagedIndexError as error:
+            to_stderr(f"the index is damaged ({error.reason}) and is built again")
+            with self._changed:
+                self._is_damaged, self._is_ready = True, False
+                self._changed.notify_all()
+            raise RequestRefused(
+                503, "The index is damaged and is built again: search again later."
+            ) from error
 
     def close(self) -> None:
-        """End the thread when it has done what it does; nothing waits for it."""
+        """End the thread after its update; nothing waits for it."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -136,7 +150,7 @@ class IndexKeeper:
 
     def _next_jobs(self) -> list[Job] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            self._changed.wait_for(lambda: self._waiting or self._is_damaged or self._is_closed)
             jobs, self._waiting = self._waiting, []
             return None if self._is_closed else jobs
 
@@ -144,47 +158,27 @@ class IndexKeeper:
         """Update, and return why that was not possible."""
         try:
             self._update()
-        except RequestRefused as problem:
-            return problem
-        except OSError as error:
-            if is_not_writable(self._place, error):
-                to_stderr(f"the index: {not_kept(self._folder, self._place, error)}")
-                sentence = "its index cannot be kept there: start the server with --index"
-                return RequestRefused(503, f"The folder cannot be searched: {sentence}.")
+        except (UserError, OSError) as error:
             to_stderr(f"the index: {error}")
-            return RequestRefused(
-                503, f"The folder cannot be searched: {error.strerror or 'it cannot be read'}."
-            )
-        except UserError as error:
-            to_stderr(f"the index: {error}")
-            return RequestRefused(503, "The folder cannot be searched, and the server's log says why.")
+            return RequestRefused(503, f"The folder cannot be searched: {as_sentence(error)}")
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            return RequestRefused(500, "The index could not be made, and the server's log says why.")
+            return RequestRefused(500, "The index could not be made; the server's log says why.")
         return None
 
     def _update(self) -> None:
         start = time.perf_counter()
         if self._index is None:
-            self._place.mkdir(parents=True, exist_ok=True)
-            self._index = Index(self._folder, self._model.facts(self._place), self.options)
-        index = self._index
+            with writing_to(self._place, self._folder):
+                self._place.mkdir(parents=True, exist_ok=True)
+                self._index = Index(self._folder, self._model.facts(self._place), self.options)
+        index, rebuild = self._index, self._is_damaged
+        self._is_damaged = False
+        known = {} if rebuild else index.entries | index.unreadable
         found = scan(self._folder, left_out=index.place)
-        _check_has_videos(found)
-        self._num_total = len(found.files.keys() - index.entries.keys() - index.unreadable.keys())
+        self._num_total = len(found.files.keys() - known.keys())
         self._is_ready, self._has_failed = self._is_ready and not self._num_total, False
-        index.update(self._reader, log=to_stderr)
+        index.update(self._reader, log=to_stderr, rebuild=rebuild)
         self._num_known = len(index.entries)
-        self.unreadable = {
-            printable(name): public_reason(reason) for name, reason in index.unreadable.items()
-        }
+        self.unreadable = {printable(name): printable(reason) for name, reason in index.unreadable.items()}
         self.update_seconds = time.perf_counter() - start
-
-
-def _check_has_videos(found: Scan) -> None:
-    """Refuse an empty folder, without the path that the index would say."""
-    if found.files:
-        return
-    if "." in found.problems:
-        raise RequestRefused(503, "The folder cannot be searched: it cannot be listed.")
-    raise RequestRefused(503, "The folder cannot be searched: there are no videos in it.")

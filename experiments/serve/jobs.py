@@ -1,7 +1,6 @@
-"""Requests to the model: one after the other, in a thread of their own, so that the server stays responsive.
+"""Requests to the model: one after the other in a thread of their own, so that the server stays responsive.
 
-A job is submitted by a request, has its own address, and is looked at until it is done. After: the pages,
-which show its result.
+A request submits a job, which has its own address; its page shows the progress and then the result.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
 from experiments.serve.limits import MAX_FINISHED, MAX_WAITING
-from experiments.serve.public import public_sentence
-from experiments.serve.refusal import RequestRefused
+from experiments.serve.refusal import RequestRefused, as_sentence
 
 Kind = Literal["search", "ask", "probe"]
 
 
 class Stopped(Exception):  # noqa: N818, nothing is wrong
-    """Somebody wants no result any more."""
+    """The result is no longer wanted."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,13 +32,13 @@ class Job:
 
     kind: Kind
     work: Callable[[Job], Any]
-    """Runs in the thread of the model; returns the result, and says in `line` how far it is."""
+    """Runs in the thread of the model, returns the result, and writes its progress to `line`."""
     asked: Any = None
-    """What the page shows again."""
+    """The question, for the page of the result."""
     video_id: str = ""
-    """Of the video that it is about, which must stay until it ends."""
+    """Id of the video that it is about, which must stay until the job ends."""
     seconds: float | None = None
-    """That the work may take; None for no limit."""
+    """Time limit; None for no limit."""
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(16))
     state: Literal["preparing", "waiting", "running", "done", "failed"] = "preparing"
     line: str = ""
@@ -48,7 +46,7 @@ class Job:
     problem: RequestRefused | None = None
     began: float = 0.0
     on_drop: Callable[[], None] = lambda: None
-    """Called when nobody can look at the result any more."""
+    """Called when the result is dropped."""
     is_stopped: bool = False
     ended: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -58,7 +56,7 @@ class Job:
         return self.state in ("done", "failed")
 
     def check(self) -> None:
-        """End the work where it may end: nobody waits, or it takes too long."""
+        """End the work if it was stopped or takes too long."""
         if self.is_stopped:
             raise Stopped
         if self.seconds is not None and time.monotonic() - self.began > self.seconds:
@@ -72,11 +70,11 @@ class Job:
 
 
 class Workroom:
-    """The thread with the model, and the jobs that wait for it or have been done."""
+    """The thread of the model, with the jobs that wait for it and those that are done."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
-        """Held by whoever uses the model."""
+        """Held by the thread that uses the model."""
         self._jobs: dict[str, Job] = {}
         self._waiting: collections.deque[Job] = collections.deque()
         self._running: Job | None = None
@@ -89,12 +87,12 @@ class Workroom:
         """Give a job its address; `enqueue` follows, perhaps later.
 
         Raises:
-          RequestRefused: too many are under way.
+          RequestRefused: too many jobs wait.
         """
         with self._changed:
             if sum(other.state in ("waiting", "running") for other in self._jobs.values()) > MAX_WAITING:
                 raise RequestRefused(
-                    503, f"{MAX_WAITING} requests are waiting for the model already: try again in a moment."
+                    503, f"{MAX_WAITING} requests already wait for the model: try again in a moment."
                 )
             self._jobs[job.id] = job
             self._drop_oldest()
@@ -115,17 +113,15 @@ class Workroom:
         """Return a job by its address.
 
         Raises:
-          RequestRefused: there is none, or not any more.
+          RequestRefused: there is no such job, or its result was dropped.
         """
         job = self._jobs.get(job_id)
         if job is None or (kinds and job.kind not in kinds):
-            raise RequestRefused(
-                404, "There is no such result, or it has been dropped for newer ones: ask again."
-            )
+            raise RequestRefused(404, "There is no such result any more: ask again.")
         return job
 
     def stop(self, job: Job) -> None:
-        """Take a job out of the queue; one that is being worked on ends where it can."""
+        """Take a job out of the queue; a running one ends at its next check."""
         with self._changed:
             job.is_stopped = True
             if job.state in ("preparing", "waiting"):
@@ -134,34 +130,34 @@ class Workroom:
                 self._waiting.remove(job)
 
     def sentence(self, job: Job) -> str:
-        """Return how far a job is."""
+        """Return the progress of a job in words."""
         if job.problem is not None:
             return job.problem.sentence
         if job.state == "done":
             return "Done."
         if job.state == "running":
-            return job.line or "The model is at work."
+            return job.line or "The model is working."
         with self._changed:
             before = self._waiting.index(job) if job in self._waiting else None
             before = before if before is None else before + (self._running is not None)
         if before is None:
             return job.line or "Waiting."
-        return f"Waiting: {before} request{'s are' if before != 1 else ' is'} before this one."
+        return f"Waiting behind {before} other request{'s' if before != 1 else ''}."
 
     @property
     def num_under_way(self) -> int:
-        """Jobs that wait or are worked on."""
+        """Number of jobs that have not ended."""
         with self._changed:
             return sum(not job.is_ended for job in self._jobs.values())
 
     @property
     def videos_in_use(self) -> set[str]:
-        """Ids of the videos that jobs are about which have not ended."""
+        """Ids of the videos of jobs that have not ended."""
         with self._changed:
             return {job.video_id for job in self._jobs.values() if not job.is_ended}
 
     def close(self) -> None:
-        """End the thread; what it is doing is given some seconds to stop."""
+        """End the thread; its job has some seconds to stop."""
         with self._changed:
             self._is_open = False
             for job in self._jobs.values():
@@ -205,10 +201,10 @@ class Workroom:
         except Stopped:
             job.fail(_stopped())
         except UserError as error:
-            job.fail(RequestRefused(422, public_sentence(error)))
+            job.fail(RequestRefused(422, as_sentence(error)))
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            job.fail(RequestRefused(500, "The server could not do this, and its log says why."))
+            job.fail(RequestRefused(500, "The server could not do this; its log says why."))
         else:
             job.state = "done"
 

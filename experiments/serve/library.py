@@ -1,7 +1,7 @@
-"""Which videos may be asked about: those found in the folder, and those uploaded.
+"""The videos that can be asked about: those in the folder, and those uploaded.
 
-A request names a video by an id that was given out here, never by a path. Ids are looked up, so nothing that
-a client sends becomes part of a path. Before: `search.folder`, which lists the folder; after: `decoding`.
+A request names a video by an id from here, never by a path, so nothing that a client sends becomes part of a
+path.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 
 from data_pipelines.terminal_text import printable
 from experiments.search.folder import scan
-from experiments.serve.public import public_reason
 from experiments.serve.refusal import RequestRefused
 from experiments.serve.uploads import KnownVideo, Uploads
 
 _MAX_AGE_SECONDS = 3.0
-"""After which the folder is looked through again."""
-LEADS_OUT = "a link that leads out of the folder"
+"""Age of the list after which the folder is looked through again."""
+LEADS_OUT = "a link to a file outside the folder"
 
 
 class Library:
@@ -29,19 +28,19 @@ class Library:
     def __init__(self, folder: Path | None, uploads: Uploads, *, left_out: Path | None = None) -> None:
         self.folder, self.uploads = folder, uploads
         self.problems: dict[str, str] = {}
-        """Files that are left out, and why."""
+        """Files that are left out, with reasons."""
         self._left_out = left_out
         self._by_id: dict[str, KnownVideo] = {}
         self._looked = float("-inf")
         self._lock = threading.Lock()
 
     def refresh(self, *, max_age: float = _MAX_AGE_SECONDS) -> None:
-        """Look through the folder, unless that was done just now."""
+        """Look through the folder, unless the list is new."""
         with self._lock:
             if self.folder is None or time.monotonic() - self._looked < max_age:
                 return
             found = scan(self.folder, left_out=self._left_out or self.folder / ".clipbert_index")
-            problems = {printable(name): public_reason(reason) for name, reason in found.problems.items()}
+            problems = {printable(name): printable(reason) for name, reason in found.problems.items()}
             by_id = {}
             for name in found.files:
                 path = self.folder / name
@@ -55,7 +54,7 @@ class Library:
         """Return a video.
 
         Raises:
-          RequestRefused: there is none of this id, or it has become a link that leads elsewhere.
+          RequestRefused: there is no video of this id, or it has become a link to a file outside the folder.
         """
         video = self._by_id.get(video_id) or self.uploads.find(video_id)
         if video is None or not (video.is_upload or self._resolved(video.path)):
@@ -63,10 +62,10 @@ class Library:
         return video
 
     def opened(self, video: KnownVideo) -> tuple[Path, os.stat_result]:
-        """Return the path to read a video from, and its state; links are followed once, and then checked.
+        """Return the path to read a video from, without links, and its state.
 
         Raises:
-          RequestRefused: it is gone, has become a link that leads elsewhere, or may not be read.
+          RequestRefused: the video is gone, leads out of the folder, or cannot be read.
         """
         path = video.path if video.is_upload else self._resolved(video.path)
         if path is None:
@@ -79,17 +78,17 @@ class Library:
             raise RequestRefused(422, f"{video.name} cannot be read: {error.strerror}.") from error
 
     def named(self, name: str) -> KnownVideo | None:
-        """Return the video of a file below the folder, by its name there."""
+        """Return the video of a file, by its name below the folder."""
         return self._by_id.get(id_of(name))
 
     def look_for(self, part: str, most: int) -> tuple[list[KnownVideo], int]:
-        """Return videos of the folder with this in their names, so many at most, and how many there are."""
+        """Return at most `most` videos of the folder with this in their names, and how many there are."""
         wanted = part.casefold().strip()
         found = [video for video in self._by_id.values() if wanted in video.name.casefold()]
         return found[:most], len(found)
 
     def _resolved(self, path: Path) -> Path | None:
-        """Return where a file of the folder lies, without links; nothing if that is elsewhere."""
+        """Return the path of a file without links; None if it leads out of the folder."""
         assert self.folder is not None, "there are videos of a folder"
         try:
             resolved = path.resolve()
@@ -99,9 +98,9 @@ class Library:
 
 
 def _no_video() -> RequestRefused:
-    return RequestRefused(404, "There is no such video, or not any more: choose another one.")
+    return RequestRefused(404, "There is no such video any more: choose another one.")
 
 
 def id_of(name: str) -> str:
-    """Return the id of a file below the folder: the same at every start, so that addresses stay."""
+    """Return the id of a file below the folder, the same at every start so that addresses stay valid."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]

@@ -1,7 +1,4 @@
-"""What the thread of the model does for a probe: the page of `clipbert probe`, as a file that is served.
-
-Before: `forms`; after: the page around it.
-"""
+"""Probes: the job in the thread of the model, which writes the page of `clipbert probe` to a file."""
 
 from __future__ import annotations
 
@@ -23,24 +20,24 @@ DEFAULT_CLIPS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probed:
-    """A page that was written."""
+    """The page of a probe."""
 
     path: Path
     title: str
 
 
 def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
-    """Return a job that probes.
+    """Return the job of a probe.
 
     Raises:
-      RequestRefused: several texts, or a number of clips out of range.
+      RequestRefused: there are several texts, or the number of clips is out of range.
     """
     if len(form.texts) > 1:
-        raise RequestRefused(422, "A probe is about one text: write one line.")
+        raise RequestRefused(422, "A probe takes one text: write a single line.")
     num_clips = form.number("num_clips", DEFAULT_CLIPS, CLIPS[-1])
 
     def work(job: Job) -> Probed:
-        job.line = f"{video.name} is being decoded."
+        job.line = f"Decoding {video.name}."
         clips = site.clips_of(video, num_clips=num_clips, shown_size=DISPLAY_SIZE)
         page = make_page_of_clips(
             site.run,
@@ -48,11 +45,10 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
             form.texts[0],
             options=form.options,
             answer=form.answer or None,
-            # Without the paths of this machine.
             facts=probe_facts(site.run, num_clips) | {"model": site.model_name, "command": "clipbert serve"},
             on_progress=_ProbeCount(job),
         )
-        job.line = "The page is being written."
+        job.line = "Writing the page."
         path = site.private / f"probe-{job.id}.html"
         write_probe_page(path, page)
         return Probed(path=path, title=f"“{form.texts[0]}” in {video.name}")
@@ -63,7 +59,7 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
 
 
 class _ProbeCount:
-    """Says how far a probe is, and ends it where it may end."""
+    """Shows the progress of a probe, and ends it when it was stopped or takes too long."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._done = job, 0
@@ -72,4 +68,4 @@ class _ProbeCount:
         self._job.check()
         self._done += num
         seconds = time.monotonic() - self._job.began
-        self._job.line = f"The model is probed: clips were scored {self._done:,} times in {seconds:.0f} s."
+        self._job.line = f"Probing the model: {self._done:,} clips scored in {seconds:.0f} s."

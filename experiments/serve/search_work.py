@@ -1,6 +1,6 @@
-"""What the thread of the model does for a search, when the index is ready.
+"""Searches: the job in the thread of the model, once the index is ready.
 
-Before: `index_keeper`; after: the page and the API, which show the same values.
+The page and the API show the same values.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import dataclasses
 from typing import Any
 
 from data_pipelines.terminal_text import printable
-from experiments.reports.page import jpeg_data_uri
+from experiments.reports.cards import Card
 from experiments.search.index import Index
 from experiments.search.lines import as_json, cost_line
+from experiments.search.page import hit_card
 from experiments.search.ranking import Hit, Ranked, Ranking
 from experiments.serve.ask_work import check_words
-from experiments.serve.cards import AnswerCard, found_card
 from experiments.serve.forms import Form
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Job
@@ -22,24 +22,25 @@ from experiments.serve.library import LEADS_OUT, Library, id_of
 from experiments.serve.limits import MAX_SEARCH_SECONDS, MAX_TOP
 from experiments.serve.refusal import RequestRefused
 from experiments.serve.site import Site
+from experiments.serve.uploads import KnownVideo
 
 DEFAULT_TOP = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a search has found."""
+    """Result of a search."""
 
     json: dict[str, Any]
-    """As `clipbert search --json` has it, without the paths of this machine."""
-    texts: list[tuple[str, list[str], list[AnswerCard]]]
-    """Each text with notes about it and the videos."""
+    """The values of `clipbert search --json`, without the paths of the folder and the index."""
+    texts: list[tuple[str, list[str], list[tuple[KnownVideo, Card]]]]
+    """Each text with remarks on it and the videos found."""
     cost: str
     num_videos: int
 
 
 def keeper_of(site: Site) -> IndexKeeper:
-    """Return the index.
+    """Return the keeper of the index.
 
     Raises:
       RequestRefused: this server does not search.
@@ -48,21 +49,21 @@ def keeper_of(site: Site) -> IndexKeeper:
         why = (
             "it was started without --videos"
             if site.is_matching
-            else f"its model is one of {site.run.experiment.task_name}"
+            else f"its model was trained for {site.run.experiment.task_name}"
         )
         raise RequestRefused(404, f"This server does not search: {why}.")
     return site.keeper
 
 
 def start_search(site: Site, form: Form) -> Job:
-    """Search when the folder has been looked through once more, and the turn comes.
+    """Return the job of a search, which waits for an update of the index and then for the model.
 
     Raises:
-      RequestRefused: there is nothing to search for, or too many wait.
+      RequestRefused: there is no text, or too many searches wait.
     """
     keeper = keeper_of(site)
     if not any(form.texts):
-        raise RequestRefused(422, "Write what to look for.")
+        raise RequestRefused(422, "Write what to search for.")
     check_words(site, form.texts)
     top = form.number("top", DEFAULT_TOP, MAX_TOP)
     job = Job("search", lambda job: _search(site, job, top), asked=form, seconds=MAX_SEARCH_SECONDS)
@@ -76,10 +77,10 @@ def start_search(site: Site, form: Form) -> Job:
 
 
 def _search(site: Site, job: Job, top: int) -> Found:
-    """Search; the index is lent to the job, so that all that is taken from it belongs together."""
+    """Search; the job has the index for itself until it ends."""
     keeper = keeper_of(site)
     site.library.refresh(max_age=0.0)  # as new as the index
-    # What leads out of the folder is in the index, but not in the library.
+    # The index holds links that lead out of the folder, the library does not.
     ranked, index = keeper.rank(
         job.asked.texts, top=top + len(site.library.problems), on_progress=_SearchCount(job)
     )
@@ -88,9 +89,9 @@ def _search(site: Site, job: Job, top: int) -> Found:
     )
     cards = [
         (
-            printable(ranking.text),
+            ranking.text,
             [printable(note) for note in ranking.notes],
-            [_card(site, index, hit, ranking.text) for hit in ranking.hits],
+            [(_video(site, hit), hit_card(hit)) for hit in ranking.hits],
         )
         for ranking in ranked.rankings
     ]
@@ -107,11 +108,10 @@ def _without_links(ranking: Ranking, library: Library, top: int) -> Ranking:
     return dataclasses.replace(ranking, hits=tuple(hits[:top]))
 
 
-def _card(site: Site, index: Index, hit: Hit, text: str) -> AnswerCard:
+def _video(site: Site, hit: Hit) -> KnownVideo:
     video = site.library.named(hit.name)
     assert video is not None, "others were left out"
-    pictures = index.store.pictures(hit.content, len(hit.clip_probabilities))
-    return found_card(video, hit, text, [jpeg_data_uri(picture) for picture in pictures])
+    return video
 
 
 def _json(index: Index, ranked: Ranked, site: Site, keeper: IndexKeeper) -> dict[str, Any]:
@@ -122,19 +122,18 @@ def _json(index: Index, ranked: Ranked, site: Site, keeper: IndexKeeper) -> dict
     unreadable = [
         {"video": name, "reason": reason}
         for name, reason in keeper.unreadable.items()
-        if site.library.problems.get(name) != LEADS_OUT  # nothing is said of what lies elsewhere
+        if site.library.problems.get(name) != LEADS_OUT
     ]
-    private = ("folder", "index")
-    public = {name: value for name, value in values.items() if name not in private}
-    return public | {"run": site.model_name, "unreadable": unreadable}
+    shown = {name: value for name, value in values.items() if name not in ("folder", "index")}
+    return shown | {"run": site.model_name, "unreadable": unreadable}
 
 
 class _SearchCount:
-    """Says how far a search is, and ends it where it may end."""
+    """Shows the progress of a search, and ends it when it was stopped or takes too long."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
     def __call__(self, num_videos: int) -> None:
         self._job.check()
-        self._job.line = f"The model is at work: {num_videos:,} videos have met the texts."
+        self._job.line = f"The model is working: {num_videos:,} videos scored."

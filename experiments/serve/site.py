@@ -1,4 +1,4 @@
-"""All that the pages of a server share: the model, the videos, the index, the thread that works."""
+"""What the pages of a server share: the model, the videos, the index, and the thread of the model."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.clips import VideoClips
 from data_pipelines.terminal_text import printable
 from experiments.prediction.ask import one_clip_of
+from experiments.reports.page import SHOWN_SIZE
 from experiments.runs.load_run import Run
-from experiments.search.catalog import IndexOptions
+from experiments.search.folder import FileState
+from experiments.search.options import IndexOptions
+from experiments.search.reading import ClipRequest
 from experiments.serve.decoding import BrokenVideo, ClipReader, Thumbnails
 from experiments.serve.index_keeper import IndexKeeper
 from experiments.serve.jobs import Workroom
 from experiments.serve.library import Library
 from experiments.serve.limits import Limits
-from experiments.serve.reading import VideoToRead
 from experiments.serve.uploads import KnownVideo, Uploads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Site:
-    """What there is."""
+    """Everything that a server has."""
 
     run: Run
     num_clips: int
     limits: Limits
     private: Path
-    """Folder of uploads and results; only this user may look into it, and it is deleted at the end."""
+    """Folder of uploads and results; only this user can read it, and it is deleted when the server ends."""
     uploads: Uploads
     library: Library
     reader: ClipReader
     thumbnails: Thumbnails
     workroom: Workroom
     keeper: IndexKeeper | None
-    """Where the model matches texts and there is a folder."""
+    """The search index; None without a folder, or for a model that does not match texts."""
 
     @property
     def model_name(self) -> str:
-        """The last part of the path: the rest is nobody's business."""
+        """Last part of the path of the run."""
         return printable(self.run.workdir.resolve().name)
 
     @property
     def is_matching(self) -> bool:
-        """Whether the model says how well texts match, rather than answer questions."""
+        """Whether the model says how well texts match, instead of answering questions."""
         return isinstance(self.run.experiment.task, MatchTask)
 
     @property
@@ -59,30 +61,29 @@ class Site:
 
     @property
     def has_answers(self) -> bool:
-        """Whether a probe may look at another answer than the model's own."""
+        """Whether a probe can look at another answer than the model's own."""
         return not self.is_matching and not isinstance(self.run.experiment.task, CountQA)
 
-    def clips_of(self, video: KnownVideo, *, num_clips: int, shown_size: int) -> VideoClips:
-        """Return the clips of a video; in the thread of the model. An upload that cannot be read is deleted.
+    def clips_of(self, video: KnownVideo, *, num_clips: int, shown_size: int = SHOWN_SIZE) -> VideoClips:
+        """Return the clips of a video; only for the thread of the model. An unreadable upload is deleted.
 
         Raises:
-          RequestRefused: it is gone, or cannot be read.
+          RequestRefused: the video is gone or cannot be read.
         """
         path, state = self.library.opened(video)
-        item = VideoToRead(
+        request = ClipRequest(
             path=path,
             name=video.name,
-            num_bytes=state.st_size,
-            mtime_ns=state.st_mtime_ns,
+            state=FileState(size=state.st_size, mtime_ns=state.st_mtime_ns),
             config=self.run.experiment.data,
             num_clips=num_clips,
             one_clip=one_clip_of(self.run),
             shown_size=shown_size,
         )
         try:
-            return self.reader.read(item)
+            return self.reader.read(request)
         except BrokenVideo:
-            if video.is_upload:  # nobody can do anything with it
+            if video.is_upload:
                 self.uploads.drop(video)
             raise
 
@@ -96,7 +97,7 @@ def open_site(
     limits: Limits,
     index_options: IndexOptions | None = None,
 ) -> Iterator[Site]:
-    """Bring everything up, and clean up after it."""
+    """Start everything, and end it all after the block."""
     with tempfile.TemporaryDirectory(prefix="clipbert-serve-") as name:
         private = Path(name)
         options = index_options or IndexOptions(num_clips=num_clips)

@@ -1,88 +1,66 @@
-"""Videos that are uploaded: written to a private folder under random names, and deleted at the end.
+"""Uploaded videos: files with random names in a private folder, deleted when the server ends.
 
-Before: `forms`, which takes a request apart while it comes in; after: `library`, which knows them by id.
+`forms` hands them over; `library` finds them by id.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from data_pipelines.corpus.folder import VIDEO_SUFFIXES
 from data_pipelines.terminal_text import printable
 from experiments.serve.limits import MAX_NAME_CHARACTERS, MAX_UPLOADING, MAX_UPLOADS
-from experiments.serve.reading import looks_like_video
 from experiments.serve.refusal import RequestRefused
 
 _NUM_START_BYTES = 512
+_CHUNK_BYTES = 1 << 20
+
+_STARTS = (
+    b"\x1aE\xdf\xa3",  # Matroska, WebM
+    b"RIFF",  # AVI, WebP
+    b"GIF8",
+    b"\x89PNG",
+    b"\xff\xd8\xff",  # JPEG
+    b"BM",
+    b"II*\0",
+    b"MM\0*",  # TIFF
+    b"OggS",
+    b"FLV",
+    b"\0\0\x01",  # MPEG
+    b"0&\xb2u",  # ASF, WMV
+)
+_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"moof")
+
+
+def looks_like_video(start: bytes) -> bool:
+    """Return whether a file begins like one of the formats that are taken.
+
+    FFmpeg also opens lists of other files on this machine, which must not be sent here.
+    """
+    is_transport_stream = start[:1] == b"G" and start[188:189] == b"G"
+    is_timed_transport_stream = start[4:5] == b"G" and start[196:197] == b"G"
+    return (
+        start.startswith(_STARTS) or start[4:8] in _BOXES or is_transport_stream or is_timed_transport_stream
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KnownVideo:
-    """A video that may be asked about; clients name it by `id` alone."""
+    """A video that can be asked about; clients name it by its id."""
 
     id: str
     name: str
-    """For people, whatever it is made of."""
+    """Name on pages."""
     path: Path
     is_upload: bool = False
-
-
-class Incoming:
-    """A file that is being uploaded."""
-
-    def __init__(self, name: str, path: Path, max_bytes: int) -> None:
-        self.name = _short_name(name)
-        self.path = path
-        suffix = PurePosixPath(self.name).suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-            raise RequestRefused(
-                415, f"{printable(self.name)} is not one of the kinds that are taken: {kinds}."
-            )
-        self.digest = hashlib.sha256()
-        self._max_bytes = max_bytes
-        self._num_bytes = 0
-        self._start = b""
-        self._file: BinaryIO = path.open("xb")
-
-    def write(self, data: bytes) -> None:
-        """Take more of it.
-
-        Raises:
-          RequestRefused: it is too large, or no video.
-        """
-        self._num_bytes += len(data)
-        if self._num_bytes > self._max_bytes:
-            raise too_large(self._max_bytes)
-        if len(self._start) < _NUM_START_BYTES:
-            self._start += data[:_NUM_START_BYTES]
-            if len(self._start) >= _NUM_START_BYTES:
-                self._check_start()
-        self.digest.update(data)
-        self._file.write(data)
-
-    def finish(self) -> None:
-        """Close the file, all of which is there."""
-        self._check_start()
-        self._file.close()
-
-    def discard(self) -> None:
-        """Delete what has come."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-    def _check_start(self) -> None:
-        if not looks_like_video(self._start):
-            raise RequestRefused(
-                415, f"{printable(self.name)} is no video, image or GIF, whatever its name says."
-            )
 
 
 class Uploads:
@@ -94,58 +72,71 @@ class Uploads:
         self._by_content: dict[tuple[str, bytes], KnownVideo] = {}
         self._num_times: collections.Counter[str] = collections.Counter()
         """How often each was sent."""
-        self._num_incoming = 0
+        self._num_coming_in = 0
         self._lock = threading.Lock()
 
-    def begin(self, name: str) -> Incoming:
-        """Begin to take a file; `keep` or `drop` follows.
+    @contextlib.contextmanager
+    def coming_in(self) -> Iterator[None]:
+        """Count a form that may bring a video while it comes in.
 
         Raises:
-          RequestRefused: another kind of file, or too many at once.
+          RequestRefused: too many come in at once.
         """
         with self._lock:
-            if self._num_incoming >= MAX_UPLOADING:
+            if self._num_coming_in >= MAX_UPLOADING:
                 raise RequestRefused(
                     503, f"{MAX_UPLOADING} other videos are being uploaded: try again in a moment."
                 )
-            incoming = Incoming(name, self._folder / secrets.token_hex(16), self._max_bytes)
-            self._num_incoming += 1
-        return incoming
+            self._num_coming_in += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_coming_in -= 1
 
-    def keep(self, incoming: Incoming) -> KnownVideo:
-        """Return an upload as a video, the same if it was sent before.
+    def keep(self, name: str, file: BinaryIO) -> KnownVideo:
+        """Return a file that was sent as a video; the same one if it was sent before.
 
-        The one that was used longest ago, and that no question is about which waits, is deleted if there are
-        many.
+        Uploads that no waiting question is about are deleted when there are too many, the oldest first.
+
+        Raises:
+          RequestRefused: the file is too large or not a video.
         """
-        incoming.finish()
-        new = KnownVideo(
-            id=secrets.token_hex(8), name=printable(incoming.name), path=incoming.path, is_upload=True
-        )
+        name = _short_name(name)
+        self._check(name, file)
+        path = self._folder / secrets.token_hex(16)
+        new = KnownVideo(id=secrets.token_hex(8), name=printable(name), path=path, is_upload=True)
+        digest = _copy(file, path)
         with self._lock:
-            self._num_incoming -= 1
-            video = self._by_content.setdefault((incoming.name, incoming.digest.digest()), new)
+            video = self._by_content.setdefault((name, digest), new)
+            if video is not new:
+                path.unlink()
             self._kept[video.id] = video
             self._kept.move_to_end(video.id)
             self._num_times[video.id] += 1
-            if video is not new:
-                incoming.path.unlink()
             self._delete_oldest(self._in_use() | {video.id})
         return video
+
+    def _check(self, name: str, file: BinaryIO) -> None:
+        if PurePosixPath(name).suffix.lower() not in VIDEO_SUFFIXES:
+            kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+            raise RequestRefused(415, f"{printable(name)} is not one of the kinds that are taken: {kinds}.")
+        if file.seek(0, 2) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        file.seek(0)
+        if not looks_like_video(file.read(_NUM_START_BYTES)):
+            raise RequestRefused(
+                415, f"{printable(name)} is not a video, image or GIF, whatever its name says."
+            )
+        file.seek(0)
 
     def _delete_oldest(self, in_use: Set[str]) -> None:
         others = [video for video in self._kept.values() if video.id not in in_use]
         for video in others[: max(0, len(self._kept) - MAX_UPLOADS)]:
             self._delete(video)
 
-    def abandon(self, incoming: Incoming) -> None:
-        """Forget a file that did not come, or was refused."""
-        incoming.discard()
-        with self._lock:
-            self._num_incoming -= 1
-
     def drop(self, video: KnownVideo) -> None:
-        """Delete an upload that nothing came of, unless it was sent before."""
+        """Delete an upload whose question was refused, unless it was sent before."""
         with self._lock:
             self._num_times[video.id] -= 1
             if self._num_times[video.id] <= 0:
@@ -158,7 +149,7 @@ class Uploads:
         video.path.unlink(missing_ok=True)
 
     def find(self, video_id: str) -> KnownVideo | None:
-        """Return an upload, which counts as used now."""
+        """Return an upload, which becomes the newest by that."""
         with self._lock:
             if video_id in self._kept:
                 self._kept.move_to_end(video_id)
@@ -166,20 +157,34 @@ class Uploads:
 
     @property
     def newest_first(self) -> list[KnownVideo]:
-        """Those that are there."""
+        """All uploads that are kept."""
         with self._lock:
             return [*reversed(self._kept.values())]
 
 
+def _copy(file: BinaryIO, path: Path) -> bytes:
+    """Write a file to a new path, and return its sha256."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("xb") as copy:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+    except OSError:  # the disk is full
+        path.unlink(missing_ok=True)
+        raise
+    return digest.digest()
+
+
 def too_large(max_bytes: int) -> RequestRefused:
-    """Return what is said of an upload beyond the limit."""
+    """Return the refusal of an upload beyond the limit."""
     return RequestRefused(
         413, f"The video has more than {max_bytes / 1e6:g} MB: send a shorter one, or raise --max-upload-mb."
     )
 
 
 def _short_name(name: str) -> str:
-    """Return the last part of a name, as browsers send it, with its suffix."""
+    """Return the last part of a name that a browser sent, shortened but with its suffix."""
     last = PurePosixPath(name.replace("\\", "/").replace("\0", "")).name or "video"
     suffix = PurePosixPath(last).suffix[:16]
     stem = last.removesuffix(PurePosixPath(last).suffix)

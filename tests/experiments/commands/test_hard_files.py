@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import main
-from experiments.serve.reading import thumbnail
+from experiments.serve.decoding import thumbnail
 from tests.experiments.conftest import fails
 from tests.experiments.untrained import untrained_run
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.demo.report import Query, write_report
+from experiments.reports.cards import found_card
+from experiments.reports.page import jpeg_data_uri
 
 RECALLS = {
     "1": {"r1": 12.3, "r5": 23.4, "r10": 34.5, "median_rank": 21.5},
@@ -18,17 +20,12 @@ NASTY = "<script>alert('a red ring')</script> & \"more\""
 @pytest.fixture(name="page")
 def fixture_page(tmp_path: pathlib.Path) -> str:
     frames = [np.full((48, 64, 3), (200, 30, 30), np.uint8), np.zeros((640, 480, 3), np.uint8)]
+    pictures = [jpeg_data_uri(frame) for frame in frames]
     query: Query = {
         "text": NASTY,
         "expected_video_id": NASTY,
         "ranking": [
-            {
-                "video_id": NASTY,
-                "probability": 0.876,
-                "is_correct": False,
-                "frames": frames,
-                "clip_scores": [0.25, 1.0],
-            }
+            found_card(NASTY, 0.876, [0.25, 1.0], ["0:01", "0:02"]).with_pictures(pictures, most=4),
         ],
     }
     path = tmp_path / "new" / "report.html"
@@ -93,7 +90,7 @@ def test_numbers_are_on_the_page(page: str):
         "12 % of its time",
         "train.batch_size",
         "4321",
-        "width: 25.0%",
+        "height: 25.0%",
     ):
         assert text in page
 

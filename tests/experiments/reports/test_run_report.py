@@ -161,8 +161,8 @@ def test_a_run_of_each_task_is_reported_with_samples_and_frames(task, run_of, tm
     for sample in shown:
         assert sample.text in page.said
         assert sample.outcome in page.said
-        assert {len(video.clips) for video in sample.videos} == {num_clips}
-    videos = sum(len(sample.videos) for sample in shown)
+        assert {len(card.clips) for card in sample.cards} == {num_clips}
+    videos = sum(len(sample.cards) for sample in shown)
     assert len(page.attributes("src")) == videos * num_clips, "a frame of each clip"
     for expected in ("newest, best", task, "results.json", "jax 0."):
         assert expected in page.said
@@ -180,8 +180,8 @@ def test_samples_say_what_is_right(tmp_path):
     }
     sample = sample_of(line)
     assert not sample.is_right
-    assert [video.is_right for video in sample.videos] == [False, True]
-    assert [clip.share for clip in sample.videos[0].clips] == [0.5, 1.0]
+    assert [card.is_right for card in sample.cards] == [False, True]
+    assert [clip.share for clip in sample.cards[0].clips] == [0.5, 1.0]
     choice = {
         "question": "?",
         "video_id": "a",
@@ -193,9 +193,9 @@ def test_samples_say_what_is_right(tmp_path):
         "clip_logits": [[2.0, 0.0], [0.0, 2.0]],
     }
     sample = sample_of(choice)
-    assert sample.outcome == "says sun, right is moon"
-    assert sample.answers[0].share == pytest.approx(0.8808, abs=1e-4)
-    assert [clip.says for clip in sample.videos[0].clips] == ["sun", "moon"]
+    assert sample.outcome == "answered sun; right is moon"
+    assert sample.cards[0].choices[0].share == pytest.approx(0.8808, abs=1e-4)
+    assert [clip.says for clip in sample.cards[0].clips] == ["sun", "moon"]
     assert sample_of({"something": "else"}) is None
     assert sample_of({"rank": 1}) is None
 

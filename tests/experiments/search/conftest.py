@@ -8,9 +8,9 @@ import pytest
 
 from data_pipelines.corpus.builder import open_corpus
 from experiments.search import encoding
-from experiments.search.catalog import IndexOptions
 from experiments.search.index import Index
 from experiments.search.model import SearchModel
+from experiments.search.options import IndexOptions
 from tests.experiments.untrained import untrained_run
 
 NUM_CLIPS = 3
@@ -62,13 +62,13 @@ def nasty(folder, videos):
 def read_names(monkeypatch):
     """Return the names of files that were read, in their order."""
     names = []
-    read = encoding.read
+    read = encoding.read_clips
 
     def noted(item):
         names.append(item.path.name)
         return read(item)
 
-    monkeypatch.setattr(encoding, "read", noted)
+    monkeypatch.setattr(encoding, "read_clips", noted)
     return names
 
 

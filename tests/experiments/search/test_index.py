@@ -10,7 +10,7 @@ from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.workers.isolation import Failure
-from experiments.search import encoding, new_files
+from experiments.search import encoding
 from experiments.search.folder import scan
 from experiments.search.model import SearchModel
 from tests.experiments.untrained import untrained_run
@@ -32,7 +32,7 @@ def test_tokens_are_those_of_the_model(search, model, folder):
         expected = np.asarray(run.scorer.encode(clips.frames[None]))[0]
         np.testing.assert_allclose(index.store.tokens(entry.content), expected, rtol=1e-2, atol=1e-2)
         np.testing.assert_allclose(entry.clip_seconds, clips.times[:, [0, -1]], atol=1e-3)
-        pictures = index.store.pictures(entry.content, NUM_CLIPS)
+        pictures = index.store.pictures(entry.content)
         assert max(pictures.shape[1:3]) == 160
         assert pictures.shape[0] == NUM_CLIPS
 
@@ -88,32 +88,17 @@ def test_a_broken_file_is_named_and_tried_again_only_when_it_changes(search, fol
 
 def test_what_the_machine_may_be_the_cause_of_is_tried_again(search, folder, monkeypatch, read_names):
     with monkeypatch.context() as patched:
-        patched.setattr(encoding, "read", lambda item: Failure("took longer than 20 s", may_pass=True))
+        patched.setattr(encoding, "read_clips", lambda item: Failure("took longer than 20 s", may_pass=True))
         index = search()
     assert index.unreadable == dict.fromkeys(["a.mp4", "b.MP4", "sub/c.mp4"], "took longer than 20 s")
     assert len(search().entries) == 3
-
-
-def test_a_file_that_no_worker_could_hold_is_not_even_hashed(search, folder, monkeypatch):
-    os.truncate(folder / "a.mp4", 2**30)
-    content_of = new_files.content_of
-
-    def small(path):
-        return content_of(path) if path.stat().st_size < 2**30 else pytest.fail(str(path))
-
-    monkeypatch.setattr(new_files, "content_of", small)
-    index = search(dataclasses.replace(OPTIONS, num_workers=1, worker_memory_gib=1.0))
-    assert index.unreadable == {
-        "a.mp4": "1.0 GiB do not fit into a worker's 1 GiB: raise --worker-memory-gib"
-    }
-    assert sorted(index.entries) == ["b.MP4", "sub/c.mp4"]
 
 
 def test_an_end_in_the_middle_loses_two_batches_at_most(search, folder, videos, monkeypatch, read_names):
     for number, data in enumerate(videos):
         (folder / f"{number}.mp4").write_bytes(data)
     one_by_one = dataclasses.replace(OPTIONS, batch_size=1)
-    read = encoding.read
+    read = encoding.read_clips
 
     def interrupted(item):
         if len(read_names) == 4:
@@ -121,7 +106,7 @@ def test_an_end_in_the_middle_loses_two_batches_at_most(search, folder, videos, 
         return read(item)
 
     with monkeypatch.context() as patched:
-        patched.setattr(encoding, "read", interrupted)
+        patched.setattr(encoding, "read_clips", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(one_by_one)
     (manifest,) = folder.rglob("manifest.jsonl")
@@ -168,15 +153,6 @@ def test_an_empty_folder_costs_no_index(search, folder):
     with pytest.raises(UserError, match="no videos in"):
         search()
     assert len(token_files(index)) == 3
-
-
-def test_a_damaged_index_is_said(search, folder):
-    index = search()
-    content = index.entries["a.mp4"].content
-    (path,) = (index.root / "videos").rglob(f"{content}.npy")
-    path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"the index is damaged .*: delete .*, and the next search makes it"):
-        search().store.tokens(content)
 
 
 def test_links_to_folders_and_what_is_no_video_are_left_out(folder, videos, tmp_path):

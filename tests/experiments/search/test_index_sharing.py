@@ -28,14 +28,14 @@ def started(search):
 
 def test_two_searches_read_nothing_twice(search, started, read_names, monkeypatch):
     one_reads, other_waits = threading.Event(), threading.Event()
-    read = encoding.read
+    read = encoding.read_clips
 
     def slow(item):
         one_reads.set()
         assert other_waits.wait(60)
         return read(item)
 
-    monkeypatch.setattr(encoding, "read", slow)
+    monkeypatch.setattr(encoding, "read_clips", slow)
     thread, found = started(silently)
     assert one_reads.wait(60)
     lines = []
@@ -47,7 +47,7 @@ def test_two_searches_read_nothing_twice(search, started, read_names, monkeypatc
     other = search(log=log)
     thread.join(60)
     assert len(lines) == 1
-    assert lines[0].endswith("up to date: waiting for it")
+    assert lines[0].endswith("waiting for it")
     assert sorted(read_names) == ["a.mp4", "b.MP4", "c.mp4"]
     assert other.entries == found[0].entries
     assert other.changes.num_read == 0

@@ -4,18 +4,17 @@ import errno
 import os
 import re
 
-import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
+from experiments.reports.words import clip_times
 from experiments.search import ranking, scores
 from experiments.search.lines import cost_line
 from experiments.search.model import SearchModel
-from experiments.search.ranking import moments, rank
-from experiments.search.scores import ScoreCache
+from experiments.search.ranking import rank
 from tests.experiments.untrained import untrained_run
 
 from .conftest import NUM_CLIPS
@@ -112,41 +111,16 @@ def test_empty_texts_are_refused(search, model):
         rank(search(), model, ["a ball", "caf\udce9"])
 
 
-def test_scores_that_were_used_longest_ago_make_room(search, model, monkeypatch):
-    index = search()
-    texts = ["a ball", "a star"]
-    folder = index.root / "scores"
-    cache = ScoreCache(folder, NUM_CLIPS)
-    for seconds, text in enumerate(texts):
+def test_the_oldest_scores_make_room(search, model, monkeypatch):
+    index, files = search(), []
+    for seconds, text in enumerate(["a ball", "a star"]):
         rank(index, model, [text])
-        os.utime(cache._path(text), (seconds, seconds))
-    rank(index, model, texts[:1])  # was written first, but is used last
-    monkeypatch.setattr(scores, "MAX_BYTES", 2 * cache._path(texts[0]).stat().st_size)
-    rank(index, model, ["a moon"])
-    assert [len(cache.get(text).logits) for text in (*texts, "a moon")] == [3, 0, 3]
-
-
-def test_what_others_do_to_scores_meanwhile_ends_nothing(search, model):
-    index = search()
-    rank(index, model, ["one"])
-    folder = index.root / "scores"
-    (folder / "vanished.npz").symlink_to("nowhere")
-    killed, written = (folder / f".a.npz.{number}.tmp" for number in (1, 2))
-    for path in (killed, written):
-        path.write_bytes(b"")
-    os.utime(killed, (0, 0))
-    cache = ScoreCache(folder, NUM_CLIPS)
-    rank(index, model, ["two"])
-    assert (killed.exists(), written.exists()) == (False, True)
-    known = cache.get("one")
-    np.savez(
-        cache._path("one"),
-        contents=known.contents[:2],
-        logits=known.logits,
-        clip_logits=known.clip_logits,
-        notes=np.array([], np.str_),
-    )
-    assert len(cache.get("one").logits) == 0
+        (new,) = set((index.root / "scores").iterdir()) - set(files)
+        os.utime(new, (seconds, seconds))
+        files.append(new)
+    monkeypatch.setattr(scores, "MAX_BYTES", 2 * files[0].stat().st_size)
+    assert rank(index, model, ["a moon"]).num_scored == 3
+    assert [file.exists() for file in files] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -175,4 +149,4 @@ def test_scores_that_cannot_be_kept_cost_no_search(search, model, monkeypatch, c
     ],
 )
 def test_moments_are_said_as_on_the_page_of_a_probe(spans, said):
-    assert moments(spans) == said
+    assert clip_times(spans) == said

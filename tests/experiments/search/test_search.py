@@ -56,7 +56,7 @@ def test_any_file_name_is_shown_and_is_only_text(nasty, search, model, tmp_path)
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(SCRIPT) == 4  # the text and a note on it, the hit, the file that cannot be read
     assert r"latin-\udcfc.mp4" in page.text
-    assert "1 file; tried again when they change, with --retry, or" in page.text
+    assert "1 file; tried again when they change or with --retry" in page.text
 
 
 def test_the_page_needs_nothing_from_outside(search, model, tmp_path):
@@ -153,7 +153,7 @@ def test_mistakes_are_said_in_a_sentence(command, folder, tmp_path, capsys):
 def test_a_place_that_cannot_be_written_to_is_said(search, folder, tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "index"):
-        with pytest.raises(UserError, match=r"cannot be kept in .* name a folder .* with --index"):
+        with pytest.raises(UserError, match="--index"):
             search(dataclasses.replace(OPTIONS, place=place))
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.serve import allowed_hosts, listen
+from experiments.commands.serve import host_names, listen
 from experiments.runs.load_run import Run
-from experiments.search.catalog import IndexOptions
+from experiments.search.options import IndexOptions
 from experiments.serve.app import make_app, make_server
 from experiments.serve.limits import Limits
 from experiments.serve.site import Site, open_site
@@ -114,7 +114,7 @@ def serving(run: Run, videos: Path | None, *, place: Path | None = None) -> Iter
     limits = Limits(upload_bytes=UPLOAD_BYTES, seconds=60.0, memory_gib=2.0)
     options = IndexOptions(place=place, num_clips=2, num_workers=0)
     with open_site(run, videos=videos, num_clips=2, limits=limits, index_options=options) as site:
-        server = make_server(make_app(site, hosts=allowed_hosts("127.0.0.1", port)))
+        server = make_server(make_app(site, hosts=host_names("127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

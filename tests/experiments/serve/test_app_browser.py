@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 
@@ -40,17 +41,17 @@ def test_search_then_ask_then_probe(opened, served):
     page.wait_for_selector(".query >> nth=1")
     assert page.evaluate("document.activeElement.id") == "result"
     assert page.input_value("#texts") == "a drop and a moon\na leaf"
-    assert page.locator(".query").first.locator(".answers > li").count() == 3
+    assert page.locator(".query").first.locator(".cards > li").count() == 3
     assert page.locator(".moments img").first.evaluate("one => one.naturalWidth") > 0
     page.click("summary")
-    assert "a link that leads out of the folder" in page.inner_text(".bad")
+    assert "a link to a file outside the folder" in page.inner_text(".bad")
     has_room(opened)
 
-    page.click(".answers >> text=Ask about it >> nth=0")
+    page.click(".cards >> text=Ask about it >> nth=0")
     page.wait_for_url("**/ask?**")
     assert page.input_value("#texts") == "a drop and a moon"
     page.click("form.ask button")
-    page.wait_for_selector(".answers.wide")
+    page.wait_for_selector(".cards.wide")
     has_room(opened)
 
     page.click("text=Probe what it looked at")
@@ -80,8 +81,8 @@ def test_ask_about_an_upload(opened, folder):
     page.set_input_files("#file", folder / "a.mp4")
     assert page.inner_text(".picker summary b") == "a.mp4"
     page.click("form.ask button")
-    page.wait_for_selector(".answers.wide")
-    assert "that it describes the video" in page.inner_text(".answers")
+    page.wait_for_selector(".cards.wide")
+    assert "that the text describes the video" in page.inner_text(".cards")
     assert page.locator(".moments .best img").count() == 1
     has_room(opened)
 
@@ -95,9 +96,7 @@ def test_finding_by_name_loses_no_choice(opened, served, folder, video):
     served.site.library.refresh(max_age=0.0)
     try:
         page = opened.page
-        incoming = served.site.uploads.begin("mine.mp4")
-        incoming.write(video)
-        served.site.uploads.keep(incoming)
+        served.site.uploads.keep("mine.mp4", io.BytesIO(video))
         page.goto(page.url + "ask")
         chosen = page.locator(f'.pick:has(input[value="{served.video_id("a.mp4")}"]:checked)')
         page.locator(f'.pick:has(input[value="{served.video_id("a.mp4")}"])').click()
@@ -176,7 +175,7 @@ def test_without_scripts_and_by_keyboard(chromium, served):  # noqa: F811
         page.locator("#texts").press("Tab")
         page.keyboard.press("Enter")
         page.wait_for_selector("#result")
-        page.wait_for_selector(".answers.wide, .wrong", timeout=20_000)
+        page.wait_for_selector(".cards.wide, .wrong", timeout=20_000)
         assert page.inner_text("summary b") == name
 
 

