@@ -19,7 +19,7 @@ from experiments.serve.api import Api
 from experiments.serve.guard import App, Guard
 from experiments.serve.limits import MAX_CONNECTIONS
 from experiments.serve.question_pages import QuestionPages
-from experiments.serve.refusal import RequestRefused, as_sentence
+from experiments.serve.refusal import RequestRefused
 from experiments.serve.rendering import Pages
 from experiments.serve.search_pages import SearchPages
 from experiments.serve.shared_pages import SharedPages
@@ -72,7 +72,9 @@ def _with_refusals(router: Router) -> App:
         try:
             await router(scope, receive, send)
         except HTTPException as error:
-            sentence = "There is no such page." if error.status_code == 404 else as_sentence(error)
+            sentence = (
+                "There is no such page." if error.status_code == 404 else f"{error.detail.rstrip('.')}."
+            )
             raise RequestRefused(error.status_code, sentence) from error
 
     return routed

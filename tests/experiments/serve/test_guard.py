@@ -186,7 +186,7 @@ def test_files_beside_a_video_are_small(served):
     body = b"texts=" + b"a" * (UPLOAD_BYTES // 2 + 100_000)
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     for path in ("/api/ask", "/search", "/api/search"):
-        assert served.ask("POST", path, body, kind).status == 413
+        assert served.ask("POST", path, body, kind).status in (400, 413)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_numbers_in_range_are_taken():
         ("application/json", b"{", 400),
         ("application/json", b"[" * 100_000, 400),
         ("text/plain", b"texts=a", 415),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 400),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Dispo", 422),
         ("multipart/form-data; boundary=x", b"nothing of the kind", 400),
         ("multipart/form-data", b"--x", 400),
         ("application/x-www-form-urlencoded", b"&".join([b"texts=a"] * 99), 400),
