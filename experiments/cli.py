@@ -25,7 +25,7 @@ from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_devi
 from data_pipelines.terminal_text import printable_lines
 from experiments.old_names import replace_old_names
 
-_COMMANDS = {
+COMMANDS = {
     "prepare": "experiments.commands.prepare:PrepareCommand",
     "train": "experiments.commands.train:Train",
     "estimate": "experiments.commands.estimate:Estimate",
@@ -85,10 +85,10 @@ def errors_as_sentences() -> Iterator[None]:
 def parse(arguments: Sequence[str]) -> Any:
     """Return the command; help and hints are about the experiment that is named, if one is."""
     name = arguments[0] if arguments else "--help"
-    if name not in _COMMANDS and not name.startswith("-"):
-        raise UserError(f"no command {name!r}; {_nearest(name, _COMMANDS)}")
-    if name not in _COMMANDS:
-        every = [Annotated[_command(name), subcommand(name)] for name in _COMMANDS]
+    if name not in COMMANDS and not name.startswith("-"):
+        raise UserError(f"no command {name!r}; {_nearest(name, COMMANDS)}")
+    if name not in COMMANDS:
+        every = [Annotated[_command(name), subcommand(name)] for name in COMMANDS]
         any_of_them: Any = functools.reduce(operator.or_, every)
         return tyro.cli(
             any_of_them,
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def _command(name: str) -> Any:
-    module, kind = _COMMANDS[name].split(":")
+    module, kind = COMMANDS[name].split(":")
     return getattr(importlib.import_module(module), kind)
 
 
