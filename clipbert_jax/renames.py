@@ -10,7 +10,7 @@ from typing import Any
 
 Path = tuple[str, ...]
 
-_RULES = {"ours": "corrected", "released": "original"}
+RULES = {"ours": "corrected", "released": "original"}
 
 FIELDS: dict[Path, str] = {
     ("task", "masking", "share"): "mask_prob",
@@ -20,10 +20,10 @@ FIELDS: dict[Path, str] = {
 """Old path of a field in a config -> its present name."""
 
 VALUES: dict[Path, dict[str, str]] = {
-    ("data", "sampling_rule"): _RULES,
-    ("sampling_rule",): _RULES,  # of an evaluation, in results.json
-    ("task", "ranking_rule"): _RULES,
-    ("optimizer", "schedule_rule"): _RULES,
+    ("data", "sampling_rule"): RULES,
+    ("sampling_rule",): RULES,  # of an evaluation, in results.json
+    ("task", "ranking_rule"): RULES,
+    ("optimizer", "schedule_rule"): RULES,
 }
 """Path of a field -> old value -> present value."""
 

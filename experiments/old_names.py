@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_RULES = {"ours": "corrected", "released": "original"}
+from clipbert_jax.renames import FIELDS, RULES, VALUES, Path
+
+
+def _option(path: Path) -> str:
+    return f"--{'.'.join(path)}".replace("_", "-")
+
+
+OLD_OPTIONS = {_option(path): _option((*path[:-1], name)) for path, name in FIELDS.items()}
+"""Old option -> present option."""
 
 OLD_VALUES = {
-    "--data.sampling-rule": _RULES,
-    "--task.ranking-rule": _RULES,
-    "--optimizer.schedule-rule": _RULES,
-    "--rule": _RULES,  # of explain-sampling
+    **{_option(path): names for path, names in VALUES.items()},
+    "--rule": RULES,  # of explain-sampling
     "--to": {"ours": "clipbert_jax"},  # of convert
 }
 """Option -> old value -> present value."""
@@ -37,17 +43,19 @@ _OF_EXPERIMENTS = ("train", "estimate")
 
 def replace_old_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return arguments of `clipbert` with present names, and the replaced names: old -> present."""
-    present, replaced = [], {}
+    present: list[str] = []
     for before, word in zip(["", *arguments], arguments, strict=False):
-        option, equals, value = word.rpartition("=") if word.startswith("-") else (before, "", word)
-        new = _present(arguments[0], option, value)
-        present.append(f"{option}={new}" if equals else new)
-        if new != value:
-            replaced[value] = new
+        if word.startswith("-"):
+            option, equals, value = word.partition("=")
+            new_option = OLD_OPTIONS.get(option.replace("_", "-"), option)
+            present.append(f"{new_option}{equals}{_present_value(arguments[0], option, value)}")
+        else:
+            present.append(_present_value(arguments[0], before, word))
+    replaced = {old: new for old, new in zip(arguments, present, strict=True) if old != new}
     return present, replaced
 
 
-def _present(command: str, option: str, value: str) -> str:
+def _present_value(command: str, option: str, value: str) -> str:
     if option == "--experiment" or (command in _OF_EXPERIMENTS and not option.startswith("-")):
         return OLD_EXPERIMENTS.get(value, value)
     return OLD_VALUES.get(option.replace("_", "-"), {}).get(value, value)

@@ -28,6 +28,8 @@ def test_every_old_name_has_a_present_one():
         ("estimate --device h100 vqa/v2_released", "estimate --device h100 vqa/v2_original"),
         ("train x --data.sampling_rule released", "train x --data.sampling_rule original"),
         ("train x --task.ranking-rule=ours", "train x --task.ranking-rule=corrected"),
+        ("train x --task.masking.share=0.1", "train x --task.masking.mask-prob=0.1"),
+        ("train x --task.masking.random_share 0.1", "train x --task.masking.random-token-prob 0.1"),
         ("explain-sampling released --rule released", "explain-sampling released --rule original"),
         (
             "convert a.pt --to ours --experiment vqa/v2_released",
