@@ -34,6 +34,10 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/report.html
 	@$(BIN)/python -m experiments.demo.run
 
+.PHONY: picture
+picture: $(READY) ## Take the README's picture of a search with the demo's model
+	@$(BIN)/python -m experiments.demo.picture
+
 ARGS ?=
 
 .PHONY: findings

@@ -53,12 +53,20 @@ class Card:
     """Whether it is known to be the right video."""
 
     def with_pictures(self, pictures: Sequence[str], *, most: int) -> Card:
-        """Return the card with pictures of the best clips; there is one for each clip, or none at all."""
+        """Return the card with pictures of the best clips, given one for each clip, or none at all.
+
+        A clip beside a better one is shown only if there is room: the two often look the same.
+        """
         ranked = sorted(
             range(len(pictures)), key=lambda place: (-self.clips[place].is_best, -self.clips[place].share)
         )
-        shown = tuple((self.clips[place], pictures[place]) for place in sorted(ranked[:most]))
-        return dataclasses.replace(self, moments=shown)
+        shown: list[int] = []
+        for place in ranked:
+            if not {place - 1, place + 1} & {*shown}:
+                shown.append(place)
+        shown += [place for place in ranked if place not in shown]
+        moments = tuple((self.clips[place], pictures[place]) for place in sorted(shown[:most]))
+        return dataclasses.replace(self, moments=moments)
 
 
 def clip_says(

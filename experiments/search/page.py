@@ -13,7 +13,7 @@ from experiments.search.index import Index
 from experiments.search.ranking import Hit, Ranked
 
 _NUM_MOMENTS = 4
-"""Number of frames of each video: those of the clips with the highest probabilities."""
+"""Number of frames of each video."""
 _NUM_UNREADABLE = 200
 """Largest number of unreadable files that are named."""
 
