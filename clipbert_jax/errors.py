@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 
 CONTINUE_EXIT_CODE = 75
 """Of a command that goes on when it is started again; `EX_TEMPFAIL` of sysexits.h."""
@@ -29,6 +30,14 @@ _TEMPORARY = frozenset(
         errno.EHOSTUNREACH,
     }
 )
+
+
+def unwritable(
+    path: Path, error: OSError, remedy: str = "look at the space and the permissions there"
+) -> UserError:
+    """Return the error to raise for a file or directory that could not be written."""
+    kind = TemporaryError if is_temporary(error) else UserError
+    return kind(f"{path} cannot be written ({error.strerror or error}): {remedy}")
 
 
 def is_temporary(error: BaseException) -> bool:

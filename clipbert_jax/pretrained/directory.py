@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.atomic_files import write_whole
+from clipbert_jax.errors import UserError, unwritable
 from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
@@ -129,7 +130,7 @@ def check_new_directory(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error, "choose another directory") from error
 
 
 def write_model(
@@ -171,14 +172,9 @@ def write_model(
         else:
             folder.replace(finished)
     except OSError as error:
-        raise _unwritable(finished, error) from error
+        raise unwritable(finished, error, "choose another directory") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unwritable(folder: Path, error: OSError) -> Exception:
-    kind = TemporaryError if is_temporary(error) else UserError
-    return kind(f"{folder} cannot be written ({error.strerror}): choose another directory")
 
 
 def file_sha256(path: Path) -> str:
@@ -231,6 +227,4 @@ def _write_text(path: Path, text: str) -> None:
     data = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == data:
         return
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    write_whole(path, data)

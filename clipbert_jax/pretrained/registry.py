@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from clipbert_jax.pretrained.directory import ANSWERS, CONFIG, TOKENIZER, VOCAB, WEIGHTS, file_sha256
 
@@ -84,9 +85,7 @@ def register(name: str, folder: Path) -> None:
     with _locked(path):
         entries = {**registered(), name: entry}
         values = {key: {"path": str(x.path), "sha256": dict(x.sha256)} for key, x in entries.items()}
-        temporary = path.with_suffix(f".tmp{os.getpid()}")
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def check_name(name: str) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.atomic_files import write_whole
+from clipbert_jax.errors import unwritable
 
 _FLUSH_SECONDS = 10.0
 """Between two times that TensorBoard's file is brought to the disk, which training waits for."""
@@ -97,10 +98,8 @@ class _BoardFile:
 def drop_after(path: Path, step: int) -> None:
     """Forget the records of steps after this one, which will be done again; the file appears if it is new."""
     kept = [record for record in read_json_lines(path) if record.get("step", step + 1) <= step]
-    temporary = path.with_suffix(".tmp")
     with naming(path):
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(path)
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 @contextlib.contextmanager
@@ -113,10 +112,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise (TemporaryError if is_temporary(error) else UserError)(
-            f"{path} cannot be written ({error.strerror}): look at the space and the permissions there; the "
-            "same command then goes on from the newest checkpoint"
-        ) from error
+        remedy = "look at the space and the permissions there; the same command continues the run"
+        raise unwritable(path, error, remedy) from error
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from clipbert_jax.atomic_files import is_unfinished, write_whole
 from clipbert_jax.errors import TemporaryError, UserError
 from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_json
@@ -20,7 +21,7 @@ _QUIET_SECONDS = 5.0
 _LOCK_SECONDS = 175.0
 """After that; a file server may keep the lock of a host that was lost for a minute and a half."""
 
-_CONFIG, _TEMPORARY_CONFIG, _LOCK = "config.json", "config.tmp", "lock"
+_CONFIG, _LOCK = "config.json", "lock"
 
 
 def check_claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
@@ -37,9 +38,13 @@ def check_claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str
                 f"choose another run directory, or the same settings to continue that run."
             )
         return
-    left = {_TEMPORARY_CONFIG, _LOCK}  # by a start that was killed, or one that goes on beside this one
-    if workdir.exists() and (not workdir.is_dir() or {path.name for path in workdir.iterdir()} - left):
+    # A start that was killed, or one that goes on beside this one, has left some files.
+    if workdir.exists() and (not workdir.is_dir() or any(map(_is_of_others, workdir.iterdir()))):
         raise UserError(f"{workdir} holds something that is no run: choose another run directory.")
+
+
+def _is_of_others(path: Path) -> bool:
+    return path.name not in (_LOCK, "config.tmp") and not is_unfinished(path)
 
 
 def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
@@ -61,10 +66,7 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = fr
     path = workdir / _CONFIG
     if path.exists():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / _TEMPORARY_CONFIG
-    temporary.write_text(json.dumps(config, indent=2) + "\n")
-    temporary.replace(path)
+    write_whole(path, json.dumps(config, indent=2) + "\n")
 
 
 class RunLock:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 
@@ -131,11 +131,3 @@ def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
     if not is_list or len(set(answers)) < len(answers):
         raise UserError(f"{path} is no list of different answers; prepare the annotations again")
     return tuple(answers)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never there in part; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -34,6 +34,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
 from tensorflow_datasets.proto import tf_example_pb2
 
+from clipbert_jax.atomic_files import replacing
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.storage import Original, StoredVideo, store
@@ -130,17 +131,16 @@ def _storage_facts(video: StoredVideo) -> dict[str, Any]:
 
 
 def write_shard(path: Path, records: Iterable[bytes]) -> int:
-    """Write one ArrayRecord file, durably, and return how many bytes of records it has."""
-    writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
+    """Write one ArrayRecord file, whole or not at all; return how many bytes of records it has."""
     num_bytes = 0
-    try:
-        for record in records:
-            writer.write(record)
-            num_bytes += len(record)
-    finally:
-        writer.close()
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+        try:
+            for record in records:
+                writer.write(record)
+                num_bytes += len(record)
+        finally:
+            writer.close()
     return num_bytes
 
 

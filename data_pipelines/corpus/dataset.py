@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.dataset import Annotations, Dataset, check_evaluation
 from data_pipelines.annotations.store import (
@@ -23,7 +24,6 @@ from data_pipelines.annotations.store import (
     records_path,
     write_answers,
     write_records,
-    write_whole,
 )
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.ingest import (

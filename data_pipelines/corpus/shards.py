@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from clipbert_jax.atomic_files import remove_unfinished, write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.builder import (
     FORMAT_VERSION,
@@ -105,6 +105,7 @@ class ShardedWork:
         self._data_dir = data_dir
         self.work_dir = data_dir.with_name(f"{data_dir.name}.ingest")
         self.work_dir.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.work_dir)
         self.shards = plan_shards(items)
         # Journals of another version cannot be taken up.
         lines = [FORMAT_VERSION, *(field.name for field in dataclasses.fields(Journal)), *facts]
@@ -116,7 +117,7 @@ class ShardedWork:
                 f"{data_dir.parent} holds an unfinished ingest of other videos, with other options or "
                 "other versions of libraries; give those again to go on, or remove the folder to begin anew"
             )
-        _write_durably(plan, text)
+        write_whole(plan, text)
         self._has_places = any(data_dir.rglob("*.array_record*"))  # killed in `finish`: what was is decided
 
     def is_finished(self, number: int) -> bool:
@@ -195,12 +196,10 @@ def build_shard(
             if isinstance(outcome, CorpusEntry):
                 yield encoder.encode(outcome)
 
-    temporary = work_dir / f"{shard_name(number)}.unfinished"
-    num_bytes = write_shard(temporary, records())
+    num_bytes = write_shard(work_dir / f"{shard_name(number)}.array_record", records())
     journal = dataclasses.replace(journal, num_record_bytes=num_bytes)
-    temporary.replace(work_dir / f"{shard_name(number)}.array_record")
     text = json.dumps(dataclasses.asdict(journal), ensure_ascii=False)
-    _write_durably(work_dir / f"{shard_name(number)}.json", text)
+    write_whole(work_dir / f"{shard_name(number)}.json", text)
 
 
 def _sum(journals: Sequence[Journal]) -> Journal:
@@ -218,13 +217,3 @@ def _sum(journals: Sequence[Journal]) -> Journal:
         num_frames_after=total("num_frames_after"),
         max_time_error_seconds=max((j.max_time_error_seconds for j in journals), default=0.0),
     )
-
-
-def _write_durably(path: Path, text: str) -> None:
-    """Write a file that is either there in full or not at all, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.unfinished")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from experiments.probe.data import DETAILS, MAX_BYTES, Detail, pack, pack_maps
 from experiments.probe.timeline import NARROW_CARD, WIDE_CARD, lay_out
 from experiments.probe.verdicts import digits_of, number, percent, verdict
 from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
-from experiments.reports.page import jpeg_data_uri, write_page
+from experiments.reports.page import filled_in, jpeg_data_uri
 from experiments.reports.words import clock
 
 __all__ = ["ClipView", "FaithfulnessView", "ProbePage", "WordView", "write_probe_page"]
@@ -47,15 +47,12 @@ def write_probe_page(path: Path, page: ProbePage) -> None:
     Raises:
       UserError: even with the least detail it would be larger.
     """
-    page, trial = _printable(page), path.with_name(f".{uuid.uuid4().hex}.html")
-    try:
-        for detail in DETAILS:
-            write_page(trial, TEMPLATE, scripts=SCRIPTS, **_values(page, detail))
-            if trial.stat().st_size < MAX_BYTES:
-                trial.replace(path)
-                return
-    finally:
-        trial.unlink(missing_ok=True)
+    page = _printable(page)
+    for detail in DETAILS:
+        text = filled_in(TEMPLATE, scripts=SCRIPTS, **_values(page, detail))
+        if len(text.encode()) < MAX_BYTES:
+            write_whole(path, text)
+            return
     raise UserError(f"a page of {len(page.clips)} clips has more than {MAX_BYTES:,} bytes; probe fewer clips")
 
 

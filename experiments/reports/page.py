@@ -12,24 +12,26 @@ import cv2
 import jinja2
 import numpy as np
 
+from clipbert_jax.atomic_files import write_whole
+
 _FOLDER = Path(__file__).parent
 SHOWN_SIZE = 160
 """Longer side of a frame in pixels, about twice the size on pages, so that it is sharp on dense screens."""
 
 
 def write_page(path: Path, template: Path, *, scripts: Sequence[Path] = (), **values: Any) -> None:
-    """Fill in a template, and write the page; make its folder.
+    """Write a filled-in template whole or not at all; make its folder."""
+    write_whole(path, filled_in(template, scripts=scripts, **values))
+
+
+def filled_in(template: Path, *, scripts: Sequence[Path] = (), **values: Any) -> str:
+    """Return the page that a template becomes.
 
     The page tells the browser to load nothing, and to run only these scripts, joined.
     """
     text = joined(scripts)
-    page = (
-        templates(template.parent)
-        .get_template(template.name)
-        .render(script=text, script_hash=sha256_of(text), **values)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    page = templates(template.parent).get_template(template.name)
+    return page.render(script=text, script_hash=sha256_of(text), **values)
 
 
 def joined(scripts: Sequence[Path]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from clipbert_jax.atomic_files import write_whole
+
 PACKAGES = ("clipbert_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "av", "numpy")
 
 
@@ -34,9 +36,7 @@ def now() -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a JSON file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(path)
+    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def command_line() -> str:

@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from clipbert_jax.atomic_files import remove_unfinished
 from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
 from experiments.search.encoding import EncodedVideo, NotEncoded, encode
@@ -241,6 +242,5 @@ class Index:
         """Drop files that are gone, the tokens of contents that no file has, and what a kill has left."""
         self.manifest.keep_only(self.manifest.entries.keys() - set(gone))
         self.store.keep_only({entry.content for entry in self.manifest.entries.values()})
-        for left in self.root.glob(".*.tmp"):  # the lock says that their processes are dead
-            left.unlink()
+        remove_unfinished(self.root)
         self.changes.num_gone = len(gone)

@@ -13,8 +13,9 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from clipbert_jax.atomic_files import write_whole
 from experiments.search.folder import FileState
 
 Span = tuple[float, float]
@@ -78,7 +79,8 @@ class Manifest:
         with self._path.open("ab") as file:
             # A line that was cut off must not take the next one with it.
             file.write(b"\n" + _line(name, entry))
-            _to_disk(file)
+            file.flush()
+            os.fsync(file.fileno())
         self._state = self._on_disk()
 
     def forget_unreadable(self) -> None:
@@ -124,28 +126,3 @@ def _is_sound(name: Any, entry: ManifestEntry, num_clips: int) -> bool:
         and len(entry.clip_seconds) == (0 if entry.reason else num_clips)
         and all(math.isfinite(seconds) for span in entry.clip_seconds for seconds in span)
     )
-
-
-def write_whole(path: Path, data: bytes, *, survives_power_failure: bool = True) -> None:
-    """Write a file whole or not at all, even if the process or the machine ends; make its folder.
-
-    Args:
-      path: the file to write.
-      data: its content.
-      survives_power_failure: whether to wait for the disk, which takes some milliseconds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            if survives_power_failure:  # otherwise the name may outlive the content
-                _to_disk(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -19,8 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
-from experiments.search.manifest import write_whole
 
 if TYPE_CHECKING:
     from clipbert_jax.training.saved_checkpoint import WhichStep

@@ -17,10 +17,10 @@ from typing import Any
 
 import filelock
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
 from experiments.search.folder import ABOUT_NAME
-from experiments.search.manifest import write_whole
 
 INDEX_NAME = ".clipbert_index"
 """Name of the default place, hidden so that it does not count as part of the folder."""

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from clipbert_jax.atomic_files import write_whole
 from data_pipelines.terminal_text import printable
-from experiments.search.manifest import write_whole
 from experiments.search.place import to_stderr
 
 MAX_BYTES = 512 << 20

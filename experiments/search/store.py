@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float16, UInt8
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
-from experiments.search.manifest import write_whole
 
 _NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\d+\.tmp)?")
 
@@ -48,7 +48,7 @@ class TokenStore:
         """Write what was made of a content, the tokens last: where they are, the pictures are too."""
         buffer = io.BytesIO()
         np.save(buffer, tokens)
-        write_whole(self._path(content, "strip"), _side_by_side(pictures), survives_power_failure=False)
+        write_whole(self._path(content, "strip"), _side_by_side(pictures), durable=False)
         write_whole(self._path(content, "npy"), buffer.getvalue())
         self._remember(content, tokens)
 

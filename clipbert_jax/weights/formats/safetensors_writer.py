@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.atomic_files import replacing
+from clipbert_jax.errors import unwritable
 
 _NAMES = {
     np.dtype(np.float64): "F64",
@@ -52,18 +52,11 @@ def write_safetensors(
         header[name] = {"dtype": _NAMES[dtype], "shape": list(np.shape(array)), "data_offsets": [start, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)  # so that arrays begin at a multiple of 8
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(encoded)))
             file.write(encoded)
             for array in arrays.values():
                 file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())  # a name must not come before what it names
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise (TemporaryError if is_temporary(error) else UserError)(
-            f"{path} cannot be written ({error.strerror}): look at the space and the permissions there"
-        ) from error
+        raise unwritable(path, error) from error

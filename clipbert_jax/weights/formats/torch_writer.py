@@ -22,7 +22,8 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
-from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.atomic_files import replacing
+from clipbert_jax.errors import UserError, unwritable
 
 ALIGNMENT_BYTES = 64
 _MAX_32_BITS = 0xFFFFFFFF
@@ -42,23 +43,13 @@ def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Shaped[n
       UserError: the file cannot be written, or PyTorch has no tensors of an array's type.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.writing")
     try:
-        try:
-            with temporary.open("wb") as file:
-                write_torch_zip(file, arrays)
-                file.flush()
-                os.fsync(file.fileno())  # some file systems only now say that they are full
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            write_torch_zip(file, arrays)
     except UnwritableError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
     except OSError as error:
-        raise (TemporaryError if is_temporary(error) else UserError)(
-            f"{path} cannot be written ({error.strerror or error}): look at the space and the permissions "
-            "there"
-        ) from error
+        raise unwritable(path, error) from error
 
 
 class UnwritableError(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_a_disk_that_fails_leaves_what_was_there(
     def fail(*_: object) -> None:
         raise OSError(code, "the disk's reason")
 
-    monkeypatch.setattr(torch_writer.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(kind, match=r"x\.pt cannot be written \(the disk's reason\)") as error:
         write_torch_file(path, example_arrays())
     assert type(error.value) is kind

@@ -1,0 +1,55 @@
+"""The one atomic write: a file appears under its name complete, or not at all.
+
+Readers find the old content or the new, never a part. A write that fails leaves the old file and nothing
+else. A process that is killed leaves its temporary file, which `remove_unfinished` deletes. A durable write
+also waits for the disk: even a power cut leaves the old content or the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_UNFINISHED = re.compile(r"\..+\.\d+\.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give the block a temporary path to write to; it becomes `path` when the block ends without an error.
+
+    Use it for streams and for libraries that write to a path; `write_whole` is for content in memory.
+
+    Args:
+      path: file to create or replace, in a folder that exists.
+      durable: whether to wait for the disk, which takes some milliseconds.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())  # some file systems report only here that they are full
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Write bytes, or text as UTF-8, to a file that is never there in part; make its folder if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a file is the temporary file of a write that goes on or was killed."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers left in a folder; the caller holds the lock that keeps other writers out."""
+    for path in filter(is_unfinished, list(folder.iterdir())):
+        path.unlink(missing_ok=True)
