@@ -1,4 +1,4 @@
-"""`clipbert probe`: a page that shows what a model looked at in a video, and what it says without it."""
+"""`clipbert probe`: writes a page that shows where a model looked in a video, and what mattered."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Write one HTML page: where a model looked in a video, word by word, and what it says without it.
+    """Write an HTML page that shows where a model looked in a video and what its answer depends on.
 
-    Attention of every layer and head over the frames, what each clip says, what is lost without each word,
-    place, clip and head, and how far attention and that agree. The page is one file that works offline.
+    The page shows the attention of every layer and head over the frames, word by word; the score of each
+    clip; how the score changes without each word, region, clip and head; and how faithful attention is to
+    these changes. It is a single file that works offline.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`."""
+    """Run directory of `clipbert train`, or a model directory."""
     video: Annotated[Positional[Path], arg(metavar="VIDEO")]
-    """A video file; images and GIFs are videos too."""
+    """Video, image or GIF."""
     text: str
-    """A text that may describe the video, or a question, in quotes."""
+    """Text that may describe the video, or a question, in quotes."""
     options: tuple[str, ...] = ()
-    """For multiple choice: what can be chosen, each in quotes."""
+    """Options of a multiple-choice question, each in quotes."""
     answer: str | None = None
-    """Answer or option that is probed; by default the one that the model gives."""
+    """Answer or option to probe; default: the one that the model gives."""
     num_clips: int = 4
-    """Clips, spread over the whole video."""
+    """Number of clips, spread over the whole video."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     out: Path = Path("probe.html")
-    """The page."""
+    """Page to write."""
     figures: Path | None = None
-    """Directory for PNG figures too."""
+    """Directory to write PNG figures to as well."""
 
     def run(self) -> None:
-        """Probe, write the page and say where.
+        """Probe, write the page, and print its path.
 
         Raises:
-          UserError: no such run or video, or nothing that this model can be asked.
+          UserError: the run or video is missing, or the model cannot be asked this.
         """
         check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
         check_out_file(self.out, (".html", ".htm"))

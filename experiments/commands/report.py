@@ -1,4 +1,4 @@
-"""`clipbert report`: its options."""
+"""`clipbert report`: writes a page about a run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from clipbert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about a run: curves, results, samples, config, environment.
+    """Write an HTML page about a run: curves, results, samples, config and environment.
 
-    Of a run that goes on, has ended or was killed. The page is one file, to be sent by mail or archived.
+    The run may still be going on. The page is a single file that works offline.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run directory of `clipbert train`."""
     out: Path | None = None
-    """The file; RUN/run-report.html by default."""
+    """File to write; default: RUN/run-report.html."""
 
     def run(self) -> None:
-        """Write the page and say where."""
+        """Write the page, and print its path."""
         from experiments.input_checks import check_out_directory
         from experiments.reports.run_report import write_run_report
         from experiments.reports.run_summary import read_run
 
         out = self.out or self.run_dir / "run-report.html"
         if out.is_dir():
-            raise UserError(f"--out {out} is a directory: give the name of a file")
+            raise UserError(f"--out {out} is a directory: give a file name")
         run = read_run(self.run_dir)
         check_out_directory("the folder of the page,", out.parent)
         write_run_report(run, out)

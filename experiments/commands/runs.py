@@ -1,4 +1,4 @@
-"""`clipbert runs`: its options."""
+"""`clipbert runs`: lists and compares runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tyro.conf import Positional, arg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runs:
-    """List the runs in a directory, or say in what some of them differ."""
+    """List the runs in a directory, or compare some of them."""
 
     directory: Annotated[Positional[Path], arg(metavar="DIRECTORY")] = Path("runs")
-    """Where to look, folders of folders included."""
+    """Directory to search, with its subfolders."""
     compare: tuple[str, ...] = ()
-    """Runs, by the names of the list: settings in which they differ, and what came of it, side by side."""
+    """Names of runs in the list: show their differing settings and their results side by side."""
     json: bool = False
     """Print JSON instead of a table."""
 

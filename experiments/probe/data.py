@@ -1,7 +1,7 @@
-"""What the script of the probe's page reads: every map as bytes, as much of them as fits.
+"""Packs the maps of a probe for the script of its page, in as much detail as fits.
 
-A map becomes whole steps of a unit of its own, so that a weak map keeps its shape and the page can still tell
-true shares: value = step * unit. Tokens of one word are merged first.
+Each map is stored as whole steps of its own unit (value = step * unit), so that a weak map keeps its shape
+and the page can still show true shares. The tokens of a word are merged first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from experiments.probe.views import ProbePage, WordView
 
 MAX_BYTES = 5_000_000
-"""Of a page."""
+"""Largest size of a page."""
 
 FULL_FRAME_SIDE = 720
 _STEPS, _COARSE_STEPS = 255, 15
@@ -29,22 +29,22 @@ Maps = Float[np.ndarray, "layers heads k w gh gw"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detail:
-    """How much of a probe a page holds."""
+    """Level of detail of a page."""
 
     frame_side: int = FULL_FRAME_SIDE
-    """Pixels of the longer side, at most."""
+    """Largest number of pixels of the longer side of a frame."""
     head_steps: int | None = _STEPS
-    """Between 0 and the largest value in a map of a single head; None: there are only means of heads."""
+    """Number of steps between 0 and the largest value in the map of a head; None: only means over heads."""
     is_last_layers_only: bool = False
 
     @property
     def notes(self) -> list[str]:
-        """What the page says about what it lacks."""
+        """Sentence about the details that are missing."""
         lacks = []
         if self.frame_side < FULL_FRAME_SIDE:
             lacks.append(f"frames have at most {self.frame_side} pixels on a side")
         if self.head_steps is None:
-            lacks.append("maps of single heads are left out, and attention is the mean over heads")
+            lacks.append("maps of single heads are missing, so attention is the mean over heads")
         elif self.head_steps < _STEPS:
             lacks.append(f"maps of single heads are rounded to {self.head_steps} steps")
         if self.is_last_layers_only:
@@ -62,18 +62,18 @@ DETAILS = (
     Detail(frame_side=160, head_steps=None, is_last_layers_only=True),
     Detail(frame_side=96, head_steps=None, is_last_layers_only=True),
 )
-"""The fullest that fits is written."""
+"""Levels from the fullest on; a page takes the first that fits."""
 
 
 def pack_maps(page: ProbePage, detail: Detail) -> dict[str, dict[str, Any]]:
-    """Return all maps by kind; of attention, head 0 is the mean of the heads."""
+    """Return all maps by kind; head 0 of `attention` is the mean over heads."""
     words = page.words
     attention = by_word(page.text_to_grid, words, np.mean)
     heads = [] if detail.head_steps is None else [attention]
     steps = [_STEPS] + [detail.head_steps or 0] * (attention.shape[1] if heads else 0)
     kinds = {
         "attention": np.concatenate([attention.mean(axis=1, keepdims=True), *heads], axis=1),
-        # A cell's attention to a word is that to all its tokens.
+        # The attention of a cell to a word is the sum over its tokens.
         "picture": by_word(page.grid_to_text, words, np.sum)[:, None],
         "gradient": by_word(page.gradient_weighted, words, np.mean)[:, None],
         "rollout": by_word(page.rollout, words, np.mean)[None, None],
@@ -94,11 +94,11 @@ def by_word(maps: np.ndarray, words: Sequence[WordView], merge: Any) -> np.ndarr
 
 
 def quantise(maps: Maps, num_steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return whole steps as uint8 [layers heads k w gh gw] and what a step is worth [layers heads k w].
+    """Return whole steps as uint8 [layers heads k w gh gw] and the value of a step [layers heads k w].
 
     Args:
-      maps: nothing in them is below 0.
-      num_steps: between 0 and the largest value of a map, by head.
+      maps: maps without negative values.
+      num_steps: number of steps between 0 and the largest value of a map, by head.
     """
     units = maps.max(axis=(-2, -1)) / num_steps[:, None, None].astype(np.float32)
     safe = np.where(units > 0, units, 1)[..., None, None]
@@ -106,7 +106,7 @@ def quantise(maps: Maps, num_steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def picture_cells(page: ProbePage) -> np.ndarray:
-    """Return which cells [gh gw] the picture touches; the others see nothing but padding."""
+    """Return which cells [gh gw] the picture touches; the others are padding."""
     num_rows, num_columns = page.cell_changes.shape[1:]
     rows = np.arange(num_rows) < page.height_share * num_rows - 1e-6
     columns = np.arange(num_columns) < page.width_share * num_columns - 1e-6
@@ -114,7 +114,7 @@ def picture_cells(page: ProbePage) -> np.ndarray:
 
 
 def _packed(maps: Maps, num_steps: np.ndarray, inside: np.ndarray) -> dict[str, Any]:
-    """Return maps with their sums over picture and padding, for which the steps are too coarse."""
+    """Return maps with their sums over picture and padding, since steps are too coarse to add up."""
     steps, units = quantise(maps, num_steps)
     return {
         "layers": maps.shape[0],
@@ -128,5 +128,5 @@ def _packed(maps: Maps, num_steps: np.ndarray, inside: np.ndarray) -> dict[str, 
 
 
 def pack(array: np.ndarray, dtype: npt.DTypeLike = "<f4") -> str:
-    """Return the bytes of an array, compressed, as text."""
+    """Return the compressed bytes of an array in base64."""
     return base64.b64encode(zlib.compress(array.astype(dtype).tobytes())).decode()

@@ -1,4 +1,4 @@
-"""Figures of a probe for papers: where words look, and what happens without words, clips and heads."""
+"""PNG figures of a probe for papers: attention of words, and changes without words, clips and heads."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from experiments.reports.words import clock
 
 _DPI = 200
 _MAX_WORDS, _MAX_CLIPS = 6, 8
-"""Of the overview."""
+"""Largest numbers of rows and columns of the overview."""
 _MAX_LETTERS = 18
 _LEFT, _BORDER, _GAP = 1.55, 0.62, 0.08
-"""Of the overview, in inches: room for the words, for lines above and below, and between frames."""
+"""Margins of the overview in inches: for words, for lines above and below, and between frames."""
 _INK, _SOFT, _FALLS, _RISES = "#1d1f23", "#63666d", "#c8622c", "#3b6fb6"
 _MOST_OPAQUE = 0.85
 
 
 def write_probe_figures(folder: Path, page: ProbePage) -> list[Path]:
-    """Write overview.png, ablation.png and heads.png; the folder is made. Return their paths."""
+    """Write overview.png, ablation.png and heads.png to a folder, which is made; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"overview": _overview(page), "ablation": _ablation(page), "heads": _heads(page)}
     for name, figure in figures.items():
         with warnings.catch_warnings():
-            # Letters that no font at hand has are drawn as boxes; the page shows them.
+            # Letters missing from the fonts become boxes; the page shows them.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(folder / f"{name}.png", dpi=_DPI, facecolor="white")
     return [folder / f"{name}.png" for name in figures]
 
 
 def _plain(text: str, max_letters: int = _MAX_LETTERS) -> str:
-    """Return a text that Matplotlib shows as it is, cut if it is long."""
+    """Return a text that Matplotlib shows literally, cut if it is long."""
     text = text.encode("utf-8", "replace").decode()
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     cut = text if len(text) <= max_letters else text[: max_letters - 1].rstrip() + "…"
@@ -49,9 +49,9 @@ def _plain(text: str, max_letters: int = _MAX_LETTERS) -> str:
 
 
 def _overview(page: ProbePage) -> Figure:
-    """Draw attention, mean of heads: a row for each word, a column for each clip.
+    """Draw attention, mean over heads: a row for each word, a column for each clip.
 
-    Of the last layer but one, as what words look at in the last one changes nothing.
+    It is the attention of the last layer but one, since that of words in the last layer changes nothing.
     """
     layer = max(0, len(page.text_to_grid) - 2)
     words, clips = _shown(page.words, _MAX_WORDS), _shown(page.clips, _MAX_CLIPS)
@@ -72,12 +72,12 @@ def _overview(page: ProbePage) -> Figure:
                 _label(axes, page.words[word])
             if row == len(words) - 1:
                 axes.set_xlabel(_clip_label(page, clip), fontsize=9, color=_INK, labelpad=4)
-    _title(figure, page, f"attention, layer {layer + 1} of {len(page.text_to_grid)}, mean of heads")
+    _title(figure, page, f"attention, layer {layer + 1} of {len(page.text_to_grid)}, mean over heads")
     return figure
 
 
 def _title(figure: Figure, page: ProbePage, what: str) -> None:
-    """Say what is drawn, with as many letters as there is room for."""
+    """Write the title, cut to the width of the figure."""
     width, height = figure.get_size_inches()
     about = f"{what}; one scale for each row"
     for text, down, size in ((page.text, 0.22, 11), (about, 0.42, 8.5)):
@@ -93,7 +93,7 @@ def _clip_label(page: ProbePage, clip: int) -> str:
 
 
 def _shown(views: Sequence[Any], most: int) -> list[int]:
-    """Return the places of the words or clips without which the score changes most, in their order."""
+    """Return the indices of the words or clips that change the score most, in their order."""
     known = [i for i, view in enumerate(views) if view.change_without is not None]
     sizes = {i: abs(views[i].change_without) for i in known}
     strongest = sorted(known, key=lambda i: -sizes[i] if math.isfinite(sizes[i]) else 0.0)[:most]
@@ -101,7 +101,7 @@ def _shown(views: Sequence[Any], most: int) -> list[int]:
 
 
 def _label(axes: Any, word: WordView) -> None:
-    """Write a word and its change at the left of its row."""
+    """Write a word and its change to the left of its row."""
     change = word.change_without or 0.0
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
     axes.annotate(_plain(word.text), (0, 0.5), (-8, 2), va="bottom", fontsize=10, color=_INK, **place)
@@ -110,7 +110,7 @@ def _label(axes: Any, word: WordView) -> None:
 
 
 def _draw_map(axes: Any, page: ProbePage, frame: np.ndarray, values: np.ndarray, top: float) -> None:
-    """Draw a map over a frame; the grid covers the padded square, of which the picture is a part."""
+    """Draw a map over a frame; the grid covers the padded square, which holds the picture."""
     right, lower = 1 / page.width_share, 1 / page.height_share
     shares = values / top if top > 0 else np.zeros_like(values)
     colors = matplotlib.colormaps["inferno"](shares)
@@ -129,7 +129,7 @@ def _bare(axes: Any) -> None:
 
 
 def _ablation(page: ProbePage) -> Figure:
-    """Draw what the score changes by without each word and each clip, on one scale."""
+    """Draw the changes of the score without each word and each clip, on one scale."""
     known = [word for word in page.words if word.change_without is not None]
     words = [(_plain(word.text), word.change_without or 0.0) for word in known]
     clips = [
@@ -153,7 +153,7 @@ def _draw_bars(axes: Any, bars: Sequence[tuple[str, float]], largest: float, row
     colors = [_FALLS if change < 0 else _RISES for change in changes]
     axes.barh(range(len(bars)), changes, height=0.62, color=colors)
     for row, (_, change) in enumerate(bars):
-        # Beside the end of the bar, so that the number covers nothing.
+        # Beside the end of the bar, so that the number covers no bar.
         side = -1 if change < 0 else 1
         place = (change if math.isfinite(change) else 0.0) + 0.03 * side * largest
         align = "right" if side < 0 else "left"
@@ -168,7 +168,7 @@ def _draw_bars(axes: Any, bars: Sequence[tuple[str, float]], largest: float, row
 
 
 def _heads(page: ProbePage) -> Figure:
-    """Draw what the score changes by without each head, as a matrix of layers and heads."""
+    """Draw the changes of the score without each head, as a matrix of layers and heads."""
     changes = np.asarray(page.head_changes, np.float64)
     num_layers, num_heads = changes.shape
     largest = float(np.nanmax(np.abs(changes), initial=0.0)) or 1.0

@@ -1,5 +1,5 @@
 "use strict";
-// The maps of a probe: what was packed, looked up and painted. `probe_page.js` follows, in the same script.
+// The maps of a probe: unpacks, looks up and paints them. `probe_page.js` follows in the same script.
 const $ = (selector) => document.querySelector(selector);
 const $$ = (selector) => [...document.querySelectorAll(selector)];
 const data = JSON.parse($("#data").textContent);
@@ -8,7 +8,7 @@ const [numRows, numColumns] = data.grid;
 const [widthShare, heightShare] = data.picture;
 const numCells = numRows * numColumns;
 
-// What was packed: zlib inside base64, numbers little-endian as on all machines that browsers run on.
+// Packed arrays are zlib inside base64, little-endian like all machines with browsers.
 async function unpack(text, Numbers = Float32Array) {
   const binary = atob(text);
   const bytes = new Uint8Array(binary.length);
@@ -25,7 +25,7 @@ async function unpackAll() {
   }
 }
 
-// The values of one map, and what they sum to; sizes that a kind does not have are 1.
+// The values of one map and their sums; sizes that a kind does not have are 1.
 function lookUp({ kind, layer, head, clip, word }) {
   const maps = data.maps[kind];
   const at = (place, size) => (size > 1 ? place : 0);
@@ -62,11 +62,11 @@ const percent = (share) => `${number(100 * share)} %`;
 const told = (kind, value) => (isShare(kind) ? percent(value) : number(value, isSigned(kind) ? "+" : ""));
 const word = (i) => `“${data.words[i]}”`;
 
-// Dark violet to pale yellow, evenly brighter, so that it can be read without seeing hues.
+// Dark violet to pale yellow with even brightness steps, readable without colour vision.
 const HEAT = [
   [0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164],
 ];
-// Orange where the score falls, blue where it rises: the pair that all kinds of colour vision tell apart.
+// Orange where the score falls, blue where it rises: all kinds of colour vision tell them apart.
 const FALLS = [255, 120, 20];
 const RISES = [40, 120, 255];
 
@@ -80,8 +80,8 @@ function color(value, signed, opacity) {
   return [...mixed, opacity * (0.4 + 0.6 * size)];
 }
 
-// Return where a cell lies on a canvas over the picture, on whole pixels, so that there are no seams. What lies in
-// the padding falls off the canvas.
+// Return the box of a cell on a canvas over the picture, in whole pixels so that there are no seams. Padding lies
+// outside the canvas.
 function cellBox(canvas, cell) {
   const [width, height] = [canvas.width / (numColumns * widthShare), canvas.height / (numRows * heightShare)];
   const [column, row] = [cell % numColumns, Math.floor(cell / numColumns)];

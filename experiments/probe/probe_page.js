@@ -1,9 +1,9 @@
-// What is picked, and all that follows from it. `show` draws all of it anew, so nothing can be out of step.
+// What is picked. `show` redraws everything that depends on it, so the parts always agree.
 const state = {
   clip: data.start[0], word: data.start[1], kind: "attention", layer: data.start[2], head: 0, cell: null,
 };
 
-// The frames of the picked clip, each under a canvas; made anew only if another clip is picked.
+// The frames of the picked clip, each under a canvas; rebuilt only for another clip.
 let shownClip = null;
 function placePictures() {
   if (shownClip === state.clip) return;
@@ -58,7 +58,7 @@ function showScale(at, top) {
   $("#low").textContent = signed ? `${told(at.kind, -top)} falls without it` : "0";
   $("#high").textContent = signed ? `rises without it ${told(at.kind, top)}` : told(at.kind, top);
   const isRow = at.kind === "attention" || at.kind === "rollout";
-  $("#even").textContent = signed ? "0" : isRow ? `evenly spread, each would have ${percent(data.even)}` : "";
+  $("#even").textContent = signed ? "0" : isRow ? `evenly spread: ${percent(data.even)}` : "";
 }
 
 function showSums(at, map) {
@@ -87,8 +87,8 @@ function showVerdict(at) {
   const [level, sentence] = (isMean && data.verdicts[name[at.kind]]) || [
     "untested",
     at.kind === "ablation"
-      ? "This is the test that other maps are held against."
-      : "This map was not held against the ablation; take it as a picture, not as evidence.",
+      ? "This is the test that the other maps are compared with."
+      : "This map was not compared with the ablation: take it as a picture, not as evidence.",
   ];
   $("#verdict").dataset.level = level;
   $("#verdict").textContent = sentence;
@@ -98,11 +98,11 @@ function showVerdict(at) {
 function showSliders() {
   const { layers, heads } = data.maps[state.kind];
   const hasLayers = !["rollout", "ablation"].includes(state.kind);
-  const noLayers = data.layers[0] > 1 ? "Only the last layers are kept in this page." : "The model has one layer.";
-  const noHeads = state.kind === "attention" ? "Single heads are left out of this page." : "This map is of all heads together.";
+  const noLayers = data.layers[0] > 1 ? "This page keeps only the last layers." : "The model has one layer.";
+  const noHeads = state.kind === "attention" ? "This page does not have single heads." : "This map combines all heads.";
   const sliders = {
     layer: [data.layers.length, hasLayers ? `${data.layers[state.layer]} of ${data.numLayers}` : "all",
-      layers > 1 ? "" : hasLayers ? noLayers : "This map is of all layers together."],
+      layers > 1 ? "" : hasLayers ? noLayers : "This map combines all layers."],
     head: [data.maps.attention.heads, heads > 1 && state.head ? `${state.head} of ${heads - 1}` : state.kind === "ablation" ? "all" : "mean",
       heads > 1 ? "" : noHeads],
   };
@@ -118,7 +118,7 @@ function showSliders() {
   $('output[for="opacity"]').textContent = `${$("#opacity").value} %`;
 }
 
-// Draw the map; `preview` stands for what the pointer is over, and changes nothing that is picked.
+// Draw the map; `preview` is under the pointer and does not change what is picked.
 function showMap(preview = {}) {
   const at = { ...state, ...preview };
   const map = lookUp(at);
@@ -162,7 +162,7 @@ function makeHead(layer, head) {
   button.type = "button";
   Object.assign(button.dataset, { layer, head });
   const canvas = document.createElement("canvas");
-  // As many pixels as it is shown with on dense screens.
+  // As many pixels as on dense screens.
   canvas.width = 96;
   canvas.height = Math.max(1, Math.round((96 * heightShare) / widthShare));
   button.append(canvas);
@@ -185,7 +185,7 @@ function makeHead(layer, head) {
   return button;
 }
 
-// Drawn only where they are seen, or printed, and only if another word or clip was picked.
+// Heads are drawn only when visible or printed, and only after another word or clip was picked.
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) target.dataset.seen = isIntersecting ? "1" : "";
   showHeads();
@@ -213,10 +213,10 @@ function show() {
   $("#before").disabled = state.clip === 0;
   $("#after").disabled = state.clip === data.clips.length - 1;
   const about = $(`input[name="kind"][value="${state.kind}"]`).dataset.about;
-  // Not so for picture to word: the cells' own next states are what no one reads there.
+  // In `picture`, the next states of the cells themselves are not read.
   const isUnread = state.kind !== "ablation" && state.kind !== "rollout" && data.layers[state.layer] === data.numLayers
     && (state.word !== 0 || state.kind === "picture");
-  $("#about").textContent = about + (isUnread ? " In the last layer the score is read off [CLS]: this map changes nothing there." : "");
+  $("#about").textContent = about + (isUnread ? " In the last layer the score is read from [CLS], so this map has no effect there." : "");
   showSliders();
   showMap();
   showHeads();
@@ -238,7 +238,7 @@ function cellAt(event) {
   const box = event.target.getBoundingClientRect();
   const column = Math.floor(((event.clientX - box.left) / box.width) * widthShare * numColumns);
   const row = Math.floor(((event.clientY - box.top) / box.height) * heightShare * numRows);
-  // Where pooling has dropped pixels, the picture goes further than the grid.
+  // The picture is larger than the grid where pooling has dropped pixels.
   const isOutside = row < 0 || column < 0 || row >= numRows || column >= numColumns;
   return isOutside ? null : row * numColumns + column;
 }
@@ -303,6 +303,6 @@ unpackAll().then(() => {
   document.documentElement.dataset.ready = "1";
 }).catch((error) => {
   const warning = Object.assign(document.createElement("p"), { className: "warning" });
-  warning.textContent = `This browser cannot show the maps (${error.message}); one of 2023 or later can.`;
+  warning.textContent = `This browser cannot show the maps (${error.message}): use one of 2023 or later.`;
   $("#where").before(warning);
 });

@@ -1,6 +1,6 @@
-"""The page of `clipbert probe`: what a model looked at, clip by clip, and what happens without it.
+"""Writes the page of `clipbert probe`: where a model looked, clip by clip, and what its score depends on.
 
-Everything that the page shows comes in as plain arrays (`views.py`); `probe_video.py` brings them.
+The content comes as plain arrays (`views.py`) from `probe_video.py`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ __all__ = ["ClipView", "FaithfulnessView", "ProbePage", "WordView", "write_probe
 TEMPLATE = Path(__file__).with_name("probe_page.html.jinja")
 SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("probe_maps.js", "probe_page.js"))
 _MAX_BARS = 12
-"""Of frames and of heads, the strongest."""
+"""Largest number of frames and of heads, the strongest ones."""
 
 _NO_CHANGE = 0.02
-"""Share of the score (or of 1, if it is smaller) that is too little to say that a clip decided."""
+"""Share of the score (or of 1, if the score is smaller) below which no clip counts as decisive."""
 
 
 class Bar(NamedTuple):
-    """A row of an ablation: what is left out, and what the score changes by."""
+    """A row of an ablation: what is left out, and the change of the score."""
 
     name: str
     change: float
     clip: int | None = None
-    """Whose picture stands beside it."""
+    """Number of the clip whose picture stands beside it."""
 
 
 def write_probe_page(path: Path, page: ProbePage) -> None:
-    """Write the page, one file below `MAX_BYTES`; folders are made.
+    """Write the page as one file of less than `MAX_BYTES`; make its folder.
 
     Raises:
-      UserError: even with the least detail it would be larger.
+      UserError: the page is larger even with the least detail.
     """
     page = _printable(page)
     for detail in DETAILS:
@@ -53,11 +53,11 @@ def write_probe_page(path: Path, page: ProbePage) -> None:
         if len(text.encode()) < MAX_BYTES:
             write_whole(path, text)
             return
-    raise UserError(f"a page of {len(page.clips)} clips has more than {MAX_BYTES:,} bytes; probe fewer clips")
+    raise UserError(f"a page of {len(page.clips)} clips has more than {MAX_BYTES:,} bytes: probe fewer clips")
 
 
 def _printable(page: ProbePage) -> ProbePage:
-    """Replace what UTF-8 cannot hold: file names and arguments are bytes, and may be in any encoding."""
+    """Replace what UTF-8 cannot hold, since file names and arguments may be in any encoding."""
 
     def clean(text: str) -> str:
         return text.encode("utf-8", "replace").decode()
@@ -74,7 +74,7 @@ def _printable(page: ProbePage) -> ProbePage:
 
 
 def _values(page: ProbePage, detail: Detail) -> dict[str, Any]:
-    """Return what the template fills in."""
+    """Return the values of the template."""
     end = max([page.duration, *(float(clip.seconds.max()) for clip in page.clips)])
     times = [clock(float(clip.seconds[0]), end) for clip in page.clips]
     groups = {name: bars for name, bars in ablations(page, times).items() if bars}
@@ -105,7 +105,7 @@ def _values(page: ProbePage, detail: Detail) -> dict[str, Any]:
 
 
 def ablations(page: ProbePage, times: Sequence[str]) -> dict[str, list[Bar]]:
-    """Return what happens without each word, clip, frame and head; of the last two, the strongest."""
+    """Return the changes without each word and clip, and without the strongest frames and heads."""
     words = [Bar(word.text, word.change_without) for word in page.words if word.change_without is not None]
     clips = [
         Bar(f"clip {number}, {time}", clip.change_without, number - 1)
@@ -134,7 +134,7 @@ def _weight(change: float | None) -> float:
 
 
 def _heaviest(views: Sequence[Any]) -> int:
-    """Return the place of the word or clip without which the score changes most."""
+    """Return the index of the word or clip that changes the score most."""
     return max(range(len(views)), key=lambda i: _weight(views[i].change_without))
 
 
@@ -143,7 +143,7 @@ def _says(clip: ClipView) -> str:
 
 
 def _shares(page: ProbePage) -> list[float]:
-    """Return how long the bar of each clip's score is: its probability, or its place among the scores."""
+    """Return the length of the bar of each clip: its probability, or its place among the scores."""
     scores = [clip.score for clip in page.clips]
     low, high = min(0.0, *scores), max(0.0, *scores)
     return [
@@ -153,14 +153,16 @@ def _shares(page: ProbePage) -> list[float]:
 
 
 def _decision(page: ProbePage, times: Sequence[str]) -> str:
-    """Return in a sentence which clip decided."""
+    """Return a sentence about the clip that decided."""
     if len(page.clips) == 1:
-        return "There is one clip, so the score is that of the clip alone."
+        return "There is only one clip, so its score is the score."
     least = _NO_CHANGE * max(1.0, abs(page.score))
     heaviest = _heaviest(page.clips)
     change = page.clips[heaviest].change_without
     if not _weight(change) > least:
-        return f"No single clip decided: leaving out any one changes the score by {number(least)} at most."
+        return (
+            f"No single clip decided: without any one of them the score changes by {number(least)} at most."
+        )
     said = (
         f"Clip {heaviest + 1}, at {times[heaviest]}, decided most and {_pulls(change)}: without it the score "
         f"goes from {number(page.score)} to {number(page.score + change)}."
@@ -179,7 +181,7 @@ def _pulls(change: float) -> str:
 
 
 def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return what the page begins with: label, value, remark."""
+    """Return the large numbers at the top: label, value, remark."""
     pooled = f"{page.consensus.replace('_', '-')} of {len(page.clips)} clip{'s' * (len(page.clips) > 1)}"
     if page.probability is None:
         figures = [("Score", number(page.score), pooled)]
@@ -188,25 +190,25 @@ def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]
     if len(page.clips) > 1:
         clip = _heaviest(page.clips)
         change = number(page.clips[clip].change_without, "+")
-        figures.append(("Heaviest clip", f"{clip + 1}", f"at {times[clip]}, {change} without it"))
+        figures.append(("Strongest clip", f"{clip + 1}", f"at {times[clip]}, {change} without it"))
     if any(word.change_without is not None for word in page.words):
         word = page.words[_heaviest(page.words)]
-        figures.append(("Heaviest word", word.text, f"{number(word.change_without or 0.0, '+')} without it"))
+        figures.append(("Strongest word", word.text, f"{number(word.change_without or 0.0, '+')} without it"))
     if page.faithfulness:
         good = sum(verdict(view).level == "faithful" for view in page.faithfulness)
         figures.append(
-            ("Faithful maps", f"{good} of {len(page.faithfulness)}", "by taking away what they point to")
+            ("Faithful maps", f"{good} of {len(page.faithfulness)}", "judged by hiding what they point to")
         )
     return figures
 
 
 def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, Any]:
-    """Return what the script reads."""
+    """Return the data of the script."""
     num_layers, _, _, num_tokens, num_rows, num_columns = page.text_to_grid.shape
     layers = list(range(1, num_layers + 1))[-2 if detail.is_last_layers_only else None :]
-    # What words look at in the last layer changes nothing; [CLS] is what the score is read off there.
+    # In the last layer only the attention of [CLS] matters, since the score is read from [CLS].
     start = max(0, len(layers) - 2)
-    # Not the heaviest clip, which may say no because it shows nothing: here is something to see.
+    # The page opens at the clip with the highest score, where there is something to see.
     surest = max(range(len(page.clips)), key=lambda clip: page.clips[clip].score)
     return {
         "grid": [num_rows, num_columns],

@@ -1,4 +1,4 @@
-"""The timeline of the probe's page: clips at their true places in time, for wide and narrow screens."""
+"""The timeline of the probe page: clips at their true times, for wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from experiments.reports.words import clock
 
 WIDE_CARD, NARROW_CARD = 10.5, 21.0
-"""Width of a clip's card in % of the timeline; the axis ends half a card before each border."""
+"""Width of the card of a clip in % of the timeline; the axis ends half a card before each border."""
 _MAX_LANES = 4
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 _MAX_TICKS = 6
@@ -16,20 +16,20 @@ _MAX_TICKS = 6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Places are shares of the axis."""
+    """Layout of the timeline; places are shares of the axis."""
 
     ticks: Sequence[tuple[float, str]]
     places: Sequence[float]
-    """Of the middle of each clip."""
+    """Place of the middle of each clip."""
     spans: Sequence[tuple[float, float]]
-    """Where each clip begins, and its length."""
+    """Start and length of each clip."""
     wide_lanes: Sequence[int]
-    """Of each clip's card; 1 is the uppermost. Empty if there are too many: cards then flow as text does."""
+    """Lane of each card, from 1 at the top; empty if there are too many: the cards then flow like text."""
     narrow_lanes: Sequence[int]
 
 
 def lay_out(clips: Sequence[Sequence[float]], duration: float) -> Timeline:
-    """Place clips, each given by the seconds of its frames; what has no duration stands in the middle."""
+    """Lay out clips, given by the times of their frames; a video without duration is in the middle."""
     end = max([duration, *(second for clip in clips for second in clip)])
     spans = [(_share(min(clip), end), (max(clip) - min(clip)) / (end or 1)) for clip in clips]
     places = [start + length / 2 for start, length in spans]
@@ -53,7 +53,7 @@ def _ticks(end: float) -> list[float]:
 
 
 def _lanes(places: Sequence[float], card: float) -> list[int]:
-    """Return the lane of each card, so that none covers another."""
+    """Return the lane of each card, so that no card covers another."""
     distance = card / (100 - card)
     lanes, last = [0] * len(places), []
     for clip in sorted(range(len(places)), key=places.__getitem__):

@@ -1,4 +1,4 @@
-"""What the numbers of a probe come to, in plain words."""
+"""Verdicts on the maps of a probe in plain words, and the format of its numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Level = Literal["faithful", "mixed", "no evidence"]
 
 
 class Verdict(NamedTuple):
-    """Whether a map is faithful, judged by hiding what it points to."""
+    """Verdict on a map: is it faithful, judged by hiding what it points to?"""
 
     level: Level
     sentence: str
@@ -38,40 +38,40 @@ def _strength(view: FaithfulnessView) -> str:
 
 def _order(view: FaithfulnessView) -> str:
     if view.is_above_chance:
-        return "it orders the cells better than if it lay elsewhere"
+        return "it orders the cells better than the same map in other places"
     if not view.can_tell:
-        return "the picture has too few cells to tell an order from chance"
+        return "the picture has too few cells to tell its order from chance"
     worse = "worse than" if view.rank_correlation < view.low else "no better than"
-    return f"it orders the cells {worse} if it lay elsewhere"
+    return f"it orders the cells {worse} the same map in other places"
 
 
 def _cost(view: FaithfulnessView) -> str:
     costs, others = number(view.deletion), number(view.random_deletion)
     if view.deletion > view.high_deletion:
-        return f"hiding the cells that it points to costs {costs}, where other cells cost {others}"
-    return f"hiding the cells that it points to costs {costs}, no more than others may ({others} on average)"
+        return f"hiding the cells that it points to costs {costs}, against {others} for other cells"
+    return f"hiding the cells that it points to costs {costs}, no more than other cells ({others} on average)"
 
 
 def number(value: float, plus: str = "", digits: int | None = None) -> str:
-    """Return a number with as many digits as asked for, or as matter, and a true minus sign."""
+    """Return a number with the given digits, or those that matter, and a true minus sign."""
     if not math.isfinite(value):
-        return "–"  # noqa: RUF001, what tables show for nothing
+        return "–"  # noqa: RUF001, an empty cell of a table
     text = f"{abs(value):.{digits_of(value) if digits is None else digits}f}"
     if not text.strip("0."):
         return "0"
-    return ("−" if value < 0 else plus) + text  # noqa: RUF001, the minus sign is meant
+    return ("−" if value < 0 else plus) + text  # noqa: RUF001, a minus sign
 
 
 def digits_of(value: float) -> int:
-    """Return how many digits after the point matter."""
+    """Return the number of digits after the point that matter."""
     size = abs(value)
     return 1 if size >= 10 else 2 if size >= 0.095 else 3 if size >= 0.0095 else 4
 
 
 def percent(share: float) -> str:
-    """Return a probability, which is never told to be certain."""
+    """Return a probability as a percentage; it never reads as certain."""
     if not math.isfinite(share):
-        return "–"  # noqa: RUF001, what tables show for nothing
+        return "–"  # noqa: RUF001, an empty cell of a table
     if 0 < share < 0.001:
         return "< 0.1 %"
     return "> 99.9 %" if 0.999 < share < 1 else f"{100 * share:.1f} %"

@@ -1,7 +1,7 @@
 """Line charts as inline SVG: laid out here, drawn by `macros.html.jinja`.
 
-Every point can be read: by pointing at it where a page has a script, in titles where it has none. Long runs
-are thinned to means, with a band from the least to the largest value; what is not finite leaves a gap.
+Pages with a script show the value under the pointer; pages without one have it in titles. Long runs are
+thinned to means with a band from the least to the largest value. Values that are not finite leave a gap.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 Point = tuple[float, float]
 
 MAX_POINTS = 240
-"""Of a line; there are about twice as many pixels."""
+"""Largest number of points of a line; it has about twice as many pixels."""
 
 _LOG_RATIO = 100.0
-"""A largest value so many times the least, both above 0, is shown on a logarithmic scale."""
+"""Ratio of the largest to the least value (both above 0) beyond which the axis is logarithmic."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """Values by step, both as they were logged."""
+    """Logged values by step."""
 
     name: str
     steps: Sequence[int]
     values: Sequence[float]
 
     def thinned(self) -> list[ThinnedPoint]:
-        """Return at most `MAX_POINTS`, of equally many values each."""
+        """Return at most `MAX_POINTS` points, each made of the same number of values."""
         size = math.ceil(len(self.steps) / MAX_POINTS) or 1
         pairs = list(zip(self.steps, self.values, strict=True))
         return [_thinned(pairs[start : start + size]) for start in range(0, len(pairs), size)]
@@ -40,13 +40,13 @@ class ThinnedPoint:
     """One point of a line: some values that follow one another."""
 
     step: int
-    """Of the last."""
+    """Step of the last value."""
     mean: float
-    """Of the finite ones; NaN if there are none."""
+    """Mean of the finite values; NaN if no value is finite."""
     least: float
     largest: float
     num_lost: int
-    """Values that are not finite."""
+    """Number of values that are not finite."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,11 @@ class ChartLine:
     label: str
     path: str
     band: str = ""
-    """Outline of the area around it."""
+    """Outline of the area from the least to the largest values."""
     dots: Sequence[tuple[float, float, str]] = ()
-    """Places to draw a dot at, and what a pointer over it is told."""
+    """Places of dots, with the text of their titles."""
     label_place: Point | None = None
-    """Where the label is written beside the line, if there is no legend."""
+    """Place of the label beside the line, if there is no legend."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,16 @@ class Frame:
     bottom: int = 236
 
     def x_position(self, share: float) -> float:
-        """Return where a share of the width is."""
+        """Return the x of a share of the width."""
         return self.left + share * (self.right - self.left)
 
     def y_position(self, share: float) -> float:
-        """Return where a share of the height is."""
+        """Return the y of a share of the height."""
         return self.bottom - share * (self.bottom - self.top)
 
 
 LOW_FRAME = Frame(height=194, left=50, right=446, top=12, bottom=168)
-"""Of curves that stand among many, under a caption."""
+"""Frame of one curve among many, under a caption."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,9 @@ class Chart:
     x_label: str = ""
     y_label: str = ""
     last: str = ""
-    """What the curves have come to."""
+    """The last values, in words."""
     readings: Sequence[tuple[float, str]] = ()
-    """Places, and what to say when a pointer is near."""
+    """Values in words, each with the x where a pointer shows it."""
 
 
 def curve_chart(
@@ -114,15 +114,15 @@ def curve_chart(
     may_be_logarithmic: bool = False,
     frame: Frame = LOW_FRAME,
 ) -> Chart | None:
-    """Lay out curves over the steps of a run; None if nothing of them is finite.
+    """Lay out curves over the steps of a run; None if no value is finite.
 
     Args:
-      title: what is drawn.
+      title: caption of the chart.
       series: the curves, which share both axes.
-      show: turns a value into what is written.
-      has_dots: mark each point, where there are few.
-      may_be_logarithmic: use such an axis if small values would vanish otherwise.
-      frame: where to draw.
+      show: formats a value.
+      has_dots: whether to mark each point.
+      may_be_logarithmic: whether the axis may become logarithmic, so that small values do not vanish.
+      frame: the drawing area.
     """
     thinned = {one.name: one.thinned() for one in series if len(one.steps)}
     points = list(itertools.chain.from_iterable(thinned.values()))
@@ -183,7 +183,7 @@ class _AxisScale:
 
     @classmethod
     def of(cls, values: Sequence[float], *, may_be_logarithmic: bool) -> _AxisScale:
-        """Return one that shows all values, and 0 if it is linear."""
+        """Return a scale that shows all values, and 0 if it is linear."""
         least, largest = min(values), max(values)
         if may_be_logarithmic and least > 0 and largest / least > _LOG_RATIO:
             first, last = math.floor(math.log10(least)), math.ceil(math.log10(largest))
@@ -196,7 +196,7 @@ class _AxisScale:
         return cls(ticks=ticks if len(ticks) > 1 else [0.0, 1.0], is_logarithmic=False)
 
     def share(self, value: float) -> float:
-        """Return where a value is, from 0 at the bottom to 1 at the top."""
+        """Return the height of a value, from 0 at the bottom to 1 at the top."""
         first, last = self.ticks[0], self.ticks[-1]
         if self.is_logarithmic:
             return math.log(value / first) / math.log(last / first)
@@ -215,7 +215,7 @@ def _thinned(pairs: Sequence[tuple[int, float]]) -> ThinnedPoint:
 
 
 def path_through(points: Sequence[Point]) -> str:
-    """Return an SVG path that leaves out what is not finite; a lone point becomes a short stroke."""
+    """Return an SVG path through the finite points; a lone point becomes a short stroke."""
     parts = []
     for _, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
         places = [f"{x:.1f},{y:.1f}" for x, y in run if math.isfinite(y)]
@@ -225,7 +225,7 @@ def path_through(points: Sequence[Point]) -> str:
 
 
 def _band(below: Sequence[Point], above: Sequence[Point]) -> str:
-    """Return the outline between two lines, where both are finite; nothing if they are the same."""
+    """Return the outline between two lines where they are finite; empty if they are the same."""
     edges = [pair for pair in zip(below, above, strict=True) if math.isfinite(pair[0][1])]
     if all(low == high for low, high in edges):
         return ""
@@ -234,7 +234,7 @@ def _band(below: Sequence[Point], above: Sequence[Point]) -> str:
 
 
 def _readings(thinned: Mapping[str, Sequence[ThinnedPoint]], show: Callable[[float], str]) -> dict[int, str]:
-    """Return what is to be read at each step, in their order."""
+    """Return the values at each step in words, by rising step."""
     by_step: dict[int, list[str]] = {}
     for name, points in thinned.items():
         for point in points:

@@ -1,4 +1,4 @@
-"""The table that `clipbert doctor` prints: a line for each file, which no name can break."""
+"""The table of `clipbert doctor`: one line for each file, whatever its name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _COLUMNS = (
     ("took", 5),
 )
 # fmt: on
-"""Title and width of what stands between the name and the remarks."""
+"""Titles and widths of the columns between the name and the remarks."""
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal within reason; 120 where there is none."""
+    """Return the width of the terminal, between 80 and 200; 120 without a terminal."""
     return min(max(shutil.get_terminal_size((120, 0)).columns, 80), 200)
 
 
@@ -33,7 +33,7 @@ def header(width: int) -> str:
 
 
 def line(finding: Diagnosis, width: int) -> str:
-    """Return one line, never longer than the terminal."""
+    """Return the line of a file, never longer than the terminal."""
     health = finding.health
     rate = f"{health.fps:.4g}{' VFR' if health.is_variable_rate else ''}" if health.fps else ""
     cells = (
@@ -51,7 +51,7 @@ def line(finding: Diagnosis, width: int) -> str:
 
 
 def _joined(cells: list[str], remarks: str, width: int) -> str:
-    """Return a line with as much of the remarks as there is room for."""
+    """Return a line with as much of the remarks as fits."""
     text = " ".join(cells)
     room = width - _width(text) - 1
     return (f"{text} {_fixed(remarks, room)}" if room >= len("remarks") else text).rstrip()
@@ -69,7 +69,7 @@ def _remarks(finding: Diagnosis) -> str:
 
 
 def summary(findings: list[Diagnosis]) -> str:
-    """Return counts, and the whole reason for each file that is not ok."""
+    """Return counts, and the full reason for each file that is not ok."""
     verdicts = collections.Counter(finding.health.verdict for finding in findings)
     bad = [finding for finding in findings if finding.health.verdict != "ok"]
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("ok", "damaged", "unreadable"))
@@ -79,7 +79,7 @@ def summary(findings: list[Diagnosis]) -> str:
 
 
 def _fixed(text: str, width: int) -> str:
-    """Return text padded or cut to a width in the terminal."""
+    """Return text padded or cut to a width in columns."""
     text = printable(text)
     if _width(text) > width:
         while _width(text) > width - 1:
@@ -89,7 +89,7 @@ def _fixed(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns text takes: two for each wide character, none for a combining one."""
+    """Return the width of text in columns: 2 for a wide character, 0 for a combining one."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )

@@ -1,4 +1,4 @@
-"""The curves of a run, and the table of numbers behind them."""
+"""The curves of the report of a run, and the table of numbers behind them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from experiments.reports.charts import Chart, Series, curve_chart
 from experiments.reports.run_summary import RunSummary
 
 _MAX_LINES = 6
-"""In one chart."""
+"""Largest number of lines in one chart."""
 
 _NUM_ROWS = 40
-"""Of the table."""
+"""Largest number of rows of the table."""
 
 _RATE = "_learning_rate"
 _KIND_OF_METRIC = {"median_rank": "ranks", "mean_rank": "ranks", "mse": "squared error"}
@@ -24,7 +24,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def learning_charts(run: RunSummary) -> list[Chart]:
-    """Return losses, gradient norm, learning rates and what validation found, as far as there are any."""
+    """Return the charts of losses, gradient norm, learning rates and validation metrics that have values."""
     loss, norm = _series(run.records, "loss"), _series(run.records, "grad_norm")
     losses = [_series(run.records, name, name.removeprefix("loss/")) for name in _names(run, prefix="loss/")]
     charts = [
@@ -38,7 +38,7 @@ def learning_charts(run: RunSummary) -> list[Chart]:
 
 
 def speed_charts(run: RunSummary) -> list[Chart]:
-    """Return how fast the steps were, and what they waited for."""
+    """Return the charts of speed, waiting for input, and utilization."""
     records = undisturbed(run)
     waiting, utilization = _percent(records, "input_wait_share"), _percent(records, "mfu")
     charts = [
@@ -51,12 +51,12 @@ def speed_charts(run: RunSummary) -> list[Chart]:
 
 
 def undisturbed(run: RunSummary) -> Records:
-    """Return the records whose times hold no compilation."""
+    """Return the records whose times do not include a compilation."""
     return [record for record in run.records[1:] if not record.get("num_compilations")]
 
 
 def numbers(run: RunSummary) -> tuple[list[str], list[list[str]]]:
-    """Return a heading and evenly chosen rows, the last record among them."""
+    """Return the headings and evenly chosen rows, including the last record."""
     names = _names(run)
     stride = math.ceil(len(run.records) / _NUM_ROWS) or 1
     chosen = run.records[::-1][::stride][::-1]
@@ -64,7 +64,7 @@ def numbers(run: RunSummary) -> tuple[list[str], list[list[str]]]:
 
 
 def short(value: float) -> str:
-    """Return three digits."""
+    """Return a number with three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -95,7 +95,7 @@ def _percent(records: Records, name: str) -> Series:
 
 
 def _rates(run: RunSummary) -> list[Series]:
-    """Return the learning rates, one for the parameter groups that have the same."""
+    """Return the learning rates; parameter groups with the same rates share a curve."""
     series = [_series(run.records, name, name.removesuffix(_RATE)) for name in _names(run, suffix=_RATE)]
     groups: dict[tuple[float, ...], list[Series]] = {}
     for one in series:
@@ -107,7 +107,7 @@ def _rates(run: RunSummary) -> list[Series]:
 
 
 def _validation_charts(run: RunSummary) -> list[Chart | None]:
-    """Return one for each direction and kind of metrics, so that ranks and errors don't squeeze recalls."""
+    """Return a chart for each direction and kind of metric: ranks and errors would squeeze recalls."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(itertools.chain.from_iterable(run.validations)):
         if name != "step":

@@ -1,5 +1,5 @@
 "use strict";
-// Curves: what they have come to, or what they are where one points.
+// Curves: show their last values, or those under the pointer.
 for (const figure of document.querySelectorAll(".curve")) {
   const svg = figure.querySelector("svg");
   const output = figure.querySelector(".reading");
@@ -44,7 +44,7 @@ for (const figure of document.querySelectorAll(".curve")) {
   });
 }
 
-// The config: show the rows that hold every word of the search.
+// Config: show the rows that contain every word of the search.
 const search = document.querySelector("#search");
 if (search) {
   search.hidden = false;

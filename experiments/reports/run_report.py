@@ -1,7 +1,7 @@
-"""The report of a run: how it learned, how fast it was, what it found, and all that it depends on.
+"""The page of `clipbert report`: curves, speed, results, samples, environment and config of a run.
 
-Made of the files of a run directory alone (`run_summary.py`), at any time: of a run that goes on, has ended
-or was killed. Frames of the sampled videos are shown if the data directory is there.
+It is made of the files of the run directory (`run_summary.py`), whether the run goes on, has ended or was
+killed. Frames of the sampled videos are shown if the data directory is there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from experiments.reports.samples import Samples, read_samples
 from experiments.runs.resolve import DATA_SHA256
 
 _NUM_SAMPLES = 3
-"""Right ones, and as many wrong ones."""
+"""Number of right samples, and of wrong ones."""
 
 _NUM_NAMED_STEPS = 10
 
@@ -67,11 +67,11 @@ def _date(seconds: float) -> str:
 
 
 def _figures(run: RunSummary) -> list[tuple[str, str, str]]:
-    """Return what the page begins with: label, number, remark."""
+    """Return the large numbers at the top: label, number, remark."""
     figures = [("Step", f"{run.step:,}", f"of {run.num_steps:,}{_duration(run)}")]
     if run.records:
         first = run.records[0]["loss"]
-        figures.append(("Loss", f"{run.last_loss:.4g}", f"{first:.4g} in the beginning"))
+        figures.append(("Loss", f"{run.last_loss:.4g}", f"{first:.4g} at the start"))
     if best := run.best_validation:
         name, value = best
         figures.append(("Best validation", f"{value:.4g}", f"{name}, at step {run.history.best_step:,}"))
@@ -84,7 +84,7 @@ def _figures(run: RunSummary) -> list[tuple[str, str, str]]:
 
 
 def _duration(run: RunSummary) -> str:
-    """Return how long the logged steps took, validations and pauses left out, and how long it will take."""
+    """Return the time of the logged steps without validations and pauses, and the time left."""
     if not run.records:
         return ""
     steps = [0, *(record["step"] for record in run.records)]
@@ -113,7 +113,7 @@ def _medians(run: RunSummary) -> dict[str, float]:
 
 
 def _warnings(run: RunSummary) -> Iterator[str]:
-    """Yield what somebody should know who looks at the curves."""
+    """Yield warnings that explain strange curves."""
     if run.state == "failed":
         yield f"The run {run.starts[-1]['how']}."
     num_skipped = sum(int(record.get("num_skipped", 0)) for record in run.records)
@@ -122,14 +122,14 @@ def _warnings(run: RunSummary) -> Iterator[str]:
         steps = [str(line["step"]) for line in lines if "step" in line]
         named = ", ".join(steps[:_NUM_NAMED_STEPS]) + (", ..." if len(steps) > _NUM_NAMED_STEPS else "")
         where = f" (steps {named}; nonfinite_steps.jsonl names the examples)" if steps else ""
-        yield f"{num_skipped} updates were left out, because gradients were not finite{where}."
+        yield f"{num_skipped} updates were skipped because gradients were not finite{where}."
     lost = [record["step"] for record in run.records if not math.isfinite(record["loss"])]
     if lost:
         yield f"The loss was not finite in {len(lost)} records, first at step {lost[0]:,}."
 
 
 def _evaluation(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table of one result file: a row for each metric, a column for each number of clips."""
+    """Return the table of a result file: a row for each metric, a column for each number of clips."""
     metrics, intervals = values["metrics"], values.get("intervals", {})
     baseline, run = values.get("baseline", {}), values["run"]
 
@@ -171,7 +171,7 @@ def _pictures(run: RunSummary, samples: Samples) -> dict[str, list[str]]:
 
 
 def _data_config(run: RunSummary, samples: Samples) -> DataConfig | None:
-    """Return how the evaluation read videos; None if that can't be told."""
+    """Return how the evaluation read videos; None if it is unknown."""
     try:
         config = {name: value for name, value in run.config.items() if name != DATA_SHA256}
         data = from_json(config, run.workdir / "config.json").data
@@ -194,7 +194,7 @@ def _frames(data: DataConfig, video_id: str, num_clips: int) -> list[str]:
 
 
 def _config(run: RunSummary) -> dict[str, list[tuple[str, str, str | None]]]:
-    """Return by group: field, value, and what the experiment has if that is something else."""
+    """Return by group: field, value, and the preset of the experiment if it differs."""
     preset = flatten(to_json(EXPERIMENTS[run.experiment]())) if run.experiment in EXPERIMENTS else {}
     groups: dict[str, list[tuple[str, str, str | None]]] = {}
     for name, value in flatten(run.config).items():

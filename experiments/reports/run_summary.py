@@ -1,7 +1,7 @@
-"""What is known of a run from its directory alone, for `clipbert report` and `clipbert runs`.
+"""Summary of a run from the text files in its directory, for `clipbert report` and `clipbert runs`.
 
-Nothing is loaded but text: a run may be going on, have been killed at any moment, or lie on another machine's
-disk. Files that are missing or broken count as empty; only a directory without a config is no run.
+The run may still be going on, or may have been killed at any moment. Missing or broken files count as empty;
+only a directory without a config is not a run.
 """
 
 from __future__ import annotations
@@ -27,62 +27,62 @@ from experiments.runs.starts import read_starts
 RunState = Literal["done", "running", "stopped", "failed"]
 
 _RECENT_SECONDS = 600.0
-"""A run without a noted end that wrote something in this time is taken to go on."""
+"""A run without a noted end that wrote a file within this time counts as running."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFiles:
-    """A checkpoint as seen from outside."""
+    """The files of a checkpoint."""
 
     path: Path
     seconds: float
-    """Since 1970, when it was complete."""
+    """Time when it was complete, in seconds since 1970."""
 
     @property
     def step(self) -> int:
-        """Which it is of."""
+        """Step of the checkpoint."""
         return int(self.path.name)
 
     @property
     def num_bytes(self) -> int:
-        """What it takes of the disk."""
+        """Size on disk."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run as its files tell it."""
+    """A run, read from its files."""
 
     workdir: Path
     config: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
-    """Of training, by step; see `training/reporter.py`."""
+    """Records of training, by step; see `training/reporter.py`."""
     validations: Sequence[Mapping[str, Any]]
-    """`step` and metrics, by step."""
+    """Records of validation, by step: `step` and metrics."""
     scores: Mapping[int, float]
-    """Step of a validation -> what decides which checkpoint is the best; the higher, the better."""
+    """Step of a validation -> score that decides which checkpoint is the best (the highest)."""
     starts: Sequence[Mapping[str, Any]]
     checkpoints: Sequence[CheckpointFiles]
-    """By step."""
+    """Checkpoints, by step."""
     results: Mapping[str, Mapping[str, Any]]
-    """Name of a result file -> what is in it."""
+    """Name of a result file -> its content."""
     last_written: float
-    """Seconds since 1970."""
+    """Time of the newest file, in seconds since 1970."""
 
     @property
     def num_steps(self) -> int:
-        """Steps that it is to have."""
+        """Number of steps of the whole run."""
         return self.config["train"]["num_steps"]
 
     @property
     def step(self) -> int:
-        """The last step that is known of."""
+        """Last known step."""
         steps = [checkpoint.step for checkpoint in self.checkpoints[-1:]]
         return max([0, *steps, *(record["step"] for record in self.records[-1:])])
 
     @property
     def history(self) -> ValidationHistory:
-        """How validation went."""
+        """History of the validation scores."""
         history = ValidationHistory()
         for step, score in self.scores.items():
             history = history.after(step, score)
@@ -90,19 +90,19 @@ class RunSummary:
 
     @property
     def task(self) -> str:
-        """Its name."""
+        """Name of the task."""
         return self.config["task"]["name"]
 
     @property
     def experiment(self) -> str:
-        """What `clipbert train` was given, or the task where that is not noted."""
+        """Name of the experiment given to `clipbert train`, or of the task if it is not noted."""
         words = shlex.split(self.starts[-1].get("command", "")) if self.starts else []
         words = [OLD_EXPERIMENTS.get(word, word) for word in words]
         return next((word for word in words if word in EXPERIMENTS), self.task)
 
     @property
     def state(self) -> RunState:
-        """Whether it is complete, seems to go on, or has ended before its time."""
+        """Whether it is complete, seems to be running, or ended early."""
         last_start = self.starts[-1] if self.starts else {}
         if "ended" in last_start:
             how = str(last_start.get("how"))
@@ -115,12 +115,12 @@ class RunSummary:
 
     @property
     def last_loss(self) -> float | None:
-        """The last loss that was logged."""
+        """Last logged loss."""
         return self.records[-1]["loss"] if self.records else None
 
     @property
     def best_validation(self) -> tuple[str, float] | None:
-        """The metric that decides which checkpoint is the best, and its value there."""
+        """Metric that decides which checkpoint is the best, and its value there."""
         best_step, best_score = self.history.best_step, self.history.best_score
         if best_step is None or best_score is None:
             return None
@@ -134,10 +134,10 @@ class RunSummary:
 
 
 def read_run(workdir: Path) -> RunSummary:
-    """Return what the files of a run say.
+    """Return the summary of a run.
 
     Raises:
-      UserError: the directory holds no run.
+      UserError: the directory is not a run.
     """
     config = read_config(workdir)
     _check_config(config, workdir)
@@ -171,7 +171,7 @@ def _is_of_training(record: Mapping[str, Any]) -> bool:
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a record, those of a validation by their own names."""
+    """Return the numbers of a record; names of validation metrics lose their prefix."""
     numbers = {}
     for name, value in record.items():
         with contextlib.suppress(TypeError, ValueError):
@@ -180,7 +180,7 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoints(workdir: Path) -> list[CheckpointFiles]:
-    """Return the complete ones: those that are being written, or deleted, have other names."""
+    """Return the complete checkpoints; those that are being written or deleted have other names."""
     folder = workdir / "checkpoints"
     steps = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
     paths = (folder / str(step) for step in steps)

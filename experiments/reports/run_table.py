@@ -1,4 +1,4 @@
-"""`clipbert runs`: the runs in a directory, and in what they differ."""
+"""The tables of `clipbert runs`: the runs in a directory, and their differences."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from experiments.reports.page import flatten
 from experiments.reports.run_summary import RunSummary, read_run
 
 _MAX_DEPTH = 4
-"""Folders in folders that are looked into."""
+"""Number of levels of folders to look into."""
 
 _STYLE_OF_STATE = {"running": "green", "stopped": "yellow", "failed": "red"}
 
 
 def list_runs(directory: Path, *, as_json: bool) -> None:
-    """Print a line for every run, and name what is none.
+    """Print a line for every run, and name the folders that are not runs.
 
     Raises:
-      UserError: no such directory.
+      UserError: the directory does not exist.
     """
     runs, others = find_runs(directory)
     if as_json:
@@ -36,17 +36,17 @@ def list_runs(directory: Path, *, as_json: bool) -> None:
     else:
         print(f"no runs in {directory}")
     for name, reason in others.items():
-        print(f"no run: {name} ({reason})")
+        print(f"not a run: {name} ({reason})")
 
 
 def compare_runs(directory: Path, names: Sequence[str], *, as_json: bool) -> None:
     """Print the settings in which runs differ, and their last numbers, side by side.
 
     Raises:
-      UserError: there is no such run.
+      UserError: a run does not exist, or only one is named.
     """
     if len(names) < 2:
-        raise UserError("--compare takes two runs or more, by the names of `clipbert runs`")
+        raise UserError("--compare needs at least two runs, by their names in `clipbert runs`")
     runs = {name: _read_named(directory, name) for name in names}
     tables = {"config": _differences(runs), "numbers": _numbers(runs)}
     if as_json:
@@ -60,13 +60,13 @@ def compare_runs(directory: Path, names: Sequence[str], *, as_json: bool) -> Non
 
 
 def find_runs(directory: Path) -> tuple[dict[str, RunSummary], dict[str, str]]:
-    """Return the runs by their path in the directory, the newest last, and what is no run with the reason.
+    """Return the runs by their path in the directory, the newest last, and the other folders with reasons.
 
     Raises:
-      UserError: no such directory.
+      UserError: the directory does not exist.
     """
     if not directory.is_dir():
-        raise UserError(f"there is no directory {directory}: give one that holds run directories")
+        raise UserError(f"the directory {directory} does not exist: give one that holds run directories")
     found: list[tuple[str, RunSummary]] = []
     others: dict[str, str] = {}
     for path in _candidates(directory, _MAX_DEPTH):
@@ -79,13 +79,13 @@ def find_runs(directory: Path) -> tuple[dict[str, RunSummary], dict[str, str]]:
 
 
 def _candidates(directory: Path, depth: int) -> Iterator[Path]:
-    """Yield directories with a config, and those in which there is nothing to be looked for."""
+    """Yield directories with a config, and those without subfolders."""
     if (directory / "config.json").exists():
         yield directory
         return
     try:
         folders = [path for path in sorted(directory.iterdir()) if path.is_dir() and path.name[0] != "."]
-    except OSError:  # not to be read, which the caller will find out too
+    except OSError:  # unreadable, which the caller will find too
         folders = []
     if not folders or depth == 0:
         yield directory
@@ -95,7 +95,7 @@ def _candidates(directory: Path, depth: int) -> Iterator[Path]:
 
 
 def _read_named(directory: Path, name: str) -> RunSummary:
-    """Return a run of the list, or of any other path."""
+    """Return a run by its name in the list, or by a path."""
     path = directory / name
     return read_run(path if path.is_dir() or not Path(name).is_dir() else Path(name))
 
@@ -137,7 +137,7 @@ def _print_table(runs: Mapping[str, RunSummary]) -> None:
 
 
 def _differences(runs: Mapping[str, RunSummary]) -> dict[str, dict[str, str | None]]:
-    """Return field -> run -> value, of the fields that are not the same in all."""
+    """Return field -> run -> value for the fields that differ."""
     configs = {name: flatten(run.config) for name, run in runs.items()}
     fields = dict.fromkeys(field for config in configs.values() for field in config)
     rows = {field: {name: config.get(field) for name, config in configs.items()} for field in fields}
@@ -145,7 +145,7 @@ def _differences(runs: Mapping[str, RunSummary]) -> dict[str, dict[str, str | No
 
 
 def _numbers(runs: Mapping[str, RunSummary]) -> dict[str, dict[str, Any]]:
-    """Return name of a number -> run -> value: how far each run is, its losses, and its results."""
+    """Return name of a number -> run -> value: step, losses and results."""
     rows: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         last = run.records[-1] if run.records else {}
@@ -161,7 +161,7 @@ def _numbers(runs: Mapping[str, RunSummary]) -> dict[str, dict[str, Any]]:
 
 
 def _results(run: RunSummary) -> dict[str, float]:
-    """Return the metrics of each result file, with the most clips that were evaluated."""
+    """Return the metrics of each result file, for the largest number of clips."""
     values = {}
     for file, results in run.results.items():
         stem = file.removesuffix(".json")
@@ -186,7 +186,7 @@ def _table(*headings: str) -> Table:
 
 
 def _console() -> Console:
-    """Return where tables go; into files and pipes as wide as they are."""
+    """Return a console that does not cut tables in files and pipes."""
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=1000)
 

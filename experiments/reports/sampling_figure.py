@@ -1,4 +1,4 @@
-"""The picture of `clipbert explain-sampling`: clips on the time axis of a video, and their frames below."""
+"""The picture of `clipbert explain-sampling`: clips on the time axis of a video, with their frames below."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import ChosenFrames
 
 _WIDTH, _MARGIN, _GAP = 14.0, 0.45, 0.14
-"""Of the figure, its border and between clips, in inches, as all sizes here."""
+"""Width of the figure, its border, and the gap between clips, in inches like all sizes here."""
 _TITLE_LINE, _LANE, _STRIP, _AXIS, _CAPTION = 0.26, 0.26, 0.5, 0.62, 0.3
 _MAX_PICTURE = 3.2
 _PICTURES_PER_ROW = 8
 SHOWN_SIZE = 320
-"""Pixels of the longer side of a frame."""
+"""Longer side of a frame in pixels."""
 _INK, _FAINT, _PAPER = "#1f2933", "#9aa5b1", "#f4f6f8"
 
 
 def draw(video: Video, clips: VideoClips, *, title: str, path: Path) -> None:
-    """Write the picture: .png, .svg or .pdf.
+    """Write the picture as .png, .svg or .pdf.
 
     Args:
       video: the video whose time axis is drawn.
       clips: its clips, with frames of `SHOWN_SIZE`.
-      title: lines above; the first is set in bold.
+      title: lines above the picture; the first is bold.
       path: path of the picture.
     """
     chosen, pictures = clips.chosen, clips.shown[:, :_PICTURES_PER_ROW]
@@ -68,7 +68,7 @@ def draw(video: Video, clips: VideoClips, *, title: str, path: Path) -> None:
 
 
 def _picture_boxes(shape: Sequence[int]) -> list[tuple[float, float, float, float]]:
-    """Return left, top, width and height of each clip's pictures, side by side in rows."""
+    """Return left, top, width and height of the pictures of each clip, which stand side by side in rows."""
     num_clips, per_clip, height, width, _ = shape
     per_row = max(1, _PICTURES_PER_ROW // per_clip)
     cell = (_WIDTH - 2 * _MARGIN - _GAP * (per_row - 1)) / per_row
@@ -82,12 +82,12 @@ def _picture_boxes(shape: Sequence[int]) -> list[tuple[float, float, float, floa
 
 
 def _spans(chosen: ChosenFrames) -> list[tuple[float, float]]:
-    """Return when the first and the last frame of each clip are wanted."""
+    """Return the wanted times of the first and the last frame of each clip."""
     return [(float(times[0]), float(times[-1])) for times in chosen.wanted_times]
 
 
 def _lanes(spans: list[tuple[float, float]]) -> list[int]:
-    """Return for each clip the lowest lane where it covers no other; 0 is the uppermost."""
+    """Return the first lane, from the top, in which each clip does not overlap another."""
     lanes: list[int] = []
     for start, end in spans:
         taken = {
@@ -102,7 +102,7 @@ def _lanes(spans: list[tuple[float, float]]) -> list[int]:
 def _draw_timeline(
     axes: Any, video: Video, chosen: ChosenFrames, lanes: list[int], colors: Sequence[Any]
 ) -> None:
-    """Draw spans in lanes, and below them a strip with a tick for every frame; y is in inches downwards."""
+    """Draw spans in lanes above a strip with a tick for every frame; y is in inches, downwards."""
     times, keys = video.index.frame_times, video.index.key_frames
     end = max(video.index.duration, float(chosen.wanted_times.max()), 1e-3)
     bottom = _LANE * (max(lanes) + 1)
@@ -126,7 +126,7 @@ def _draw_timeline(
     axes.set_yticks([])
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.tick_params(labelsize=9, colors=_INK)
-    legend = "seconds after the first frame     ▼ frame that is shown     | frame (long: key frame)"
+    legend = "seconds after the first frame     ▼ frame shown     | frame (long: key frame)"
     axes.set_xlabel(legend, fontsize=9, color=_INK)
 
 

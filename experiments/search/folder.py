@@ -1,7 +1,4 @@
-"""Which files of a folder are searched, and how to tell that one has changed.
-
-Before: the folder, as it is; after: `index` reads what is new in it.
-"""
+"""Finds the files of a folder to search, and tells when one has changed; for `index` and the server."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from data_pipelines.corpus.folder import VIDEO_SUFFIXES
 
 ABOUT_NAME = "about.json"
-"""A file of every index, whose folder has a name of 16 hexadecimal digits."""
+"""A file in the folder of every index, whose name has 16 hexadecimal digits."""
 
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileState:
-    """What changes with a file, as a rule: a file that has both is not looked into again."""
+    """Size and time of a file: a file with the same state counts as unchanged."""
 
     size: int
     mtime_ns: int
@@ -35,14 +32,14 @@ class Scan:
     """The files below a folder."""
 
     files: dict[str, FileState]
-    """By '/'-separated name below the folder, sorted."""
+    """Files by '/'-separated name below the folder, sorted."""
     problems: dict[str, str]
-    """What could not be looked at, and why; a folder's name ends in '/', that of the folder itself is '.'."""
+    """What could not be looked at, with reasons. Names of folders end in '/'; '.' is the folder itself."""
     num_linked_folders: int
-    """Links to folders, which are not entered."""
+    """Number of links to folders, which are not entered."""
 
     def hides(self, name: str) -> bool:
-        """Return whether a file may be there unseen: it, or a folder above it, could not be looked at."""
+        """Return whether a file may exist although it was not found: it or a folder above it is a problem."""
         return name in self.problems or name.startswith(self._unseen)
 
     @functools.cached_property
@@ -53,12 +50,12 @@ class Scan:
 def scan(folder: Path, *, left_out: Path) -> Scan:
     """Find videos, images and GIFs below a folder, by their suffixes.
 
-    Hidden files and folders are left out, and what macOS adds, and indexes. A link to a file is followed
-    wherever it leads; a link to a folder is not, so that nothing is found twice and no walk goes in circles.
+    Hidden files and folders, folders that macOS adds, and indexes are left out. Links to files are followed;
+    links to folders are not, so that nothing is found twice and no walk goes in circles.
 
     Args:
-      folder: searched with its subfolders.
-      left_out: a folder that is not entered, though it may be in there: that of the index.
+      folder: the folder; its subfolders are searched too.
+      left_out: a folder that is not entered: that of the index.
     """
     files: dict[str, FileState] = {}
     problems: dict[str, str] = {}
@@ -78,7 +75,7 @@ def scan(folder: Path, *, left_out: Path) -> Scan:
 def _walk(
     folder: Path, left_out: tuple[int, int] | None, problems: dict[str, str]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield all that is not hidden; folders that cannot be listed become problems."""
+    """Yield everything that is not hidden; folders that cannot be listed become problems."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
@@ -100,14 +97,14 @@ def _is_entered(
     try:
         if not entry.is_dir(follow_symlinks=False) or _is_index(entry):
             return False
-    except OSError as error:  # of one entry: the others of its folder can be looked at
+    except OSError as error:  # only this entry is a problem, not its folder
         problems[prefix + entry.name] = _reason(error)
         return False
     return left_out is None or _identity(Path(entry.path)) != left_out
 
 
 def _is_index(folder: os.DirEntry[str]) -> bool:
-    """Return whether a folder is an index, of whichever folder and version."""
+    """Return whether a folder is an index, of any folder and version."""
     is_named_so = re.fullmatch("[0-9a-f]{16}", folder.name) is not None
     return is_named_so and os.path.isfile(os.path.join(folder.path, ABOUT_NAME))
 
@@ -115,7 +112,7 @@ def _is_index(folder: os.DirEntry[str]) -> bool:
 def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_symlink() and entry.is_dir()
-    except OSError:  # a link that leads to itself, or where nobody may look
+    except OSError:  # a link to itself, or into an unreadable folder
         return False
 
 
@@ -132,10 +129,10 @@ def _state(entry: os.DirEntry[str]) -> FileState:
         found = entry.stat()
     except FileNotFoundError:
         if entry.is_symlink():
-            raise ValueError(f"a link to {os.readlink(entry.path)}, which is not there") from None
+            raise ValueError(f"a link to {os.readlink(entry.path)}, which does not exist") from None
         raise
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("not a file but a pipe, socket or device")  # reading it might never end
+        raise ValueError("a pipe, socket or device instead of a file")  # reading it might never end
     return FileState(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
@@ -144,10 +141,10 @@ def _reason(error: Exception) -> str:
 
 
 def content_of(path: Path) -> str:
-    """Return the sha256 of a file, its content's name in the index.
+    """Return the sha256 of a file: the name of its content in the index.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:

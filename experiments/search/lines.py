@@ -1,4 +1,4 @@
-"""The lines and JSON values that a search prints."""
+"""The lines and JSON values that `clipbert search` prints."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 _NUM_NAMED = 10
-"""Files that could not be read which are named in the terminal."""
+"""Largest number of unreadable files that are named in the terminal."""
 
 
 def index_lines(index: Index) -> Iterator[str]:
-    """Yield what the update has done, and what cannot be read."""
+    """Yield the result of the update, and the unreadable files."""
     changes, unreadable = index.changes, index.unreadable
     counts = {
         "encoded": changes.num_encoded,
@@ -28,17 +28,17 @@ def index_lines(index: Index) -> Iterator[str]:
     done = "".join(f", {count:,} {what}" for what, count in counts.items() if count) or ", nothing new"
     yield f"index: {len(index.entries):,} videos{done} ({printable(str(index.root))})"
     if index.num_linked_folders:
-        yield f"{index.num_linked_folders:,} link(s) to folders are not followed: search what they lead to"
+        yield f"{index.num_linked_folders:,} link(s) to folders are not followed: search these separately"
     if unreadable:
         yield f"{len(unreadable):,} file(s) cannot be read ({index.when_tried_again}):"
         for name in list(unreadable)[:_NUM_NAMED]:
             yield f"  {printable(name)}: {printable(unreadable[name])}"
         if len(unreadable) > _NUM_NAMED:
-            yield f"  and {len(unreadable) - _NUM_NAMED:,} more, which the page and --json name"
+            yield f"  and {len(unreadable) - _NUM_NAMED:,} more, named on the page and with --json"
 
 
 def table(ranked: Ranked) -> Iterator[str]:
-    """Yield lines for each text: rank, probability, best moment, file."""
+    """Yield for each text lines with rank, probability, best moment and file."""
     for ranking in ranked.rankings:
         yield printable(ranking.text)
         yield from (f"  note: {printable(note)}" for note in ranking.notes)
@@ -48,7 +48,7 @@ def table(ranked: Ranked) -> Iterator[str]:
 
 
 def cost_line(index: Index, ranked: Ranked, index_seconds: float) -> str:
-    """Return what was looked at and scored, and how long it took, without loading the model."""
+    """Return the numbers of videos and scores, and the time that they took without loading the model."""
     num_texts, num_clips = len(ranked.rankings), index.options.num_clips
     num_pairs = ranked.num_scored * num_clips
     others = {

@@ -1,8 +1,8 @@
-"""The model that searches, loaded only when something is to be encoded or scored.
+"""The model of a search, loaded only when something must be encoded or scored.
 
-What names its index is a fingerprint of all that decides a score. It is computed from the loaded parameters
-and noted beside the index, together with sizes and times of the run's files: as long as these stay, a search
-whose answer is already known starts neither JAX nor the model.
+A fingerprint of everything that decides a score names its index. It is computed from the loaded parameters
+and noted beside the index, with sizes and times of the files of the run: while these stay the same, a search
+whose answer is known loads neither JAX nor the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from experiments.runs.load_run import Run
 
 SCHEMA_VERSION = 2
-"""Of all files of an index; a change makes every index anew."""
+"""Version of the files of an index; a new version makes every index anew."""
 
 _NOTES = "models.json"
 _DECISIVE = ("config.json", "vocab.txt", "tokenizer_config.json", "validations.jsonl", "model.safetensors")
@@ -35,25 +35,25 @@ _DECISIVE = ("config.json", "vocab.txt", "tokenizer_config.json", "validations.j
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a search says of its model."""
+    """Facts about the model of a search."""
 
     run: str
     step: int
     task: str
     consensus: str
     fingerprint: str
-    """Of parameters, config and vocabulary, with the versions of this package and of the index."""
+    """Fingerprint of parameters, config, vocabulary, and the versions of this package and of the index."""
 
 
 class SearchModel:
-    """A model by the path of its run, or one that is loaded already."""
+    """A model, given by the path of its run or already loaded."""
 
     def __init__(self, run_dir: Path, *, step: WhichStep = None, loaded: Run | None = None) -> None:
         self.run_dir = run_dir
         self._step: WhichStep = step
         self._loaded = loaded
         self.load_seconds = 0.0
-        """What loading it took, if that was done here."""
+        """Duration of loading, if it was loaded here."""
         self.has_ranked = False
         """Whether scoring has been compiled."""
 
@@ -67,7 +67,7 @@ class SearchModel:
         """The loaded run.
 
         Raises:
-          UserError: there is none; or it does not match texts.
+          UserError: there is no run, or its model does not match texts.
         """
         from clipbert_jax.tasks.task import MatchTask
 
@@ -83,12 +83,12 @@ class SearchModel:
         if not isinstance(run.experiment.task, MatchTask):
             raise UserError(
                 f"{self.run_dir} is a model of {run.experiment.task_name}: search needs one that was trained "
-                "to match texts, by retrieval or pretraining"
+                "for retrieval or pretraining"
             )
         return run
 
     def facts(self, notes_dir: Path) -> ModelFacts:
-        """Return the facts: those noted in a directory if the run has not changed since, else note them."""
+        """Return the facts noted in a directory if the run has not changed since; otherwise note them."""
         key, signature = f"{self.run_dir.resolve()} {self._step}", _signature(self.run_dir)
         path = notes_dir / _NOTES
         notes = _read_notes(path)
@@ -97,7 +97,7 @@ class SearchModel:
         facts = self._computed_facts
         if self._loaded is None:
             notes[key] = {"signature": signature, "facts": dataclasses.asdict(facts)}
-            with contextlib.suppress(OSError):  # an index of somebody else can still be read
+            with contextlib.suppress(OSError):  # a read-only index can still be searched
                 write_whole(path, json.dumps(notes, indent=1).encode())
         return facts
 
@@ -113,7 +113,7 @@ class SearchModel:
 
 
 def fingerprint(run: Run) -> str:
-    """Return a sha256 of all that decides what a model says of a video and a text."""
+    """Return a sha256 of everything that decides the score of a video and a text."""
     from clipbert_jax.config_json import config_to_json
     from clipbert_jax.renames import first_names
 
@@ -142,9 +142,9 @@ def _described(parameters: Any) -> Iterator[bytes]:
 
 
 def _signature(run_dir: Path) -> str:
-    """Return a digest of names, sizes and times of the files that decide which model it is; else nothing."""
+    """Return a digest of names, sizes and times of the files of a model; empty if it is not a directory."""
     if not run_dir.is_dir():
-        return ""  # a registered name, or one of a hub
+        return ""  # a name in a registry or hub
     folders = [run_dir / "checkpoints"] if (run_dir / "checkpoints").is_dir() else []
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     paths += [run_dir / name for name in _DECISIVE if (run_dir / name).is_file()]
@@ -155,7 +155,7 @@ def _signature(run_dir: Path) -> str:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    """Return the notes; broken ones are as if they were not there."""
+    """Return the notes; broken notes count as missing."""
     try:
         notes = json.loads(path.read_bytes())
         return {key: note for key, note in notes.items() if _is_note(note)}

@@ -25,7 +25,7 @@ class Api:
         self._site = site
 
     async def status(self, request: Request) -> Response:
-        """Return what the server has, and how far its index is."""
+        """Return the model, the settings and the state of the index."""
         site, keeper = self._site, self._site.keeper
         index = None
         if keeper is not None:
@@ -49,7 +49,7 @@ class Api:
         )
 
     async def videos(self, request: Request) -> Response:
-        """Return videos of the folder and their ids."""
+        """Return the videos of the folder with their ids."""
         library = self._site.library
         await run_in_threadpool(library.refresh)
         name = request.query_params.get("name", "")[:MAX_NAME_CHARACTERS]
@@ -72,7 +72,7 @@ class Api:
         return json_answer(cast("Answered", await self._result(request, job)).json)
 
     async def _result(self, request: Request, job: Job) -> object:
-        """Return the result of a job; it is stopped if nobody waits for it any more."""
+        """Return the result of a job; stop it if the client leaves."""
         while not await wait_for(job, 1.0):
             if await request.is_disconnected():
                 self._site.workroom.stop(job)

@@ -1,13 +1,13 @@
-// Everything works without this script too; with it, nobody looks at an empty window while a video is sent, and
-// results come by themselves.
+// Everything works without this script too. It shows progress while a video is sent, and loads results when they
+// are ready.
 "use strict";
 
 const POLL_MILLISECONDS = 500;
 const ALOUD_MILLISECONDS = 20_000;
-const GONE = "The server does not answer: is it still running?";
+const GONE = "The server does not answer. Is it still running?";
 
 function say(element, text, isWrong = false) {
-  if (element.textContent !== text) element.textContent = text; // said again, it would be read out again
+  if (element.textContent !== text) element.textContent = text; // a repeated text would be read out again
   element.classList.toggle("wrong", isWrong);
 }
 
@@ -17,7 +17,7 @@ function tooLarge(form) {
   const input = form.querySelector('input[type="file"]');
   const file = input?.files[0];
   const most = Number(input?.dataset.maxBytes);
-  return file && file.size > most ? `${file.name} has ${(file.size / 1e6).toFixed(1)} MB, and ${most / 1e6} MB are the most.` : "";
+  return file && file.size > most ? `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.` : "";
 }
 
 function send(event) {
@@ -41,7 +41,7 @@ function send(event) {
   };
   request.onload = () => {
     let answer = {};
-    try { answer = JSON.parse(request.responseText); } catch { /* not ours */ }
+    try { answer = JSON.parse(request.responseText); } catch { /* not our answer */ }
     if (!answer.location) return end(answer.error ?? GONE);
     const here = location.pathname;
     location.assign(answer.location);
@@ -62,7 +62,7 @@ for (const area of document.querySelectorAll("textarea")) {
   });
 }
 
-// ---- The choice of a video ---------------------------------------------------------------------------------
+// ---- Choosing a video ----- ---------------------------------------------------------------------------------
 
 const [picker, file, find] = [".picker", "#file", "#name"].map((one) => document.querySelector(one));
 
@@ -98,7 +98,7 @@ if (find) {
       const answer = await fetch(`/videos?${new URLSearchParams({ name: find.value, video: chosen() })}`);
       const [list, text] = [document.querySelector("#videos"), await answer.text()];
       if (!answer.ok || mine !== last) return;
-      const id = chosen(); // which may be another one by now
+      const id = chosen(); // the choice may have changed
       list.innerHTML = text;
       for (const radio of list.querySelectorAll("input")) radio.checked = radio.value === id;
       say(document.querySelector("#found"), `${list.querySelectorAll(".pick").length} videos to choose from`);
@@ -106,7 +106,7 @@ if (find) {
   });
 }
 
-// ---- What goes on by itself --------------------------------------------------------------------------------
+// ---- Progress ------------------------------------------------------------------------------------------------
 
 function poll(address, use) {
   const again = async () => {
@@ -122,7 +122,7 @@ function poll(address, use) {
   setTimeout(again, POLL_MILLISECONDS);
 }
 
-// What changes all the time is shown at once, but read out only when another stage begins, and now and then.
+// Progress is shown at once, but read out only when a new stage begins, and now and then.
 function teller(element) {
   const [line, aloud] = [element.querySelector(".line"), element.querySelector("[role=status]")];
   let [stage, spoken] = ["", 0];

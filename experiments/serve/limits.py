@@ -22,7 +22,7 @@ MAX_UNREADABLE = 200
 MAX_FIELDS = 64
 """Fields of a form."""
 MAX_BODY_BYTES = 128 << 10
-"""Bytes of a request without a video, and of the fields beside a video."""
+"""Bytes of a request without a video, and of each field beside a video."""
 MAX_CONNECTIONS = 64
 """Connections at the same time; further requests are told to try again."""
 

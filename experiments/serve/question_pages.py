@@ -1,4 +1,4 @@
-"""The pages that ask about a video, and that probe what a model looks at."""
+"""The pages to ask about a video and to probe the model."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from experiments.serve.uploads import KnownVideo
 
 
 class QuestionPages:
-    """Answers of /ask, /probe and what is below them."""
+    """Answers of /ask, /probe and the addresses below them."""
 
     def __init__(self, site: Site, pages: Pages) -> None:
         self._site, self._pages = site, pages
-        self._probe_policy = _policy_of_report()
+        self._probe_policy = _policy_of_probe()
 
     async def start_ask(self, request: Request) -> Response:
-        """Return the form, filled as the address says."""
+        """Return the form, filled from the address."""
         return await self._page("/ask", *await self._given(request), None)
 
     async def start_probe(self, request: Request) -> Response:
-        """Return the form, filled as the address says."""
+        """Return the form, filled from the address."""
         return await self._page("/probe", *await self._given(request), None)
 
     async def ask(self, request: Request) -> Response:
-        """Take a question, and send to its answer."""
+        """Take a question, and redirect to its answer."""
         job = await submit(request, self._site, ask_job)
         await soon(job)
         return see(request, f"/ask/{job.id}#result")
 
     async def probe(self, request: Request) -> Response:
-        """Take what to probe, and send to where it will be."""
+        """Take a probe, and redirect to its page."""
         job = await submit(request, self._site, probe_job)
         await soon(job)
         return see(request, f"/probe/{job.id}")
 
     async def answered(self, request: Request) -> Response:
-        """Return the answer, or how far it is."""
+        """Return the answer, or the progress."""
         job = self._site.workroom.find(request.path_params["job"], "ask")
         form, video = job.asked
         return await self._page(
@@ -59,10 +59,10 @@ class QuestionPages:
         )
 
     async def probed(self, request: Request) -> Response:
-        """Return the page around a probe, or how far it is."""
+        """Return the page around a probe, or the progress."""
         job = self._site.workroom.find(request.path_params["job"], "probe")
         form, video = job.asked
-        seen = copy.copy(job)  # it may end while the page is made
+        seen = copy.copy(job)  # the job may end while the page is made
         if seen.state != "done":
             return await self._page(
                 "/probe", form, self._shown(job, video), seen, sentence_of(self._site, job)
@@ -72,21 +72,21 @@ class QuestionPages:
         )
 
     async def probe_page(self, request: Request) -> Response:
-        """Return the report of a probe, which may do nothing but run its own script."""
+        """Return the page of a probe, which may only run its own script."""
         job = self._site.workroom.find(request.path_params["job"], "probe")
         if job.state != "done":
-            raise RequestRefused(404, "This probe is not done.")
+            raise RequestRefused(404, "This probe is not done yet.")
         return FileResponse(job.result.path, media_type="text/html", headers=self._probe_policy)
 
     def _shown(self, job: Job, video: KnownVideo) -> KnownVideo | None:
-        """Return the video of a job; nothing if that has failed and the video has gone with it."""
+        """Return the video of a job; None if the job failed and the video was deleted."""
         try:
             return video if job.problem is None else self._site.library.find(video.id)
         except RequestRefused:
             return None
 
     async def _given(self, request: Request) -> tuple[Form, KnownVideo | None]:
-        """Return what an address says; a video that is not there is as if none were named."""
+        """Return the form that an address describes; an unknown video counts as none."""
         given = {name: value[: 4 * MAX_CHARACTERS] for name, value in request.query_params.items()}
         form = Form(
             texts=tuple(given.get("texts", "").splitlines()),
@@ -127,8 +127,8 @@ class QuestionPages:
         )
 
 
-def _policy_of_report() -> dict[str, str]:
-    """Return headers for a report: its own script and nothing else, and an origin of its own."""
+def _policy_of_probe() -> dict[str, str]:
+    """Return headers for a probe page, which may only run its own script, in an origin of its own."""
     text = reports.joined(SCRIPTS)
     return {
         "content-security-policy": (

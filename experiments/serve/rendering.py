@@ -1,4 +1,4 @@
-"""From values to answers: pages from templates, JSON, and what is said when something is refused."""
+"""Makes the answers: pages from templates, JSON, and refusals."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from experiments.serve.site import Site
 
 _FOLDER = Path(__file__).parent
 DATA_POLICY = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
-"""For answers that are no pages, should a browser take one for one."""
+"""Headers of answers that are not pages, in case a browser opens one as a page."""
 
 
 class Pages:
-    """The templates, and what all of them are filled with."""
+    """The templates, with the values that all of them share."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -30,11 +30,11 @@ class Pages:
         self._templates.globals["printable"] = printable
 
     def page(self, template: str, *, here: str, status: int = 200, **values: Any) -> Response:
-        """Return a page; `here` is where it is in the navigation."""
+        """Return a page; `here` is its address in the navigation."""
         return HTMLResponse(self.text(template, here=here, **values), status_code=status)
 
     def text(self, template: str, *, here: str = "", **values: Any) -> str:
-        """Return what a template says."""
+        """Return a filled template."""
         site = self._site
         shared = {
             "site": site,
@@ -54,12 +54,12 @@ class Pages:
         return [*search, ("/ask", "Ask"), ("/probe", "Probe")]
 
     def refusal(self, scope: dict[str, Any], refusal: RequestRefused) -> Response:
-        """Return how a refusal is said to whoever asks: JSON for programs, a page for people."""
+        """Return a refusal as JSON for programs or as a page for people."""
         request = Request(scope)
         headers = {"retry-after": "5"} if refusal.status == 503 else {}
         if wants_json(request):
             return json_answer({"error": refusal.sentence}, status=refusal.status, headers=headers)
-        if refusal.status in (403, 421):  # to other sites, which shall not learn what is here
+        if refusal.status == 403:  # another site must not learn what is here
             return PlainTextResponse(refusal.sentence, refusal.status, headers=DATA_POLICY)
         page = self.page(
             "sorry.html.jinja", here="", status=refusal.status, title="Sorry", sentence=refusal.sentence
@@ -69,13 +69,13 @@ class Pages:
 
 
 def wants_json(request: Request) -> bool:
-    """Tell whether a program asks: of the API, or the script of our pages."""
+    """Return whether a program or the script of our pages asks."""
     is_api = request.scope["path"].startswith(("/api/", "/jobs/"))
     return is_api or request.headers.get("accept", "").startswith("application/json")
 
 
 def json_answer(values: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON, of names in no encoding too; numbers that are none become null."""
+    """Return JSON, also for names in no encoding; numbers that are not finite become null."""
     text = json.dumps(_finite(values), allow_nan=False)
     return Response(
         text, status_code=status, media_type="application/json", headers=DATA_POLICY | (headers or {})
@@ -91,7 +91,7 @@ def _finite(values: Any) -> Any:
 
 
 def see(request: Request, address: str) -> Response:
-    """Send to a page after a form was taken: without the form, so that it can be loaded again."""
+    """Redirect to a page after a form, so that reloading it does not send the form again."""
     if wants_json(request):
         return json_answer({"location": address})
     return RedirectResponse(address, status_code=303)

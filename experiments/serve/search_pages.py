@@ -1,4 +1,4 @@
-"""The page that searches."""
+"""The search page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from starlette.responses import RedirectResponse, Response
 
 from experiments.serve.forms import Form, read_form
 from experiments.serve.jobs import Job
+from experiments.serve.limits import MAX_UNREADABLE
 from experiments.serve.rendering import Pages, see
 from experiments.serve.search_work import DEFAULT_TOP, keeper_of, start_search
 from experiments.serve.shared_pages import sentence_of, soon
 from experiments.serve.site import Site
 
 _TOPS = (5, 10, 20, 50)
-_NUM_UNREADABLE = 200
-"""Files that are named, at most."""
 
 
 class SearchPages:
@@ -27,13 +26,13 @@ class SearchPages:
         self._site, self._pages = site, pages
 
     async def start(self, request: Request) -> Response:
-        """Return the empty form, or send to another page if this server does not search."""
+        """Return the empty form, or redirect to /ask if this server does not search."""
         if self._site.keeper is None:
             return RedirectResponse("/ask", status_code=303)
         return await self._page(Form(), None)
 
     async def search(self, request: Request) -> Response:
-        """Take a form, and send to its results."""
+        """Take a form, and redirect to the results."""
         form = await read_form(request, self._site.uploads)
         if form.upload is not None:
             self._site.uploads.drop(form.upload)
@@ -42,9 +41,9 @@ class SearchPages:
         return see(request, f"/search/{job.id}#result")
 
     async def found(self, request: Request) -> Response:
-        """Return the results, or how far they are."""
+        """Return the results, or the progress."""
         job = self._site.workroom.find(request.path_params["job"], "search")
-        # A copy: it may end while the page is made.
+        # A copy, since the job may end while the page is made.
         return await self._page(job.asked, copy.copy(job), sentence_of(self._site, job))
 
     async def _page(self, form: Form, job: Job | None = None, sentence: str = "") -> Response:
@@ -62,6 +61,6 @@ class SearchPages:
             top=int(form.top or DEFAULT_TOP),
             job=job,
             sentence=sentence,
-            unreadable=[*unreadable.items()][:_NUM_UNREADABLE],
+            unreadable=[*unreadable.items()][:MAX_UNREADABLE],
             num_unreadable=len(unreadable),
         )

@@ -1,4 +1,4 @@
-"""What all pages use: how far a job is, lists and pictures of videos, the script."""
+"""What several pages use: progress of a job, lists and pictures of videos, the script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SharedPages:
         self._few = anyio.CapacityLimiter(2)
 
     async def job(self, request: Request) -> Response:
-        """Return how far a job is."""
+        """Return the progress of a job."""
         job = self._site.workroom.find(request.path_params["job"])
         return json_answer({"is_ended": job.is_ended, "sentence": sentence_of(self._site, job)})
 
@@ -45,7 +45,7 @@ class SharedPages:
         return see(request, f"/{job.kind}/{job.id}")
 
     async def videos(self, request: Request) -> Response:
-        """Return the part of a page that lists videos with something in their names."""
+        """Return the part of a page that lists videos by a part of their names."""
         name = request.query_params.get("name", "")[:MAX_NAME_CHARACTERS]
         await run_in_threadpool(self._site.library.refresh)
         videos, num_found = self._site.library.look_for(name, MAX_SHOWN_VIDEOS)
@@ -60,14 +60,14 @@ class SharedPages:
         return HTMLResponse(text)
 
     def _chosen(self, video_id: str) -> KnownVideo | None:
-        """Return the video that is chosen already, which is listed whatever its name."""
+        """Return the video that is already chosen, which is listed whatever its name."""
         try:
             return self._site.library.find(video_id)
         except RequestRefused:
             return None
 
     async def frame(self, request: Request) -> Response:
-        """Return a small picture of a video."""
+        """Return a thumbnail of a video."""
         video = self._site.library.find(request.path_params["video"])
         path, _ = self._site.library.opened(video)
         try:
@@ -83,7 +83,7 @@ class SharedPages:
         return Response(self._script, media_type="text/javascript", headers=DATA_POLICY)
 
     async def no_icon(self, request: Request) -> Response:
-        """Return nothing: pages have their icon in them."""
+        """Return nothing: the icon is inside the pages."""
         return Response(status_code=204)
 
 
@@ -94,10 +94,10 @@ _NO_PICTURE = (
 
 
 async def submit(request: Request, site: Site, make: Callable[[Site, Form, KnownVideo], Job]) -> Job:
-    """Take a question about a video, and let it wait for the model; of one that is refused no video stays.
+    """Take a question about a video, and let it wait for the model; a refused question loses its upload.
 
     Raises:
-      RequestRefused: it is not understood, or too many wait.
+      RequestRefused: the question is not understood, or too many wait.
     """
     await run_in_threadpool(site.library.refresh)
     form = await read_form(request, site.uploads)
@@ -111,19 +111,19 @@ async def submit(request: Request, site: Site, make: Callable[[Site, Form, Known
 
 
 def sentence_of(site: Site, job: Job) -> str:
-    """Return how far a job is; a search waits for the index first."""
+    """Return the progress of a job; a search waits for the index first."""
     if job.kind == "search" and job.state == "preparing" and site.keeper and not site.keeper.status.is_ready:
-        return "The search begins when the index is ready."
+        return "The search starts when the index is ready."
     return site.workroom.sentence(job)
 
 
 async def soon(job: Job) -> None:
-    """Wait a moment for a job: one that is quick needs no page that says so."""
+    """Wait a moment for a job, so that quick ones need no page with the progress."""
     await wait_for(job, _SOON_SECONDS)
 
 
 async def wait_for(job: Job, seconds: float) -> bool:
-    """Return whether a job has ended, as soon as it has."""
+    """Wait for a job to end, and return whether it has."""
     end = asyncio.get_running_loop().time() + seconds
     while not job.ended.is_set() and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.03)
@@ -134,7 +134,7 @@ def result_of(job: Job) -> object:
     """Return the result of a job that has ended.
 
     Raises:
-      RequestRefused: there is none.
+      RequestRefused: the job failed.
     """
     if job.problem is not None:
         raise RequestRefused(job.problem.status, job.problem.sentence)

@@ -183,7 +183,7 @@ def test_maps_that_nothing_reads_say_so(opened):
     assert text(visited, 'output[for="layer"]') == "2 of 3"
     assert "changes nothing" not in text(visited, "#about")
     slide(visited, "layer", 2)
-    assert "In the last layer the score is read off [CLS]: this map changes nothing" in text(
+    assert "this map has no effect there" in text(
         visited, "#about"
     )
     pick(visited, "word", 0)
@@ -336,10 +336,10 @@ def test_maps_are_judged_beside_the_picture(opened):
     assert visited.page.locator("#judged").is_visible()
     pick(visited, "kind", "picture")
     assert not visited.page.locator("#judged").is_visible()
-    assert "was not held against the ablation" in text(visited, "#verdict")
+    assert "was not compared with the ablation" in text(visited, "#verdict")
     pick(visited, "kind", "attention")
     slide(visited, "head", 1)
-    assert "was not held against the ablation" in text(visited, "#verdict")
+    assert "was not compared with the ablation" in text(visited, "#verdict")
 
 
 def test_without_scripts_clips_and_tables_are_there(opened):

@@ -101,8 +101,8 @@ def test_a_run_that_was_killed_in_the_middle_of_a_line_is_shown_up_to_there(tmp_
     for expected in (
         "running",
         "30 of 100, in 15 s; about 35 s left",
-        "0.125 0.5 in the beginning",
-        "10 updates were left out, because gradients were not finite (steps 17;",
+        "0.125 0.5 at the start",
+        "10 updates were skipped because gradients were not finite (steps 17;",
         "The loss was not finite in 1 records, first at step 20.",
         "MFU 38%, waits for input 12% of the time",
         "Started 2026-01-02 03:04 UTC on 8 x gpu (NVIDIA H100 80GB HBM3), 2 processes. No end is noted.",
@@ -113,7 +113,7 @@ def test_a_run_that_was_killed_in_the_middle_of_a_line_is_shown_up_to_there(tmp_
 def test_a_run_that_has_just_begun_is_shown_too(tmp_path):
     folder = write_run(tmp_path / "a", losses=())
     said = report(folder).said
-    assert "Nothing is logged yet." in said
+    assert "Nothing has been logged yet." in said
     assert "None yet." in said
 
 

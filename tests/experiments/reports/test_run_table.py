@@ -48,8 +48,8 @@ def test_runs_are_listed_and_the_rest_is_named(folder, capsys):
     rows = {line.split()[0]: line.split() for line in lines[1:3]}
     assert rows["first"][1:5] == ["demo/retrieval", "20/20", "done", "0.25"]
     assert rows["sweep/[second]"][1:7] == ["demo/retrieval", "20/100", "stopped", "0.125", "score", "75"]
-    assert lines[3].startswith(f"no run: broken ({folder / 'broken' / 'config.json'} is not valid JSON")
-    assert lines[4].startswith(f"no run: notes ({folder / 'notes'} holds no run")
+    assert lines[3].startswith(f"not a run: broken ({folder / 'broken' / 'config.json'} is not valid JSON")
+    assert lines[4].startswith(f"not a run: notes ({folder / 'notes'} holds no run")
     assert len(lines) == 5
     assert "\x1b" not in "".join(lines)
 

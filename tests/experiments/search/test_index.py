@@ -173,6 +173,6 @@ def test_links_to_folders_and_what_is_no_video_are_left_out(folder, videos, tmp_
     assert list(found.files) == ["a.mp4", "b.MP4", "file.mp4", "sub/c.mp4"]
     assert found.num_linked_folders == 2
     assert found.problems == {
-        "dangling.mp4": "a link to nowhere, which is not there",
-        "pipe.mp4": "not a file but a pipe, socket or device",
+        "dangling.mp4": "a link to nowhere, which does not exist",
+        "pipe.mp4": "a pipe, socket or device instead of a file",
     }

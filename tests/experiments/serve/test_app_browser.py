@@ -54,7 +54,7 @@ def test_search_then_ask_then_probe(opened, served):
     page.wait_for_selector(".cards.wide")
     has_room(opened)
 
-    page.click("text=Probe what it looked at")
+    page.click("text=Probe this")
     page.wait_for_url("**/probe?**")
     page.select_option("#num_clips", "1")
     page.click("form.ask button")
@@ -110,7 +110,7 @@ def test_finding_by_name_loses_no_choice(opened, served, folder, video):
         expect(page.locator(".pick").filter(has_text="mine.mp4")).to_have_count(num_mine)
         expect(chosen).to_have_count(1)
         page.fill("#name", "nothing of the kind")
-        page.wait_for_selector("text=No video in the folder has that in its name.")
+        page.wait_for_selector("text=No video in the folder has this in its name.")
         expect(chosen).to_have_count(1)
         expect(page.locator("[aria-live] .pick")).to_have_count(0)
         page.goto(served.url)
@@ -157,7 +157,7 @@ def test_a_file_that_is_too_large_is_not_sent(opened, tmp_path):
     page.set_input_files("#file", large)
     page.fill("#texts", "a moon")
     page.click("form.ask button")
-    assert page.inner_text("form.ask .said") == "large.mp4 has 0.3 MB, and 0.2 MB are the most."
+    assert page.inner_text("form.ask .said") == "large.mp4 has 0.3 MB; the limit is 0.2 MB."
     has_room(opened)
 
 
