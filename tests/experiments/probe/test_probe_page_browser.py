@@ -183,9 +183,7 @@ def test_maps_that_nothing_reads_say_so(opened):
     assert text(visited, 'output[for="layer"]') == "2 of 3"
     assert "changes nothing" not in text(visited, "#about")
     slide(visited, "layer", 2)
-    assert "this map has no effect there" in text(
-        visited, "#about"
-    )
+    assert "this map has no effect there" in text(visited, "#about")
     pick(visited, "word", 0)
     assert "changes nothing" not in text(visited, "#about")
 
