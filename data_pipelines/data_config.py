@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from clipbert_jax.config_checks import check_range, option_name
 from clipbert_jax.errors import UserError
 from data_pipelines.sampling import Sampling, SamplingRule
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
@@ -80,3 +81,32 @@ class DataConfig:
     def batch_bytes(self, num_videos: int, num_clips: int) -> int:
         """Return the size of the frames of a batch."""
         return num_videos * num_clips * self.num_frames * self.size * self.size * 3
+
+
+_LEAST = {"num_workers": 0, "num_threads": 1, "num_prefetch": 1}
+
+_MAX_DECODE_TIMEOUT_SECONDS = 250.0
+"""Two attempts at a video end before training gives up waiting for a batch."""
+
+_MIN_WORKER_MEMORY_GIB = 0.5
+"""With less memory libraries abort or wait for ever, instead of reporting that there is none."""
+
+
+def check_data_config(config: DataConfig) -> None:
+    """Refuse settings that cannot load data.
+
+    Raises:
+      UserError: names the first such option.
+    """
+    from clipbert_jax.pretrained.checks import INPUT_RANGES  # late: workers do without these imports
+
+    for name, least in _LEAST.items():
+        check_range(option_name("data", name), getattr(config, name), least)
+    for name, (least, most) in INPUT_RANGES.items():
+        check_range(option_name("data", name), getattr(config, name), least, most)
+    check_range("--data.worker-memory-gib", config.worker_memory_gib, _MIN_WORKER_MEMORY_GIB)
+    if not 0 < config.decode_timeout_seconds <= _MAX_DECODE_TIMEOUT_SECONDS:
+        raise UserError(
+            f"--data.decode-timeout-seconds must be above 0 and at most {_MAX_DECODE_TIMEOUT_SECONDS:g}, not "
+            f"{config.decode_timeout_seconds:g}"
+        )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipbert_jax.config_checks import check_range as check_range
 from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
 
@@ -15,17 +16,6 @@ if TYPE_CHECKING:
 
 MAX_CLIPS = 64
 """Of one video: they are decoded and encoded together. The paper stops at 16."""
-
-
-def check_range(option: str, value: float, least: float, most: float = float("inf")) -> None:
-    """Refuse a number out of range.
-
-    Raises:
-      UserError: names the option and its range.
-    """
-    if not least <= value <= most:
-        span = f"from {least:g} on" if most == float("inf") else f"from {least:g} to {most:g}"
-        raise UserError(f"{option} takes a number {span}, not {value:g}")
 
 
 def check_out_file(path: Path, suffixes: Sequence[str]) -> None:

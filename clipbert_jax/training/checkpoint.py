@@ -26,7 +26,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from clipbert_jax.batch import Batch
 from clipbert_jax.errors import TemporaryError, UserError, is_temporary
+from clipbert_jax.training.callbacks import Callback
 from clipbert_jax.training.checkpoint_items import (
     SCHEMA_VERSION,
     check_parameter_names,
@@ -37,12 +39,12 @@ from clipbert_jax.training.checkpoint_items import (
     readable,
     restore_target,
 )
-from clipbert_jax.training.step import TrainState
+from clipbert_jax.training.step import Metrics, TrainState
 from clipbert_jax.training.watchdog import SAVE_SECONDS
 
 
 class _KeepBest(preservation_policy.PreservationPolicy):
-    """Keeps the checkpoint that validation found best so far."""
+    """Keeps the checkpoint with the best validation so far."""
 
     best_step: int | None = None
 
@@ -51,45 +53,53 @@ class _KeepBest(preservation_policy.PreservationPolicy):
 
 
 _DELETED = "deleted"
-"""Where checkpoints are moved to before they are deleted."""
+"""Name of the folder to which checkpoints are moved before they are deleted."""
 
 _SAVE_SECONDS = int(SAVE_SECONDS) - 60
-"""How long Orbax may write; a little less than the watchdog allows, as its error says what it was."""
+"""Time that Orbax may write; a little less than the watchdog allows, as Orbax's error says more."""
 
 _SLOW_SECONDS = 5.0
-"""More waiting for the save before is worth a line."""
+"""Time of waiting for the save before that is worth a line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """How far a run is, besides its arrays; stored with each checkpoint."""
+    """Where a run goes on, besides its arrays; stored with each checkpoint."""
 
     data: dict[str, Any]
     """Position in the data."""
     num_nonfinite: int = 0
-    """Steps without finite gradients, up to now and in a row."""
+    """Number of steps without finite gradients, in a row up to this one."""
+
+    @property
+    def next_step(self) -> int:
+        """Number of steps that are done."""
+        return self.data["next_step"]
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves preemption notices to the loop.
+    """Manager of Orbax that leaves preemption notices to the loop.
 
-    Processes agree on a moment by a number that each counts up. Orbax would count steps where
-    `interruption.py` counts its looks, and with two counters they agree on a moment that never comes.
+    The processes agree on a moment to stop by a number that each of them counts up. Orbax would count steps,
+    and `interruption.py` counts its calls: with two counters the moment would never come.
     """
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
-class Checkpointer:
-    """Saves and restores the train state of one run; keeps the newest few, and the best on validation."""
+class Checkpointer(Callback):
+    """Saves and restores the train state of one run; keeps the newest few, and the best on validation.
+
+    As a callback it only looks for errors of a save that goes on beside the training, and ends the last one.
+    """
 
     def __init__(
         self,
         workdir: Path,
-        *,
         config: Mapping[str, Any],
         num_kept: int = 2,
+        *,
         log: Callable[[str], None] = print,
     ) -> None:
         self._keep_best = _KeepBest()
@@ -107,11 +117,6 @@ class Checkpointer:
         with self._explained("opened"):
             self._manager = _Manager(self.directory, options=options, item_handlers=item_handlers())
         self._purge()
-
-    @property
-    def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
 
     def save(self, state: TrainState, progress: ResumePoint, *, best_step: int | None) -> None:
         """Save asynchronously, and keep the checkpoint of `best_step` too.
@@ -146,8 +151,8 @@ class Checkpointer:
                 ),
             )
 
-    def check(self) -> None:
-        """Raise at once what has ended a save that runs beside the training; costs nothing.
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        """Raise the error of a save that goes on beside the training; costs nothing.
 
         Raises:
           UserError: it could not be written; older checkpoints are still there.
@@ -156,13 +161,16 @@ class Checkpointer:
             self._manager.check_for_errors()
 
     def restore(self, state: TrainState) -> tuple[TrainState, ResumePoint]:
-        """Return the newest saved state, placed as `state`, and how far the run is.
+        """Return the newest saved state, on the devices of `state`, and where the run goes on.
+
+        Without a checkpoint these are `state` itself and the first step.
 
         Raises:
           UserError: the checkpoint has another schema version, or other parameters than the model.
         """
-        step = self.latest_step
-        assert step is not None, "look at latest_step first"
+        step = self._manager.latest_step()
+        if step is None:
+            return state, ResumePoint(data={"next_step": 0})
         arrays = {**state.params, **state.frozen}
         progress = read_progress(self._manager, step)
         check_parameter_names(self._manager, step, arrays)
@@ -200,14 +208,14 @@ class Checkpointer:
         self._purge()
 
     def _check_writable(self) -> None:
-        """Fail at once where nothing can be made any more: Orbax would wait ten minutes for itself."""
+        """Fail at once if no file can be made any more: Orbax would wait ten minutes."""
         if jax.process_index() == 0:
             probe = self.directory / "probe"
             probe.mkdir(exist_ok=True)
             probe.rmdir()
 
     def _purge(self) -> None:
-        """Delete what has lost its name; a kill meanwhile leaves it to the next start."""
+        """Delete checkpoints that have lost their name; after a kill the next start does it."""
         folder = self.directory / _DELETED
         if jax.process_index() == 0 and folder.is_dir():
             for path in folder.iterdir():
@@ -215,7 +223,7 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn what storage says into what it means: Orbax and TensorStore raise errors of many kinds."""
+        """Turn errors of the storage into one that a user understands: Orbax raises many kinds."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:

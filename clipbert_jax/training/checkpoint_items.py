@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from clipbert_jax.errors import TemporaryError, UserError, explain_full_device, is_temporary
 from clipbert_jax.models.model_def import Parameters
-from clipbert_jax.training.lost_process import is_of_lost_process
+from clipbert_jax.training.coordination import is_of_lost_process
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
 
 SCHEMA_VERSION = 1

@@ -1,18 +1,15 @@
-"""The training loop: restore, then batch -> step -> log -> save -> validate, to the last step.
+"""The training loop, in the order of execution; `experiments/runs/train_run.py` calls it.
 
-It reads from top to bottom in the order of execution. Data come as an iterator of host batches; files
-go to the run directory (see `checkpoint.py` and `metrics_writer.py` for what is in it). A run may be killed
-at any moment, and asked to stop at any step or batch of a validation: what it does next depends on its
-newest checkpoint and on the validations up to there alone.
+A run may be killed at any moment, and asked to stop at any step or batch of a validation. How it goes on
+depends on its newest checkpoint, and on the validations up to that step, alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from flax import nnx
@@ -20,210 +17,180 @@ from jax.sharding import Mesh
 
 from clipbert_jax.errors import CONTINUE_EXIT_CODE
 from clipbert_jax.tasks.task import Task
+from clipbert_jax.training.callbacks import Callback, CallbackList
 from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.interruption import Interruption
-from clipbert_jax.training.logging_config import LoggingConfig, ProfileConfig
 from clipbert_jax.training.nonfinite import NonFiniteGuard
-from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from clipbert_jax.training.prefetch import BatchIterator, Prefetcher
+from clipbert_jax.training.optimizer import make_optimizer
+from clipbert_jax.training.prefetch import Prefetcher, TrainData
 from clipbert_jax.training.profiler import Profiler
 from clipbert_jax.training.reporter import Reporter
-from clipbert_jax.training.sharding import make_mesh, put_batch, whole_parameters
-from clipbert_jax.training.step import Metrics, TrainState, make_train_state, make_train_step
+from clipbert_jax.training.run_config import RunConfig
+from clipbert_jax.training.sharding import put_batch, whole_parameters
+from clipbert_jax.training.step import TrainState, TrainStep, make_train_state, make_train_step
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import make_utilization
-from clipbert_jax.training.validation import Validate, ValidationHistory, ValidationLog, validation_steps
-from clipbert_jax.training.watchdog import SAVE_SECONDS, Watchdog
-
-
-class _StopRequested(Exception):  # noqa: N818, not an error
-    """Somebody wants the run to stop now."""
+from clipbert_jax.training.validation import Validate, ValidationHistory, Validations
+from clipbert_jax.training.watchdog import COMPILE_SECONDS, Watchdog
 
 
 def train(
     model: nnx.Module,
     task: Task,
-    *,
-    config: TrainConfig,
-    optimizer_config: OptimizerConfig,
-    make_batches: Callable[[int], BatchIterator],
+    data: TrainData,
+    config: RunConfig,
     workdir: Path,
-    resolved_config: Mapping[str, Any],
+    mesh: Mesh,
+    *,
     validate: Validate | None = None,
-    explain_wait: Callable[[float], str] | None = None,
-    name_examples: Callable[[int], Sequence[str]] | None = None,
-    mesh: Mesh | None = None,
-    logging: LoggingConfig | None = None,
-    profile: ProfileConfig | None = None,
+    callbacks: Sequence[Callback] = (),
     log: Callable[[str], None] = print,
 ) -> TrainState:
-    """Train to the last step; continue from the newest checkpoint in `workdir` if there is one.
+    """Train to the last step; go on from the newest checkpoint in `workdir` if there is one.
 
     Args:
       model: freshly initialised, or with imported weights.
       task: gives the losses.
-      config: steps, batch size, seed, cadence.
-      optimizer_config: learning rates and the rest.
-      make_batches: step -> this process's batches from that step on.
-      workdir: the run directory.
-      resolved_config: of the whole run, as JSON values; stored with each checkpoint.
-      validate: parameters -> score and metrics, for `num_validations`.
-      explain_wait: videos per second that this process could train on -> what to do so that they come.
-      name_examples: number of a step, from 1 on -> names of its examples.
-      mesh: devices; all of them by default.
-      logging: where metrics go besides the run directory.
-      profile: steps to take a trace of.
-      log: receives progress lines (only on process 0).
+      data: gives the batches of this process.
+      config: settings of the run.
+      workdir: run directory.
+      mesh: devices.
+      validate: scores the parameters, `config.train.num_validations` times.
+      callbacks: called after the trainer's own.
+      log: receives progress lines, on process 0 only.
 
     Raises:
-      KeyboardInterrupt: after Ctrl-C, when the step is done and its checkpoint is saved.
+      KeyboardInterrupt: after Ctrl-C, once the step is done and its checkpoint is saved.
       SystemExit: the same after SIGTERM, with the exit code that asks a launcher to start the run again.
       UserError: a checkpoint cannot be read or written, or gradients stay not finite.
     """
     say = log if jax.process_index() == 0 else lambda line: None
-    mesh = mesh or make_mesh()
-    optimizer = make_optimizer(optimizer_config, num_steps=config.num_steps)
+    num_steps = config.train.num_steps
+    state, train_step = _make_state_and_step(model, task, config, mesh)
+    with Watchdog(workdir) as watchdog, contextlib.ExitStack() as stack:
+        checkpoints = Checkpointer(workdir, config.resolved, config.train.num_kept_checkpoints, log=say)
+        state, resume_point = checkpoints.restore(state)
+        watchdog.beat("the checkpoints were read", extension=COMPILE_SECONDS)
+        step = first_step = resume_point.next_step
+        validations = Validations(validate, config.train, workdir, first_step=step)
+        if not _has_work(step, num_steps, validations, workdir, say):
+            checkpoints.close()
+            return state
+        validations.drop_after(step)
+        batches = stack.enter_context(Prefetcher(data.starting_at(step), partial(put_batch, mesh=mesh)))
+        compilations = Compilations(train_step, on_compile=watchdog.extend_deadline, log=say)
+        guard = NonFiniteGuard(workdir, data.name_examples, resume_point, log=say)
+        utilization = make_utilization(model, task, mesh, has_frozen_parts=bool(config.train.frozen_parts))
+        reporter = Reporter(config, workdir, step, batches, compilations, utilization, data.explain_wait, say)
+        profiler = Profiler(config.profile, workdir, first_step=step, log=say)
+        # In this order: the watchdog after those that wait for the devices. Closed in reverse: the last save
+        # first, as there is little time after a notice.
+        callback = CallbackList(compilations, reporter, guard, profiler, watchdog, checkpoints, *callbacks)
+        interruption = stack.enter_context(Interruption())
+        stack.callback(callback.close)
+
+        while True:
+            # Save before validating, which may take long: a kill then loses no step, and a run that goes on
+            # makes up for a validation that it finds undone.
+            is_stopped = first_step < step < num_steps and interruption.should_stop()
+            if is_stopped or (step > first_step and _is_save_due(step, validations, config.train)):
+                callback.before_save(step)
+                resume_point = ResumePoint(data=batches.state, num_nonfinite=guard.num_in_a_row)
+                checkpoints.save(state, resume_point, best_step=validations.history.best_step)
+                callback.after_save(step)
+            if validations.are_due(step) and not is_stopped:
+                is_stopped = not _validate(step, state, mesh, validations, callback, interruption)
+            if is_stopped or validations.have_ended(step):
+                break
+            step += 1
+            callback.before_step(step)
+            batch = next(batches)
+            callback.before_dispatch(step, batch)
+            state, metrics = train_step(state, batch)
+            callback.after_step(step, batch, metrics)
+        callback.at_end(step)
+    if is_stopped:
+        say(f"stopped at step {step} of {num_steps} and saved; the same command goes on from there")
+        raise KeyboardInterrupt if interruption.is_by_keyboard else SystemExit(CONTINUE_EXIT_CODE)
+    say(_outcome(step, validations.history, num_steps, workdir))
+    return state
+
+
+def _make_state_and_step(
+    model: nnx.Module, task: Task, config: RunConfig, mesh: Mesh
+) -> tuple[TrainState, TrainStep]:
+    train, optimizer = config.train, make_optimizer(config.optimizer, num_steps=config.train.num_steps)
     model_def, state = make_train_state(
-        model, optimizer, mesh, frozen_parts=config.frozen_parts, has_ema=config.ema_decay > 0
+        model, optimizer, mesh, frozen_parts=train.frozen_parts, has_ema=train.ema_decay > 0
     )
     train_step = make_train_step(
         model_def,
         task,
         optimizer,
         mesh,
-        seed=config.seed,
-        num_accumulation_steps=config.num_accumulation_steps,
-        accumulation=config.accumulation,
-        remat=config.remat,
-        clips_per_pass=config.clips_per_pass,
-        ema_decay=config.ema_decay,
+        seed=train.seed,
+        num_accumulation_steps=train.num_accumulation_steps,
+        accumulation=train.accumulation,
+        remat=train.remat,
+        clips_per_pass=train.clips_per_pass,
+        ema_decay=train.ema_decay,
     )
-
-    with contextlib.ExitStack() as stack:
-        # From here on, as the storage that a run is read from may hang too.
-        watchdog = stack.enter_context(Watchdog(workdir, process_index=jax.process_index()))
-        checkpointer = Checkpointer(
-            workdir, config=resolved_config, num_kept=config.num_kept_checkpoints, log=say
-        )
-        first_step, num_nonfinite = 0, 0
-        if checkpointer.latest_step is not None:
-            state, progress = checkpointer.restore(state)
-            first_step, num_nonfinite = progress.data["next_step"], progress.num_nonfinite
-            say(f"continuing from step {first_step} of {config.num_steps} in {workdir}")
-        watchdog.beat("the checkpoints were read")
-        watchdog.extend_deadline()
-        validations = ValidationLog(workdir)
-        history = validations.history(first_step)
-        due = validation_steps(config.num_steps, config.num_validations if validate else 0)
-
-        def is_validation_due(step: int) -> bool:
-            return step in due and history.last_step != step
-
-        def is_over(step: int) -> bool:
-            return step >= config.num_steps or history.has_stopped(config.early_stop_validations)
-
-        if is_over(first_step) and not is_validation_due(first_step):
-            is_early = first_step < config.num_steps
-            how = f"has stopped early at step {first_step}" if is_early else f"has all {first_step} steps"
-            say(f"{workdir} {how}; nothing to do")
-            checkpointer.close()
-            return state
-
-        nonfinite = NonFiniteGuard(workdir, name_examples, num_in_a_row=num_nonfinite, log=say)
-        if jax.process_index() == 0:
-            validations.drop_after(first_step)
-            nonfinite.drop_after(first_step)
-        reporter = Reporter(
-            config,
-            optimizer_config,
-            workdir,
-            first_step,
-            utilization=make_utilization(model, task, mesh, has_frozen_parts=bool(config.frozen_parts)),
-            explain_wait=explain_wait,
-            logging=logging or LoggingConfig(),
-            resolved_config=resolved_config,
-            log=say,
-        )
-        batches = Prefetcher(make_batches(first_step), lambda batch: put_batch(batch, mesh))
-        compilations = Compilations(train_step, say)
-        profiler = Profiler(profile, workdir, first_step=first_step, log=say)
-        metrics: Metrics = {}
-        step, is_stopped = first_step, False
-        interruption = stack.enter_context(Interruption())
-        # The checkpoint first: after a notice there is little time.
-        stack.enter_context(_closing(checkpointer, batches, profiler, reporter))
-
-        def after_batch_of_validation() -> None:
-            watchdog.beat(f"a batch of the validation of step {step}")
-            if interruption.should_stop():
-                raise _StopRequested
-
-        try:
-            while True:
-                if is_validation_due(step):
-                    assert validate is not None
-                    jax.block_until_ready(state.params)
-                    start = time.perf_counter()
-                    watchdog.extend_deadline()
-                    parameters = whole_parameters(state.eval_params, mesh)
-                    result = validate(parameters, after_batch_of_validation)
-                    history = history.after(step, result.score)
-                    if jax.process_index() == 0:
-                        validations.add(step, result.score)
-                    reporter.after_validation(step, result.metrics, history, time.perf_counter() - start)
-                if is_over(step):
-                    break
-                step += 1
-                profiler.before_step(step, metrics)
-                if batches.is_empty:
-                    jax.block_until_ready(metrics)  # waiting for input counts only while the devices are idle
-                batch = next(batches)
-                if compilations.before_step(step, batch):
-                    watchdog.extend_deadline()
-                state, metrics = train_step(state, batch)
-                num_compilations = compilations.after_step(step)
-                reporter.after_step(step, batch, metrics, batches.wait_seconds, num_compilations)
-                nonfinite.after_step(step, metrics)
-                profiler.after_step(step, metrics)
-                watchdog.beat_step(step)
-                checkpointer.check()
-                is_stopped = interruption.should_stop() and step < config.num_steps
-                is_saved = step == config.num_steps or step in due or step % config.save_every_steps == 0
-                if is_stopped or is_saved:
-                    nonfinite.flush()
-                    watchdog.extend_deadline(SAVE_SECONDS)
-                    progress = ResumePoint(data=batches.state, num_nonfinite=nonfinite.num_in_a_row)
-                    checkpointer.save(state, progress, best_step=history.best_step)
-                    watchdog.beat(f"the save of step {step}")
-                if is_stopped:
-                    break
-        except _StopRequested:
-            is_stopped = True
-        reporter.flush(step)  # nobody does these steps again
-        watchdog.extend_deadline(SAVE_SECONDS)
-    if is_stopped:
-        say(f"stopped at step {step} of {config.num_steps} and saved; the same command goes on from there")
-        raise KeyboardInterrupt if interruption.is_by_keyboard else SystemExit(CONTINUE_EXIT_CODE)
-    say(_outcome(step, history, config, workdir))
-    return state
+    return state, train_step
 
 
-@contextlib.contextmanager
-def _closing(*things: Any) -> Iterator[None]:
-    """Close them in this order at the end, the others also when one cannot be."""
-    with contextlib.ExitStack() as stack:
-        for thing in reversed(things):
-            stack.callback(thing.close)
-        yield
+def _has_work(
+    step: int, num_steps: int, validations: Validations, workdir: Path, say: Callable[[str], None]
+) -> bool:
+    """Say where the run goes on, and return whether there is something to do."""
+    if step:
+        say(f"continuing from step {step} of {num_steps} in {workdir}")
+    if validations.are_due(step) or not validations.have_ended(step):
+        return True
+    how = f"has stopped early at step {step}" if step < num_steps else f"has all {num_steps} steps"
+    say(f"{workdir} {how}; nothing to do")
+    return False
 
 
-def _outcome(step: int, history: ValidationHistory, config: TrainConfig, workdir: Path) -> str:
+class _StopRequested(Exception):  # noqa: N818, not an error
+    """A request to stop came in the middle of a validation."""
+
+
+def _validate(
+    step: int,
+    state: TrainState,
+    mesh: Mesh,
+    validations: Validations,
+    callback: Callback,
+    interruption: Interruption,
+) -> bool:
+    """Validate after a step; return whether that came to its end, before a request to stop."""
+
+    def after_batch() -> None:
+        callback.on_validation_batch(step)
+        if interruption.should_stop():
+            raise _StopRequested
+
+    jax.block_until_ready(state.params)
+    callback.before_validation(step)
+    try:
+        result = validations.run(step, whole_parameters(state.eval_params, mesh), after_batch)
+    except _StopRequested:
+        return False
+    callback.after_validation(step, result.metrics, validations.history)
+    return True
+
+
+def _is_save_due(step: int, validations: Validations, config: TrainConfig) -> bool:
+    """Return whether a step gets a checkpoint: some regularly, those that are validated, and the last one."""
+    return step % config.save_every_steps == 0 or validations.are_planned(step) or step == config.num_steps
+
+
+def _outcome(step: int, history: ValidationHistory, num_steps: int, workdir: Path) -> str:
     best = "" if history.best_step is None else f", the best on validation is {history.best_step}"
     early = ""
-    if step < config.num_steps:
+    if step < num_steps:
         early = (
-            f"no new best in {history.num_since_best} validations: stopped at step {step} of "
-            f"{config.num_steps}\n"
+            f"no new best in {history.num_since_best} validations: stopped at step {step} of {num_steps}\n"
         )
     return f"{early}done: checkpoint {step}{best} in {workdir / 'checkpoints'}"

@@ -1,4 +1,4 @@
-"""Gradients that are not finite: the step leaves the update out, and too many in a row stop the run."""
+"""Steps whose gradient is not finite: their update is skipped, and too many of them in a row end the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 import jax
 
+from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
+from clipbert_jax.training.callbacks import Callback
+from clipbert_jax.training.checkpoint import ResumePoint
 from clipbert_jax.training.metrics_writer import drop_after, naming
 from clipbert_jax.training.step import Metrics
 
@@ -16,39 +19,36 @@ MAX_IN_A_ROW = 10
 _NUM_NAMED = 8
 
 
-class NonFiniteGuard:
-    """Counts steps without a finite gradient, and writes down which examples they had.
+class NonFiniteGuard(Callback):
+    """Counts steps without a finite gradient, and writes down the names of their examples.
 
-    It looks at a step only when the next one has been dispatched, so that the devices are never idle for it.
+    It reads the metrics of a step only after the next one is dispatched, so that the devices are never idle.
 
     Args:
-      folder: gets `nonfinite_steps.jsonl`, from process 0.
-      name_examples: number of a step, from 1 on -> its examples.
-      num_in_a_row: how many there were when the run stopped.
-      log: receives a line for each.
+      workdir: run directory; `nonfinite_steps.jsonl` in it forgets the steps that come again.
+      name_examples: number of a step, from 1 on -> names of its examples.
+      resume_point: where the run goes on, with the number of such steps in a row.
+      log: receives a line for each such step.
     """
 
     def __init__(
         self,
-        folder: Path,
-        name_examples: Callable[[int], Sequence[str]] | None = None,
+        workdir: Path,
+        name_examples: Callable[[int], Sequence[str]],
+        resume_point: ResumePoint,
         *,
-        num_in_a_row: int = 0,
-        log: Callable[[str], None] = print,
+        log: Callable[[str], None],
     ) -> None:
-        self._path = folder / "nonfinite_steps.jsonl"
-        self._name_examples = name_examples or (lambda step: ())
+        self._path = workdir / "nonfinite_steps.jsonl"
+        self._name_examples = name_examples
         self._log = log
         self._unseen: tuple[int, Metrics] | None = None
-        self.num_in_a_row = num_in_a_row
+        self.num_in_a_row = resume_point.num_nonfinite
+        if jax.process_index() == 0 and self._path.is_file():
+            drop_after(self._path, resume_point.next_step)
 
-    def drop_after(self, step: int) -> None:
-        """Forget steps that are to come again."""
-        if self._path.is_file():
-            drop_after(self._path, step)
-
-    def after_step(self, step: int, metrics: Metrics) -> None:
-        """Look at the step before this one.
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        """Check the step before this one.
 
         Raises:
           UserError: it was the tenth in a row; names some of its examples.
@@ -56,8 +56,12 @@ class NonFiniteGuard:
         self.flush()
         self._unseen = step, metrics
 
+    def before_save(self, step: int) -> None:
+        """Check this step too, as the checkpoint holds the count."""
+        self.flush()
+
     def flush(self) -> None:
-        """Look at the last step, and wait for it; raises as `after_step`."""
+        """Wait for the last step and check it; raises as `after_step`."""
         if self._unseen is None:
             return
         (step, metrics), self._unseen = self._unseen, None

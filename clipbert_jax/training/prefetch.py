@@ -5,14 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import TemporaryError
 
 _CLOSE_SECONDS = 10.0
-"""How long `close` waits for a batch that is being made."""
+"""Time that `close` waits for a batch that is being made."""
 
 
 @runtime_checkable
@@ -29,6 +29,23 @@ class BatchIterator(Protocol):
 
     def close(self) -> None:
         """Stop workers and free memory."""
+        ...
+
+
+@runtime_checkable
+class TrainData(Protocol):
+    """Training data of this process."""
+
+    def starting_at(self, step: int) -> BatchIterator:
+        """Return the batches after `step` steps."""
+        ...
+
+    def name_examples(self, step: int) -> Sequence[str]:
+        """Return the names of the examples of a step, counted from 1, of all processes."""
+        ...
+
+    def explain_wait(self, videos_per_second: float) -> str:
+        """Return what to do so that this process gets so many videos per second."""
         ...
 
 
@@ -78,6 +95,12 @@ class Prefetcher(Iterator[Batch]):
     def is_empty(self) -> bool:
         """Whether `__next__` would wait now."""
         return self._queue.empty()
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stop the thread, then the iterator; a thread that is stuck for good is left behind."""

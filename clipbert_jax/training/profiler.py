@@ -1,7 +1,7 @@
 """A trace of a few steps, for `xprof` and Perfetto: what the devices did, and what they waited for.
 
-Beside the loop, which announces each step before and after. The steps of a trace are waited for, so that it
-begins and ends with an idle device; all others run as they would without.
+Waits for the devices before the first and after the last step of the trace; all other steps run as they
+would without a trace.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from pathlib import Path
 
 import jax
 
+from clipbert_jax.batch import Batch
+from clipbert_jax.training.callbacks import Callback
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.step import Metrics
 
 _NUM_WARM_UP_STEPS = 3
 
 
-class Profiler:
-    """Takes the trace when its steps come; without a config never."""
+class Profiler(Callback):
+    """Takes the trace when its steps come; without a config it does nothing.
+
+    Args:
+      config: steps of the trace.
+      workdir: run directory; the trace is in its folder `profile`.
+      first_step: number of steps that are done at the start.
+      log: receives a line when the trace is written, or if there was none.
+    """
 
     def __init__(
         self,
@@ -28,30 +37,31 @@ class Profiler:
         first_step: int,
         log: Callable[[str], None],
     ) -> None:
-        """Take what to trace; `first_step` is the number of steps already done."""
         self._config, self._log = config, log
         self._folder = workdir.resolve() / "profile"
         self._is_tracing = self._is_done = False
         self._annotation: jax.profiler.StepTraceAnnotation | None = None
+        self._metrics: Metrics = {}
         self._first = self._last = self._step = 0
         if config is not None:
             self._first = config.first_step or first_step + 1 + _NUM_WARM_UP_STEPS
             self._last = self._first + config.num_steps - 1
 
-    def before_step(self, step: int, metrics: Metrics) -> None:
-        """Begin the trace, if it is time; `metrics` are those of the step before."""
+    def before_step(self, step: int) -> None:
+        """Begin the trace before the batch of its first step, so that it shows the wait for input."""
         if self._config is None or not self._first <= step <= self._last:
             return
         if not self._is_tracing:
-            jax.block_until_ready(metrics)
+            jax.block_until_ready(self._metrics)
             jax.profiler.start_trace(self._folder)
             self._is_tracing = True
         self._step = step
         self._annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
         self._annotation.__enter__()
 
-    def after_step(self, step: int, metrics: Metrics) -> None:
-        """End the trace, if it is time."""
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        """End the trace after its last step."""
+        self._metrics = metrics
         if self._annotation is not None:
             self._annotation.__exit__(None, None, None)
             self._annotation = None
@@ -60,7 +70,7 @@ class Profiler:
             self._stop()
 
     def close(self) -> None:
-        """End a trace that was interrupted; say so if there was none."""
+        """End a trace that was interrupted, or say that there was none."""
         if self._is_tracing:
             self._stop()
         elif self._config is not None and not self._is_done:

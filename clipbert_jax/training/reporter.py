@@ -1,4 +1,4 @@
-"""What a training run says of itself: lines, records on disk, and a bar on a terminal. Process 0 only."""
+"""Reports of a training: lines, records on disk, and a bar on a terminal. Only process 0 reports."""
 
 from __future__ import annotations
 
@@ -12,72 +12,68 @@ import jax
 import numpy as np
 
 from clipbert_jax.batch import Batch
-from clipbert_jax.training.logging_config import LoggingConfig
+from clipbert_jax.training.callbacks import Callback
+from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.metrics_writer import MetricsWriter
-from clipbert_jax.training.optimizer import OptimizerConfig, make_schedules
+from clipbert_jax.training.optimizer import make_schedules
+from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.progress_bar import ProgressBar, is_terminal
+from clipbert_jax.training.run_config import RunConfig
 from clipbert_jax.training.step import Metrics
-from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import Utilization
 from clipbert_jax.training.validation import ValidationHistory
 from clipbert_jax.training.wandb_run import WandbRun
 
 _MAX_WAIT_SHARE = 0.05
-"""More waiting for input than this share of the time is worth a line of advice."""
+"""Share of the time above which waiting for input is worth a line of advice."""
 
 
-class Reporter:
+class Reporter(Callback):
     """Turns metrics into lines and records; reads the devices only every few steps.
 
-    A record tells of the steps since the one before: means of the losses and of the gradient norm over the
-    updates that were made, and `num_skipped` of those that were not; the learning rates of the last step;
-    `step_seconds`, `videos_per_second`, `input_wait_share`, `mfu` where it is known, and `num_compilations`,
-    whose time counts in all of these.
+    A record covers the steps since the record before. It has the means of the losses and of the gradient norm
+    over the updates that were made, and the number `num_skipped` of those that were not; the learning rates
+    of the last step; `step_seconds`, `videos_per_second`, `input_wait_share`, `mfu` where it is known, and
+    `num_compilations`, whose time counts in all of these.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        optimizer_config: OptimizerConfig,
+        config: RunConfig,
         workdir: Path,
         first_step: int,
-        *,
+        batches: Prefetcher,
+        compilations: Compilations,
         utilization: Utilization,
-        explain_wait: Callable[[float], str] | None,
-        logging: LoggingConfig,
-        resolved_config: Mapping[str, Any],
+        explain_wait: Callable[[float], str],
         log: Callable[[str], None],
     ) -> None:
-        self._config = config
-        self._schedules = make_schedules(optimizer_config, config.num_steps)
-        self._utilization, self._explain_wait, self._log = utilization, explain_wait, log
+        self._config = config.train
+        self._schedules = make_schedules(config.optimizer, config.train.num_steps)
+        self._batches, self._compilations, self._utilization = batches, compilations, utilization
+        self._explain_wait, self._has_advised, self._log = explain_wait, False, log
         self._sinks: list[MetricsWriter | WandbRun] = []
         self._bar: ProgressBar | None = None
         if jax.process_index() == 0:
-            if logging.wandb is not None:  # first, as it may refuse
-                self._sinks.append(WandbRun(logging.wandb, workdir, resolved_config))
+            if config.logging.wandb is not None:  # first, as it may refuse
+                self._sinks.append(WandbRun(config.logging.wandb, workdir, config.resolved))
             self._sinks.append(MetricsWriter(workdir, first_step=first_step))
             if is_terminal():
-                self._bar = ProgressBar(first_step=first_step, num_steps=config.num_steps)
+                self._bar = ProgressBar(first_step=first_step, num_steps=config.train.num_steps)
         self._pending: list[Metrics] = []
-        self._flops = self._num_compilations = self._last_compilations = 0
-        self._last_time = time.perf_counter()
+        self._flops = self._last_compilations = 0
+        self._last_time = self._validation_start = time.perf_counter()
         self._first_step = first_step
-        self._wait = self._last_wait = 0.0
+        self._last_wait = 0.0
         self._after_compile: tuple[int, float] | None = None
 
-    def after_step(
-        self, step: int, batch: Batch, metrics: Metrics, wait_seconds: float, num_compilations: int
-    ) -> None:
-        """Collect one step; log when it is time. Waiting here for the step before keeps one in flight.
+    def before_step(self, step: int) -> None:
+        """Wait for the step before if there is no batch: waiting for input counts while the devices idle."""
+        if self._batches.is_empty:
+            jax.block_until_ready(self._pending)
 
-        Args:
-          step: that was made.
-          batch: of this step.
-          metrics: of this step, on the devices.
-          wait_seconds: for input, since the start of the run.
-          num_compilations: of the step, since the start of the run.
-        """
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        """Collect one step, and log when it is time. Waiting here for the step before keeps one in flight."""
         self._pending.append(metrics)
         if len(self._pending) > 1:
             jax.block_until_ready(self._pending[-2])
@@ -85,31 +81,36 @@ class Reporter:
         if self._bar is not None:
             self._bar.advance(step)
         is_first = step == self._first_step + 1
-        self._wait, self._num_compilations = wait_seconds, num_compilations
         if is_first or step % self._config.log_every_steps == 0 or step == self._config.num_steps:
             self.flush(step)
 
+    def at_end(self, step: int) -> None:
+        """Log the steps that no record covers: no later start makes them again."""
+        self.flush(step)
+
     def flush(self, step: int) -> None:
-        """Log the steps up to this one, if there are any that no record tells of."""
+        """Log the steps since the last record up to this one."""
         if not self._pending:
             return
         host = jax.device_get(self._pending)
         self._pending = []
-        now = time.perf_counter()
-        interval, waited = now - self._last_time, self._wait - self._last_wait
-        self._last_time, self._last_wait = now, self._wait
+        now, wait = time.perf_counter(), self._batches.wait_seconds
+        interval, waited = now - self._last_time, wait - self._last_wait
+        self._last_time, self._last_wait = now, wait
         if self._after_compile is None:
             self._after_compile = (step, now)
         if self._sinks:
-            num_new = self._num_compilations - self._last_compilations
+            num_new = self._compilations.count - self._last_compilations
             speed = self._speed(len(host), interval, waited)
             self._report({"step": step, **self._learned(step, host), **speed, "num_compilations": num_new})
-        self._flops, self._last_compilations = 0, self._num_compilations
+        self._flops, self._last_compilations = 0, self._compilations.count
 
-    def after_validation(
-        self, step: int, metrics: Mapping[str, float], history: ValidationHistory, seconds: float
-    ) -> None:
-        """Log a validation; its time does not count as the steps'."""
+    def before_validation(self, step: int) -> None:
+        self._validation_start = time.perf_counter()
+
+    def after_validation(self, step: int, metrics: Mapping[str, float], history: ValidationHistory) -> None:
+        """Log a validation; its time does not count as that of steps."""
+        seconds = time.perf_counter() - self._validation_start
         self._last_time += seconds
         if self._after_compile is not None:
             compiled_step, compiled_time = self._after_compile
@@ -122,14 +123,14 @@ class Reporter:
         self._log(f"step {step:>{len(str(self._config.num_steps))}}  validation: {shown}{is_best}")
 
     def close(self) -> None:
-        """Take the bar away, and finish the files."""
+        """Remove the bar and close the files."""
         if self._bar is not None:
             self._bar.close()
         for sink in self._sinks:
             sink.close()
 
     def _learned(self, step: int, host: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return what the model learned by, in the steps whose metrics these are."""
+        """Return the losses, the gradient norm and the learning rates of these steps."""
         made = [metrics for metrics in host if not metrics.get("is_skipped", 0)]
         averaged = [name for name in host[0] if name.startswith("loss") or name == "grad_norm"]
         values = {name: _mean([metrics[name] for metrics in made]) for name in averaged}
@@ -139,7 +140,7 @@ class Reporter:
         return {**values, **{f"{group}_learning_rate": rate for group, rate in rates.items()}}
 
     def _speed(self, num_steps: int, interval: float, waited: float) -> dict[str, float]:
-        """Return how fast these steps were."""
+        """Return the speed of these steps."""
         speed = {
             "step_seconds": interval / num_steps,
             "videos_per_second": num_steps * self._config.batch_size / interval,
@@ -178,13 +179,13 @@ class Reporter:
         ]
 
     def _advise(self, record: Mapping[str, Any]) -> None:
-        """Say once what to do about slow input: it must come as fast as videos are used while it is there."""
+        """Say once what to do about slow input: it must keep up with the steps that do not wait."""
         share = record["input_wait_share"]
-        if self._explain_wait is None or share <= _MAX_WAIT_SHARE:
+        if self._has_advised or share <= _MAX_WAIT_SHARE:
             return
         videos_per_second = record["videos_per_second"] / jax.process_count()
         self._log(self._explain_wait(videos_per_second / max(1 - share, 1e-3)))
-        self._explain_wait = None
+        self._has_advised = True
 
     def _time_left(self, step: int) -> str:
         """Extrapolate from the steps after the first, which compiled."""

@@ -1,47 +1,88 @@
-"""The settings of a training: how long, in what portions, what is kept."""
+"""Settings of a training: how long it is, in what portions it computes, and what it keeps."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from clipbert_jax.config_checks import check_range, option_name
+from clipbert_jax.errors import UserError
 from clipbert_jax.models.remat import Remat
 from clipbert_jax.training.step import Accumulation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, in what portions, and what is kept."""
+    """How long a training is, in what portions it computes, and what it keeps."""
 
     num_steps: int = 1000
-    """Optimizer updates; 0 where epochs decide."""
+    """Number of optimizer updates; 0 if num_epochs decides."""
     num_epochs: float = 0.0
-    """Passes over the examples of the data, which then decide the number of steps."""
+    """Number of passes over the training examples; 0 if num_steps decides."""
     batch_size: int = 16
-    """Videos in one update, over all devices and accumulation steps."""
+    """Number of videos in one update, over all devices and accumulation steps."""
     num_accumulation_steps: int = 1
-    """Parts that a batch is processed in, to save memory."""
+    """Number of parts in which a batch is processed, to save memory."""
     accumulation: Accumulation = "mean"
-    """`mean`: the parts are as the whole batch. `sum`: their gradients are added, as in the original."""
+    """`mean`: the parts together equal the whole batch. `sum`: adds their gradients, as the original did."""
     remat: Remat = "none"
-    """What the backward pass computes again to save memory: `full`, each residual block and each layer of the
-    fusion from its input; `dots`, of the fusion, all but products with weights. Changes rounding alone."""
+    """What the backward pass computes again, to save memory: with `full` each residual block and each layer
+    of the fusion, with `dots` these layers but for products with weights. Changes only rounding."""
     clips_per_pass: int = 0
-    """Clips of each video that the model sees at once, to save memory: must divide data.num_clips; 0 for all.
-    The passes are computed twice, and draw dropout otherwise than one pass would."""
+    """Number of clips per video that the model sees at once, to save memory; must divide data.num_clips.
+    0 takes all. Passes are computed twice, and their dropout differs from that of a single pass."""
     ema_decay: float = 0.0
-    """Of a moving average of the parameters, such as 0.999, which validation and evaluation use in their
-    place; 0 keeps none."""
+    """Decay of a moving average of the parameters, such as 0.999; validation and evaluation then use the
+    average. 0 keeps no average."""
     frozen_parts: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that are not trained, such as pixel_encoder/ text_encoder/."""
+    """Prefixes of the names of parameters that are not trained, such as pixel_encoder/ text_encoder/."""
     seed: int = 0
-    """Of initial parameters, data order, clip sampling and dropout."""
+    """Seed of initial parameters, data order, clip sampling and dropout."""
     log_every_steps: int = 10
+    """Number of steps between two lines and records of metrics."""
     save_every_steps: int = 500
+    """Number of steps between two checkpoints."""
     num_kept_checkpoints: int = 2
-    """The newest ones; the best on validation is kept too."""
+    """Number of newest checkpoints to keep; the best on validation is kept too."""
     num_validations: int = 0
-    """Evaluations on the validation split, evenly spread over training, each with a checkpoint."""
+    """Number of evaluations on the validation split, evenly spread over training; each has a checkpoint."""
     num_validation_clips: int = 4
-    """Clips per video in them."""
+    """Number of clips per video in these evaluations."""
     early_stop_validations: int = 0
-    """Stop after so many validations without a new best; 0 goes on to the last step."""
+    """Number of validations without a new best after which training stops; 0 trains to the last step."""
+
+
+_LEAST = {
+    "num_steps": 0,
+    "num_epochs": 0,
+    "batch_size": 1,
+    "num_accumulation_steps": 1,
+    "clips_per_pass": 0,
+    "seed": 0,
+    "log_every_steps": 1,
+    "save_every_steps": 1,
+    "num_kept_checkpoints": 1,
+    "num_validations": 0,
+    "num_validation_clips": 1,
+    "early_stop_validations": 0,
+}
+
+
+def check_train_config(config: TrainConfig) -> None:
+    """Refuse settings that cannot train.
+
+    Raises:
+      UserError: names the first such option.
+    """
+    for name, least in _LEAST.items():
+        check_range(option_name("train", name), getattr(config, name), least)
+    if config.num_steps and config.num_epochs:
+        raise UserError(
+            f"this experiment would train for {config.num_steps} steps and for {config.num_epochs:g} epochs: "
+            "set --train.num-steps 0 to let epochs decide, or --train.num-epochs 0"
+        )
+    if not config.num_steps and not config.num_epochs:
+        raise UserError("the length of the training is missing: give --train.num-steps or --train.num-epochs")
+    if config.early_stop_validations and not config.num_validations:
+        raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
+    if not 0 <= config.ema_decay < 1:
+        raise UserError(f"--train.ema-decay must be at least 0 and below 1, not {config.ema_decay:g}")

@@ -6,19 +6,16 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.costs.sizes import BatchShape
-from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.any_task import AnyTask
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.retrieval import Retrieval
-from clipbert_jax.training.optimizer import check_optimizer_config
-from clipbert_jax.training.sharding import check_mesh
 from clipbert_jax.training.train_program import TrainSetting
 from data_pipelines.examples import make_examples
 from experiments.experiment import Experiment
-from experiments.runs.experiment_checks import check_model, check_numbers, check_task
+from experiments.runs.experiment_checks import check_devices, check_experiment, check_model
 from experiments.runs.resolve import resolve, resolve_num_steps
 
 _NUM_WORDS, _NUM_ANSWERS, _NUM_OPTIONS = 30522, 1500, 5
@@ -47,9 +44,7 @@ def make_plan(experiment: Experiment, *, num_devices: int, num_examples: int | N
     Raises:
       UserError: settings that training would refuse, or a batch that does not divide.
     """
-    check_numbers(experiment)
-    check_task(experiment)
-    check_optimizer_config(experiment.optimizer)
+    check_experiment(experiment)
     check_devices(experiment, num_devices)
     if _is_prepared(experiment):
         experiment = resolve(experiment)
@@ -69,22 +64,6 @@ def make_plan(experiment: Experiment, *, num_devices: int, num_examples: int | N
         num_steps=experiment.train.num_steps or None,
         assumptions=tuple(assumptions),
     )
-
-
-def check_devices(experiment: Experiment, num_devices: int) -> None:
-    """Refuse a batch or a mesh that does not divide over devices.
-
-    Raises:
-      UserError: it does not.
-    """
-    train = experiment.train
-    check_mesh(experiment.mesh, num_devices, num_heads=experiment.model.fusion.num_heads)
-    portion = train.num_accumulation_steps * num_devices
-    if train.batch_size % portion:
-        raise UserError(
-            f"--train.batch-size {train.batch_size} does not divide into {train.num_accumulation_steps} "
-            f"accumulation step(s) on {num_devices} device(s): use a multiple of {portion}"
-        )
 
 
 def _is_prepared(experiment: Experiment) -> bool:

@@ -1,101 +1,53 @@
-"""What is refused before anything is written: numbers, batch sizes and models that cannot work."""
+"""Checks of a whole experiment before anything is written; each config has its own validator beside it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.pretrained.checks import INPUT_RANGES
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.pretraining import Pretraining
+from clipbert_jax.training.optimizer import check_optimizer_config
+from clipbert_jax.training.sharding import check_mesh
+from clipbert_jax.training.train_config import check_train_config
+from data_pipelines.data_config import check_data_config
 from experiments.experiment import Experiment, model_shapes
 
-AT_LEAST_ONE = {
-    "data": ("num_prefetch", "num_threads"),
-    "train": (
-        "batch_size",
-        "num_accumulation_steps",
-        "log_every_steps",
-        "save_every_steps",
-        "num_kept_checkpoints",
-        "num_validation_clips",
-    ),
-}
 
-
-AT_LEAST_ZERO = (
-    ("data", "num_workers"),
-    ("train", "seed"),
-    ("train", "num_steps"),
-    ("train", "num_epochs"),
-    ("train", "clips_per_pass"),
-    ("train", "num_validations"),
-    ("train", "early_stop_validations"),
-)
-
-
-MAX_DECODE_TIMEOUT_SECONDS = 250.0
-"""Two attempts at a video end before training gives up waiting for a batch."""
-
-
-MIN_WORKER_MEMORY_GIB = 0.5
-"""With less, libraries abort or wait for ever where they should say that there is no memory."""
-
-
-def check_numbers(experiment: Experiment) -> None:
-    """Refuse numbers that are too small or too large, or do not go together.
+def check_experiment(experiment: Experiment) -> None:
+    """Refuse settings that mean nothing, or do not go together.
 
     Raises:
-      UserError: there is one.
+      UserError: names the first such option.
     """
-    for group, names in AT_LEAST_ONE.items():
-        for name in names:
-            value = getattr(getattr(experiment, group), name)
-            if value < 1:
-                raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 1, not {value}")
-    for group, name in AT_LEAST_ZERO:
-        value = getattr(getattr(experiment, group), name)
-        if not 0 <= value < math.inf:
-            raise UserError(f"--{group}.{name.replace('_', '-')} must be at least 0, not {value}")
-    for name, (least, most) in INPUT_RANGES.items():
-        value = getattr(experiment.data, name)
-        if not least <= value <= most:
-            raise UserError(
-                f"--data.{name.replace('_', '-')} must be from {least:g} to {most:g}, not {value:g}"
-            )
-    num_steps, num_epochs = experiment.train.num_steps, experiment.train.num_epochs
-    if num_steps and num_epochs:
-        raise UserError(
-            f"this experiment would train for {num_steps} steps and for {num_epochs:g} epochs: set "
-            "--train.num-steps 0 to let epochs decide, or --train.num-epochs 0"
-        )
-    if not num_steps and not num_epochs:
-        raise UserError("how long to train is not said: give --train.num-steps or --train.num-epochs")
-    if experiment.train.early_stop_validations and not experiment.train.num_validations:
-        raise UserError("--train.early-stop-validations needs validations: give --train.num-validations too")
+    check_train_config(experiment.train)
+    check_data_config(experiment.data)
+    check_task(experiment)
+    check_optimizer_config(experiment.optimizer)
     num_clips, clips_per_pass = experiment.data.num_clips, experiment.train.clips_per_pass
     if clips_per_pass and num_clips % clips_per_pass:
         raise UserError(
             f"--train.clips-per-pass {clips_per_pass} must divide --data.num-clips {num_clips}; 0 takes all "
             "clips at once"
         )
-    if not 0 <= experiment.train.ema_decay < 1:
+
+
+def check_devices(experiment: Experiment, num_devices: int) -> None:
+    """Refuse a batch or a mesh that does not divide over so many devices.
+
+    Raises:
+      UserError: it does not.
+    """
+    train = experiment.train
+    check_mesh(experiment.mesh, num_devices, num_heads=experiment.model.fusion.num_heads)
+    portion = train.num_accumulation_steps * num_devices
+    if train.batch_size % portion:
         raise UserError(
-            f"--train.ema-decay must be at least 0 and below 1, not {experiment.train.ema_decay:g}"
-        )
-    if not experiment.data.worker_memory_gib >= MIN_WORKER_MEMORY_GIB:
-        raise UserError(
-            f"--data.worker-memory-gib must be at least {MIN_WORKER_MEMORY_GIB}, not "
-            f"{experiment.data.worker_memory_gib:g}"
-        )
-    if not 0 < experiment.data.decode_timeout_seconds <= MAX_DECODE_TIMEOUT_SECONDS:
-        raise UserError(
-            f"--data.decode-timeout-seconds must be above 0 and at most {MAX_DECODE_TIMEOUT_SECONDS:g}, not "
-            f"{experiment.data.decode_timeout_seconds:g}"
+            f"--train.batch-size {train.batch_size} does not divide into {train.num_accumulation_steps} "
+            f"accumulation step(s) on {num_devices} device(s): use a multiple of {portion}"
         )
 
 
@@ -149,18 +101,3 @@ def _check_frozen_parts(parts: Sequence[str], trainable: Iterable[str]) -> None:
                 f"--train.frozen-parts {part} begins the name of no trained parameter; the largest parts are "
                 f"{' '.join(groups)}"
             )
-
-
-def check_batch_size(experiment: Experiment) -> None:
-    """Refuse a batch that does not divide over accumulation steps and devices.
-
-    Raises:
-      UserError: it does not.
-    """
-    config = experiment.train
-    portion = config.num_accumulation_steps * jax.device_count()
-    if config.batch_size % portion:
-        raise UserError(
-            f"--train.batch-size {config.batch_size} does not divide into {config.num_accumulation_steps} "
-            f"accumulation step(s) on {jax.device_count()} device(s): use a multiple of {portion}."
-        )

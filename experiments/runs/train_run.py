@@ -1,27 +1,28 @@
-"""Run directories: train an experiment in one, load what was trained."""
+"""Train an experiment in a run directory: resolve, check, claim, train. `clipbert train` calls it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.pretrained.directory import Vocabulary
+from clipbert_jax.training.callbacks import Callback
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.loop import train
-from clipbert_jax.training.optimizer import check_optimizer_config
-from clipbert_jax.training.run_directory import (
-    RunLock,
-    check_claim,
-    claim,
-)
+from clipbert_jax.training.run_config import RunConfig
+from clipbert_jax.training.run_directory import RunLock, check_claim, claim
 from clipbert_jax.training.saved_checkpoint import has_checkpoint
-from clipbert_jax.training.sharding import check_mesh, make_mesh
+from clipbert_jax.training.sharding import make_mesh
+from clipbert_jax.training.validation import Validate
 from clipbert_jax.training.wandb_run import import_wandb
-from data_pipelines.loader import train_batches
+from data_pipelines.loader import TrainBatches, train_batches
 from experiments.experiment import FREE_FIELDS, Experiment, make_model, to_json
-from experiments.runs.experiment_checks import check_batch_size, check_model, check_numbers, check_task
+from experiments.runs.experiment_checks import check_devices, check_experiment, check_model
 from experiments.runs.initial_weights import initial_weights
 from experiments.runs.machine_checks import check_machine
 from experiments.runs.resolve import (
@@ -42,22 +43,58 @@ def train_run(
     workdir: Path,
     *,
     profile: ProfileConfig | None = None,
+    callbacks: Sequence[Callback] = (),
     log: Callable[[str], None] = say,
 ) -> None:
-    """Train an experiment in `workdir`, or go on with the run there; `profile` takes a trace of some steps.
+    """Train an experiment in `workdir`, or go on with the run there.
+
+    Args:
+      experiment: what to train, as options say it.
+      workdir: run directory.
+      profile: steps to take a trace of.
+      callbacks: more callbacks of the training.
+      log: receives progress lines.
 
     Raises:
       UserError: bad data or options, or the directory holds a run with another config. Nothing has been
         written then.
     """
-    check_numbers(experiment)
-    check_task(experiment)
-    check_optimizer_config(experiment.optimizer)
+    experiment, batches = _resolve(experiment)
+    model, mesh, validate, notes = _check(experiment, workdir)
+    resolved = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
+    lock = _claim(experiment, workdir, resolved, log)
+    for note in [*batches.notes, *notes]:
+        log(note)
+    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s){hosts}")
+    config = RunConfig(
+        train=experiment.train,
+        optimizer=experiment.optimizer,
+        logging=experiment.logging,
+        profile=profile,
+        resolved=resolved,
+    )
+    with lock, noted_start(workdir):
+        train(
+            model,
+            experiment.task,
+            batches,
+            config,
+            workdir,
+            mesh,
+            validate=validate,
+            callbacks=callbacks,
+            log=log,
+        )
+
+
+def _resolve(experiment: Experiment) -> tuple[Experiment, TrainBatches]:
+    """Check the options, and fill in what the data decide; workers start with the first batch."""
+    check_experiment(experiment)
+    check_devices(experiment, jax.device_count())
     if experiment.logging.wandb is not None:
         import_wandb()
     experiment = resolve(experiment)
-    check_batch_size(experiment)
-    # Bad annotations are reported here, before the directory is claimed; workers start with the first batch.
     batches = train_batches(
         experiment.data,
         experiment.task,
@@ -66,12 +103,14 @@ def train_run(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    experiment = resolve_num_steps(experiment, batches.num_examples)
-    notes = batches.notes
+    return resolve_num_steps(experiment, batches.num_examples), batches
+
+
+def _check(experiment: Experiment, workdir: Path) -> tuple[ClipBert, Mesh, Validate | None, list[str]]:
+    """Make what training needs, so that nothing is written if that fails; return also lines for the user."""
     check_model(experiment)
-    check_mesh(experiment.mesh, jax.device_count(), num_heads=experiment.model.fusion.num_heads)
     mesh = make_mesh(config=experiment.mesh)
-    notes += check_machine(experiment, workdir)
+    notes = check_machine(experiment, workdir)
     validate = make_validate(experiment) if experiment.train.num_validations else None
     model = make_model(experiment)
     if not has_checkpoint(workdir):
@@ -83,14 +122,19 @@ def train_run(
             "with --init.model or --init.pixel-encoder, or train them with "
             "--model.pixel-encoder.num-frozen-stages 0 --model.pixel-encoder.is-norm-trainable"
         )
-    resolved_config = {**to_json(experiment), DATA_SHA256: data_sha256(experiment)}
+    return model, mesh, validate, notes
 
+
+def _claim(
+    experiment: Experiment, workdir: Path, resolved: dict[str, Any], log: Callable[[str], None]
+) -> RunLock:
+    """Write config and vocabulary of a new run, or compare with those of an old one; return its held lock."""
     lock = RunLock(workdir, log=log)
 
     def claim_workdir() -> None:
-        check_claim(workdir, resolved_config, free=FREE_FIELDS)  # the lock is a file in the directory too
+        check_claim(workdir, resolved, free=FREE_FIELDS)  # the lock is a file in the directory too
         lock.acquire()
-        claim(workdir, resolved_config, free=FREE_FIELDS)
+        claim(workdir, resolved, free=FREE_FIELDS)
         tokenizer = experiment.data.load_tokenizer()
         Vocabulary(
             tokens=tokenizer.tokens,
@@ -99,24 +143,4 @@ def train_run(
         ).write(workdir)
 
     on_first_process(claim_workdir)
-    for note in notes:
-        log(note)
-    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    log(f"training in {workdir} on {jax.device_count()} {jax.devices()[0].platform} device(s){hosts}")
-    with lock, noted_start(workdir):
-        train(
-            model,
-            experiment.task,
-            config=experiment.train,
-            optimizer_config=experiment.optimizer,
-            make_batches=batches.starting_at,
-            workdir=workdir,
-            resolved_config=resolved_config,
-            validate=validate,
-            explain_wait=batches.explain_wait,
-            name_examples=batches.name_examples,
-            mesh=mesh,
-            logging=experiment.logging,
-            profile=profile,
-            log=log,
-        )
+    return lock

@@ -12,7 +12,6 @@ import ctypes
 import faulthandler
 import hashlib
 import itertools
-import json
 import os
 import re
 import signal
@@ -26,7 +25,6 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax._src import distributed  # the only way to the key-value store of the processes
 from jax.experimental import multihost_utils
 
 from clipbert_jax.errors import (
@@ -36,7 +34,14 @@ from clipbert_jax.errors import (
     explain_full_device,
     is_temporary,
 )
-from clipbert_jax.training.lost_process import is_of_lost_process
+from clipbert_jax.training.coordination import (
+    EndNotice,
+    announce_end,
+    end_notice,
+    is_of_lost_process,
+    on_end_notice,
+    store,
+)
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -46,14 +51,11 @@ HEARTBEAT_SECONDS = 40
 _LAST_SECONDS = 3600
 """How long a process waits at its end for those that still write results; the dead are noticed anyway."""
 
-_END_KEY = "clipbert/end"
-"""Under which the first process that fails leaves its exit code and its sentence, for the others."""
-
 _num_said = itertools.count()
 """How often process 0 has said something to all, who count alike."""
 
-_LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.5, 2.0
-"""How often the others look for it, and how long the failing one stays so that they can."""
+_STAY_SECONDS = 2.0
+"""Time that a failing process stays, so that the others can read why it ends."""
 
 
 @contextlib.contextmanager
@@ -77,7 +79,7 @@ def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
     if not has_notices:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX keeps it for a look that does not come
     is_over = threading.Event()
-    threading.Thread(target=_end_with_others, args=(is_over,), name="ends", daemon=True).start()
+    on_end_notice(_end_with_others, is_over)
     try:
         yield
     except BaseException as error:
@@ -85,7 +87,7 @@ def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
     else:
         # Who is done waits here, where it still hears of another one that fails.
         with contextlib.suppress(Exception):  # one that is gone is noticed by others, and has no more to do
-            _client().wait_at_barrier("clipbert/done", 1000 * _LAST_SECONDS)
+            store().wait_at_barrier("clipbert/done", 1000 * _LAST_SECONDS)
         is_over.set()
 
 
@@ -111,9 +113,9 @@ def _as_first_process_says(text: str) -> str:
     """Return the text of process 0 on all; a collective would not wait for it as long as it may take."""
     key = f"clipbert/first/{next(_num_said)}"
     if jax.process_index() == 0:
-        _client().key_value_set(key, text)
+        store().key_value_set(key, text)
         return text
-    return _client().blocking_key_value_get(key, 1000 * _LAST_SECONDS)
+    return store().blocking_key_value_get(key, 1000 * _LAST_SECONDS)
 
 
 def processes_of_this_host() -> int:
@@ -186,7 +188,7 @@ def _end(error: BaseException) -> None:
     try:
         sentence, code = _describe(error)
         if isinstance(error, Exception) and not is_of_lost_process(error):
-            code = _leave(code, sentence)
+            code = _announce(sentence, code)
         if sentence:
             _say(sentence)
         sys.stdout.flush()
@@ -198,7 +200,7 @@ def _end(error: BaseException) -> None:
 def _exit(code: int) -> NoReturn:
     """End at once; process 0 last, as the others read from it what has happened."""
     if jax.process_index() == 0:
-        time.sleep(_LAST_WORDS_SECONDS)
+        time.sleep(_STAY_SECONDS)
     os._exit(code)
 
 
@@ -209,7 +211,10 @@ def _describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if is_of_lost_process(error):  # perhaps gone because a third one has failed
-        return _said_by_another() or (_lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE)
+        notice = end_notice()
+        if notice is not None:
+            return _quote(notice), notice.exit_code
+        return _lost(str(error).splitlines()[0]), CONTINUE_EXIT_CODE
     if isinstance(error, UserError | OSError):
         return str(error), CONTINUE_EXIT_CODE if is_temporary(error) else 2
     sentence = explain_full_device(error)
@@ -219,41 +224,27 @@ def _describe(error: BaseException) -> tuple[str, int]:
     return f"ends after {type(error).__name__}: {error}", 1
 
 
-def _leave(code: int, sentence: str) -> int:
-    """Leave code and sentence for the others, and return the code that all end with: that of the first."""
-    with contextlib.suppress(Exception):  # a second one that fails, or process 0 is gone
-        _client().key_value_set(_END_KEY, json.dumps([jax.process_index(), code, sentence]))
-        time.sleep(_LAST_WORDS_SECONDS)
-        return code
-    said = _said_by_another()
-    return said[1] if said else code
+def _announce(sentence: str, code: int) -> int:
+    """Tell the other processes, and return the code that all end with: that of the first to fail."""
+    notice = announce_end(sentence, code)
+    if notice.process == jax.process_index():
+        time.sleep(_STAY_SECONDS)
+    return notice.exit_code
 
 
-def _end_with_others(is_over: threading.Event) -> None:
+def _end_with_others(notice: EndNotice) -> None:
     """End this process soon after another one has failed, with the same code."""
-    while not is_over.wait(_LOOK_SECONDS):
-        said = _said_by_another()
-        if said is None:
-            continue
-        sentence, code = said
-        with contextlib.suppress(OSError, ValueError):
-            _say(sentence)
-            sys.stdout.flush()
-            sys.stderr.flush()
-        _exit(code)
+    if notice.is_hang:
+        return  # the watchdog ends this process, once the stacks are written
+    with contextlib.suppress(OSError, ValueError):
+        _say(_quote(notice))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    _exit(notice.exit_code)
 
 
-def _said_by_another() -> tuple[str, int] | None:
-    """Return what to say and the exit code, if another process has failed and left them."""
-    try:
-        index, code, sentence = json.loads(_client().key_value_try_get(_END_KEY))
-    except Exception:  # nobody has, which the client says by an error of some kind; or process 0 is gone
-        return None
-    return None if index == jax.process_index() else (f"ends, as process {index} says: {sentence}", code)
-
-
-def _client() -> Any:
-    return distributed.global_state.client
+def _quote(notice: EndNotice) -> str:
+    return f"ends, as process {notice.process} says: {notice.sentence}"
 
 
 def _lost(why: str) -> str:

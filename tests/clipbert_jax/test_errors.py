@@ -8,7 +8,7 @@ import tensorstore
 
 from clipbert_jax.errors import TemporaryError, UserError, explain_full_device, is_temporary, os_error_number
 from clipbert_jax.training.checkpoint_items import is_of_storage, readable
-from clipbert_jax.training.lost_process import is_of_lost_process
+from clipbert_jax.training.coordination import is_of_lost_process
 
 
 @pytest.fixture

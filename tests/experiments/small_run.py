@@ -21,10 +21,12 @@ from typing import Any
 
 import jax
 
+from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
+from clipbert_jax.training.callbacks import Callback
 from clipbert_jax.training.sharding import MeshConfig
+from clipbert_jax.training.step import Metrics
 from clipbert_jax.training.train_config import TrainConfig
-from clipbert_jax.training.watchdog import Watchdog
 from data_pipelines.loader import TrainBatches
 from experiments.cli import errors_as_sentences
 from experiments.configs import EXPERIMENTS
@@ -76,18 +78,19 @@ def experiment(
     )
 
 
-def after(step: int, act: Callable[[], object], saved: Path | None) -> None:
-    """Do something when a step is done, and once a checkpoint is there if one must be."""
-    beat: Callable[..., Any] = Watchdog.beat
+@dataclasses.dataclass(frozen=True)
+class After(Callback):
+    """Does something when a step is done, and once a checkpoint is there if one must be."""
 
-    def beat_and_act(self: Watchdog, what: str) -> None:
-        beat(self, what)
-        if what == f"step {step}":
-            while saved is not None and not saved.is_dir():  # the save runs beside the training
+    step: int
+    act: Callable[[], object]
+    saved: Path | None = None
+
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        if step == self.step:
+            while self.saved is not None and not self.saved.is_dir():  # the save runs beside the training
                 time.sleep(0.05)
-            act()
-
-    Watchdog.beat = beat_and_act
+            self.act()
 
 
 def send(number: signal.Signals) -> None:
@@ -145,14 +148,17 @@ def main() -> None:
             note_batches(notes)
         must_be_saved = after_step > options["save_every"]
         saved = workdir / "checkpoints" / str(options["save_every"]) if must_be_saved else None
+        callbacks: list[Callback] = []
         if max_file_bytes is not None:
             limits = max_file_bytes, max_file_bytes
-            after(after_step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits), saved)
+            callbacks.append(
+                After(after_step, partial(resource.setrlimit, resource.RLIMIT_FSIZE, limits), saved)
+            )
         if name is not None and jax.process_index() == process:
-            after(after_step, partial(send, signal.Signals[f"SIG{name}"]), saved)
+            callbacks.append(After(after_step, partial(send, signal.Signals[f"SIG{name}"]), saved))
         if fault is not None and jax.process_index() == process:
-            after(after_step, partial(fail, fault), None)
-        runs.train_run(experiment(**options), workdir)
+            callbacks.append(After(after_step, partial(fail, fault)))
+        runs.train_run(experiment(**options), workdir, callbacks=callbacks)
 
 
 if __name__ == "__main__":

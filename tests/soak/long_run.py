@@ -18,10 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from clipbert_jax.training import compilations
-from clipbert_jax.training.watchdog import Watchdog
+from clipbert_jax.batch import Batch
+from clipbert_jax.training.callbacks import Callback
+from clipbert_jax.training.metrics_writer import read_metrics
+from clipbert_jax.training.step import Metrics
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
-from experiments.runs import train_run as runs
+from experiments.runs.train_run import train_run
 from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
 
@@ -49,8 +51,19 @@ def mean_bytes(samples: list[Sample]) -> float:
     return sum(sample.resident_bytes for sample in samples) / len(samples)
 
 
-def train(folder: Path, num_steps: int, every: int) -> list[Sample]:
-    """Train; return what was seen every so many steps."""
+class Sampler(Callback):
+    """Takes samples between saves, which come every so many steps."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.samples = every, list[Sample]()
+
+    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
+        if step % self.every == self.every // 2:
+            self.samples.append(sample(step))
+
+
+def train(folder: Path, num_steps: int, every: int) -> tuple[list[Sample], int]:
+    """Train; return what was seen every so many steps, and the number of compilations."""
     data_dir = folder / "data"
     prepare_synthetic_videos(data_dir, num_train=10, num_validation=2, num_test=2, num_workers=0)
     run = experiment(data_dir, num_steps=num_steps, save_every=every)
@@ -60,18 +73,10 @@ def train(folder: Path, num_steps: int, every: int) -> list[Sample]:
         data=dataclasses.replace(run.data, num_threads=1),
         train=dataclasses.replace(run.train, log_every_steps=100, num_accumulation_steps=1),
     )
-    samples: list[Sample] = []
-    beat = Watchdog.beat
-
-    def beat_and_look(self: Watchdog, what: str) -> None:
-        beat(self, what)
-        step = int(what.removeprefix("step ")) if what.startswith("step ") else 0
-        if step % every == every // 2:  # between two saves
-            samples.append(sample(step))
-
-    Watchdog.beat = beat_and_look
-    runs.train_run(run, folder / "run", log=lambda line: None)
-    return samples
+    sampler = Sampler(every)
+    train_run(run, folder / "run", callbacks=[sampler], log=lambda line: None)
+    records = read_metrics(folder / "run")
+    return sampler.samples, sum(record.get("num_compilations", 0) for record in records)
 
 
 def main() -> None:
@@ -85,19 +90,11 @@ def main() -> None:
         environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}
         os.execve(sys.executable, [sys.executable, "-m", "tests.soak.long_run", *sys.argv[1:]], environment)
     use_compilation_cache()
-    counts: list[int] = []
-    after_step = compilations.Compilations.after_step
-
-    def count(self: compilations.Compilations, step: int) -> int:
-        counts.append(after_step(self, step))
-        return counts[-1]
-
-    compilations.Compilations.after_step = count
     folder = Path(tempfile.mkdtemp(prefix="clipbert-soak-"))
     start = time.perf_counter()
-    samples = train(folder, options.steps, options.every)
+    samples, num_compilations = train(folder, options.steps, options.every)
     shutil.rmtree(folder)
-    print(f"{options.steps} steps in {time.perf_counter() - start:.0f} s, {counts[-1]} compilation(s)")
+    print(f"{options.steps} steps in {time.perf_counter() - start:.0f} s, {num_compilations} compilation(s)")
     for each in samples:
         print(f"step {each.step}: {each.resident_bytes / 2**20:.1f} MiB, {each.num_files} open files")
     quarter = len(samples) // 4
@@ -107,7 +104,7 @@ def main() -> None:
         f"memory from steps {early[0].step}-{early[-1].step} to {late[0].step}-{late[-1].step}: {growth:+.2%}"
     )
     has_more_files = max(s.num_files for s in late) > max(s.num_files for s in early)
-    if growth > MAX_GROWTH or has_more_files or counts[-1] != 1:
+    if growth > MAX_GROWTH or has_more_files or num_compilations != 1:
         sys.exit("something grows that should not")
 
 

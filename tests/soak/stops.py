@@ -10,20 +10,16 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 
-from clipbert_jax.training.watchdog import Watchdog
 from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
-from experiments.runs import train_run as runs
+from experiments.runs.train_run import train_run
 from experiments.runtime.compilation_cache import use_compilation_cache
-from tests.experiments.small_run import experiment
+from tests.experiments.small_run import After, experiment
 from tests.experiments.small_runs import read_arrays, read_losses
 
 NUM_STEPS = 40
@@ -32,21 +28,14 @@ PREPARE = {"retrieval": prepare_synthetic_videos, "pretraining": prepare_synthet
 
 def train(data_dir: Path, workdir: Path, *, task: str, num_workers: int, stop_after: int = 0) -> None:
     """Train to the end, or until SIGTERM comes after a step."""
-    beat: Callable[..., Any] = Watchdog.beat
-
-    def beat_and_stop(self: Watchdog, what: str) -> None:
-        beat(self, what)
-        if what == f"step {stop_after}":
-            os.kill(os.getpid(), signal.SIGTERM)
-
     run = experiment(data_dir, task=task, num_workers=num_workers, num_steps=NUM_STEPS, save_every=100)
-    with mock.patch.object(Watchdog, "beat", beat_and_stop):
-        try:
-            runs.train_run(run, workdir, log=lambda line: None)
-        except SystemExit:
-            assert stop_after, "nobody has asked"
-        else:
-            assert not stop_after, "the run went on"
+    stop = After(stop_after, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        train_run(run, workdir, callbacks=[stop], log=lambda line: None)
+    except SystemExit:
+        assert stop_after, "the run stopped without a signal"
+    else:
+        assert not stop_after, "the run went on"
 
 
 def check(data_dir: Path, unbroken: Path, workdir: Path, step: int, *, task: str, num_workers: int) -> None:

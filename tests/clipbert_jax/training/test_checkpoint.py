@@ -15,6 +15,8 @@ from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 from clipbert_jax.training.watchdog import SAVE_SECONDS
 
+from .conftest import make_batch
+
 
 def state_at(step):
     weight = jnp.full((4, 4), float(step))
@@ -107,7 +109,7 @@ def test_a_save_that_takes_too_long_asks_for_a_restart_before_the_watchdog_ends_
 
     monkeypatch.setattr(checkpointer._manager, "check_for_errors", too_long)
     with pytest.raises(TemporaryError, match=r"could not be saved in .* \(TimeoutError\)"):
-        checkpointer.check()
+        checkpointer.after_step(1, make_batch(0), {})
 
 
 def test_slow_storage_is_said(tmp_path, monkeypatch):

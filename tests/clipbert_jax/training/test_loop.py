@@ -18,7 +18,9 @@ from clipbert_jax.training import loop, reporter, watchdog
 from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
-from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.prefetch import Prefetcher
+from clipbert_jax.training.run_config import RunConfig
+from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import ValidationResult
 from clipbert_jax.training.watchdog import Watchdog
@@ -32,7 +34,7 @@ class Batches:
     """Batches whose texts have these lengths in turn."""
 
     def __init__(self, lengths):
-        self.lengths, self.position = lengths, 0
+        self.lengths, self.position, self.asked = lengths, 0, []
 
     def __next__(self):
         batch = make_batch(self.position, num_videos=NUM_VIDEOS)
@@ -48,24 +50,24 @@ class Batches:
     def close(self):
         pass
 
+    def starting_at(self, step):
+        return self
 
-def run(workdir, lengths, *, model, num_steps, log_every=4, train_options=None, **options):
+    def name_examples(self, step):
+        return []
+
+    def explain_wait(self, rate):
+        self.asked.append(rate)
+        return "more workers"
+
+
+def run(workdir, data, *, model, num_steps, log_every=4, train_options=None, **options):
     """Train and return what is said."""
     said = []
-    train(
-        model,
-        TASK,
-        config=TrainConfig(
-            num_steps=num_steps, batch_size=NUM_VIDEOS, log_every_steps=log_every, **(train_options or {})
-        ),
-        optimizer_config=OptimizerConfig(),
-        make_batches=lambda step: Batches(lengths),
-        workdir=workdir,
-        resolved_config={},
-        mesh=loop.make_mesh(jax.devices()[:1]),
-        log=said.append,
-        **options,
-    )
+    settings = {"num_steps": num_steps, "batch_size": NUM_VIDEOS, "log_every_steps": log_every}
+    config = RunConfig(train=TrainConfig(**settings, **(train_options or {})))
+    mesh = make_mesh(jax.devices()[:1])
+    train(model, TASK, data, config, workdir, mesh, log=said.append, **options)
     return said
 
 
@@ -76,7 +78,7 @@ def test_each_length_of_texts_is_compiled_once(tmp_path, monkeypatch):
         loop, "make_train_step", lambda *a, **k: made.append(make_train_step(*a, **k)) or made[0]
     )
     model = ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0))
-    said = run(tmp_path, [6, 6, 4, 6, 4, 4], model=model, num_steps=8)
+    said = run(tmp_path, Batches([6, 6, 4, 6, 4, 4]), model=model, num_steps=8)
     assert made[0]._cache_size() == 2
     assert [line for line in said if "compiles" in line] == [
         "step 3 compiles, as the first with texts of 4 tokens"
@@ -88,16 +90,18 @@ def test_a_compilation_without_a_new_length_is_reported():
     def train_step(state, batch):
         raise AssertionError
 
-    said = []
-    compilations = Compilations(train_step, said.append)
-    compilations.after_step(0)  # a step that does not tell
+    said, announced, batch = [], [], make_batch(0)
+    options = {"on_compile": lambda: announced.append(1), "log": said.append}
+    Compilations(train_step, **options).after_step(0, batch, {})  # a step that does not tell
 
     train_step._cache_size = lambda: num_programs
-    compilations, counts = Compilations(train_step, said.append), []
+    compilations, counts = Compilations(train_step, **options), []
     for step, num_programs in enumerate([1, 1, 2, 2, 3], start=1):  # noqa: B007, what the step tells
-        compilations.before_step(step, make_batch(0))
-        counts.append(compilations.after_step(step))
+        compilations.before_dispatch(step, batch)
+        compilations.after_step(step, batch, {})
+        counts.append(compilations.count)
     assert counts == [1, 1, 2, 2, 3]
+    assert announced == [1], "only the first one could be known before"
     assert [line.partition(" although")[0] for line in said] == [
         "step 3 compiled again",
         "step 5 compiled again",
@@ -110,8 +114,7 @@ class Clocked:
     def __init__(self, monkeypatch, *, step_seconds, input_seconds):
         self.now, self.ready_at, self.events = 0.0, [0.0], []
         self.step_seconds, self.input_seconds = step_seconds, input_seconds
-        for module in (loop, reporter):
-            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(reporter, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(loop, "Prefetcher", lambda batches, put: Input(self))
         monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: self.dispatch)
         block_until_ready, device_get = jax.block_until_ready, jax.device_get
@@ -126,14 +129,14 @@ class Clocked:
 
     def wait(self, tree):
         """Let the host wait for the metrics of a step, or of several."""
-        last = tree[-1] if isinstance(tree, list) else tree
+        last = tree[-1] if isinstance(tree, list) and tree else tree
         if isinstance(last, dict) and "loss" in last:
             step = int(last["loss"])
             self.events.append(f"wait {step}")
             self.now = max(self.now, self.ready_at[step])
 
 
-class Input:
+class Input(Prefetcher):
     """A prefetcher: workers put a batch into its queue every `input_seconds`, but stop while it is full."""
 
     def __init__(self, clocked):
@@ -164,12 +167,11 @@ def one_number():
 
 @pytest.fixture
 def clocked_run(tmp_path, monkeypatch):
-    """Return a function that trains 20 steps by such a clock, and returns it and what is said."""
+    """Return a function that trains 20 steps by such a clock; it returns clock, data and what is said."""
 
-    def start(*, explain_wait=None, **seconds):
-        clocked = Clocked(monkeypatch, **seconds)
-        said = run(tmp_path, [6], model=one_number(), num_steps=20, log_every=10, explain_wait=explain_wait)
-        return clocked, said
+    def start(**seconds):
+        clocked, data = Clocked(monkeypatch, **seconds), Batches([6])
+        return clocked, data, run(tmp_path, data, model=one_number(), num_steps=20, log_every=10)
 
     return start
 
@@ -183,11 +185,11 @@ def plain_run(tmp_path, monkeypatch):
         return state, {"loss": jnp.float32(state.step), "grad_norm": jnp.zeros(())}
 
     monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: step)
-    return functools.partial(run, tmp_path, [6], model=one_number())
+    return functools.partial(run, tmp_path, Batches([6]), model=one_number())
 
 
 def test_the_next_step_is_dispatched_before_the_last_one_is_waited_for(clocked_run, tmp_path):
-    clocked, _ = clocked_run(step_seconds=1.0, input_seconds=0.1)
+    clocked, _, _ = clocked_run(step_seconds=1.0, input_seconds=0.1)
     events = clocked.events
     for step in range(2, 10):
         assert events.index(f"dispatch {step + 1}") < events.index(f"wait {step}"), "the device would be idle"
@@ -198,20 +200,17 @@ def test_the_next_step_is_dispatched_before_the_last_one_is_waited_for(clocked_r
 
 def test_only_waiting_of_an_idle_device_counts(clocked_run, tmp_path):
     """Input of 4 s for steps of 3 s: the device is idle a quarter of the time, and could do a third more."""
-    asked = []
-    clocked, said = clocked_run(
-        step_seconds=3.0, input_seconds=4.0, explain_wait=lambda rate: asked.append(rate) or "more workers"
-    )
+    clocked, data, said = clocked_run(step_seconds=3.0, input_seconds=4.0)
     records = read_metrics(tmp_path)
     assert [record["input_wait_share"] for record in records][1:] == pytest.approx([0.25, 0.25])
     assert [record["videos_per_second"] for record in records][1:] == pytest.approx([NUM_VIDEOS / 4] * 2)
-    assert asked == pytest.approx([NUM_VIDEOS / 3]), "once"
+    assert data.asked == pytest.approx([NUM_VIDEOS / 3]), "once"
     assert said.count("more workers") == 1
     assert clocked.now == pytest.approx(20 * 4.0 + 3.0)
 
 
 def test_input_that_keeps_up_needs_no_advice(clocked_run):
-    _, said = clocked_run(step_seconds=4.0, input_seconds=3.9, explain_wait=lambda rate: "more workers")
+    _, _, said = clocked_run(step_seconds=4.0, input_seconds=3.9)
     assert "more workers" not in said
 
 
@@ -246,7 +245,7 @@ def test_storage_that_hangs_at_the_start_ends_the_run(plain_run, tmp_path, monke
     has_given_up = threading.Event()
 
     def hang(*arguments, **options):
-        assert has_given_up.wait(20), "nobody watches"
+        assert has_given_up.wait(20), "the watchdog does not watch"
         raise InterruptedError
 
     monkeypatch.setattr(f"clipbert_jax.training.checkpoint.{part}", hang)

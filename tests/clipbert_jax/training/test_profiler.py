@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from clipbert_jax.training.logging_config import ProfileConfig
 from clipbert_jax.training.profiler import Profiler
 
+from .conftest import make_batch
+
 
 def train(profiler, first_step, last_step):
     """Do some steps as the loop does."""
     double = jax.jit(lambda x: x @ x)
-    metrics = {}
     for step in range(first_step, last_step + 1):
-        profiler.before_step(step, metrics)
+        profiler.before_step(step)
         metrics = {"loss": double(jnp.ones((8, 8)))[0, 0]}
-        profiler.after_step(step, metrics)
+        profiler.after_step(step, make_batch(0), metrics)
     profiler.close()
 
 

@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import pytest
 
 from clipbert_jax.training import reporter as reporter_module
+from clipbert_jax.training.compilations import Compilations
 from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.prefetch import Prefetcher
 from clipbert_jax.training.reporter import Reporter
+from clipbert_jax.training.run_config import RunConfig
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import Utilization
 
@@ -31,6 +34,18 @@ def metrics(loss, *, grad_norm=1.0, **more):
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
+class Input(Prefetcher):
+    def __init__(self):
+        self.wait_seconds = 0.0
+
+
+class Counter(Compilations):
+    count = 0
+
+    def __init__(self):
+        pass
+
+
 @pytest.fixture
 def report(tmp_path, monkeypatch):
     """Return a function: metrics of steps of 2 seconds -> records and lines; every 2 steps are logged."""
@@ -38,23 +53,20 @@ def report(tmp_path, monkeypatch):
     monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def run(steps, *, utilization=UNKNOWN, batches=None, compilations=None, project=None, **optimizer):
-        said = []
-        reporter = Reporter(
-            TrainConfig(num_steps=len(steps), batch_size=4, log_every_steps=2),
-            OptimizerConfig(**optimizer),
-            tmp_path,
-            0,
-            utilization=utilization,
-            explain_wait=None,
+        said, source, counter = [], Input(), Counter()
+        config = RunConfig(
+            train=TrainConfig(num_steps=len(steps), batch_size=4, log_every_steps=2),
+            optimizer=OptimizerConfig(**optimizer),
             logging=LoggingConfig(wandb=project),
-            resolved_config={"train": {"seed": 0}},
-            log=said.append,
+            resolved={"train": {"seed": 0}},
         )
+        reporter = Reporter(config, tmp_path, 0, source, counter, utilization, str, said.append)
         for step, of_step in enumerate(steps, start=1):
             clock.now += 2.0
             batch = batches[step - 1] if batches else BATCH
-            num_compilations = compilations[step - 1] if compilations else 1
-            reporter.after_step(step, batch, of_step, 0.5 * step, num_compilations)
+            counter.count = compilations[step - 1] if compilations else 1
+            source.wait_seconds = 0.5 * step
+            reporter.after_step(step, batch, of_step)
         reporter.close()
         return read_metrics(tmp_path), said
 

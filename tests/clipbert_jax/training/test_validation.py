@@ -15,8 +15,9 @@ from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError
 from clipbert_jax.training import loop, reporter
 from clipbert_jax.training.loop import train
 from clipbert_jax.training.metrics_writer import read_metrics
-from clipbert_jax.training.optimizer import OptimizerConfig
+from clipbert_jax.training.run_config import RunConfig
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, has_checkpoint
+from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import (
     ValidationHistory,
@@ -88,9 +89,8 @@ def test_the_log_survives_a_kill_and_forgets_what_is_done_again(tmp_path):
 class Batches:
     """The same batch for ever; the step `num_batches` from the start finds no more, as if it were killed."""
 
-    def __init__(self, next_step, num_batches=100):
-        self.next_step, self.end = next_step, next_step + num_batches
-        self.batch = make_batch(0)
+    def __init__(self, num_batches):
+        self.num_batches, self.batch = num_batches, make_batch(0)
 
     def __next__(self):
         if self.next_step == self.end:
@@ -104,6 +104,16 @@ class Batches:
     def close(self):
         pass
 
+    def starting_at(self, step):
+        self.next_step, self.end = step, step + self.num_batches
+        return self
+
+    def name_examples(self, step):
+        return []
+
+    def explain_wait(self, rate):
+        return "more workers"
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
@@ -114,8 +124,7 @@ def run(tmp_path, monkeypatch):
     """
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: clock.now
-    for module in (loop, reporter):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(reporter, "time", clock)
 
     def make_train_step(*args, **options):
         def step(state, batch):
@@ -148,11 +157,10 @@ def run(tmp_path, monkeypatch):
         train(
             model,
             TASK,
-            config=TrainConfig(**{**settings, **options}),
-            optimizer_config=OptimizerConfig(),
-            make_batches=lambda step: Batches(step, num_batches),
-            workdir=tmp_path,
-            resolved_config={"seed": 0},
+            Batches(num_batches),
+            RunConfig(train=TrainConfig(**{**settings, **options})),
+            tmp_path,
+            make_mesh(),
             validate=validate,
             log=said.append,
         )

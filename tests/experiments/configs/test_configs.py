@@ -27,8 +27,8 @@ from experiments import cli, configs
 from experiments.commands.experiment_choice import docstring
 from experiments.commands.train import Train
 from experiments.configs import EXPERIMENTS
-from experiments.experiment import Experiment, InitConfig, to_json
-from experiments.runs.train_run import check_numbers, make_model
+from experiments.experiment import Experiment, InitConfig, make_model, to_json
+from experiments.runs.experiment_checks import check_experiment
 
 PRESETS = [name.removesuffix("_corrected") for name in EXPERIMENTS if name.endswith("_corrected")]
 FULL_SIZE = [name for name, make in EXPERIMENTS.items() if make().model.fusion.hidden_size == 768]
@@ -185,7 +185,7 @@ def test_presets_are_of_the_same_experiments():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_one_step_traces(name):
     experiment = EXPERIMENTS[name]()
-    check_numbers(experiment)
+    check_experiment(experiment)
     trace_one_step(program_of(experiment, is_shallow=name in FULL_SIZE))
 
 
