@@ -7,7 +7,7 @@ import math
 from clipbert_jax.errors import UserError
 
 
-def check_range(option: str, value: float, least: float, most: float = math.inf) -> None:
+def check_range(option: str, value: int | float, least: int | float, most: int | float = math.inf) -> None:
     """Refuse a number out of range, infinite or NaN.
 
     Raises:

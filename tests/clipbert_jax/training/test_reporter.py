@@ -60,7 +60,7 @@ def report(tmp_path, monkeypatch):
             logging=LoggingConfig(wandb=project),
             resolved={"train": {"seed": 0}},
         )
-        reporter = Reporter(config, tmp_path, 0, source, counter, utilization, str, said.append)
+        reporter = Reporter(config, tmp_path, 0, source, counter, utilization, lambda rate: "", said.append)
         for step, of_step in enumerate(steps, start=1):
             clock.now += 2.0
             batch = batches[step - 1] if batches else BATCH

@@ -139,7 +139,7 @@ def hang_here():
 with joined_processes(has_notices=True):
     index = jax.process_index()
     watchdog.COMPILE_SECONDS = watchdog.MIN_SECONDS = 2 if index == 1 else 3600
-    with watchdog.Watchdog(pathlib.Path({str(tmp_path)!r}), process_index=index) as dog:
+    with watchdog.Watchdog(pathlib.Path({str(tmp_path)!r})) as dog:
         multihost_utils.sync_global_devices("begin")
         dog.beat("the begin")
         if index == 1:
