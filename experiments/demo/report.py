@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,8 +9,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from experiments.reports.cards import Card
-from experiments.reports.charts import Chart, ChartLine, Frame, Series, curve_chart, path_through
+from experiments.reports.charts import Chart, Series, curve_chart
 from experiments.reports.page import flatten, write_page
+from experiments.reports.run_curves import short
 
 
 class Query(TypedDict):
@@ -73,46 +73,21 @@ def _speed(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _recall_chart(recalls: Mapping[str, Mapping[str, float]]) -> Chart:
-    """Lay out recall by number of clips, at equal distances because the numbers usually double."""
-    counts = sorted(recalls, key=int)
-    frame = Frame()
-    xs = [frame.x_position((i + 0.5) / len(counts)) for i in range(len(counts))]
-    keys = {"r10": "R@10", "r5": "R@5", "r1": "R@1"}
-    ends = [frame.y_position(recalls[counts[-1]][key] / 100) for key in keys]
-    lines = []
-    for (key, label), label_y in zip(keys.items(), _spread(ends, distance=15.0), strict=True):
-        ys = [frame.y_position(recalls[count][key] / 100) for count in counts]
-        titles = [f"{label} with {count} clips: {recalls[count][key]:.1f} %" for count in counts]
-        dots = list(zip(xs, ys, titles, strict=True))
-        path = path_through(list(zip(xs, ys, strict=True)))
-        lines.append(ChartLine(label=label, path=path, dots=dots, label_place=(xs[-1] + 10, label_y + 4)))
-    return Chart(
-        title="Recall by number of clips",
-        description="Text-to-video recall by number of clips; the numbers are in the table.",
-        frame=frame,
-        x_ticks=list(zip(xs, counts, strict=True)),
-        y_ticks=[(frame.y_position(tick / 100), f"{tick}") for tick in range(0, 101, 25)],
-        lines=lines[::-1],
-        x_label="clips per video",
-        y_label="recall, %",
+def _recall_chart(recalls: Mapping[str, Mapping[str, float]]) -> Chart | None:
+    counts = sorted(map(int, recalls))
+    series = [
+        Series(name=f"R@{k}", steps=counts, values=[recalls[str(count)][f"r{k}"] for count in counts])
+        for k in (10, 5, 1)
+    ]
+    return curve_chart(
+        "Text-to-video recall by number of clips, %",
+        series,
+        show=short,
+        name_step="{} clips".format,
+        has_dots=True,
     )
 
 
 def _loss_chart(history: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Lay out the training loss."""
-    series = Series(
-        name="training loss",
-        steps=[int(record["step"]) for record in history],
-        values=[float(record["loss"]) for record in history],
-    )
-    chart = curve_chart("training loss", [series], show=lambda value: f"{value:.3g}", frame=Frame())
-    return chart and dataclasses.replace(chart, x_label="step", y_label="training loss")
-
-
-def _spread(positions: Sequence[float], *, distance: float) -> list[float]:
-    """Move rising positions down the page, so that labels keep their distance and never overlap."""
-    placed: list[float] = []
-    for position in positions:
-        placed.append(max(position, placed[-1] + distance) if placed else position)
-    return placed
+    steps, losses = zip(*((int(record["step"]), float(record["loss"])) for record in history), strict=True)
+    return curve_chart("Training loss", [Series(name="loss", steps=steps, values=losses)], show=short)

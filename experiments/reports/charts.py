@@ -59,8 +59,6 @@ class ChartLine:
     """Outline of the area from the least to the largest values."""
     dots: Sequence[tuple[float, float, str]] = ()
     """Places of dots, with the text of their titles."""
-    label_place: Point | None = None
-    """Place of the label beside the line, if there is no legend."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +66,11 @@ class Frame:
     """The drawing area of a chart; margins leave room for the labels."""
 
     width: int = 460
-    height: int = 280
-    left: int = 46
-    right: int = 412
-    top: int = 26
-    bottom: int = 236
+    height: int = 194
+    left: int = 50
+    right: int = 446
+    top: int = 12
+    bottom: int = 168
 
     def x_position(self, share: float) -> float:
         """Return the x of a share of the width."""
@@ -81,10 +79,6 @@ class Frame:
     def y_position(self, share: float) -> float:
         """Return the y of a share of the height."""
         return self.bottom - share * (self.bottom - self.top)
-
-
-LOW_FRAME = Frame(height=194, left=50, right=446, top=12, bottom=168)
-"""Frame of one curve among many, under a caption."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +91,6 @@ class Chart:
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
     lines: Sequence[ChartLine]
-    x_label: str = ""
-    y_label: str = ""
     last: str = ""
     """The last values, in words."""
     readings: Sequence[tuple[float, str]] = ()
@@ -110,9 +102,9 @@ def curve_chart(
     series: Sequence[Series],
     *,
     show: Callable[[float], str],
+    name_step: Callable[[int], str] = "step {:,}".format,
     has_dots: bool = False,
     may_be_logarithmic: bool = False,
-    frame: Frame = LOW_FRAME,
 ) -> Chart | None:
     """Lay out curves over the steps of a run; None if no value is finite.
 
@@ -120,10 +112,11 @@ def curve_chart(
       title: caption of the chart.
       series: the curves, which share both axes.
       show: formats a value.
+      name_step: formats a step in a sentence.
       has_dots: whether to mark each point.
       may_be_logarithmic: whether the axis may become logarithmic, so that small values do not vanish.
-      frame: the drawing area.
     """
+    frame = Frame()
     thinned = {one.name: one.thinned() for one in series if len(one.steps)}
     points = list(itertools.chain.from_iterable(thinned.values()))
     finite = [value for point in points for value in (point.least, point.largest) if math.isfinite(value)]
@@ -137,10 +130,10 @@ def curve_chart(
         return frame.x_position(step / last_step), frame.y_position(scale.share(value))
 
     lines = [
-        _line(name if len(thinned) > 1 else "", of_one, place, show=show, has_dots=has_dots)
+        _line(name, of_one, place, show=show, name_step=name_step, has_dots=has_dots)
         for name, of_one in thinned.items()
     ]
-    readings = _readings(thinned, show)
+    readings = _readings(thinned, show, name_step)
     last = readings[max(readings)]
     return Chart(
         title=title,
@@ -160,17 +153,21 @@ def _line(
     place: Callable[[float, float], Point],
     *,
     show: Callable[[float], str],
+    name_step: Callable[[int], str],
     has_dots: bool,
 ) -> ChartLine:
     dotted = [point for point in points if has_dots and math.isfinite(point.mean)]
     return ChartLine(
         label=label,
-        path=path_through([place(point.step, point.mean) for point in points]),
+        path=_path_through([place(point.step, point.mean) for point in points]),
         band=_band(
             [place(point.step, point.least) for point in points],
             [place(point.step, point.largest) for point in points],
         ),
-        dots=[(*place(point.step, point.mean), f"step {point.step}: {show(point.mean)}") for point in dotted],
+        dots=[
+            (*place(point.step, point.mean), f"{name_step(point.step)}: {show(point.mean)}")
+            for point in dotted
+        ],
     )
 
 
@@ -214,7 +211,7 @@ def _thinned(pairs: Sequence[tuple[int, float]]) -> ThinnedPoint:
     )
 
 
-def path_through(points: Sequence[Point]) -> str:
+def _path_through(points: Sequence[Point]) -> str:
     """Return an SVG path through the finite points; a lone point becomes a short stroke."""
     parts = []
     for _, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
@@ -233,14 +230,18 @@ def _band(below: Sequence[Point], above: Sequence[Point]) -> str:
     return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in outline) + "Z"
 
 
-def _readings(thinned: Mapping[str, Sequence[ThinnedPoint]], show: Callable[[float], str]) -> dict[int, str]:
+def _readings(
+    thinned: Mapping[str, Sequence[ThinnedPoint]],
+    show: Callable[[float], str],
+    name_step: Callable[[int], str],
+) -> dict[int, str]:
     """Return the values at each step in words, by rising step."""
     by_step: dict[int, list[str]] = {}
     for name, points in thinned.items():
         for point in points:
             value = _reading(point, show)
             by_step.setdefault(point.step, []).append(f"{name} {value}" if len(thinned) > 1 else value)
-    return {step: f"{', '.join(values)} at step {step:,}" for step, values in sorted(by_step.items())}
+    return {step: f"{', '.join(values)} at {name_step(step)}" for step, values in sorted(by_step.items())}
 
 
 def _reading(point: ThinnedPoint, show: Callable[[float], str]) -> str:
