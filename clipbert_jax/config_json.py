@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import cattrs
 from cattrs import transform_error
 from cattrs.errors import BaseValidationError
-from cattrs.strategies import configure_tagged_union
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
+from clipbert_jax.tasks.find_task import task_class
+from clipbert_jax.tasks.task import Task
 
 Config = TypeVar("Config")
 
@@ -38,7 +38,21 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
 
 for _kind, _taken in {bool: (bool,), int: (int,), str: (str,), float: (float, int)}.items():
     _converter.register_structure_hook(_kind, _exactly(*_taken))
-configure_tagged_union(AnyTask, _converter, tag_generator=TASK_NAMES.__getitem__, tag_name="name")
+
+
+def _structure_task(values: Any, _: Any) -> Task:
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        raise TypeError("a task is an object with a name")
+    settings = {key: value for key, value in values.items() if key != "name"}
+    return _converter.structure(settings, task_class(values["name"]))
+
+
+def _unstructure_task(task: Task) -> dict[str, Any]:
+    return {**_converter.unstructure(task, unstructure_as=type(task)), "name": task.name}
+
+
+_converter.register_structure_hook_func(lambda kind: kind is Task, _structure_task)
+_converter.register_unstructure_hook_func(lambda kind: kind is Task, _unstructure_task)
 
 
 def config_to_json(config: Any) -> Any:
@@ -60,14 +74,9 @@ def config_from_json(values: Any, kind: type[Config], source: Path) -> Config:
     return _structured(values, kind, source)
 
 
-def task_to_json(task: AnyTask) -> dict[str, Any]:
-    """Return a task with its name."""
-    return _as_lists(_converter.unstructure(task, unstructure_as=AnyTask))
-
-
-def task_from_json(values: Any, source: Path) -> AnyTask:
+def task_from_json(values: Any, source: Path) -> Task:
     """Return the task; errors are as in `config_from_json`."""
-    return _structured(values, AnyTask, source)
+    return _structured(values, Task, source)
 
 
 def _structured(values: Any, kind: Any, source: Path) -> Any:

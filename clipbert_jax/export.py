@@ -23,11 +23,7 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.model_def import Parameters, split_model
-from clipbert_jax.tasks.answer import answer
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.task import MatchTask, Task
+from clipbert_jax.tasks.task import Task
 
 ComputeDtype = Literal["float32", "bfloat16"]
 WeightsKind = Literal["float", "int8"]
@@ -36,7 +32,7 @@ BACKEND_OF_PLATFORM = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 """Platforms as `jax.export` calls them -> as kernel choices do."""
 
 Predict = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
-"""(stored weights, frames [b k t h w 3], text ids [b n l], text mask [b n l]) -> what `answer` returns."""
+"""(stored weights, frames [b k t h w 3], text ids [b n l], mask [b n l]) -> what `Task.predict` returns."""
 
 StoredWeights = dict[str, np.ndarray]
 """Arrays by the model's names; one of int8 has its scales beside it."""
@@ -111,7 +107,7 @@ def _predict_on(config: ClipBertConfig, task: Task, kernels: KernelChoices, num_
         weights: Parameters, frames: jax.Array, text_ids: jax.Array, text_mask: jax.Array
     ) -> jax.Array:
         output = model_def.merge(restore_weights(weights))(frames, text_ids, text_mask)
-        return answer(task, output.scores, jnp.any(text_mask, axis=-1), num_answers)
+        return task.predict(output.scores, jnp.any(text_mask, axis=-1), num_answers)
 
     return predict
 
@@ -211,24 +207,13 @@ def compare(
         "num_texts": int(is_text.sum()),
         "max_difference": float(differences.max()),
         "mean_difference": float(differences.mean()),
-        "same_decisions": float(
-            np.mean(_decisions(task, expected, is_text) == _decisions(task, found, is_text))
-        ),
+        "same_decisions": float(np.mean(task.decisions(expected, is_text) == task.decisions(found, is_text))),
     }
-    if isinstance(task, MatchTask):
+    if task.answer_form == "match":
         is_pair = np.triu(np.ones((is_text.shape[1],) * 2, bool), 1) & is_text[:, :, None] & is_text[:, None]
         if is_pair.any():
             agreement["same_order"] = float((_order(expected) == _order(found))[is_pair].mean())
     return agreement
-
-
-def _decisions(task: Task, predicted: np.ndarray, is_text: np.ndarray) -> np.ndarray:
-    match task:
-        case CountQA():
-            return np.clip(np.rint(predicted), task.min_count, task.max_count)[is_text]
-        case OpenEndedQA() | ImageQA():
-            return predicted.argmax(axis=-1)[is_text]
-    return np.where(is_text, predicted, -np.inf).argmax(axis=-1)
 
 
 def _order(predicted: np.ndarray) -> np.ndarray:

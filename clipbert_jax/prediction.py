@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from clipbert_jax.evaluation.score import score_all_pairs
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.tasks.answer import answer
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.task import MatchTask, Task
+from clipbert_jax.tasks.task import Task
 
 NUM_ANSWERS = 5
 """Answers that are named for each question."""
-
-AnswerTask = OpenEndedQA | ImageQA
-"""Tasks with an answer vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +116,7 @@ def predict_clips(
     *,
     num_answers: int = 0,
 ) -> tuple[Pooled, Alone, Changes]:
-    """Return what `deployment.answer` makes of all clips of a video together, and of each clip alone.
+    """Return what the task makes of all clips of a video together, and of each clip alone.
 
     And what it changes by without each clip: what it makes of the others, minus that of all; no rows for a
     single clip.
@@ -142,11 +133,11 @@ def predict_clips(
     reduced = score_all_pairs(scorer, _scores_by_text, videos, text_ids, text_mask, num_clips=[num_clips])
     scores = jnp.asarray(np.moveaxis(reduced[num_clips]["scores"], 2, 1))
     is_text = jnp.asarray(text_mask.any(axis=-1))
-    pooled = answer(task, scores, is_text[None], num_answers)[0]
-    alone = answer(task, scores[0][:, None], jnp.tile(is_text, (num_clips, 1)), num_answers)
+    pooled = task.predict(scores, is_text[None], num_answers)[0]
+    alone = task.predict(scores[0][:, None], jnp.tile(is_text, (num_clips, 1)), num_answers)
     # As `probing.evidence.changes_without_clips`, but in probabilities, of all texts at once.
     left_out = [jnp.delete(scores, clip, axis=1) for clip in range(num_clips if num_clips > 1 else 0)]
-    without = [answer(task, others, is_text[None], num_answers)[0] - pooled for others in left_out]
+    without = [task.predict(others, is_text[None], num_answers)[0] - pooled for others in left_out]
     changes = np.stack(without) if without else np.zeros((0, *pooled.shape), pooled.dtype)
     return np.asarray(pooled), np.asarray(alone), changes
 
@@ -157,14 +148,14 @@ def _scores_by_text(output: ClipBertOutput) -> dict[str, jax.Array]:
 
 def match_texts(
     scorer: Scorer,
-    task: MatchTask,
+    task: Task,
     frames: UInt8[np.ndarray, "k t h w 3"],
     texts: Sequence[str],
     text_ids: Int[np.ndarray, "n l"],
     text_mask: Bool[np.ndarray, "n l"],
 ) -> list[TextMatch]:
     """Score texts against one video's clips, in the order given; arguments as in `predict_clips`."""
-    pooled, alone, changes = predict_clips(scorer, cast("Any", task), frames, text_ids, text_mask)
+    pooled, alone, changes = predict_clips(scorer, task, frames, text_ids, text_mask)
     return [
         TextMatch(
             text=text,
@@ -179,7 +170,7 @@ def match_texts(
 
 def choose_option(
     scorer: Scorer,
-    task: MultipleChoiceQA,
+    task: Task,
     frames: UInt8[np.ndarray, "k t h w 3"],
     text_ids: Int[np.ndarray, "n l"],
     text_mask: Bool[np.ndarray, "n l"],
@@ -198,7 +189,7 @@ def choose_option(
 
 def answer_questions(
     scorer: Scorer,
-    task: AnswerTask,
+    task: Task,
     frames: UInt8[np.ndarray, "k t h w 3"],
     questions: Sequence[str],
     text_ids: Int[np.ndarray, "n l"],
@@ -245,7 +236,7 @@ def _question_answer(
 
 def count_questions(
     scorer: Scorer,
-    task: CountQA,
+    task: Task,
     frames: UInt8[np.ndarray, "k t h w 3"],
     questions: Sequence[str],
     text_ids: Int[np.ndarray, "n l"],
@@ -253,10 +244,11 @@ def count_questions(
 ) -> list[CountAnswer]:
     """Answer questions about one video with numbers, in the order given; arguments as in `predict_clips`."""
     pooled, alone, changes = predict_clips(scorer, task, frames, text_ids, text_mask)
+    counts = task.decisions(pooled[None], np.any(text_mask, axis=-1)[None])
     return [
         CountAnswer(
             text=question,
-            count=int(np.clip(np.rint(pooled[n]), task.min_count, task.max_count)),
+            count=int(counts[n]),
             count_unrounded=float(pooled[n]),
             clip_counts=tuple(alone[:, n].tolist()),
             best_clip=int(np.abs(alone[:, n] - pooled[n]).argmin()),

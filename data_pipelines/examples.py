@@ -1,41 +1,28 @@
 """What a task makes of the annotation records: the texts and labels that go with the frames of a video.
 
-Beside stages 2 to 5, which make frames; `loader` puts both together. A new task adds a class and
-a case in `make_examples`. How the same records are evaluated is in `experiments/evaluators`.
+Beside stages 2 to 5, which make frames; `loader` puts both together. A task names the form of
+its examples; a new form adds a class and a row of `_FORMS`. `experiments/evaluators` evaluates the same
+records.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.pretraining import Masking, Pretraining
-from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.tasks.pretraining import Masking
+from clipbert_jax.tasks.task import AnswerTask, ExampleForm, Task
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 from data_pipelines.annotations.store import answers_path, read_answers, read_records, records_path
 from data_pipelines.negatives import check_negatives, draw_negative
 
 AnyRecord = TypeVar("AnyRecord", Caption, OpenQuestion, SoftQuestion, Count)
-
-
-_KIND_OF_TASK: dict[type, type] = {
-    Retrieval: Caption,
-    MultipleChoiceQA: MultipleChoice,
-    OpenEndedQA: OpenQuestion,
-    ImageQA: SoftQuestion,
-    CountQA: Count,
-    Pretraining: Caption,
-}
 
 
 class Texts(NamedTuple):
@@ -265,46 +252,45 @@ def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]
     return [tuple(of[i : i + size]) for of in of_video.values() for i in range(0, len(of), size)]
 
 
-def make_examples(task: Any, data_dir: str | Path, split: str) -> TaskExamples:
-    """Return the examples of a task; a new task adds a case here.
+def make_examples(task: Task, data_dir: str | Path, split: str) -> TaskExamples:
+    """Return the examples of a task.
 
     Raises:
-      UserError: the data directory has no records of the kind the task needs, or they do not do for it.
+      UserError: the data directory has no records of the kind the task needs, or the task cannot use them.
     """
-    match task:
-        case Retrieval():
-            return RetrievalExamples(read_records(data_dir, Caption, split), task.num_negatives)
-        case MultipleChoiceQA():
-            return ChoiceExamples(read_records(data_dir, MultipleChoice, split))
-        case OpenEndedQA():
-            return _open_question_examples(task, data_dir, split)
-        case ImageQA():
-            return _soft_question_examples(task, data_dir, split)
-        case CountQA():
-            return _count_examples(task, data_dir, split)
-        case Pretraining():
-            captions = read_records(data_dir, Caption, split)
-            return PretrainingExamples(
-                chunk(captions, task.num_captions),
-                task.num_captions,
-                captions=captions,
-                mismatch_share=task.mismatch_share,
-                masking=task.masking,
-            )
-    raise NotImplementedError(f"no loader for task {type(task).__name__}")
+    return _FORMS[task.example_form].make(task, data_dir, split)
 
 
-def record_kind(task: Any) -> type:
+def record_kind(task: Task) -> type:
     """Return the kind of records that a task is trained on."""
-    return _KIND_OF_TASK[type(task)]
+    return _FORMS[task.example_form].record_kind
 
 
-def answer_kind(task: Any) -> type | None:
+def answer_kind(task: Task) -> type | None:
     """Return the kind of records whose answer vocabulary gives a task its labels; None if it has none."""
-    return record_kind(task) if isinstance(task, OpenEndedQA | ImageQA) else None
+    return record_kind(task) if isinstance(task, AnswerTask) else None
 
 
-def _open_question_examples(task: OpenEndedQA, data_dir: str | Path, split: str) -> OpenQuestionExamples:
+def _matched_captions(task: Any, data_dir: str | Path, split: str) -> RetrievalExamples:
+    return RetrievalExamples(read_records(data_dir, Caption, split), task.num_negatives)
+
+
+def _options(task: Task, data_dir: str | Path, split: str) -> ChoiceExamples:
+    return ChoiceExamples(read_records(data_dir, MultipleChoice, split))
+
+
+def _masked_captions(task: Any, data_dir: str | Path, split: str) -> PretrainingExamples:
+    captions = read_records(data_dir, Caption, split)
+    return PretrainingExamples(
+        chunk(captions, task.num_captions),
+        task.num_captions,
+        captions=captions,
+        mismatch_share=task.mismatch_share,
+        masking=task.masking,
+    )
+
+
+def _open_question_examples(task: Any, data_dir: str | Path, split: str) -> OpenQuestionExamples:
     """Leave out questions whose answer the vocabulary lacks: there is nothing to learn from them."""
     questions = read_records(data_dir, OpenQuestion, split)
     label_of = {answer: label for label, answer in enumerate(read_answers(data_dir, OpenQuestion))}
@@ -332,7 +318,7 @@ def _left_out(num_left_out: int, num_questions: int, split: str) -> tuple[str, .
     )
 
 
-def _soft_question_examples(task: ImageQA, data_dir: str | Path, split: str) -> SoftQuestionExamples:
+def _soft_question_examples(task: Any, data_dir: str | Path, split: str) -> SoftQuestionExamples:
     questions = read_records(data_dir, SoftQuestion, split)
     label_of = {answer: label for label, answer in enumerate(read_answers(data_dir, SoftQuestion))}
     answered = [question for question in questions if question.answer_scores]
@@ -357,7 +343,7 @@ def _soft_question_examples(task: ImageQA, data_dir: str | Path, split: str) -> 
     )
 
 
-def _count_examples(task: CountQA, data_dir: str | Path, split: str) -> CountExamples:
+def _count_examples(task: Any, data_dir: str | Path, split: str) -> CountExamples:
     questions = read_records(data_dir, Count, split)
     for question in questions:
         if not task.min_count <= question.count <= task.max_count:
@@ -367,3 +353,20 @@ def _count_examples(task: CountQA, data_dir: str | Path, split: str) -> CountExa
                 f"--task.max-count {task.max_count}: widen the range or mend the question"
             )
     return CountExamples(chunk(questions, task.num_questions), task.num_questions)
+
+
+class _Form(NamedTuple):
+    """Records that examples of one form are made of, and the function that makes them."""
+
+    record_kind: type
+    make: Callable[[Any, str | Path, str], TaskExamples]
+
+
+_FORMS: dict[ExampleForm, _Form] = {
+    "matched_captions": _Form(Caption, _matched_captions),
+    "options": _Form(MultipleChoice, _options),
+    "open_questions": _Form(OpenQuestion, _open_question_examples),
+    "soft_questions": _Form(SoftQuestion, _soft_question_examples),
+    "counts": _Form(Count, _count_examples),
+    "masked_captions": _Form(Caption, _masked_captions),
+}

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from flax import nnx
-from tyro.conf import AvoidSubcommands
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json, config_to_json
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
 from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
-from clipbert_jax.tasks.any_task import TASK_NAMES, AnyTask
+from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.sharding import MeshConfig
@@ -42,7 +41,7 @@ class Experiment:
     """What is trained, on what, and how. Every field is an option of `clipbert train`."""
 
     model: ClipBertConfig
-    task: AvoidSubcommands[AnyTask]
+    task: Task
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -53,7 +52,7 @@ class Experiment:
     @property
     def task_name(self) -> str:
         """What results call the task."""
-        return TASK_NAMES[type(self.task)]
+        return self.task.name
 
 
 def make_model(experiment: Experiment) -> ClipBert:

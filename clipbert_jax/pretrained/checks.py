@@ -14,9 +14,7 @@ from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.pretrained.directory import ANSWERS, CONFIG, VOCAB, Vocabulary
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import AnswerTask, Task
 
 _MAX_LAYERS, _MAX_WIDTH = 512, 1 << 17
 
@@ -68,7 +66,7 @@ def inputs_from_json(data: Any, source: Path) -> InputsConfig:
 
 
 def check_model_files(
-    config: ClipBertConfig, task: AnyTask, inputs: InputsConfig, vocabulary: Vocabulary, folder: Path
+    config: ClipBertConfig, task: Task, inputs: InputsConfig, vocabulary: Vocabulary, folder: Path
 ) -> None:
     """Refuse a model that no ClipBERT can be, and words or answers of another model.
 
@@ -115,13 +113,13 @@ def _check_inputs(inputs: InputsConfig, config: ClipBertConfig, source: Path) ->
             )
 
 
-def _check_vocabulary(vocabulary: Vocabulary, config: ClipBertConfig, task: AnyTask, folder: Path) -> None:
+def _check_vocabulary(vocabulary: Vocabulary, config: ClipBertConfig, task: Task, folder: Path) -> None:
     if len(vocabulary.tokens) > config.fusion.vocab_size:
         raise UserError(
             f"{folder / VOCAB} has {len(vocabulary.tokens):,} tokens, and the model words "
             f"for {config.fusion.vocab_size:,}: get the model again"
         )
-    if isinstance(task, OpenEndedQA | ImageQA) and not 0 < len(vocabulary.answers) <= task.num_answers:
+    if isinstance(task, AnswerTask) and not 0 < len(vocabulary.answers) <= task.num_answers:
         raise UserError(
             f"{folder / ANSWERS} has {len(vocabulary.answers)} answers, and the model "
             f"{task.num_answers} outputs: get the model again"

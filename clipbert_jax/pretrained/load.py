@@ -31,8 +31,7 @@ from clipbert_jax.pretrained import directory as model_directory
 from clipbert_jax.pretrained import registry as model_registry
 from clipbert_jax.pretrained.checks import InputsConfig, check_model_files, inputs_from_json
 from clipbert_jax.pretrained.directory import Vocabulary
-from clipbert_jax.tasks.answer import answer
-from clipbert_jax.tasks.any_task import AnyTask
+from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
 from clipbert_jax.weights.flat import not_finite
 
@@ -51,7 +50,7 @@ class Pretrained:
     """A trained model with all that its use depends on."""
 
     config: ClipBertConfig
-    task: AnyTask
+    task: Task
     inputs: Inputs
     parameters: Parameters
     """By flat name, trained and frozen."""
@@ -116,7 +115,7 @@ class Pretrained:
         @jax.jit
         def predict(parameters: Parameters, frames: Any, ids: Any, mask: Any) -> jax.Array:
             output = model_def.merge(parameters)(frames, ids, mask)
-            return answer(task, output.scores, jnp.any(mask, axis=-1), num_answers)
+            return task.predict(output.scores, jnp.any(mask, axis=-1), num_answers)
 
         return predict
 
@@ -168,7 +167,7 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
 def read_checked(
     folder: Path,
     config: ClipBertConfig,
-    task: AnyTask,
+    task: Task,
     inputs: InputsConfig,
     checkpoint: SavedCheckpoint | None,
 ) -> tuple[Vocabulary, ModelDef, Parameters]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
 
 from clipbert_jax.batch import Batch
+from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import RegressionHeadConfig
 from clipbert_jax.tasks.losses import squared_error
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import Losses, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CountQA:
+class CountQA(Task):
     """Learns to answer with a number."""
 
     consensus: Consensus = "mean"
@@ -34,7 +36,23 @@ class CountQA:
     num_questions: int = 1
     """Questions of one video that are trained on together, at most."""
 
-    num_sampled_tokens = 0  # all
+    name = "count"
+    example_form = "counts"
+    answer_form = "count"
+    evaluations = ("count",)
+    probe_unit = "number"
+    probe_question = "How many the model counts"
+    output_name = "counts"
+
+    @property
+    def num_texts(self) -> int:
+        """Questions of one video."""
+        return self.num_questions
+
+    @property
+    def output_meaning(self) -> str:
+        """Meaning of the output of `predict`."""
+        return f"numbers; to answer, round and keep them from {self.min_count} to {self.max_count}"
 
     @property
     def head(self) -> RegressionHeadConfig:
@@ -53,3 +71,29 @@ class CountQA:
     def counts(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
         """Return the predicted numbers, neither rounded nor limited to the range."""
         return pool_clips(scores, self.consensus)[..., 0]
+
+    def predict(
+        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
+    ) -> Float[Array, "b n *answers"]:
+        """Return the numbers [b n], neither rounded nor limited to the range."""
+        return self.counts(scores)
+
+    def probe_score(
+        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
+    ) -> Float[Array, "b n"]:
+        """Return the predicted numbers."""
+        return self.counts(scores)
+
+    def decisions(
+        self, predicted: Float[np.ndarray, "m n *answers"], is_text: Bool[np.ndarray, "m n"]
+    ) -> Shaped[np.ndarray, " decisions"]:
+        """Return the counts, rounded and limited to the range."""
+        return np.clip(np.rint(predicted), self.min_count, self.max_count)[is_text]
+
+    def check(self) -> None:
+        """Refuse a range that is empty or starts below 0."""
+        if not 0 <= self.min_count < self.max_count:
+            raise UserError(
+                f"--task.min-count {self.min_count} must be at least 0 and below --task.max-count "
+                f"{self.max_count}"
+            )

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import binary_cross_entropy
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import AnswerTask, Losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageQA:
+class ImageQA(AnswerTask):
     """Learns the score of every answer; images are videos of one frame, but videos do as well."""
 
     consensus: Consensus = "mean"
@@ -30,7 +31,19 @@ class ImageQA:
     num_questions: int = 2
     """Questions of one image that are trained on together, at most."""
 
-    num_sampled_tokens = 0  # all
+    name = "image_qa"
+    example_form = "soft_questions"
+    evaluations = ("image_qa",)
+
+    @property
+    def num_texts(self) -> int:
+        """Questions of one image."""
+        return self.num_questions
+
+    @property
+    def output_meaning(self) -> str:
+        """Meaning of the output of `predict`."""
+        return "of each answer of answers.json for itself: several may be right"
 
     @property
     def head(self) -> ClassifierHeadConfig:
@@ -50,3 +63,19 @@ class ImageQA:
     def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
         """Return what answers are given by: the highest is the answer."""
         return pool_clips(scores, self.consensus)
+
+    def predict(
+        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
+    ) -> Float[Array, "b n *answers"]:
+        """Return the probability of each answer [b n a], each for itself."""
+        return jax.nn.sigmoid(self.answer_logits(scores)[..., :num_answers])
+
+    def probe_score(
+        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
+    ) -> Float[Array, "b n"]:
+        """Return the log odds of one answer."""
+        return self.answer_logits(scores)[..., answer]
+
+    def label_shapes(self, num_videos: int, num_texts: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the shape of the labels [b n a]: the score of each answer."""
+        return {"labels": jax.ShapeDtypeStruct((num_videos, num_texts, self.num_answers), jnp.float32)}

@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import Losses, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultipleChoiceQA:
+class MultipleChoiceQA(Task):
     """Learns to choose one of several written-out options."""
 
     consensus: Consensus = "mean"
     """How the scores of the clips become one."""
 
-    num_sampled_tokens = 0  # all
+    name = "multiple_choice"
+    example_form = "options"
+    answer_form = "choice"
+    evaluations = ("multiple_choice",)
+    probe_unit = "logit"
+    probe_question = "How much speaks for “{answer}”, compared with the other options"
+
+    @property
+    def output_meaning(self) -> str:
+        """Meaning of the output of `predict`."""
+        return "of each option among those of its video"
 
     @property
     def head(self) -> ClassifierHeadConfig:
@@ -47,3 +58,19 @@ class MultipleChoiceQA:
     def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
         """Return what options are chosen by: the highest is the answer."""
         return pool_clips(scores, self.consensus)[..., 0]
+
+    def predict(
+        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
+    ) -> Float[Array, "b n *answers"]:
+        """Return the probability of each option among those of its video [b n]; 0 where there is no text."""
+        return jax.nn.softmax(self.choice_logits(scores), axis=-1, where=is_text)
+
+    def probe_score(
+        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
+    ) -> Float[Array, "b n"]:
+        """Return the logit of each option."""
+        return self.choice_logits(scores)
+
+    def label_shapes(self, num_videos: int, num_texts: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the shape of the labels [b]: the place of the right option."""
+        return {"labels": jax.ShapeDtypeStruct((num_videos,), jnp.int32)}

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import AnswerTask, Losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OpenEndedQA:
+class OpenEndedQA(AnswerTask):
     """Learns to answer with one entry of an answer vocabulary."""
 
     consensus: Consensus = "mean"
@@ -31,7 +32,19 @@ class OpenEndedQA:
     num_questions: int = 1
     """Questions of one video that are trained on together, at most."""
 
-    num_sampled_tokens = 0  # all
+    name = "open_ended_qa"
+    example_form = "open_questions"
+    evaluations = ("open_ended_qa",)
+
+    @property
+    def num_texts(self) -> int:
+        """Questions of one video."""
+        return self.num_questions
+
+    @property
+    def output_meaning(self) -> str:
+        """Meaning of the output of `predict`."""
+        return "of each answer of answers.json"
 
     @property
     def head(self) -> ClassifierHeadConfig:
@@ -50,3 +63,17 @@ class OpenEndedQA:
     def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
         """Return what answers are given by: the highest is the answer."""
         return pool_clips(scores, self.consensus)
+
+    def predict(
+        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
+    ) -> Float[Array, "b n *answers"]:
+        """Return the probability of each answer [b n a]; they add up to 1."""
+        return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
+
+    def probe_score(
+        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
+    ) -> Float[Array, "b n"]:
+        """Return the log odds of one answer against all others."""
+        logits = self.answer_logits(scores)[..., :num_answers]
+        others = jax.nn.logsumexp(logits, axis=-1, where=jnp.arange(logits.shape[-1]) != answer)
+        return logits[..., answer] - others

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +19,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import PretrainingHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import Losses, MatchTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Masking:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pretraining:
+class Pretraining(MatchTask):
     """Learns words and matching from captions of images or videos."""
 
     consensus: Consensus = "mean"
@@ -68,6 +69,15 @@ class Pretraining:
     help."""
     masked_lm_average: Literal["masked", "all"] = "masked"
     """What the word loss is divided by: masked tokens, or as in the original all tokens, padding included."""
+
+    name = "pretraining"
+    example_form = "masked_captions"
+    evaluations = ("pretraining", "retrieval", "multiple_choice")
+
+    @property
+    def num_texts(self) -> int:
+        """Captions of one image."""
+        return self.num_captions
 
     @property
     def head(self) -> PretrainingHeadConfig:
@@ -108,6 +118,18 @@ class Pretraining:
         logits = pool_clips(scores, self.consensus)
         return logits[..., 1] - logits[..., 0]
 
-    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what options are chosen by: the one that matches best."""
-        return self.match_logit(scores)
+    def label_shapes(self, num_videos: int, num_texts: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the shapes of the labels of texts [b n] and tokens [b n l]."""
+        texts = jax.ShapeDtypeStruct((num_videos, num_texts), jnp.int32)
+        tokens = jax.ShapeDtypeStruct((num_videos, num_texts, length), jnp.int32)
+        return {"labels": texts, "token_labels": tokens}
+
+    def check(self) -> None:
+        """Refuse a negative number of visual tokens."""
+        if self.num_sampled_tokens < 0:
+            raise UserError(f"--task.num-sampled-tokens must be at least 0, not {self.num_sampled_tokens}")
+
+    def as_original(self, num_answers: int) -> Pretraining:
+        """Learn words from all captions, and replace them by special tokens too."""
+        masking = dataclasses.replace(self.masking, may_replace_by_special=True)
+        return dataclasses.replace(self, masked_lm_on="all", masked_lm_average="all", masking=masking)

@@ -19,11 +19,11 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import Losses, MatchTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(MatchTask):
     """Learns to tell matching from mismatching texts, and ranks by it."""
 
     loss: Literal["ce", "rank"] = "ce"
@@ -39,7 +39,14 @@ class Retrieval:
     """`original` ranks as the original's evaluation: by probabilities rounded to 4 decimals, and of several
     captions of a video only the last counts in video-to-text."""
 
-    num_sampled_tokens = 0  # all
+    name = "retrieval"
+    example_form = "matched_captions"
+    evaluations = ("retrieval", "multiple_choice")
+
+    @property
+    def num_texts(self) -> int:
+        """One matching text and the negatives."""
+        return 1 + self.num_negatives
 
     @property
     def head(self) -> ClassifierHeadConfig:
@@ -70,6 +77,6 @@ class Retrieval:
         logits = pool_clips(scores, self.consensus)
         return logits[..., 1] - logits[..., 0] if self.loss == "ce" else logits[..., 0]
 
-    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what options are chosen by: the one that matches best, as in MSRVTT-MC."""
-        return self.match_logit(scores)
+    def as_original(self, num_answers: int) -> Retrieval:
+        """Rank as the original's evaluation."""
+        return dataclasses.replace(self, ranking_rule="original")

@@ -21,11 +21,7 @@ from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.kernel_choices import KernelChoices
 from clipbert_jax.models.model_def import Parameters, split_model
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.tasks.task import Losses
+from clipbert_jax.tasks.task import Losses, Task
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, batch_sharding, state_shardings
 from clipbert_jax.training.step import TrainState, TrainStep, forward, make_train_state, make_train_step
@@ -41,7 +37,7 @@ class TrainSetting:
     """What decides the program of a train step."""
 
     model: ClipBertConfig
-    task: AnyTask
+    task: Task
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig = MeshConfig()
@@ -130,22 +126,14 @@ def batch_arrays(setting: TrainSetting) -> dict[str, jax.ShapeDtypeStruct]:
     task, shape = setting.task, setting.shape
     b, n, length = shape.num_videos, shape.num_texts, shape.text_length
     frames = (b, shape.num_clips, shape.num_frames, shape.height, shape.width, 3)
-    labels = jax.ShapeDtypeStruct((b, n), jnp.int32)
-    if isinstance(task, MultipleChoiceQA):
-        labels = jax.ShapeDtypeStruct((b,), jnp.int32)
-    elif isinstance(task, ImageQA):
-        labels = jax.ShapeDtypeStruct((b, n, task.num_answers), jnp.float32)
-    arrays = {
+    return {
         "frames": jax.ShapeDtypeStruct(frames, jnp.uint8),
         "text_ids": jax.ShapeDtypeStruct((b, n, length), jnp.int32),
         "text_mask": jax.ShapeDtypeStruct((b, n, length), jnp.bool_),
         "text_valid": jax.ShapeDtypeStruct((b, n), jnp.bool_),
-        "labels": labels,
         "example_mask": jax.ShapeDtypeStruct((b,), jnp.bool_),
+        **task.label_shapes(b, n, length),
     }
-    if isinstance(task, Pretraining):
-        arrays["token_labels"] = jax.ShapeDtypeStruct((b, n, length), jnp.int32)
-    return arrays
 
 
 def placed(tree: Tree, mesh: Mesh) -> Tree:

@@ -12,8 +12,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-TaskName = Literal["retrieval", "multiple_choice", "open_ended_qa", "image_qa", "count", "pretraining"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
@@ -27,9 +25,9 @@ class Evaluate:
     num_clips: tuple[int, ...] = (8,)
     """Clips per video, spread over the whole video; several numbers share one pass over the videos."""
     split: Literal["train", "validation", "test"] = "test"
-    task: TaskName | None = None
-    """Evaluate as another task: a model of retrieval or pretraining can do multiple_choice too, one of
-    pretraining also retrieval. By default as what it was trained for."""
+    task: str | None = None
+    """Evaluation, if it is not that of the task it was trained on: a model of retrieval or pretraining can do
+    multiple_choice too, one of pretraining also retrieval."""
     data_dir: Path | None = None
     """Data directory; by default the one that the run was trained on."""
     step: int | Literal["best", "newest"] | None = None

@@ -15,11 +15,8 @@ from __future__ import annotations
 import dataclasses
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.optimizer import OptimizerConfig
 from clipbert_jax.training.train_config import TrainConfig
 from data_pipelines.data_config import DataConfig
@@ -50,7 +47,7 @@ NUM_GPUS = 8
 """Number of GPUs of the original's pretraining, MSR-VTT retrieval and TGIF-QA; elsewhere an assumption."""
 
 
-def demo(task: AnyTask, data: DataConfig, *, num_steps: int) -> Experiment:
+def demo(task: Task, data: DataConfig, *, num_steps: int) -> Experiment:
     """Return an experiment of the small model on generated videos or images."""
     return Experiment(
         model=ClipBertConfig.tiny(),
@@ -66,7 +63,7 @@ def demo(task: AnyTask, data: DataConfig, *, num_steps: int) -> Experiment:
     )
 
 
-def folder(task: AnyTask) -> Experiment:
+def folder(task: Task) -> Experiment:
     """Return an experiment of the small model on some dozens of a user's own videos."""
     return Experiment(
         model=ClipBertConfig.tiny(vocab_size=0),
@@ -80,7 +77,7 @@ def folder(task: AnyTask) -> Experiment:
 
 
 def full_size(
-    task: AnyTask,
+    task: Task,
     data: DataConfig,
     *,
     videos_per_gpu: int,
@@ -134,9 +131,7 @@ def image_data(data_dir: str, *, max_text_length: int) -> DataConfig:
     )
 
 
-def tgif_qa(
-    task: AnyTask, data_dir: str, *, size: int, videos_per_gpu: int, learning_rate: float
-) -> Experiment:
+def tgif_qa(task: Task, data_dir: str, *, size: int, videos_per_gpu: int, learning_rate: float) -> Experiment:
     """Return an experiment on TGIF-QA, whose presets differ in size, batch and learning rate."""
     return full_size(
         task,
@@ -175,23 +170,10 @@ def as_original(corrected: Experiment, *, num_answers: int = 0) -> Experiment:
     is_summed = corrected.train.num_accumulation_steps > 1
     return dataclasses.replace(
         corrected,
-        task=_original_task(corrected.task, num_answers),
+        task=corrected.task.as_original(num_answers),
         data=dataclasses.replace(corrected.data, sampling_rule="original"),
         optimizer=dataclasses.replace(
             corrected.optimizer, algorithm="adamw_original", schedule_rule="original"
         ),
         train=dataclasses.replace(corrected.train, accumulation="sum" if is_summed else "mean"),
     )
-
-
-def _original_task(task: AnyTask, num_answers: int) -> AnyTask:
-    match task:
-        case Retrieval():
-            return dataclasses.replace(task, ranking_rule="original")
-        case Pretraining():
-            masking = dataclasses.replace(task.masking, may_replace_by_special=True)
-            return dataclasses.replace(task, masked_lm_on="all", masked_lm_average="all", masking=masking)
-        case OpenEndedQA() | ImageQA():
-            return dataclasses.replace(task, num_answers=num_answers)
-        case _:
-            return task

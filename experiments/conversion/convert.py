@@ -30,8 +30,7 @@ from clipbert_jax.pretrained.directory import (
 )
 from clipbert_jax.pretrained.load import load
 from clipbert_jax.pretrained.registry import check_name, register
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import AnswerTask
 from clipbert_jax.text_files import parsed_json, read_text, text_lines
 from clipbert_jax.weights.flat import WeightsMismatchError, flat_parameters
 from clipbert_jax.weights.formats.refusals import listed
@@ -178,14 +177,14 @@ def _with_sizes(
             "vocabulary of this model with --vocab"
         )
     model = dataclasses.replace(experiment.model, fusion=dataclasses.replace(fusion, vocab_size=num_words))
-    if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
-        task = dataclasses.replace(task, num_answers=num_labels)
+    if isinstance(task, AnswerTask):
+        task = task.with_num_answers(num_labels)
     return dataclasses.replace(experiment, model=model, task=task)
 
 
 def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
     task = experiment.task
-    if not isinstance(task, OpenEndedQA | ImageQA):
+    if not isinstance(task, AnswerTask):
         return ()
     if path is None or not path.is_file():
         raise UserError(
@@ -197,7 +196,7 @@ def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
 
 def _check_answers(path: Path | None, labels: Sequence[str], experiment: Experiment) -> None:
     task = experiment.task
-    if not isinstance(task, OpenEndedQA | ImageQA):
+    if not isinstance(task, AnswerTask):
         return
     if len(labels) > task.num_answers:
         raise UserError(f"{path} has {len(labels)} answers, and the head {task.num_answers} outputs")

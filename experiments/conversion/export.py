@@ -30,7 +30,6 @@ from clipbert_jax.export import (
     store_weights,
 )
 from clipbert_jax.pretrained.directory import ANSWERS
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
 from clipbert_jax.training.saved_checkpoint import WhichStep
 from experiments.conversion import run_exported
 from experiments.conversion.export_description import describe, summary
@@ -164,7 +163,7 @@ def _tried_dir(run: Run, data_dir: Path | None) -> str:
 
 def _num_texts(run: Run, wanted: int | None, data_dir: str) -> int:
     """Return how many texts a call has for each video."""
-    if not isinstance(run.experiment.task, MultipleChoiceQA):
+    if run.experiment.task.answer_form != "choice":
         check_range("--num-texts", 1 if wanted is None else wanted, 1)
         return wanted or 1
     if wanted is None:

@@ -10,11 +10,7 @@ from typing import Any
 import jax.export
 
 from clipbert_jax.export import InputShape
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import Task
 from data_pipelines.transforms import MAX_ASPECT_RATIO
 from experiments.runs.load_run import Run
 from experiments.runtime.provenance import environment
@@ -94,26 +90,14 @@ def _inputs(shape: InputShape) -> list[dict[str, Any]]:
     ]
 
 
-def _output(task: AnyTask, exported: jax.export.Exported) -> dict[str, Any]:
+def _output(task: Task, exported: jax.export.Exported) -> dict[str, Any]:
     (aval,) = exported.out_avals
-    match task:
-        case MultipleChoiceQA():
-            name, meaning = "probabilities", "of each option among those of its video"
-        case OpenEndedQA():
-            name, meaning = "probabilities", "of each answer of answers.json"
-        case ImageQA():
-            name, meaning = "probabilities", "of each answer of answers.json for itself: several may be right"
-        case CountQA():
-            name = "counts"
-            meaning = f"numbers; to answer, round and keep them from {task.min_count} to {task.max_count}"
-        case _:
-            name, meaning = "probabilities", "that each text matches its video"
     return {
-        "name": name,
+        "name": task.output_name,
         "shape": list(aval.shape),
         "dtype": str(aval.dtype),
         "axes": "b n a"[: 2 * aval.ndim - 1],
-        "meaning": f"{meaning}, after the consensus over clips",
+        "meaning": f"{task.output_meaning}, after the consensus over clips",
     }
 
 

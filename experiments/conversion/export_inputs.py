@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from clipbert_jax.export import InputShape
-from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption, MultipleChoice
 from data_pipelines.annotations.store import read_records, records_path
 from data_pipelines.data_config import DataConfig
@@ -86,7 +85,7 @@ def make_trial(run: Run, shape: InputShape, data_dir: str, num_videos: int) -> T
     Raises:
       UserError: records that are broken.
     """
-    is_matched = isinstance(run.experiment.task, MatchTask)
+    is_matched = run.experiment.task.answer_form == "match"
     num_rows = shape.num_texts * -(-_NUM_MATCHED // shape.num_texts) if is_matched else shape.num_texts
     split, records = find_records(run.experiment.task, data_dir)
     of_video: dict[str, list[Any]] = {}
@@ -107,7 +106,7 @@ def make_trial(run: Run, shape: InputShape, data_dir: str, num_videos: int) -> T
         shape=shape,
         data=dataclasses.replace(run.experiment.data, data_dir=data_dir, num_workers=0),
         video_ids=video_ids,
-        one_clip="middle" if is_matched else "start",
+        one_clip=run.experiment.task.one_clip,
         text_ids=np.stack(ids),
         text_mask=np.stack(masks),
     )

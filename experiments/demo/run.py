@@ -17,7 +17,6 @@ import numpy as np
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
-from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.builder import open_corpus
@@ -99,7 +98,6 @@ def example_queries(run: Run, evaluated: Evaluated, *, num_clips: int) -> Iterat
 def ranked_video(run: Run, video_id: str, text: str, *, is_correct: bool, num_clips: int) -> Card:
     """Score one text against one video again, and return the card with what each clip says."""
     data, task = run.experiment.data, run.experiment.task
-    assert isinstance(task, Retrieval)
     video = open_corpus(data.data_dir).read(video_id)
     clips = sample_clips(video, data, num_clips=num_clips, one_clip="middle", shown_size=SHOWN_SIZE)
     (match,) = match_texts(run.scorer, task, clips.frames, [text], *run.encode_texts([text]))

@@ -6,12 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.costs.sizes import BatchShape
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
-from clipbert_jax.tasks.pretraining import Pretraining
-from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.tasks.task import AnswerTask
 from clipbert_jax.training.train_program import TrainSetting
 from data_pipelines.examples import make_examples
 from experiments.experiment import Experiment
@@ -53,7 +48,7 @@ def make_plan(experiment: Experiment, *, num_devices: int, num_examples: int | N
         num_texts = max(of_dir.num_texts for of_dir in examples)
         num_examples, assumptions = num_examples or sum(map(len, examples)), []
     else:
-        num_texts = _num_texts(experiment.task)
+        num_texts = experiment.task.num_texts or _NUM_OPTIONS
         experiment, assumptions = _without_data(experiment)
     check_model(experiment)
     assumptions.append(f"every text has the full length of {experiment.data.max_text_length} tokens")
@@ -77,24 +72,12 @@ def _without_data(experiment: Experiment) -> tuple[Experiment, list[str]]:
         fusion = dataclasses.replace(model.fusion, vocab_size=_NUM_WORDS)
         model = dataclasses.replace(model, fusion=fusion)
         assumptions.append(f"{_NUM_WORDS:,} words, as the data is not there: --model.fusion.vocab-size")
-    if isinstance(task, OpenEndedQA | ImageQA) and task.num_answers == 0:
-        task = dataclasses.replace(task, num_answers=_NUM_ANSWERS)
+    if isinstance(task, AnswerTask) and task.num_answers == 0:
+        task = task.with_num_answers(_NUM_ANSWERS)
         assumptions.append(f"{_NUM_ANSWERS:,} answers, as the data is not there: --task.num-answers")
-    if isinstance(task, MultipleChoiceQA):
+    if task.num_texts is None:
         assumptions.append(f"{_NUM_OPTIONS} options of a question, as the data is not there")
     return dataclasses.replace(experiment, model=model, task=task), assumptions
-
-
-def _num_texts(task: AnyTask) -> int:
-    match task:
-        case Retrieval():
-            return 1 + task.num_negatives
-        case MultipleChoiceQA():
-            return _NUM_OPTIONS
-        case Pretraining():
-            return task.num_captions
-        case _:
-            return task.num_questions
 
 
 def _setting(experiment: Experiment, num_texts: int) -> TrainSetting:

@@ -6,7 +6,7 @@ import collections
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from clipbert_jax.evaluation.metrics import accuracy_metrics, answer_metrics
 from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.tasks.task import AnswerTask
 from data_pipelines.annotations.records import OpenQuestion, SoftQuestion
 from experiments.evaluators.evaluator import Evaluation, QueryEvaluator, TextOptions, by_clip
 
@@ -23,25 +24,14 @@ NUM_ANSWERS = 5
 """Answers that predictions name for each question."""
 
 
-@runtime_checkable
-class AnswerTask(Protocol):
-    """A task whose scores are of answers."""
-
-    def answer_logits(self, scores: jax.Array) -> jax.Array:
-        """Pool scores [b k n a] over the clips and return logits of the answers [b n a]."""
-        ...
-
-
 class _AnswerEvaluator(QueryEvaluator):
     """Answers with the entry of the vocabulary that has the highest logit."""
 
     are_probabilities_exclusive = True
 
-    def __init__(
-        self, task: AnswerTask, questions: Sequence[Any], answers: Sequence[str], options: TextOptions
-    ) -> None:
+    def __init__(self, task: AnswerTask, questions: Sequence[Any], options: TextOptions) -> None:
         self._task = task
-        self.answers = tuple(answers)
+        self.answers = options.answers
         ids, mask = options.encode([question.question for question in questions])
         super().__init__(questions, ids[:, None], mask[:, None])
 
@@ -110,15 +100,11 @@ class _AnswerEvaluator(QueryEvaluator):
 class OpenQuestionEvaluator(_AnswerEvaluator):
     """One answer is right; one that the vocabulary lacks can't be given, and so counts as wrong."""
 
-    def __init__(
-        self,
-        task: AnswerTask,
-        questions: Sequence[OpenQuestion],
-        answers: Sequence[str],
-        options: TextOptions,
-    ) -> None:
-        super().__init__(task, questions, answers, options)
-        label_of = {answer: label for label, answer in enumerate(answers)}
+    record_kind = OpenQuestion
+
+    def __init__(self, task: AnswerTask, questions: Sequence[OpenQuestion], options: TextOptions) -> None:
+        super().__init__(task, questions, options)
+        label_of = {answer: label for label, answer in enumerate(self.answers)}
         self._right = np.array([label_of.get(question.answer, -1) for question in questions])
         self._types = np.array([question.question_type for question in questions])
 
@@ -145,24 +131,19 @@ class OpenQuestionEvaluator(_AnswerEvaluator):
 class SoftQuestionEvaluator(_AnswerEvaluator):
     """An answer scores as people found it right; without such scores there is only a submission to write."""
 
+    record_kind = SoftQuestion
     are_probabilities_exclusive = False
 
-    def __init__(
-        self,
-        task: AnswerTask,
-        questions: Sequence[SoftQuestion],
-        answers: Sequence[str],
-        options: TextOptions,
-    ) -> None:
-        super().__init__(task, questions, answers, options)
+    def __init__(self, task: AnswerTask, questions: Sequence[SoftQuestion], options: TextOptions) -> None:
+        super().__init__(task, questions, options)
         self._types = np.array([question.answer_type for question in questions])
-        known = set(answers)
+        known = set(self.answers)
         self._best = np.array(
             [max((x for a, x in q.answer_scores.items() if a in known), default=0.0) for q in questions]
         )
 
     @property
-    def has_answers(self) -> bool:
+    def has_answers(self) -> bool:  # type: ignore[override]
         """Whether there are scored answers; a question that has none among such is answered wrongly."""
         return any(question.answer_scores for question in self.records)
 

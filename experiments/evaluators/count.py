@@ -21,6 +21,7 @@ from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_cli
 class CountEvaluator(QueryEvaluator):
     """Rounds the number and moves it into the range of the task."""
 
+    record_kind = Count
     headline = "mse"
     is_lower_better = True
 

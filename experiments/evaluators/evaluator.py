@@ -34,10 +34,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """How texts become ids."""
+    """Vocabularies of a model: how texts become ids, and what the outputs of its head mean."""
 
     tokenizer: Tokenizer
     max_length: int
+    answers: tuple[str, ...] = ()
 
     def encode(
         self, texts: Sequence[str], num_rows: int | None = None
@@ -78,6 +79,11 @@ class Evaluator(Protocol):
     @property
     def baseline(self) -> Mapping[str, float]:
         """What one gets without looking: metrics of guessing, or of the best constant answer."""
+        ...
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the records say what is right."""
         ...
 
     def all_texts(self) -> Iterator[str]:
@@ -123,6 +129,7 @@ class QueryEvaluator:
     headline = "accuracy"
     is_lower_better = False
     one_clip: OneClip = "start"
+    has_answers = True
 
     def __init__(self, records: Sequence[Any], text_ids: np.ndarray, text_mask: np.ndarray) -> None:
         """Take the records and their texts [m n l]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,16 @@ from jaxtyping import Int
 from clipbert_jax.evaluation.metrics import accuracy_metrics
 from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
 from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 
-@runtime_checkable
 class ChoiceTask(Protocol):
     """A task whose scores can choose between texts."""
+
+    one_clip: ClassVar[Literal["start", "middle"]]
 
     def choice_logits(self, scores: jax.Array) -> jax.Array:
         """Pool scores [b k n a] over the clips and return a logit for each text [b n]."""
@@ -32,10 +32,11 @@ class ChoiceTask(Protocol):
 class MultipleChoiceEvaluator(QueryEvaluator):
     """Chooses the option with the highest logit."""
 
+    record_kind = MultipleChoice
+
     def __init__(self, task: ChoiceTask, questions: Sequence[MultipleChoice], options: TextOptions) -> None:
         self._task = task
-        # By the original's rule a model of retrieval sees the middle, one of question answering the start.
-        self.one_clip: OneClip = "middle" if isinstance(task, MatchTask) else "start"
+        self.one_clip: OneClip = task.one_clip
         num_options = max(len(question.options) for question in questions)
         encoded = [options.encode(option_texts(question), num_options) for question in questions]
         ids, masks = zip(*encoded, strict=True)

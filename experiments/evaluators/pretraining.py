@@ -28,6 +28,7 @@ from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_cli
 class PretrainingEvaluator(QueryEvaluator):
     """Shows each video its caption and one of another, both with hidden words."""
 
+    record_kind = Caption
     headline = "mean_accuracy"
     one_clip: OneClip = "middle"
 

@@ -29,13 +29,15 @@ NUM_RANKED = 10
 class RetrievalEvaluator:
     """Ranks all videos for each caption, and all captions for each video."""
 
+    record_kind = Caption
+    has_answers = True
     headline = "text_to_video/mean_recall"
     is_lower_better = False
     one_clip: OneClip = "middle"
 
     def __init__(self, task: MatchTask, captions: Sequence[Caption], options: TextOptions) -> None:
         self._task = task
-        self._is_original = getattr(task, "ranking_rule", "corrected") == "original"
+        self._is_original = task.ranking_rule == "original"
         self.captions = captions
         self.video_ids = tuple(dict.fromkeys(caption.video_id for caption in captions))
         place = {video_id: number for number, video_id in enumerate(self.video_ids)}

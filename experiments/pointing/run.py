@@ -26,7 +26,6 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
-from clipbert_jax.tasks.task import MatchTask
 from experiments.experiment import make_model, model_shapes
 from experiments.input_checks import MAX_CLIPS, check_out_file, check_range
 from experiments.pointing.faithfulness import map_faithfulness, passed, summary
@@ -71,7 +70,7 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
       UserError: a model that does not match texts with videos; videos that were not generated.
     """
     task = run.experiment.task
-    if not isinstance(task, MatchTask):
+    if task.answer_form != "match":
         raise UserError(
             f"{run.workdir} is a model of {run.experiment.task_name}: the pointing game needs one of "
             "retrieval, such as runs/demo"

@@ -17,16 +17,12 @@ from jaxtyping import Float, UInt8
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import (
-    AnswerTask,
     OptionChoice,
     answer_questions,
     choose_option,
     count_questions,
     match_texts,
 )
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
@@ -87,7 +83,7 @@ def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> No
     """
     check_utf8([*texts, *options])
     task_name = run.experiment.task_name
-    if isinstance(run.experiment.task, MultipleChoiceQA):
+    if run.experiment.task.answer_form == "choice":
         if len(options) < 2 or not all(has_words(run.tokenizer, option) for option in options):
             raise UserError(
                 f"{run.workdir} is a model of {task_name}: give two or more --options that are not empty, "
@@ -141,7 +137,7 @@ def ask_video(
 
 def one_clip_of(run: Run) -> OneClip:
     """Return where one clip lies by the original's rule: retrieval sees the middle, the others the start."""
-    return "middle" if isinstance(run.experiment.task, MatchTask) else "start"
+    return run.experiment.task.one_clip
 
 
 def ask_clips(
@@ -157,7 +153,7 @@ def ask_clips(
         {**entry, "best_clip_seconds": spans[entry["best_clip"]]}
         for entry in answer_entries(run, frames, texts, options)
     ]
-    if isinstance(run.experiment.task, MatchTask):
+    if run.experiment.task.answer_form == "match":
         entries.sort(key=lambda entry: -entry["probability"])
     return VideoAnswers(clip_seconds=spans, texts=tuple(entries))
 
@@ -174,22 +170,18 @@ def answer_entries(
     alone. Counting: `count`, `count_unrounded`, `clip_counts`.
     """
     task = run.experiment.task
-    if isinstance(task, MultipleChoiceQA):
+    if task.answer_form == "choice":
         for question in texts:
             encoded = run.encode_texts(_with_options(question, options))
             yield _choice_entry(question, options, choose_option(run.scorer, task, frames, *encoded))
         return
-    encoded = run.encode_texts(texts)
-    match task:
-        case CountQA():
-            yield from map(dataclasses.asdict, count_questions(run.scorer, task, frames, [*texts], *encoded))
-        case _ if isinstance(task, AnswerTask):
-            for found in answer_questions(run.scorer, task, frames, [*texts], *encoded, run.answers):
-                best = found.answers[0]
-                yield {**dataclasses.asdict(best), **dataclasses.asdict(found)}
-        case _:
-            assert isinstance(task, MatchTask), "no other task is left"
-            yield from map(dataclasses.asdict, match_texts(run.scorer, task, frames, [*texts], *encoded))
+    arguments = (run.scorer, task, frames, [*texts], *run.encode_texts(texts))
+    if task.answer_form == "answers":
+        for found in answer_questions(*arguments, run.answers):
+            yield {**dataclasses.asdict(found.answers[0]), **dataclasses.asdict(found)}
+    else:
+        predict = count_questions if task.answer_form == "count" else match_texts
+        yield from map(dataclasses.asdict, predict(*arguments))
 
 
 def _choice_entry(question: str, options: Sequence[str], found: OptionChoice) -> Entry:

@@ -9,7 +9,6 @@ import dataclasses
 import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +30,6 @@ from clipbert_jax.probing.evidence import changes_without_clips
 from clipbert_jax.probing.faithfulness import Picture, deletion_losses, rank_faithfulness
 from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe, OnProgress
 from clipbert_jax.probing.probe_score import ProbeScore
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.clips import VideoClips, sample_clips
 from data_pipelines.decoding.video import Video
 from data_pipelines.transforms import resized_hw
@@ -41,11 +37,6 @@ from experiments.experiment import model_shapes
 from experiments.prediction.ask import check_question, model_texts, notes, one_clip_of
 from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
 from experiments.runs.load_run import Run
-
-if TYPE_CHECKING:
-    from data_pipelines.decoding.video import Video
-    from experiments.probe.probe_page import ProbePage
-    from experiments.runs.load_run import Run
 
 DISPLAY_SIZE = 640
 """Pixels of the longer side of the frames that are shown."""
@@ -79,26 +70,19 @@ def choose_question(
     """
     check_question(run, [text], options)
     task = run.experiment.task
-    if isinstance(task, MatchTask | CountQA):
+    if task.answer_form in ("match", "count"):
         if answer is not None:
-            raise UserError(
-                f"--answer is for models that answer questions, not for {run.experiment.task_name}"
-            )
-        about = "How many the model counts"
-        if isinstance(task, MatchTask):
-            about = "How sure the model is that the text matches the video"
-        return Question(text=text, probe_score=ProbeScore(task), about=about)
+            raise UserError(f"--answer is for models that answer questions, not for {task.name}")
+        return Question(text=text, probe_score=ProbeScore(task), about=task.probe_question)
     known = tuple(options) or run.answers
     if answer is not None and answer not in known:
-        raise UserError(f"--answer {answer!r} is none of the model's {len(known):,} answers: {_some(known)}")
+        raise UserError(f"the model does not know --answer {answer!r}: choose one of {_some(known)}")
     texts = model_texts([text], options)
     place = known.index(answer) if answer is not None else _best(run, frames, texts)
-    if isinstance(task, MultipleChoiceQA):
-        about = f"How much speaks for “{options[place]}”, to be held against the other options"
-        return Question(text=texts[place], probe_score=ProbeScore(task), about=about)
-    about = f"How sure the model is that the answer is “{known[place]}”"
     return Question(
-        text=text, probe_score=ProbeScore(task, answer=place, num_answers=len(known)), about=about
+        text=texts[place] if options else text,
+        probe_score=ProbeScore(task, answer=place, num_answers=len(known)),
+        about=task.probe_question.format(answer=known[place]),
     )
 
 
@@ -108,15 +92,13 @@ def _some(known: Sequence[str]) -> str:
 
 def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
     """Return the place of the option, or of the answer, that the model gives."""
-    probe_score = ProbeScore(run.experiment.task, num_answers=len(run.answers))
-    examples = [
-        ProbedExample.of(_model_probe(run, probe_score), frames, *_encoded(run, text)) for text in texts
-    ]
-    if isinstance(run.experiment.task, MultipleChoiceQA):
-        return int(np.argmax([example.number for example in examples]))
-    scores = jnp.asarray(examples[0].scores)[None, :, None]
-    logits = np.asarray(run.experiment.task.answer_logits(scores))[0, 0]  # type: ignore[union-attr]
-    return int(np.argmax(logits[: len(run.answers)]))
+    task = run.experiment.task
+    probe = _model_probe(run, ProbeScore(task))
+    encoded = [_encoded(run, text) for text in texts]
+    scores = [ProbedExample.of(probe, frames, *ids_and_mask).scores for ids_and_mask in encoded]
+    of_texts = jnp.asarray(np.stack(scores, axis=1))[None]
+    is_text = jnp.ones((1, len(texts)), bool)
+    return int(np.argmax(task.predict(of_texts, is_text, len(run.answers))))
 
 
 _PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictionary()

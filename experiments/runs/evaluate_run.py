@@ -20,7 +20,7 @@ from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.data_config import DataConfig
 from experiments.evaluators.evaluator import Evaluation, Evaluator
-from experiments.evaluators.make_evaluator import KIND_OF_EVALUATION, make_evaluator
+from experiments.evaluators.make_evaluator import EVALUATORS, make_evaluator
 from experiments.evaluators.score_split import score_split
 from experiments.experiment import to_json
 from experiments.input_checks import MAX_CLIPS, check_range
@@ -84,13 +84,12 @@ def evaluate(
     )
     check_writable(out)
     open_corpus(data.data_dir)  # before its records, so that it is the directory that is said to be missing
-    name = task or run.experiment.task_name
-    evaluator = make_evaluator(
-        name, run.experiment.task, data.data_dir, split, run.text_options, answers=run.answers
-    )
+    own_name = run.experiment.task.evaluations[0]
+    name = task or own_name
+    evaluator = make_evaluator(name, run.experiment.task, data.data_dir, split, run.text_options)
     if note := run.tokenizer.note_on_length(evaluator.all_texts(), data.max_text_length):
         say(note)
-    if note := _note_on_seen(records_path(data.data_dir, KIND_OF_EVALUATION[name][0], split)):
+    if note := _note_on_seen(records_path(data.data_dir, EVALUATORS[name].record_kind, split)):
         say(note)
     counts = tuple(dict.fromkeys(num_clips))
     reduced = score_split(
@@ -110,7 +109,7 @@ def evaluate(
     if jax.process_index() > 0:
         return evaluated
     out.mkdir(parents=True, exist_ok=True)
-    stem = split if name == run.experiment.task_name else f"{name}-{split}"
+    stem = split if name == own_name else f"{name}-{split}"
     paths = [path for count in counts for path in _write_details(evaluator, reduced[count], out, stem, count)]
     path = out / ("results.json" if stem == "test" else f"results-{stem}.json")
     factors = {"task": name, "split": split, "num_videos": len(evaluator.video_ids)}

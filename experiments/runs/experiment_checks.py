@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.sharding import check_mesh
 from clipbert_jax.training.train_config import check_train_config
@@ -25,7 +23,7 @@ def check_experiment(experiment: Experiment) -> None:
     """
     check_train_config(experiment.train)
     check_data_config(experiment.data)
-    check_task(experiment)
+    experiment.task.check()
     check_optimizer_config(experiment.optimizer)
     num_clips, clips_per_pass = experiment.data.num_clips, experiment.train.clips_per_pass
     if clips_per_pass and num_clips % clips_per_pass:
@@ -49,22 +47,6 @@ def check_devices(experiment: Experiment, num_devices: int) -> None:
             f"--train.batch-size {train.batch_size} does not divide into {train.num_accumulation_steps} "
             f"accumulation step(s) on {num_devices} device(s): use a multiple of {portion}"
         )
-
-
-def check_task(experiment: Experiment) -> None:
-    """Refuse settings of the task that mean nothing.
-
-    Raises:
-      UserError: there is one.
-    """
-    task = experiment.task
-    if isinstance(task, CountQA) and not 0 <= task.min_count < task.max_count:
-        raise UserError(
-            f"--task.min-count {task.min_count} must be at least 0 and below --task.max-count "
-            f"{task.max_count}"
-        )
-    if isinstance(task, Pretraining) and task.num_sampled_tokens < 0:
-        raise UserError(f"--task.num-sampled-tokens must be at least 0, not {task.num_sampled_tokens}")
 
 
 def check_model(experiment: Experiment) -> None:

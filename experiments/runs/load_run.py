@@ -47,7 +47,11 @@ class Run:
     @property
     def text_options(self) -> TextOptions:
         """How texts become ids."""
-        return TextOptions(tokenizer=self.tokenizer, max_length=self.experiment.data.max_text_length)
+        return TextOptions(
+            tokenizer=self.tokenizer,
+            max_length=self.experiment.data.max_text_length,
+            answers=self.answers,
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
         """Return ids and mask [n l] of texts."""

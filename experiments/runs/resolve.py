@@ -8,9 +8,7 @@ import math
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.tasks.any_task import AnyTask
-from clipbert_jax.tasks.image_qa import ImageQA
-from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
+from clipbert_jax.tasks.task import AnswerTask, Task
 from data_pipelines.annotations.store import read_answers, records_path
 from data_pipelines.corpus.builder import open_corpus, videos_sha256
 from data_pipelines.examples import answer_kind, record_kind
@@ -43,24 +41,22 @@ def resolve(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, model=model, task=_resolve_answers(experiment))
 
 
-def _resolve_answers(experiment: Experiment) -> AnyTask:
+def _resolve_answers(experiment: Experiment) -> Task:
     """Fill in how many answers there are.
 
     Raises:
       UserError: no answer vocabulary, or the head has too few outputs for it.
     """
     task = experiment.task
-    if not isinstance(task, OpenEndedQA | ImageQA):
+    if not isinstance(task, AnswerTask):
         return task
     num_answers = len(training_answers(experiment))
-    if task.num_answers == 0:
-        return dataclasses.replace(task, num_answers=num_answers)
-    if task.num_answers < num_answers:
+    if 0 < task.num_answers < num_answers:
         raise UserError(
             f"the data has {num_answers} answers, --task.num-answers {task.num_answers} is too small: use 0 "
             "for as many as there are"
         )
-    return task
+    return task.with_num_answers(num_answers)
 
 
 def resolve_num_steps(experiment: Experiment, num_examples: int) -> Experiment:

@@ -14,7 +14,6 @@ from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.examples import record_kind
 from data_pipelines.loader import check_videos
-from experiments.evaluators.answers import SoftQuestionEvaluator
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make_evaluator import make_evaluator
 from experiments.evaluators.score_split import score_split
@@ -38,19 +37,16 @@ def make_validate(experiment: Experiment) -> Validate:
         num_workers=0,
         num_threads=max(experiment.data.num_threads, experiment.data.num_workers),
     )
-    options = TextOptions(tokenizer=tokenizer, max_length=data.max_text_length)
+    options = TextOptions(
+        tokenizer=tokenizer, max_length=data.max_text_length, answers=training_answers(experiment)
+    )
     try:
         evaluator = make_evaluator(
-            experiment.task_name,
-            experiment.task,
-            data.data_dir,
-            "validation",
-            options,
-            answers=training_answers(experiment),
+            experiment.task.evaluations[0], experiment.task, data.data_dir, "validation", options
         )
     except UserError as error:
         raise UserError(f"{error}; or train without, with --train.num-validations 0") from error
-    if isinstance(evaluator, SoftQuestionEvaluator) and not evaluator.has_answers:
+    if not evaluator.has_answers:
         path = records_path(data.data_dir, record_kind(experiment.task), "validation")
         raise UserError(f"{path} has no answers to validate on: train with --train.num-validations 0")
     check_videos(evaluator.video_ids, open_corpus(data.data_dir), "of the validation records")

@@ -69,8 +69,6 @@ class SearchModel:
         Raises:
           UserError: there is no run, or its model does not match texts.
         """
-        from clipbert_jax.tasks.task import MatchTask
-
         run = self._loaded
         if run is None:
             start = time.perf_counter()
@@ -80,7 +78,7 @@ class SearchModel:
             use_compilation_cache()
             run = load_run(self.run_dir, step=self._step)
             self.load_seconds = time.perf_counter() - start
-        if not isinstance(run.experiment.task, MatchTask):
+        if run.experiment.task.answer_form != "match":
             raise UserError(
                 f"{self.run_dir} is a model of {run.experiment.task_name}: search needs one that was trained "
                 "for retrieval or pretraining"

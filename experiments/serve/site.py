@@ -8,9 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipbert_jax.tasks.count import CountQA
-from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
-from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.clips import VideoClips
 from data_pipelines.terminal_text import printable
 from experiments.prediction.ask import one_clip_of
@@ -52,17 +49,17 @@ class Site:
     @property
     def is_matching(self) -> bool:
         """Whether the model says how well texts match, instead of answering questions."""
-        return isinstance(self.run.experiment.task, MatchTask)
+        return self.run.experiment.task.answer_form == "match"
 
     @property
     def is_choice(self) -> bool:
         """Whether questions need options."""
-        return isinstance(self.run.experiment.task, MultipleChoiceQA)
+        return self.run.experiment.task.answer_form == "choice"
 
     @property
     def has_answers(self) -> bool:
         """Whether a probe can look at another answer than the model's own."""
-        return not self.is_matching and not isinstance(self.run.experiment.task, CountQA)
+        return self.run.experiment.task.answer_form in ("choice", "answers")
 
     def clips_of(self, video: KnownVideo, *, num_clips: int, shown_size: int = SHOWN_SIZE) -> VideoClips:
         """Return the clips of a video; only for the thread of the model. An unreadable upload is deleted.
@@ -106,7 +103,7 @@ def open_site(
         library = Library(videos, uploads, left_out=options.place)
         reader = ClipReader(memory_gib=limits.memory_gib, seconds=limits.seconds)
         thumbnails, keeper = Thumbnails(), None
-        if videos is not None and isinstance(run.experiment.task, MatchTask):
+        if videos is not None and run.experiment.task.answer_form == "match":
             keeper = IndexKeeper(run, videos, options, workroom)
         try:
             yield Site(

@@ -21,7 +21,6 @@ from clipbert_jax.export import (
 )
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.model_def import split_model
-from clipbert_jax.tasks.answer import answer
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.image_qa import ImageQA
 from clipbert_jax.tasks.multiple_choice import MultipleChoiceQA
@@ -199,25 +198,25 @@ def test_matching_is_a_probability_of_each_text():
     scores = scores_of([[0.0, 2.0], [0.0, 0.0]], [[0.0, 4.0], [2.0, 0.0]])
     expected = jax.nn.sigmoid(jnp.array([[3.0, -1.0]]))
     for task in (Retrieval(), Pretraining()):
-        np.testing.assert_allclose(answer(task, scores, jnp.ones((1, 2), bool), 0), expected, rtol=1e-6)
+        np.testing.assert_allclose(task.predict(scores, jnp.ones((1, 2), bool), 0), expected, rtol=1e-6)
 
 
 def test_options_compete_and_one_that_is_no_text_has_nothing():
     scores = scores_of([[1.0], [1.0], [9.0]])
-    found = answer(MultipleChoiceQA(), scores, jnp.array([[True, True, False]]), 0)
+    found = MultipleChoiceQA().predict(scores, jnp.array([[True, True, False]]), 0)
     np.testing.assert_allclose(found, [[0.5, 0.5, 0.0]])
 
 
 def test_answers_are_those_of_the_vocabulary():
     scores, is_text = scores_of([[1.0, 2.0, 9.0]]), jnp.ones((1, 1), bool)
-    found = answer(OpenEndedQA(num_answers=3), scores, is_text, 2)
+    found = OpenEndedQA(num_answers=3).predict(scores, is_text, 2)
     np.testing.assert_allclose(found, jax.nn.softmax(jnp.array([[[1.0, 2.0]]])))
-    found = answer(ImageQA(num_answers=3), scores, is_text, 2)
+    found = ImageQA(num_answers=3).predict(scores, is_text, 2)
     np.testing.assert_allclose(found, jax.nn.sigmoid(jnp.array([[[1.0, 2.0]]])))
 
 
 def test_a_count_is_neither_rounded_nor_limited():
-    found = answer(CountQA(max_count=3), scores_of([[7.25]], [[7.75]]), jnp.ones((1, 1), bool), 0)
+    found = CountQA(max_count=3).predict(scores_of([[7.25]], [[7.75]]), jnp.ones((1, 1), bool), 0)
     np.testing.assert_allclose(found, [[7.5]])
 
 

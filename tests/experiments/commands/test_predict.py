@@ -56,9 +56,7 @@ CHECKS = {
 def test_answers_are_those_of_the_evaluation(task, use, tmp_path, capsys):
     run = use(task)
     data = run.experiment.data
-    evaluator = make_evaluator(
-        task, run.experiment.task, data.data_dir, "test", run.text_options, answers=run.answers
-    )
+    evaluator = make_evaluator(task, run.experiment.task, data.data_dir, "test", run.text_options)
     reduced = score_split(
         evaluator, run.scorer, data, what="", num_clips=[3], batch_size=8, texts_per_call=64
     )[3]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import clipbert_jax
-from clipbert_jax.config_json import task_to_json
+from clipbert_jax.config_json import config_to_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.count import CountQA
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
@@ -180,7 +180,7 @@ def answering(run, tmp_path):
 def with_task(run, folder, task):
     """Write the config of a run, but for another task."""
     config = json.loads((run / "config.json").read_text())
-    config["task"] = task_to_json(task)
+    config["task"] = {**config_to_json(task), "name": task.name}
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
 

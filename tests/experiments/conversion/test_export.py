@@ -208,9 +208,7 @@ def test_other_tasks_predict_what_their_evaluators_do(task, data_dir, images_dir
     config = export(run.workdir, tmp_path / "out", "--num-compared", 1)
     assert config["task"] == task
     name = "retrieval" if task == "pretraining" else task
-    evaluator = make_evaluator(
-        name, run.experiment.task, source, "test", run.text_options, answers=run.answers
-    )
+    evaluator = make_evaluator(name, run.experiment.task, source, "test", run.text_options)
     reduced = score_split(
         evaluator, run.scorer, run.experiment.data, what="", num_clips=[4], batch_size=8, texts_per_call=64
     )[4]

@@ -1,0 +1,72 @@
+"""Open-ended question answering with a hinge loss: the right answer should lead all others by a margin."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from clipbert_jax.batch import Batch
+from clipbert_jax.models.clipbert import ClipBertOutput
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.tasks.task import AnswerTask, Losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HingeQA(AnswerTask):
+    """Learns to answer with one entry of an answer vocabulary."""
+
+    consensus: Consensus = "mean"
+    """Rule that pools the scores of the clips."""
+    margin: float = 1.0
+    """Wanted lead of the right answer."""
+    num_answers: int = 0
+    """Number of outputs of the head; 0 takes the size of the data's answer vocabulary."""
+
+    name = "hinge_qa"
+    example_form = "open_questions"
+    evaluations = ("open_ended_qa",)
+    num_questions = 1
+    num_texts = 1
+    output_meaning = "of each answer of answers.json"
+
+    @property
+    def head(self) -> ClassifierHeadConfig:
+        """One score per answer."""
+        return ClassifierHeadConfig(num_outputs=self.num_answers)
+
+    def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
+        """Return how far the lead of the right answer is below the margin [b n]."""
+        logits, labels = self.answer_logits(output.scores), jnp.asarray(batch.labels)
+        return {"hinge": jax.nn.relu(self.margin - _lead(logits, labels))}
+
+    def loss_weights(self, batch: Batch) -> Losses:
+        """Return 1 at real questions [b n]."""
+        return {"hinge": batch.is_real_text.astype(jnp.float32)}
+
+    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
+        """Return the pooled scores."""
+        return pool_clips(scores, self.consensus)
+
+    def predict(
+        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
+    ) -> Float[Array, "b n *answers"]:
+        """Return the probability of each answer [b n a]."""
+        return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
+
+    def probe_score(
+        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
+    ) -> Float[Array, "b n"]:
+        """Return the lead of an answer."""
+        logits = self.answer_logits(scores)[..., :num_answers]
+        return _lead(logits, jnp.full(logits.shape[:-1], answer))
+
+
+def _lead(logits: Float[Array, "b n a"], labels: Array) -> Float[Array, "b n"]:
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.sum(logits, where=is_label, axis=-1) - jnp.max(
+        logits, where=~is_label, initial=-jnp.inf, axis=-1
+    )
