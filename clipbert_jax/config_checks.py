@@ -14,8 +14,8 @@ def check_range(option: str, value: int | float, least: int | float, most: int |
       UserError: names the option and its range.
     """
     if not least <= value <= most or value == math.inf:
-        span = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
-        raise UserError(f"{option} takes a number {span}, not {value:g}")
+        span = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+        raise UserError(f"{option} must be {span}, not {value:g}")
 
 
 def option_name(group: str, field: str) -> str:

@@ -1,7 +1,7 @@
-"""The `clipbert` command: prepare data, train, evaluate, predict, search.
+"""The `clipbert` command: parses the command line and runs one of `experiments/commands`.
 
-Commands are dataclasses, so that every field is an option with its docstring as help; `tyro` turns them into
-the command line here and nowhere else. A user's mistake ends in one sentence and exit code 2.
+A command is a dataclass: its fields are the options, and their docstrings the help. Only this file makes a
+command line of them, with `tyro`. A user's mistake ends in one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import inspect
 import itertools
 import operator
 import os
@@ -41,10 +42,10 @@ COMMANDS = {
     "explain-sampling": "experiments.commands.explain_sampling:ExplainSampling",
     "doctor": "experiments.commands.doctor:Doctor",
 }
-"""Where each command is. Only the one that is called is imported: most need JAX, which takes its time."""
+"""Command -> its class. Only the called one is imported, as importing JAX takes seconds."""
 
 OF_EXPERIMENTS = ("train", "estimate")
-"""Commands that take the name of an experiment and all its options."""
+"""Commands that take the name of an experiment, and its settings as options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """End the program with a sentence and an exit code where the user, or the machine, can do something."""
+    """Turn errors of the user or the machine into a sentence and an exit code."""
     try:
         yield
     except (UserError, OSError) as error:  # of the system: a full disk, a directory that may not be written
@@ -83,17 +84,17 @@ def errors_as_sentences() -> Iterator[None]:
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """Return the command; help and hints are about the experiment that is named, if one is."""
+    """Return the command that the arguments describe."""
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
-        raise UserError(f"no command {name!r}; {_nearest(name, COMMANDS)}")
+        raise UserError(f"there is no command {name!r}: {_nearest(name, COMMANDS)}")
     if name not in COMMANDS:
-        every = [Annotated[_command(name), subcommand(name)] for name in COMMANDS]
+        every = [_listed(name) for name in COMMANDS]
         any_of_them: Any = functools.reduce(operator.or_, every)
         return tyro.cli(
             any_of_them,
             prog="clipbert",
-            description="ClipBERT: learn video and language end to end, from video files.",
+            description="Train and use video-and-language models. `clipbert COMMAND --help` says more.",
             args=arguments,
         )
     place = _place_of_experiment(arguments)
@@ -112,8 +113,15 @@ def _command(name: str) -> Any:
     return getattr(importlib.import_module(module), kind)
 
 
+def _listed(name: str) -> Any:
+    """Return a command with the first sentence of its help, for the list of all commands."""
+    command = _command(name)
+    summary, _, _ = (inspect.getdoc(command) or "").partition("\n\n")
+    return Annotated[command, subcommand(name, description=" ".join(summary.split()))]
+
+
 def _parse_experiment(command: str, before: Sequence[str], name: str, after: Sequence[str]) -> Any:
-    """Return a command for an experiment, whose settings are the defaults of its options."""
+    """Return a command for an experiment, with the settings of the experiment as defaults."""
     from experiments.commands.experiment_choice import docstring
     from experiments.configs import EXPERIMENTS
 
@@ -130,7 +138,7 @@ def _parse_experiment(command: str, before: Sequence[str], name: str, after: Seq
 
 
 def _place_of_experiment(arguments: Sequence[str]) -> int | None:
-    """Return where the name of an experiment stands that is to be trained or estimated."""
+    """Return the place of the experiment's name in the arguments of `train` or `estimate`."""
     if not arguments or arguments[0] not in OF_EXPERIMENTS:
         return None
     from experiments.configs import EXPERIMENTS
@@ -143,7 +151,7 @@ def _place_of_experiment(arguments: Sequence[str]) -> int | None:
 
 @contextlib.contextmanager
 def _one_column() -> Iterator[None]:
-    """Let help read from top to bottom: on a wide terminal groups of options would stand side by side."""
+    """Print help in one column: tyro sets groups of options side by side on a wide terminal."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(min(shutil.get_terminal_size().columns, 110))
     try:
@@ -156,13 +164,13 @@ def _one_column() -> Iterator[None]:
 
 
 def _complain(error: BaseException, sentence: str) -> None:
-    """Say what went wrong, and what is known of how to go on."""
+    """Print what went wrong, and the notes of the error."""
     lines = [f"clipbert: {sentence}", *getattr(error, "__notes__", ())]
     print("\n".join(map(printable_lines, lines)), file=sys.stderr)
 
 
 def check_experiment_name(arguments: Sequence[str]) -> None:
-    """Refuse a command that takes an experiment without a known one, with the nearest name.
+    """Refuse a missing or unknown name of an experiment, and suggest the nearest.
 
     Raises:
       UserError: the name is missing or unknown.
@@ -174,23 +182,23 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
     if any(name in arguments for name in EXPERIMENTS):
         return
     known = ", ".join(EXPERIMENTS)
-    # Not an option, nor the value of one.
+    # The first word that is not an option or the value of an option.
     pairs = itertools.pairwise(arguments)
     given = next(
         (now for before, now in pairs if not now.startswith("-") and not before.startswith("-")), None
     )
     if given is None:
         raise UserError(
-            f"say what to {arguments[0]}, for example `clipbert {arguments[0]} demo/retrieval`; there are "
+            f"name an experiment, for example `clipbert {arguments[0]} demo/retrieval`; the experiments are "
             f"{known}"
         )
-    raise UserError(f"no experiment {given!r}; {_nearest(given, EXPERIMENTS)}")
+    raise UserError(f"there is no experiment {given!r}: {_nearest(given, EXPERIMENTS)}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """Return the name that may have been meant, or all there are."""
+    """Return a suggestion: the nearest name, or all names."""
     nearest = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+    return f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"
 
 
 if __name__ == "__main__":

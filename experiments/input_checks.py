@@ -1,4 +1,4 @@
-"""What several commands refuse before they begin: numbers out of range, files that cannot be written."""
+"""Checks of options that several commands share: ranges, files to write, texts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from data_pipelines.tokenizer import Tokenizer
 
 MAX_CLIPS = 64
-"""Of one video: they are decoded and encoded together. The paper stops at 16."""
+"""Largest number of clips of one video, which are decoded and encoded together. The paper stops at 16."""
 
 
 def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file of --out that could not be written when the work is done.
+    """Refuse an --out file that could not be written at the end of the work.
 
     Raises:
-      UserError: another suffix, no such folder, or no permission.
+      UserError: the suffix is wrong, the folder is missing, or the file cannot be written.
     """
     folder = path.resolve().parent
     if path.suffix.lower() not in suffixes:
         raise UserError(f"--out {path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
     if not folder.is_dir():
-        raise UserError(f"--out {path}: there is no directory {folder}")
+        raise UserError(f"--out {path}: there is no directory {folder}; create it first")
     if path.is_dir():
         raise UserError(f"--out {path} is a directory: give the name of a file")
     try:
@@ -39,10 +39,10 @@ def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
 
 
 def check_out_directory(option: str, path: Path) -> None:
-    """Make a directory for files, if it is not there.
+    """Create a directory for files, if it does not exist.
 
     Raises:
-      UserError: it is a file, or cannot be made or written to.
+      UserError: the path is a file, or the directory cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -56,18 +56,18 @@ def check_out_directory(option: str, path: Path) -> None:
 
 
 def check_utf8(texts: Iterable[str]) -> None:
-    """Refuse texts that hold bytes instead of characters: Python makes surrogates of what is not UTF-8.
+    """Refuse texts that are not UTF-8; Python turns such bytes into surrogates.
 
     Raises:
-      UserError: there is one.
+      UserError: names the text.
     """
     for text in texts:
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(
-                f"the text {printable(text)} is not UTF-8: write it in a terminal that is set to UTF-8"
+                f"the text {printable(text)} is not UTF-8: type it in a terminal that is set to UTF-8"
             )
 
 
 def has_words(tokenizer: Tokenizer, text: str) -> bool:
-    """Return whether a model reads anything of a text; of spaces and invisible characters it does not."""
+    """Return whether a text has words; spaces and invisible characters do not count."""
     return len(tokenizer.split(text)) > len(("[CLS]", "[SEP]"))

@@ -1,8 +1,4 @@
-"""Commands that evaluate, convert and report: their options, with the help of each.
-
-Each is a dataclass whose fields are the options; what it does, and JAX, is imported when it runs, so that
-help comes at once. Commands with more to say have modules of their own, such as `predict.py`.
-"""
+"""`clipbert evaluate`: its options and its help."""
 
 from __future__ import annotations
 
@@ -15,33 +11,34 @@ from tyro.conf import Positional, arg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Evaluate a model on a split; write results.json, predictions, and what else there is.
+    """Evaluate a model on a split; write results.json and predictions.
 
-    Retrieval scores every caption against every video; the other tasks ask each video its own questions.
+    Retrieval scores every caption against every video. The other tasks ask each video its own questions.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`."""
+    """Run directory of `clipbert train`, or a model directory."""
     num_clips: tuple[int, ...] = (8,)
-    """Clips per video, spread over the whole video; several numbers share one pass over the videos."""
+    """Number of clips per video, spread over the whole video; several numbers share one pass."""
     split: Literal["train", "validation", "test"] = "test"
+    """Split of the data to evaluate on."""
     task: str | None = None
-    """Evaluation, if it is not that of the task it was trained on: a model of retrieval or pretraining can do
-    multiple_choice too, one of pretraining also retrieval."""
+    """Task to evaluate; default: the task it was trained on. A model trained for retrieval or pretraining can
+    do multiple_choice too, and a pretrained one retrieval."""
     data_dir: Path | None = None
-    """Data directory; by default the one that the run was trained on."""
+    """Data directory; default: the one of the training."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     batch_size: int = 8
-    """Videos scored at once, over all devices, which share them evenly; changes the speed only."""
+    """Number of videos scored at once on all devices together; changes the speed only."""
     texts_per_call: int = 64
-    """Texts scored at once, at most: fewer if the clips are many; changes the speed only."""
+    """Largest number of texts scored at once, fewer with many clips; changes the speed only."""
     num_workers: int = 0
-    """Processes that decode."""
+    """Number of processes that decode; 0 decodes in this process."""
     decode_timeout: float = 60.0
-    """Seconds after which a worker is stuck in a video and starts again, or, the second time, says so."""
+    """Time limit for one video, in seconds: workers start again once, then the evaluation ends."""
     out: Path | None = None
-    """Directory of the result files; by default the run directory."""
+    """Directory for the result files; default: the run directory."""
 
     def run(self) -> None:
         """Evaluate and print the table."""

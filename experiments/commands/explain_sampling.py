@@ -81,7 +81,7 @@ class ExplainSampling:
         check_range("--num-frames", self.num_frames, 1, _MAX_FRAMES)
         check_range("--seed", self.seed, 0)
         if not 0 < self.fps < float("inf"):
-            raise UserError(f"--fps takes a number above 0, not {self.fps:g}")
+            raise UserError(f"--fps must be above 0, not {self.fps:g}")
         if not self.video.is_file():
             what = "is a directory" if self.video.is_dir() else "does not exist"
             raise UserError(f"{self.video} {what}: give the path of a video file")

@@ -1,4 +1,4 @@
-"""`clipbert predict`: what a model says of video files, and which of their clips says so."""
+"""`clipbert predict`: its options, and the loop over videos."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
     from experiments.runs.load_run import Run
 
 _STEM_BYTES = 80
-"""Of the names of pages, which file systems limit to 255 bytes."""
+"""Longest part of a video's name in the name of its page; file systems limit names to 255 bytes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Ask a model about videos: does a text describe them, what answers a question, and which clip says so.
+    """Ask a model about videos: whether texts describe them, or what answers a question, clip by clip.
 
-    Models of retrieval and pretraining take texts; those of question answering and counting take questions;
-    those of multiple choice a question with --options. With several videos, those that cannot be read are
-    named among the others, and the exit code is 2.
+    Models for retrieval and pretraining take texts. Models for question answering and counting take
+    questions. Models for multiple choice take a question and --options. If some of several videos cannot be
+    read, the others are answered, and the exit code is 2.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`."""
+    """Run directory of `clipbert train`, or a model directory."""
     videos: Annotated[Positional[tuple[str, ...]], arg(metavar="[VIDEO ...]")] = ()
-    """Video files; images and GIFs are videos too."""
+    """Video files; images and GIFs count as videos."""
     texts: tuple[str, ...]
     """One or more texts or questions, each in quotes."""
     options: tuple[str, ...] = ()
-    """For multiple choice: what can be chosen, each in quotes."""
+    """Options of a multiple choice, each in quotes."""
     list_file: Annotated[Path | None, arg(name="list", metavar="FILE")] = None
-    """Text file with the path of a video on each line, from the current directory."""
+    """Text file with the path of a video on each line, relative to the current directory."""
     num_clips: int = 8
-    """Clips, spread over the whole video."""
+    """Number of clips per video, spread over the whole video."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     explain: Path | None = None
-    """Directory for a page of `clipbert probe` about each video and text, with as many clips."""
+    """Directory for a `clipbert probe` page about each video and text, with the same number of clips."""
     json: bool = False
-    """Print JSON instead of a table: of one VIDEO its answers, of several a list of `videos`."""
+    """Print JSON instead of a table: the answers of one VIDEO, or a list `videos` of several."""
 
     def run(self) -> None:
         """Predict and print.
 
         Raises:
-          UserError: no such run, nothing that this model can be asked; a video cannot be read, which is
-            raised at the end if there are others, as is a page that cannot be written.
+          UserError: there is no such run, or the model cannot answer such texts. A video that cannot be read
+            among others, and a page that cannot be written, are raised at the end.
         """
         check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
         paths = _paths(self.videos, self.list_file)
         if self.explain is not None:
             check_out_directory("--explain", self.explain)
         if (problem := _problem(paths[0])) and not any(path.is_file() for path in paths):
-            raise UserError(f"{paths[0]} {problem}: give the path of a video file, after that of the run")
+            raise UserError(f"{paths[0]} {problem}: give the path of a video file after the run")
         from experiments.prediction.ask import check_question, model_texts, notes
         from experiments.runs.load_run import load_run
         from experiments.runtime.compilation_cache import use_compilation_cache
@@ -89,7 +89,7 @@ class Predict:
         return len(self.videos) == 1 and self.list_file is None
 
     def _answers(self, run: Run, paths: Sequence[Path], pages: _AnswerPages | None) -> list[dict[str, Any]]:
-        """Return the answers of each video, or why there are none, and print them as they come."""
+        """Return the answers of each video, or the reason why it has none, and print them one by one."""
         from experiments.prediction.lines import lines
 
         answers = []
@@ -104,7 +104,7 @@ class Predict:
         return answers
 
     def _answer(self, run: Run, path: Path) -> tuple[Video | None, dict[str, Any]]:
-        """Return a video with what is said of it, or why it cannot be read."""
+        """Return a video and its answers, or nothing and the reason why it cannot be read."""
         from experiments.prediction.ask import ask_video, open_file
 
         try:
@@ -127,14 +127,14 @@ class Predict:
 
 
 class _AnswerPages:
-    """Writes pages about videos and texts; where one cannot be written, the answers go on without."""
+    """Writes pages about videos and texts; a page that cannot be written does not stop the answers."""
 
     def __init__(self, folder: Path, run: Run, options: Sequence[str], num_clips: int) -> None:
         self._folder, self._run, self._options, self._num_clips = folder, run, options, num_clips
         self.problems: list[str] = []
 
     def write(self, video: Video, video_number: int, entries: Sequence[dict[str, Any]]) -> None:
-        """Write a page about each text, and note where in what is said of it."""
+        """Write a page about each text, and add its path to the entry."""
         stem = _short_stem(video.video_id)
         for number, entry in enumerate(entries, 1):
             page = self._folder / f"{video_number}-{number}-{stem}.html"
@@ -161,32 +161,34 @@ class _AnswerPages:
 
 
 def _short_stem(name: str) -> str:
-    """Return the start of a file's name, of as many bytes as fit into that of another file."""
+    """Return the start of a file's name, short enough to be part of another name."""
     return os.fsencode(Path(name).stem)[:_STEM_BYTES].decode("utf-8", "ignore")
 
 
 def _unread(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield how many videos could not be read, if there are any; a single one is refused before."""
+    """Yield a sentence on the videos that could not be read, if there are any."""
     if bad := [answer for answer in answers if "error" in answer]:
         first = f"{printable(bad[0]['video'])}: {printable(bad[0]['error'])}"
         yield f"{len(bad)} of {len(answers)} videos could not be read, first {first}"
 
 
 def _paths(videos: Sequence[str], list_file: Path | None) -> list[Path]:
-    """Return all paths that are given.
+    """Return the paths of all videos.
 
     Raises:
-      UserError: there are none; one is an address of the web; the list cannot be read.
+      UserError: there are none; one is a web address; the list cannot be read.
     """
     paths = [*videos]
     if list_file is not None:
         paths += _lines_of(list_file)
     for path in paths:
         if re.match(r"\w+:/", path):
-            raise UserError(f"{path} is an address, not a file: download it first, and give the path")
+            raise UserError(
+                f"{path} is a web address: download the video first, and give the path of the file"
+            )
     if not paths:
-        what = "give the path of a video file, after that of the run, or --list with a file of paths"
-        raise UserError(what if list_file is None else f"--list {list_file} names no video; {what}")
+        what = "give the path of a video file after the run, or --list with a file of paths"
+        raise UserError(what if list_file is None else f"--list {list_file} is empty: {what}")
     return [Path(path) for path in paths]
 
 
@@ -201,5 +203,5 @@ def _lines_of(list_file: Path) -> list[str]:
 
 
 def _problem(path: Path) -> str:
-    """Return what a path is instead of a file, or nothing."""
+    """Return what is wrong with the path of a file; empty if it is a file."""
     return "" if path.is_file() else "is a directory" if path.is_dir() else "does not exist"

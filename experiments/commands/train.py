@@ -1,4 +1,4 @@
-"""`clipbert train`: the experiment, the run directory, and what is traced."""
+"""`clipbert train`: its options and its help."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from experiments.runtime.processes import joined_processes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train an experiment, or continue the run that is in the run directory."""
+    """Train an experiment, or continue the run in the run directory."""
 
     experiment: Annotated[ExperimentChoice, arg(name="")]
-    """What to train."""
+    """The experiment to train."""
     workdir: Path
-    """The run directory: config, checkpoints, metrics."""
+    """Run directory, which receives config, checkpoints and metrics."""
     data_dir: Path | None = None
-    """Short for --data.data-dir."""
+    """Short form of --data.data-dir."""
     profile: bool = False
-    """Take a trace of some steps into RUN/profile, for xprof, TensorBoard or Perfetto."""
+    """Trace some steps into RUN/profile, for xprof, TensorBoard or Perfetto."""
     traced: Annotated[ProfileConfig, arg(name="profile")] = ProfileConfig()
-    """Any of these options takes a trace too."""
+    """Each of these options traces some steps too."""
 
     def run(self) -> None:
         """Train."""
@@ -44,5 +44,5 @@ class Train:
     def _profile_config(self) -> ProfileConfig | None:
         numbers = (self.traced.first_step, self.traced.num_steps)
         if any(number is not None and number < 1 for number in numbers):
-            raise UserError("--profile.first-step and --profile.num-steps are numbers from 1 on")
+            raise UserError("--profile.first-step and --profile.num-steps must be at least 1")
         return self.traced if self.profile or self.traced != ProfileConfig() else None

@@ -210,8 +210,8 @@ def test_help_is_for_users(capsys):
 
 
 def test_a_misspelt_command_is_said_with_the_nearest(capsys):
-    assert "no command 'serach'; did you mean search?" in fails(["serach", "run", "folder"], capsys)
-    assert "no command 'zzz'; there are prepare, train," in fails(["zzz"], capsys)
+    assert "'serach': did you mean search?" in fails(["serach", "run", "folder"], capsys)
+    assert "'zzz': choose one of prepare, train," in fails(["zzz"], capsys)
 
 
 def test_help_of_all_commands_has_each_in_its_first_sentence(capsys):
@@ -229,7 +229,7 @@ def test_help_of_an_experiment_is_in_groups_one_below_the_other(capsys, monkeypa
     said = capsys.readouterr().out
     assert os.environ["COLUMNS"] == "200"
     assert said.startswith("usage: clipbert train demo/retrieval ")
-    assert said.split("\n\n")[1] == "Text-to-video retrieval on the synthetic corpus, from nothing."
+    assert said.split("\n\n")[1].startswith("Text-to-video retrieval")
     titles = re.findall(r"^[╭─ ]*([a-z.-]+) options[ ─╮]*$", said, re.MULTILINE)
     expected = ["model", "model.pixel-encoder", "model.fusion", "task", "data", "optimizer", "train"]
     assert titles[: len(expected)] == expected
@@ -246,7 +246,7 @@ def test_help_without_an_experiment_lists_them_all(capsys):
 def test_a_trace_is_taken_on_request(data_dir, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", "demo/retrieval", "--data-dir", str(data_dir), "--workdir", str(run), *SMALL]
-    assert "from 1 on" in fails([*arguments, "--profile.num-steps", "0"], capsys)
+    assert "--profile.num-steps must be" in fails([*arguments, "--profile.num-steps", "0"], capsys)
     main([*arguments, "--profile.first-step", "2", "--profile.num-steps", "1"])
     assert list(run.glob("profile/plugins/profile/*/*.xplane.pb"))
     assert f"profile of steps 2 to 2 in {run / 'profile'}" in capsys.readouterr().out

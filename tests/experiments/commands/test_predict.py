@@ -152,7 +152,9 @@ def test_of_several_videos_a_broken_one_is_named_and_the_others_answered(
 def test_an_address_is_refused_before_anything_is_loaded(tmp_path, capsys):
     address = "https://example.org/a.mp4"
     (tmp_path / "list.txt").write_text(f"{address}\n")
-    sentence = f"clipbert: {address} is an address, not a file: download it first, and give the path\n"
+    sentence = (
+        f"clipbert: {address} is a web address: download the video first, and give the path of the file\n"
+    )
     assert fails(["predict", "nowhere", address, "--texts", "a ball"], capsys) == sentence
     listed = ["--list", tmp_path / "list.txt"]
     assert fails(["predict", "nowhere", *listed, "--texts", "a ball"], capsys) == sentence

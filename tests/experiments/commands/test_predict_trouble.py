@@ -109,9 +109,7 @@ def test_texts_without_words_or_of_another_encoding_are_refused(use, video, caps
         for text in ("", "\u200b", "\ufffd\u00ad "):
             assert "one or more texts that are not empty" in fails([*asked, text], capsys)
         said = fails([*asked, "caf\udce9"], capsys)
-        assert said == (
-            "clipbert: the text caf\\udce9 is not UTF-8: write it in a terminal that is set to UTF-8\n"
-        )
+        assert "the text caf\\udce9 is not UTF-8" in said
     use("multiple_choice")
     assert "--options that are not empty" in fails([*asked, "--options", "a", "\u200b"], capsys)
     assert "caf\\udce9 is not UTF-8" in fails([*asked, "--options", "a", "caf\udce9"], capsys)

@@ -107,12 +107,12 @@ def test_every_task_has_a_plan_without_data(task, num_texts):
     ("options", "expected"),
     [
         (["--num-devices", "3"], "--train.batch-size 32 does not divide"),
-        (["--num-examples", "-5"], "--num-examples takes a number from 1 on, not -5"),
-        (["--decode-ms", "-3"], "--decode-ms takes a number from 0.01 to 1e+06, not -3"),
-        (["--decode-ms", "nan"], "--decode-ms takes a number from 0.01 to 1e+06, not nan"),
+        (["--num-examples", "-5"], "--num-examples must be"),
+        (["--decode-ms", "-3"], "--decode-ms must be"),
+        (["--decode-ms", "nan"], "--decode-ms must be"),
         (
             ["--timeout-minutes", "0", "--compile"],
-            "--timeout-minutes takes a number from 0.1 to 10000",
+            "--timeout-minutes must be",
         ),
         (["--num-devices", "0"], "--num-devices must be at least 1"),
         (["--num-devices", "4", "--mesh.fsdp", "3"], "--mesh.fsdp 3 times --mesh.tensor 1 must divide the 4"),
