@@ -91,22 +91,6 @@ def rank_metrics(ranks: Int[np.ndarray, " queries"]) -> dict[str, float]:
     return {**recalls, "median_rank": float(np.median(ranks)), "mean_rank": float(ranks.mean())}
 
 
-def retrieval_metrics(
-    logits: Float[np.ndarray, "videos texts"], video_of_text: Int[np.ndarray, " texts"]
-) -> dict[str, dict[str, float]]:
-    """Return text-to-video and video-to-text metrics of a full score matrix; see `ranks_both_ways`."""
-    ranks = ranks_both_ways(logits, video_of_text)
-    return {direction: rank_metrics(of_queries) for direction, of_queries in ranks.items()}
-
-
-def original_retrieval_metrics(
-    probabilities: Float[np.ndarray, "videos texts"], video_of_text: Int[np.ndarray, " texts"]
-) -> dict[str, dict[str, float]]:
-    """Return the same metrics, computed in the original's way; see `original_ranks_both_ways`."""
-    ranks = original_ranks_both_ways(probabilities, video_of_text)
-    return {direction: rank_metrics(of_queries) for direction, of_queries in ranks.items()}
-
-
 def accuracy_metrics(
     is_right: Bool[np.ndarray, " m"] | Float[np.ndarray, " m"],
     types: Sequence[str] | Shaped[np.ndarray, " m"] | None = None,

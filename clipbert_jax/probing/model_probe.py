@@ -48,11 +48,6 @@ class AttentionRecord:
     grid: tuple[int, int]
     """Rows and columns of cells."""
 
-    @property
-    def num_text_tokens(self) -> int:
-        """Return l."""
-        return self.attention.shape[-1] - self.grid[0] * self.grid[1]
-
 
 class ModelProbe:
     """A model and what is probed of it; compiled programs are kept for each shape of inputs."""

@@ -8,21 +8,8 @@ cell that hits most objects of the other videos, and the maps of the other video
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PointingAccuracy:
-    """Of some maps."""
-
-    accuracy: float
-    """Share of maps that point at their object; of several largest cells, the share of those that do."""
-    chance: float
-    """The same for random cells of the picture."""
-    num_maps: int
 
 
 def centre_in_box(grid: tuple[int, int], boxes: Float[np.ndarray, "m 4"]) -> Bool[np.ndarray, "m gh gw"]:
@@ -37,22 +24,6 @@ def centre_in_box(grid: tuple[int, int], boxes: Float[np.ndarray, "m 4"]) -> Boo
     left, top, right, bottom = (boxes[:, side, None] for side in range(4))
     is_row, is_column = (y >= top) & (y < bottom), (x >= left) & (x < right)
     return is_row[:, :, None] & is_column[:, None, :]
-
-
-def pointing_accuracy(
-    maps: Float[np.ndarray, "m gh gw"],
-    targets: Bool[np.ndarray, "m gh gw"],
-    in_picture: Bool[np.ndarray, "m gh gw"],
-) -> PointingAccuracy:
-    """Return how many maps point at their object; one that points into the padding misses.
-
-    Args:
-      maps: one for each word and clip.
-      targets: the cells of its object.
-      in_picture: the cells that are not padding.
-    """
-    hits, chances = pointing_hits(maps, targets), pointing_chances(targets, in_picture)
-    return PointingAccuracy(accuracy=float(hits.mean()), chance=float(chances.mean()), num_maps=len(maps))
 
 
 def pointing_hits(

@@ -8,10 +8,8 @@ from clipbert_jax.evaluation.metrics import (
     answer_metrics,
     count_metrics,
     original_ranks_both_ways,
-    original_retrieval_metrics,
     rank_metrics,
     ranks_both_ways,
-    retrieval_metrics,
     retrieval_ranks,
 )
 
@@ -27,6 +25,11 @@ def test_ties_count_against_the_model():
     assert retrieval_ranks(np.ones((4, 4)), is_match).tolist() == [4, 4, 4, 4]
 
 
+def metrics_of(ranks, *arrays):
+    """Return the metrics of both directions."""
+    return {direction: rank_metrics(of_queries) for direction, of_queries in ranks(*arrays).items()}
+
+
 def test_the_best_of_several_matches_counts():
     scores = np.array([[0.1, 0.9, 0.5]])
     assert retrieval_ranks(scores, np.array([[True, False, True]])).tolist() == [2]
@@ -40,7 +43,7 @@ def test_rank_metrics():
 def test_several_texts_of_a_video_and_a_video_without_text():
     # Texts 0 and 1 describe video 0, text 2 describes video 1; video 2 is only a distractor.
     logits = np.array([[3.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
-    metrics = retrieval_metrics(logits, np.array([0, 0, 1]))
+    metrics = metrics_of(ranks_both_ways, logits, np.array([0, 0, 1]))
     assert metrics["text_to_video"]["r1"] == pytest.approx(100 / 3)
     assert metrics["text_to_video"]["mean_rank"] == pytest.approx((1 + 3 + 2) / 3)
     assert metrics["video_to_text"]["r1"] == 100.0
@@ -82,7 +85,7 @@ def test_released_video_to_text_counts_the_last_text_only():
     video_of_text = np.array([0, 0, 1])
     assert ranks_both_ways(probabilities, video_of_text)["video_to_text"].tolist() == [1, 1]
     assert original_ranks_both_ways(probabilities, video_of_text)["video_to_text"].tolist() == [3, 1]
-    metrics = original_retrieval_metrics(probabilities, video_of_text)
+    metrics = metrics_of(original_ranks_both_ways, probabilities, video_of_text)
     assert metrics["video_to_text"] == rank_metrics(np.array([3, 1]))
 
 
@@ -90,8 +93,8 @@ def test_both_ways_agree_without_ties_and_with_one_text_per_video():
     random = np.random.default_rng(0)
     probabilities = random.permutation(400).reshape(20, 20) / 400
     video_of_text = random.permutation(20)
-    assert original_retrieval_metrics(probabilities, video_of_text) == retrieval_metrics(
-        probabilities, video_of_text
+    assert metrics_of(original_ranks_both_ways, probabilities, video_of_text) == metrics_of(
+        ranks_both_ways, probabilities, video_of_text
     )
 
 
