@@ -157,7 +157,7 @@ def _measured(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def write_videos(scratch: Path, count: int, *, model_dir: Path | None) -> None:
     """Write generated videos as files, and a model of the demo with its first weights if it is wanted."""
-    from data_pipelines.corpus.builder import open_corpus
+    from data_pipelines.corpus.reader import open_corpus
     from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
     data_dir = scratch / "data"

@@ -22,7 +22,7 @@ from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.store import answers_path, read_answers
 from data_pipelines.clips import sample_clips
-from data_pipelines.corpus.builder import Corpus, open_corpus
+from data_pipelines.corpus.reader import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.examples import TaskExamples, answer_kind, make_examples
 from data_pipelines.masking import MaskingVocabulary, mask_tokens

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from clipbert_jax.errors import UserError
 from data_pipelines.clips import sample_clips
-from data_pipelines.corpus.builder import Corpus, open_corpus
+from data_pipelines.corpus.reader import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import check_videos
 from data_pipelines.original_sampling import OneClip

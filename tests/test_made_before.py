@@ -15,7 +15,7 @@ import pytest
 
 import clipbert_jax
 from clipbert_jax.training.metrics_writer import read_metrics
-from data_pipelines.corpus.builder import open_corpus, videos_sha256
+from data_pipelines.corpus.reader import open_corpus, videos_sha256
 from data_pipelines.inputs import encode_texts, read_clips
 from experiments.cli import main
 from experiments.experiment import from_json

@@ -25,7 +25,6 @@ from data_pipelines.annotations.store import (
     write_answers,
     write_records,
 )
-from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.ingest import (
     IngestOptions,
     IngestReport,
@@ -35,6 +34,7 @@ from data_pipelines.corpus.ingest import (
     silently,
     write_summary,
 )
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.corpus.sources import open_source
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 

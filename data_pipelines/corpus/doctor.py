@@ -24,7 +24,7 @@ from data_pipelines.terminal_text import printable
 from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 
 if TYPE_CHECKING:
-    from data_pipelines.corpus.builder import Corpus
+    from data_pipelines.corpus.reader import Corpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,6 @@ from typing import Any
 from clipbert_jax.atomic_files import remove_unfinished, write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.builder import (
-    FORMAT_VERSION,
     RecordEncoder,
     shard_path,
     video_digest,
@@ -27,6 +26,7 @@ from data_pipelines.corpus.builder import (
     write_shard,
 )
 from data_pipelines.corpus.entry import CorpusEntry
+from data_pipelines.corpus.reader import FORMAT_VERSION
 from data_pipelines.workers.isolation import Failure
 
 MIN_VIDEOS_PER_SHARD = 32

@@ -70,15 +70,6 @@ def read_jpegs(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.nd
     return np.stack([frames[int(begin)] for begin in places[wanted][order, 0]])
 
 
-def num_jpeg_frames(data: bytes) -> int:
-    """Return how many frames the file has.
-
-    Raises:
-      UnreadableVideo: its table is cut off.
-    """
-    return len(_size_and_places(data)[1])
-
-
 def _size_and_places(data: bytes) -> tuple[tuple[int, int], Int[np.ndarray, "f 2"]]:
     if len(data) < _HEADER.size:
         raise UnreadableVideo("(bytes)", "its table of frames is cut off")

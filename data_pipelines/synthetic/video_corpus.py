@@ -169,7 +169,7 @@ def build_videos(
     on_progress: OnProgress,
 ) -> None:
     """Generate the videos or images of all splits, and a few of test as files, to ask `clipbert predict`."""
-    from data_pipelines.corpus.builder import open_corpus  # late: keeps worker processes light
+    from data_pipelines.corpus.reader import open_corpus  # late: keeps worker processes light
 
     all_plans = [plan for split in SPLITS for plan in plans[split]]
     options = IngestOptions(on_error="error", num_workers=num_workers)

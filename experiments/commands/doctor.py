@@ -61,7 +61,7 @@ def _examined(path: Path, num_workers: int) -> Iterator[Diagnosis]:
     from data_pipelines.corpus.sources import open_source
 
     if (path / "video_ids.json").is_file():
-        from data_pipelines.corpus.builder import open_corpus  # late: brings TFDS
+        from data_pipelines.corpus.reader import open_corpus  # late: brings TFDS
 
         corpus = open_corpus(path)
         return examine_corpus(corpus, num_workers=num_workers)

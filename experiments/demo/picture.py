@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from experiments.runs.load_run import load_run
 from experiments.runtime.compilation_cache import use_compilation_cache
 from experiments.search.index import Index

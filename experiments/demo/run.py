@@ -19,7 +19,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import match_texts
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.clips import sample_clips
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from experiments.commands.prepare import PrepareDemo
 from experiments.configs import demo_retrieval
 from experiments.demo.report import Query, write_report

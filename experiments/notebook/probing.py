@@ -16,7 +16,7 @@ from clipbert_jax.probing.ablation import ProbedExample
 from clipbert_jax.probing.faithfulness import deletion_losses, rank_faithfulness
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import Sampling, choose_frames
 from data_pipelines.synthetic.boxes import ObjectTrack, object_boxes

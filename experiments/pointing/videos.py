@@ -17,7 +17,7 @@ from clipbert_jax.probing.pointing_game import centre_in_box
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
 from data_pipelines.clips import sample_clips
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.synthetic.boxes import ObjectTrack, object_boxes
 from data_pipelines.synthetic.texts import object_name
 from data_pipelines.synthetic.video_corpus import read_plans

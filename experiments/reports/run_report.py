@@ -19,7 +19,7 @@ from typing import Any
 from clipbert_jax.errors import UserError
 from clipbert_jax.training.metrics_writer import read_json_lines
 from data_pipelines.clips import sample_clips
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.video import UnreadableVideo
 from experiments.configs import EXPERIMENTS

@@ -17,7 +17,7 @@ from clipbert_jax.renames import present_names
 from clipbert_jax.training.run_directory import list_differences
 from clipbert_jax.training.saved_checkpoint import WhichStep
 from data_pipelines.annotations.store import records_path
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.data_config import DataConfig
 from experiments.evaluators.evaluator import Evaluation, Evaluator
 from experiments.evaluators.make_evaluator import EVALUATORS, make_evaluator

@@ -11,7 +11,7 @@ from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.validation import Validate, ValidationResult
 from data_pipelines.annotations.store import records_path
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.examples import record_kind
 from data_pipelines.loader import check_videos
 from experiments.evaluators.evaluator import TextOptions

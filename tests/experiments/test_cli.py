@@ -15,7 +15,7 @@ import pytest
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import answers_path, records_path
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import main
 from experiments.configs import EXPERIMENTS

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine
-from data_pipelines.decoding.jpeg_frames import is_jpeg_frames, num_jpeg_frames, read_jpegs
+from data_pipelines.decoding.jpeg_frames import is_jpeg_frames, read_jpegs
 from data_pipelines.decoding.video import FrameIndex, UnreadableVideo
 
 HIDDEN_DAMAGE = "ok, with hidden damage"
@@ -50,8 +50,9 @@ def attack(mutant: Mutant) -> Outcome:
 
 def _examine_and_read(data: bytes) -> str:
     if is_jpeg_frames(data):
+        num_frames = int.from_bytes(data[8:12], "little")
         try:
-            read_jpegs(data, np.arange(num_jpeg_frames(data))[:100])
+            read_jpegs(data, np.arange(min(100, num_frames)))
         except UnreadableVideo:
             return "unreadable"
         return "ok"

@@ -12,10 +12,10 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.dataset import Annotations
 from data_pipelines.annotations.records import Caption, OpenQuestion
 from data_pipelines.annotations.store import missing_videos_path, read_answers, read_records
-from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.dataset import prepare_dataset, resolve_videos
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.data_config import DataConfig
 from data_pipelines.loader import train_batches
 

@@ -12,21 +12,16 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records, records_path
-from data_pipelines.corpus.builder import (
-    RecordEncoder,
-    open_corpus,
-    shard_path,
-    write_metadata,
-    write_shard,
-    write_videos,
-)
+from data_pipelines.corpus.builder import RecordEncoder, shard_path, write_metadata, write_shard
 from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.ingest import new_data_dir
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.corpus.storage import Original, store
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import FrameIndex, Health, Video
 from data_pipelines.synthetic import video_corpus
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
+from tests.data_pipelines.written import write_videos
 
 TINY = {"num_train": 1, "num_validation": 1, "num_test": 1, "num_workers": 0}
 
@@ -189,7 +184,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
 
 def test_tensorflow_is_not_imported(data_dir):
     code = (
-        "import sys; from data_pipelines.corpus.builder import open_corpus;"
+        "import sys; from data_pipelines.corpus.reader import open_corpus;"
         f"open_corpus({str(data_dir)!r}).read('test_00000');"
         "sys.exit('tensorflow' in sys.modules)"
     )

@@ -12,8 +12,8 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import SPLITS, read_records
-from data_pipelines.corpus.builder import open_corpus
 from data_pipelines.corpus.folder import prepare_folder
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.tokenizer import load_tokenizer
 
 

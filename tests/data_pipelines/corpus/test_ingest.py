@@ -15,9 +15,9 @@ import pytest
 
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus import folder, ingest, shards
-from data_pipelines.corpus.builder import open_corpus, videos_sha256
 from data_pipelines.corpus.folder import prepare_folder
 from data_pipelines.corpus.ingest import IngestOptions, new_data_dir
+from data_pipelines.corpus.reader import open_corpus, videos_sha256
 from data_pipelines.corpus.storage import Compact, Frames
 from data_pipelines.workers.isolation import Failure
 

@@ -8,7 +8,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.synthetic.boxes import ObjectTrack, object_boxes
 from data_pipelines.synthetic.drawing import SPRITE_SIDE, Event, painted_box, sprite

@@ -10,7 +10,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS, read_answers, read_records
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.synthetic.drawing import OBJECTS, Event
 from data_pipelines.synthetic.texts import captions, num_sets

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from experiments.cli import main
 from tests.experiments.conftest import OF_IMAGES
 from tests.experiments.untrained import untrained_run

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 from experiments.cli import main
 

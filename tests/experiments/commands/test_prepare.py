@@ -7,7 +7,7 @@ import pytest
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.corpus.storage import Compact, Frames, Original
 from experiments.cli import main
 from experiments.commands.prepare import StoreOptions

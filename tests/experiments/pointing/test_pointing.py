@@ -13,7 +13,7 @@ from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import read_records
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.synthetic.drawing import OBJECTS
 from experiments.notebook.probing import pointing_table
 from experiments.pointing import run as pointing

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.models.pixel_encoder import grid_size
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.decoding.examine import examine_video
 from experiments.cli import main
 from experiments.prediction.ask import ask_video

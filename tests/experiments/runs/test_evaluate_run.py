@@ -10,7 +10,7 @@ import pytest
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.annotations.records import Caption, SoftQuestion
 from data_pipelines.annotations.store import records_path
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from experiments.cli import main
 from experiments.runs import evaluate_run as evaluate_module
 from tests.experiments.conftest import TASKS, fails

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from experiments.search import encoding
 from experiments.search.index import Index
 from experiments.search.model import SearchModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipelines.corpus.builder import open_corpus
+from data_pipelines.corpus.reader import open_corpus
 from tests.experiments.untrained import untrained_run
 
 from .serving import serving
