@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from experiments.demo.picture import BROWSERS
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Start the browser once for all tests of a module."""
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip(f"there is no Chromium: none of {', '.join(_NAMES)} is on the PATH")
+        pytest.skip(f"there is no Chromium: none of {', '.join(BROWSERS)} is on the PATH")
     with api.sync_playwright() as playwright:
         # Containers have no user namespaces, which the sandbox needs.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -89,7 +89,7 @@ class Serve:
         use_compilation_cache()
         run = load_run(self.run_dir, step=self.step)
         address = listening.getsockname()
-        _end_as_by_ctrl_c()
+        end_on_signals()
         try:
             with open_site(
                 run,
@@ -127,7 +127,7 @@ class Serve:
         )
 
 
-def _end_as_by_ctrl_c() -> None:
+def end_on_signals() -> None:
     """Delete uploads also when this process is terminated or its terminal is closed, except under `nohup`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

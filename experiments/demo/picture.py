@@ -65,6 +65,7 @@ def _take_screenshot(page: Path, path: Path) -> None:
         tab.locator(".query").screenshot(path=path)
         browser.close()
     pixels = cv2.imread(str(path))
+    assert pixels is not None, "Chromium has just written it"
     cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 

@@ -1,7 +1,7 @@
-"""`make demo`: from nothing to a trained and evaluated ClipBERT and a page to look at, on a laptop.
+"""`make demo`: from nothing to a trained and evaluated ClipBERT with a report page, on a laptop.
 
-Does what `clipbert prepare`, `train` and `evaluate` do and writes `report.html`. What an earlier run has
-finished is kept, so an interrupted demo goes on where it stopped.
+It does what `clipbert prepare`, `train` and `evaluate` do, and writes `report.html`. An interrupted demo goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NUM_MOMENTS = 4
 
 
 def demo(experiment: Experiment, workdir: Path) -> None:
-    """Prepare the data if there are none, train, evaluate with 1, 2, 4 and 8 clips, write the report."""
+    """Prepare the data if they are missing, train, evaluate with 1, 2, 4 and 8 clips, write the report."""
     start = time.perf_counter()
     data_dir = Path(experiment.data.data_dir)
     if data_dir.exists():

@@ -40,7 +40,7 @@ class WordView:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaithfulnessView:
-    """How faithful a map is, measured by hiding what it points to."""
+    """Faithfulness of a map, measured by hiding what it points to."""
 
     name: str
     """Name of the map, such as "attention, layer 3"."""

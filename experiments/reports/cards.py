@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipSays:
-    """What one clip says alone."""
+    """Answer of one clip alone, and its column."""
 
     when: str
     """Time or number of the clip."""
@@ -72,7 +72,7 @@ class Card:
 def clip_says(
     times: Sequence[str], says: Sequence[str], shares: Sequence[float], best: int | None = None
 ) -> tuple[ClipSays, ...]:
-    """Return what each clip says."""
+    """Return the answers of the clips."""
     return tuple(
         ClipSays(when=when, says=said, share=share, is_best=place == best)
         for place, (when, said, share) in enumerate(zip(times, says, shares, strict=True))

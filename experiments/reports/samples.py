@@ -35,7 +35,7 @@ class Sample:
     cards: Sequence[Card]
     """The videos: several that were ranked, or the one that was asked about. Headings are video ids."""
     clip_note: str
-    """What the columns of the clips mean."""
+    """Meaning of the columns of the clips."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

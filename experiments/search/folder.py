@@ -34,7 +34,7 @@ class Scan:
     files: dict[str, FileState]
     """Files by '/'-separated name below the folder, sorted."""
     problems: dict[str, str]
-    """What could not be looked at, with reasons. Names of folders end in '/'; '.' is the folder itself."""
+    """Names that could not be looked at, with reasons; folders end in '/', and '.' is the folder itself."""
     num_linked_folders: int
     """Number of links to folders, which are not entered."""
 

@@ -23,7 +23,7 @@ Span = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ManifestEntry:
-    """What is known of a file."""
+    """Entry of a file in an index."""
 
     state: FileState
     """Size and time when it was read."""
@@ -32,7 +32,7 @@ class ManifestEntry:
     clip_seconds: tuple[Span, ...] = ()
     """Times of the first and last frame of each clip, in seconds after the first frame."""
     reason: str = ""
-    """Why it cannot be read; empty if it can."""
+    """Reason why it cannot be read; empty if it can."""
 
 
 class Manifest:
@@ -41,7 +41,7 @@ class Manifest:
     def __init__(self, path: Path, num_clips: int) -> None:
         self._path, self._num_clips = path, num_clips
         self.entries: dict[str, ManifestEntry] = {}
-        """By file name."""
+        """Entries by file name."""
         self.num_damaged = 0
         """Number of lines that are left out."""
         self._state = self._on_disk()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexOptions:
-    """How an index is made. Only the number of clips changes the results; the others change the speed."""
+    """Settings of an index. Only the number of clips changes the results; the others change the speed."""
 
     place: Path | None = None
     """Folder of the indexes; default: `.clipbert_index` in the searched folder."""

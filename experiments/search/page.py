@@ -30,7 +30,11 @@ def write_search_page(path: Path, index: Index, ranked: Ranked, *, cost: str) ->
         num_videos=ranked.num_videos,
         cost=cost,
         results=[
-            (printable(ranking.text), map(printable, ranking.notes), map(hit_card, ranking.hits))
+            (
+                printable(ranking.text),
+                map(printable, ranking.notes),
+                [hit_card(index, hit) for hit in ranking.hits],
+            )
             for ranking in ranked.rankings
         ],
         unreadable=unreadable[:_NUM_UNREADABLE],
@@ -39,8 +43,9 @@ def write_search_page(path: Path, index: Index, ranked: Ranked, *, cost: str) ->
     )
 
 
-def hit_card(hit: Hit) -> Card:
+def hit_card(index: Index, hit: Hit) -> Card:
     """Return the card of a video that was found."""
     times = clip_times(hit.clip_seconds)
     card = found_card(printable(hit.name), hit.probability, hit.clip_probabilities, times)
-    return card.with_pictures([jpeg_data_uri(picture) for picture in hit.pictures], most=_NUM_MOMENTS)
+    pictures = [jpeg_data_uri(picture) for picture in index.store.pictures(hit.content)]
+    return card.with_pictures(pictures, most=_NUM_MOMENTS)

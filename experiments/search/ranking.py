@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from clipbert_jax.errors import UserError
 from experiments.input_checks import check_utf8, has_words
@@ -40,6 +39,8 @@ class Hit:
 
     name: str
     """Name of the file, below the folder."""
+    content: str
+    """Name of its tokens and pictures in the store of the index."""
     probability: float
     """Probability that the text describes the video, from all clips together."""
     clip_probabilities: tuple[float, ...]
@@ -48,8 +49,6 @@ class Hit:
     """Number of the clip with the highest probability, from 0: the best moment."""
     clip_seconds: tuple[Span, ...]
     """Times of the first and last frame of each clip, in seconds."""
-    pictures: UInt8[np.ndarray, "k h w 3"] = dataclasses.field(compare=False)
-    """First frame of each clip."""
 
     @property
     def moment(self) -> str:
@@ -177,14 +176,17 @@ def _ranking(
 
 
 def _hit(index: Index, name: str, entry: ManifestEntry, scores: TextScores, row: int) -> Hit:
+    index.store.pictures(
+        entry.content
+    )  # raises if they are damaged, while the index can still be built again
     alone = scores.clip_logits[row]
     return Hit(
         name=name,
+        content=entry.content,
         probability=float(_sigmoid(scores.logits[row])),
         clip_probabilities=tuple(_sigmoid(alone).tolist()),
         best_clip=int(alone.argmax()),
         clip_seconds=entry.clip_seconds,
-        pictures=index.store.pictures(entry.content),
     )
 
 

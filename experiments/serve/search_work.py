@@ -91,7 +91,7 @@ def _search(site: Site, job: Job, top: int) -> Found:
         (
             ranking.text,
             [printable(note) for note in ranking.notes],
-            [(_video(site, hit), hit_card(hit)) for hit in ranking.hits],
+            [(_video(site, hit), hit_card(index, hit)) for hit in ranking.hits],
         )
         for ranking in ranked.rankings
     ]

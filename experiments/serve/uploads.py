@@ -71,7 +71,7 @@ class Uploads:
         self._kept: collections.OrderedDict[str, KnownVideo] = collections.OrderedDict()
         self._by_content: dict[tuple[str, bytes], KnownVideo] = {}
         self._num_times: collections.Counter[str] = collections.Counter()
-        """How often each was sent."""
+        """Number of times that each was sent."""
         self._num_coming_in = 0
         self._lock = threading.Lock()
 

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +88,12 @@ class Served:
         headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Accept": "application/json"}
         return self.ask("POST", path, multipart(fields, file), headers)
 
+    def result(self, address: str) -> Answer:
+        """Return the page of a job when it has ended."""
+        job = self.site.workroom.find(address.split("#")[0].split("/")[2])
+        assert job.ended.wait(60), "it takes too long"
+        return self.get(address.split("#")[0])
+
     def video_id(self, name: str) -> str:
         """Return the id of a file of the folder."""
         listed = {video["video"]: video["video_id"] for video in self.get("/api/videos").json["videos"]}
@@ -118,8 +123,6 @@ def serving(run: Run, videos: Path | None, *, place: Path | None = None) -> Iter
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            while not server.started:
-                time.sleep(0.01)
             yield Served(site, port)
         finally:
             server.should_exit = True

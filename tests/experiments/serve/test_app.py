@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -26,17 +25,6 @@ TEXTS = ["a drop and a moon", "a leaf"]
 
 def near(found, expected):
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def wait(served, address):
-    """Return a page when its job is done."""
-    path = address.split("#")[0]
-    for _ in range(600):
-        page = served.get(path)
-        if "data-job" not in page.text:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("it takes too long")
 
 
 # ---- Numbers ----------------------------------------------------------------------------------------------
@@ -96,7 +84,7 @@ def test_models_of_questions(task, data_dir, folder):
         (entry,) = said["texts"]
         assert entry == json.loads(json.dumps(expected))
         page = served.post_form("/ask", asked | {"texts": question, "options": "\n".join(options)}).json
-        text = wait(served, page["location"]).text
+        text = served.result(page["location"]).text
         choices = [option["option"] for option in entry.get("options", ())] or [
             answer["answer"] for answer in entry["answers"]
         ]
@@ -113,7 +101,7 @@ def test_models_of_questions(task, data_dir, folder):
 def test_a_probe_is_a_page_of_its_own(served, folder):
     fields = {"video": served.video_id("a.mp4"), "texts": "a drop", "num_clips": "2"}
     address = served.post_form("/probe", fields).json["location"]
-    around = wait(served, address)
+    around = served.result(address)
     assert f'<iframe src="{address}/page" sandbox="allow-scripts"' in around.text
     page = served.get(f"{address}/page")
     policy = page.headers["content-security-policy"]
@@ -132,7 +120,7 @@ def test_a_video_that_is_broken_gets_a_sentence(served, video):
     assert said.status == 422
     assert said.json["error"].startswith("broken.mp4 cannot be read: ")
     sent = served.post_form("/ask", {"texts": "a drop"}, file=("cut.mp4", video[:3000]))
-    page = wait(served, sent.json["location"])
+    page = served.result(sent.json["location"])
     assert page.status == 422
     assert "cut.mp4 cannot be read: " in page.text
 
@@ -177,9 +165,9 @@ def test_names_and_texts_are_escaped(served):
     name = f"sub/{NASTY.replace('/', '_')}"
     text = '"><img src=x onerror=alert(1)>'
     location = served.post_form("/ask", {"video": served.video_id(name), "texts": text}).json["location"]
-    pages = [wait(served, location).text, served.get("/ask").text, served.get("/videos?name=script").text]
+    pages = [served.result(location).text, served.get("/ask").text, served.get("/videos?name=script").text]
     location = served.post_form("/search", {"texts": text}).json["location"]
-    pages.append(wait(served, location).text)
+    pages.append(served.result(location).text)
     for page in pages:
         assert "<script>alert" not in page
         assert "<img src=x" not in page

@@ -16,17 +16,6 @@ from experiments.serve.limits import MAX_WAITING, MAX_WAITING_FOR_INDEX
 from experiments.serve.refusal import RequestRefused
 
 
-@pytest.fixture
-def slow(served, monkeypatch):
-    """Hold the index back until the test lets it go."""
-    release, update = threading.Event(), index_keeper.IndexKeeper._update
-    monkeypatch.setattr(
-        index_keeper.IndexKeeper, "_update", lambda keeper: release.wait(30) and update(keeper)
-    )
-    yield release
-    release.set()
-
-
 def started(served, text):
     return search_work.start_search(served.site, Form(texts=(text,)))
 
@@ -35,13 +24,6 @@ def ended(job):
     assert job.ended.wait(60), "it waits for ever"
     assert job.problem is None
     return job.result
-
-
-def wait_until(holds):
-    end = time.monotonic() + 10
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert holds()
 
 
 def test_searches_end_while_a_file_changes(served, folder, video):
@@ -69,38 +51,44 @@ def test_a_new_file_is_found_at_once(served, folder, video):
         new.unlink()
 
 
-def test_searches_that_wait_for_the_index_are_few_and_keep_no_question_waiting(served, slow, monkeypatch):
-    keeper, updates = served.site.keeper, []
-    update = index_keeper.IndexKeeper._update
-    monkeypatch.setattr(
-        index_keeper.IndexKeeper, "_update", lambda keeper: updates.append(1) or update(keeper)
-    )
+def test_searches_that_wait_for_the_index_are_few_and_keep_no_question_waiting(served, monkeypatch):
+    updating, release, updates, update = threading.Event(), threading.Event(), [], index_keeper.Index.update
+
+    def slow(index, *arguments, **options):
+        updates.append(1)
+        updating.set()
+        assert release.wait(60)
+        update(index, *arguments, **options)
+
+    monkeypatch.setattr(index_keeper.Index, "update", slow)
     first = started(served, "a moon")
-    wait_until(lambda: updates and not keeper._waiting)
+    assert updating.wait(60)
     waiting = [started(served, "a moon") for _ in range(MAX_WAITING_FOR_INDEX)]
-    refused = served.post_json("/api/search", {"texts": ["a moon"]})
-    assert (refused.status, refused.json["error"][:37]) == (503, "6 searches already wait for the index")
+    assert served.post_json("/api/search", {"texts": ["a moon"]}).status == 503
     assert served.site.workroom.num_under_way == MAX_WAITING_FOR_INDEX + 1
     asked = {"video": served.video_id("a.mp4"), "texts": ["a moon"]}
     assert served.post_json("/api/ask", asked).status == 200
     served.site.workroom.stop(waiting[0])
     last = started(served, "a moon")  # in place of the one that was stopped
-    slow.set()
+    release.set()
     for job in (first, *waiting[1:], last):
         ended(job)
     assert len(updates) == 2  # one for all that waited
 
 
 def test_a_search_that_runs_can_be_stopped(served, monkeypatch):
-    count = search_work._SearchCount.__call__
+    begun, stopped, rank = threading.Event(), threading.Event(), index_keeper.rank
 
-    def stop(counter, num_videos):
-        assert counter._job.state == "running"
-        served.site.workroom.stop(counter._job)
-        count(counter, num_videos)
+    def slow(*arguments, **options):
+        begun.set()
+        assert stopped.wait(60)
+        return rank(*arguments, **options)
 
-    monkeypatch.setattr(search_work._SearchCount, "__call__", stop)
+    monkeypatch.setattr(index_keeper, "rank", slow)
     job = started(served, "something that was not asked before")
+    assert begun.wait(60)
+    served.site.workroom.stop(job)
+    stopped.set()
     assert job.ended.wait(60)
     assert job.problem is not None
     assert job.problem.sentence == "This was stopped."
@@ -118,12 +106,16 @@ def test_work_ends_when_it_takes_too_long_or_nobody_wants_it():
 
 def test_an_end_leaves_nobody_waiting():
     room, release = Workroom(), threading.Event()
-    running = room.enqueue(room.admit(Job("ask", lambda job: release.wait(10))))
+    begun = threading.Event()
+    running = room.enqueue(room.admit(Job("ask", lambda job: begun.set() or release.wait(10))))
     waiting = room.enqueue(room.admit(Job("ask", lambda job: None)))
     preparing = room.admit(Job("search", lambda job: None))
-    wait_until(lambda: running.state == "running")
-    threading.Timer(0.1, release.set).start()
-    room.close()
+    assert begun.wait(10)
+    closing = threading.Thread(target=room.close)
+    closing.start()
+    assert waiting.ended.wait(10)
+    release.set()
+    closing.join(10)
     late = room.enqueue(Job("ask", lambda job: None))
     assert all(job.ended.is_set() for job in (running, waiting, preparing, late))
 
