@@ -226,9 +226,9 @@ def test_ticks_are_few_and_on_the_axis(duration):
     [
         (0.5, 2.0, "faithful", "in part"),
         (0.7, 2.0, "faithful", "largely"),
-        (0.2, 1.3, "faithful", "costs 1.30, where other cells cost 1.00"),
+        (0.2, 1.3, "faithful", "costs 1.30, against 1.00 for other cells"),
         (0.2, 1.3, "faithful", "weakly"),
-        (0.5, 1.0, "mixed", "but hiding the cells that it points to costs 1.00, no more than others may"),
+        (0.5, 1.0, "mixed", "but hiding the cells that it points to costs 1.00, no more than other cells"),
         (0.1, 2.0, "mixed", "no better than the same map"),
         (0.1, 1.1, "no evidence", "not evidence of what the model uses"),
         (-0.5, 0.2, "no evidence", "worse than the same map"),

@@ -330,7 +330,7 @@ def test_maps_are_judged_beside_the_picture(opened):
     visited = opened(make_page())
     assert text(visited, "#verdict").startswith("This map is not evidence of what the model uses")
     pick(visited, "kind", "gradient")
-    assert text(visited, "#verdict").startswith("Borne out in part")
+    assert text(visited, "#verdict").startswith("Faithful in part")
     assert visited.page.locator("#judged").is_visible()
     pick(visited, "kind", "picture")
     assert not visited.page.locator("#judged").is_visible()

@@ -84,8 +84,8 @@ def test_runs_are_compared_by_what_differs(folder, capsys):
 
 
 def test_what_cannot_be_listed_or_compared_is_said(folder, tmp_path, capsys):
-    assert "there is no directory" in fails(["runs", tmp_path / "nowhere"], capsys)
-    assert "two runs or more" in fails(["runs", folder, "--compare", "first"], capsys)
+    assert "does not exist" in fails(["runs", tmp_path / "nowhere"], capsys)
+    assert "--compare" in fails(["runs", folder, "--compare", "first"], capsys)
     assert "holds no run" in fails(["runs", folder, "--compare", "first", "third"], capsys)
     main(["runs", str(folder / "notes")])
     assert "no runs in" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def test_the_page_fits_and_does_nothing(chromium, page):  # noqa: F811
                 assert any(shown.endswith(f". {name}") for shown in names), name
             pictures = visited.page.locator(".moments img")
             assert pictures.evaluate_all("all => all.every(one => one.naturalWidth > 0)")
-            boxes = [card.bounding_box() for card in visited.page.locator(".cards > li").all()]
+            boxes = [card.bounding_box() for card in visited.page.locator(".found > li").all()]
             assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
             assert len({box["x"] for box in boxes}) == (2 if width == 1280 else 1)
             assert visited.page.locator(".bad li").count() == 2

@@ -41,17 +41,17 @@ def test_search_then_ask_then_probe(opened, served):
     page.wait_for_selector(".query >> nth=1")
     assert page.evaluate("document.activeElement.id") == "result"
     assert page.input_value("#texts") == "a drop and a moon\na leaf"
-    assert page.locator(".query").first.locator(".cards > li").count() == 3
+    assert page.locator(".query").first.locator(".found > li").count() == 3
     assert page.locator(".moments img").first.evaluate("one => one.naturalWidth") > 0
     page.click("summary")
     assert "a link to a file outside the folder" in page.inner_text(".bad")
     has_room(opened)
 
-    page.click(".cards >> text=Ask about it >> nth=0")
+    page.click(".found >> text=Ask about it >> nth=0")
     page.wait_for_url("**/ask?**")
     assert page.input_value("#texts") == "a drop and a moon"
     page.click("form.ask button")
-    page.wait_for_selector(".cards.wide")
+    page.wait_for_selector(".found.wide")
     has_room(opened)
 
     page.click("text=Probe this")
@@ -81,7 +81,7 @@ def test_ask_about_an_upload(opened, folder):
     page.set_input_files("#file", folder / "a.mp4")
     assert page.inner_text(".picker summary b") == "a.mp4"
     page.click("form.ask button")
-    page.wait_for_selector(".cards.wide")
+    page.wait_for_selector(".found.wide")
     assert "that the text describes the video" in page.inner_text(".cards")
     assert page.locator(".moments .best img").count() == 1
     has_room(opened)
@@ -175,7 +175,7 @@ def test_without_scripts_and_by_keyboard(chromium, served):  # noqa: F811
         page.locator("#texts").press("Tab")
         page.keyboard.press("Enter")
         page.wait_for_selector("#result")
-        page.wait_for_selector(".cards.wide, .wrong", timeout=20_000)
+        page.wait_for_selector(".found.wide, .wrong", timeout=20_000)
         assert page.inner_text("summary b") == name
 
 
