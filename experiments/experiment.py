@@ -1,4 +1,4 @@
-"""An experiment: everything that decides a result, in one frozen dataclass that is saved with each run."""
+"""An experiment: one frozen dataclass with everything that decides a result; each run saves it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from data_pipelines.data_config import DataConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitConfig:
-    """Where the first weights come from, if they are not drawn at random."""
+    """Source of the initial weights; without one they are random."""
 
     model: str | None = None
-    """A run, a model directory, or a name of one, with the same vocabulary; or a checkpoint file of the
-    original. A head of another kind, or for other answers, starts anew."""
+    """Run, model directory or registered name with the same vocabulary, or checkpoint file of the original. A
+    head for another task or other answers starts with random weights."""
     pixel_encoder: str | None = None
-    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision) for the pixel encoder; or a whole
-    model, of which that part is taken: a checkpoint of the original, a run, a model directory or a name."""
+    """File of ResNet-50 weights (grid-feat-vqa, detectron2 or torchvision) for the pixel encoder; or one of
+    the models above, whose pixel encoder is taken."""
     transformer: str | None = None
-    """File of BERT weights (Hugging Face) for the text encoder and the fusion; or any of the others too."""
+    """File of BERT weights (Hugging Face) for the text encoder and the fusion; or one of the models above."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is trained, on what, and how. Every field is an option of `clipbert train`."""
+    """Model, task, data and training. Each field is an option of `clipbert train`."""
 
     model: ClipBertConfig
     task: Task
@@ -51,7 +51,7 @@ class Experiment:
 
     @property
     def task_name(self) -> str:
-        """What results call the task."""
+        """Name of the task in results."""
         return self.task.name
 
 
@@ -61,7 +61,7 @@ def make_model(experiment: Experiment) -> ClipBert:
 
 
 def model_shapes(experiment: Experiment) -> tuple[ModelDef, Parameters, Parameters]:
-    """Return model_def, trainable and frozen arrays of the model as shapes; takes seconds, once."""
+    """Return definition, trainable and frozen arrays of the model, as shapes; the first call takes seconds."""
     return _shapes(experiment.model, experiment.task.head)
 
 
@@ -70,10 +70,6 @@ def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[ModelDef, Paramet
     return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))
 
 
-# These change how a run is watched, fed or stored, or a number by no more than another device would: they may
-# differ when it goes on. (`train.clips_per_pass` may not, as the draws of dropout depend on it.)
-# (Paths may: what the files there hold is compared by `resolve.data_sha256`. Of a mixture's entries the first
-# part is the path, the second the weight.)
 FREE_FIELDS = frozenset(
     {
         "data.data_dir",
@@ -94,6 +90,11 @@ FREE_FIELDS = frozenset(
         "mesh.tensor",
     }
 )
+"""Fields that may change when a run continues: they change results by no more than another device would.
+
+Paths are among them, because `resolve.data_sha256` compares what the files hold. `train.clips_per_pass` is
+not, because it changes the draws of dropout.
+"""
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

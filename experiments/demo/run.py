@@ -1,7 +1,6 @@
-"""`make demo`: from nothing to a trained and evaluated ClipBERT with a report page, on a laptop.
+"""`make demo`: generates videos, trains and evaluates a small ClipBERT on a laptop, and writes a page.
 
-It does what `clipbert prepare`, `train` and `evaluate` do, and writes `report.html`. An interrupted demo goes
-on where it stopped.
+It does what `clipbert prepare`, `train` and `evaluate` do. An interrupted demo continues where it stopped.
 """
 
 from __future__ import annotations
@@ -114,5 +113,5 @@ if __name__ == "__main__":
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("demo: interrupted; `make demo` goes on where it stopped", file=sys.stderr)
+        print("demo: interrupted; `make demo` continues", file=sys.stderr)
         sys.exit(130)

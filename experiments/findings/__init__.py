@@ -1,1 +1,1 @@
-"""The paper's claims as experiments on the synthetic corpus: `make findings`."""
+"""The paper's claims as experiments on the generated videos: `make findings`."""

@@ -1,8 +1,8 @@
-"""The runs of `make findings`: one small experiment, and what each run changes in it.
+"""The runs of `make findings`: one small experiment, and the change that each run makes to it.
 
-Questions about generated videos, of which a clip shows a part at most, are answered with one of ten objects.
-All but the runs from scratch start from a model that was pretrained on generated images, as the paper's start
-from one that was pretrained on COCO and Visual Genome.
+The model answers questions about generated videos with one of ten objects; a clip shows a part of a video at
+most. All runs but those from scratch start from a model pretrained on generated images, as the paper's start
+from a model pretrained on COCO and Visual Genome.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SPARSE_CLIPS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FindingsScale:
-    """How large everything is."""
+    """Numbers of seeds and steps, and the batch size."""
 
     num_seeds: int = 3
     pretraining_steps: int = 900
     num_steps: int = 160
-    """Of every run on videos, unless it says otherwise."""
+    """Number of steps of each run on videos, unless its condition changes it."""
     batch_size: int = 32
 
 
@@ -81,9 +81,9 @@ def _from_scratch(experiment: Experiment) -> Experiment:
 
 
 def _classic(experiment: Experiment) -> Experiment:
-    """Return the recipe that the paper argues with: features of all clips of the video from frozen encoders.
+    """Return the recipe that the paper argues against: features of all clips from frozen encoders.
 
-    The projection of the features to the width of the fusion is trained, as it is in that recipe.
+    The projection of the features to the width of the fusion is trained, as in that recipe.
     """
     dense = _data(experiment, sampling="uniform", num_clips=DENSE_CLIPS)
     return _train(dense, frozen_parts=("pixel_encoder/stem/", "pixel_encoder/stages/", "text_encoder/"))
@@ -110,12 +110,12 @@ CONDITIONS: dict[str, Callable[[Experiment], Experiment]] = {
     "2_frames": lambda e: _data(e, num_frames=2),
     "4_frames": lambda e: _data(e, num_frames=4),
 }
-"""Name of a run -> what it changes in the baseline."""
+"""Name of a run -> its change of the baseline."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Of two runs, each with a number of test clips, the claim says that the first is better."""
+    """Two runs, each with a number of test clips, of which the claim says that the first is better."""
 
     better: tuple[str, int]
     worse: tuple[str, int]
@@ -123,16 +123,16 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One claim, the runs that speak to it, and how they are labelled."""
+    """A claim, and the runs that test it, with their labels."""
 
     letter: str
     title: str
     claim: str
-    """What the paper says."""
+    """Claim of the paper."""
     runs: dict[str, str]
     """Name of a run -> its label."""
     comparisons: tuple[Comparison, ...] = ()
-    """What should be better than what, if the claim holds; none where it ranks nothing."""
+    """Comparisons that the claim decides; empty for a claim that ranks nothing."""
 
 
 FINDINGS: tuple[Finding, ...] = (

@@ -1,4 +1,4 @@
-"""Writes what `make findings` found: JSON, Markdown, plots as PNG, and one self-contained HTML page."""
+"""The results of `make findings` as JSON, Markdown, PNG plots and one HTML page; `findings.run` calls it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.findings.conditions import FINDINGS, Finding, FindingsScale
+from experiments.reports.page import write_page
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Name of a run -> seed -> its results.json."""
@@ -23,12 +23,11 @@ Summary = Mapping[str, Mapping[str, "Cell"]]
 """Name of a run -> number of test clips -> accuracy over the seeds."""
 
 METRIC = "accuracy"
-_TEMPLATE = Path(__file__).with_name("findings.html.jinja")
 _COLOURS = ("#1f6fb2", "#d1662c", "#3d8f4f", "#8a4fa3")
 
 
 class Cell(TypedDict):
-    """A metric over the seeds."""
+    """Mean and spread of a metric over the seeds."""
 
     mean: float
     spread: float
@@ -54,7 +53,7 @@ def _cell(values: Sequence[float]) -> Cell:
 
 
 def verdicts(finding: Finding, summary: Summary) -> list[str]:
-    """Return for each comparison of a finding whether the runs agree with the claim."""
+    """Return a line for each comparison of a finding: whether the runs agree with the claim."""
     return [
         f"{_name(finding, better)} against {_name(finding, worse)}: "
         f"{_verdict(summary[better[0]][str(better[1])], summary[worse[0]][str(worse[1])])}"
@@ -69,8 +68,8 @@ def _name(finding: Finding, run: tuple[str, int]) -> str:
 def _verdict(better: Cell, worse: Cell) -> str:
     """Judge a difference.
 
-    One smaller than twice its standard error over the seeds decides nothing; with one seed nothing is known
-    of the spread, and only the sign is told.
+    A difference below twice its standard error over the seeds is undecided. One seed has no spread, so only
+    the sign counts.
     """
     difference, count = better["mean"] - worse["mean"], len(better["values"])
     points = f"{difference:+.1f} points"
@@ -103,12 +102,26 @@ def write_reports(results: Results, scale: FindingsScale, out: Path) -> list[Pat
     document = {"verdicts": judged, "runs": summary, **facts}
     paths["json"].write_text(json.dumps(document, indent=2) + "\n")
     paths["md"].write_text("\n".join(markdown(summary, judged)) + "\n")
-    paths["html"].write_text(_page(summary, judged, facts, plots))
+    write_page(
+        paths["html"],
+        Path(__file__).with_name("findings.html.jinja"),
+        title="The paper's claims on generated videos",
+        findings=FINDINGS,
+        summary=summary,
+        counts=list(next(iter(summary.values()))),
+        judged=judged,
+        images={
+            letter: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            for letter, path in plots.items()
+        },
+        facts=facts,
+        cell=_text,
+    )
     return [*paths.values(), *plots.values()]
 
 
 def markdown(summary: Summary, judged: Mapping[str, list[str]]) -> list[str]:
-    """Return a table for every finding: accuracy by number of test clips, and what it says of the claim."""
+    """Return the lines of a table for each finding: accuracy by number of test clips, and the verdicts."""
     lines = []
     for finding in FINDINGS:
         counts = list(summary[next(iter(finding.runs))])
@@ -127,7 +140,7 @@ def _text(cell: Cell) -> str:
 
 
 def draw(finding: Finding, summary: Summary, path: Path) -> None:
-    """Draw accuracy over the number of test clips, a line for each run with its spread."""
+    """Draw accuracy over the number of test clips: a line for each run, with its spread."""
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained", facecolor="white")
     axes: Any = figure.add_subplot()
     for (run, label), colour in zip(finding.runs.items(), _COLOURS, strict=False):
@@ -146,27 +159,3 @@ def draw(finding: Finding, summary: Summary, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)
-
-
-def _page(
-    summary: Summary,
-    judged: Mapping[str, list[str]],
-    facts: Mapping[str, Any],
-    plots: Mapping[str, Path],
-) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["cell"] = _text
-    images = {
-        letter: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        for letter, path in plots.items()
-    }
-    return environment.from_string(_TEMPLATE.read_text()).render(
-        findings=FINDINGS,
-        summary=summary,
-        counts=list(next(iter(summary.values()))),
-        judged=judged,
-        images=images,
-        facts=facts,
-    )

@@ -1,7 +1,7 @@
 """`make findings`: trains and evaluates all runs, then writes the table and the plots.
 
-Every run has a directory of its own below the output directory. A finished one is not run again and a stopped
-one goes on, so that the same command continues after any interruption.
+Each run has its own directory below the output directory. The same command continues after an interruption:
+it skips finished runs and resumes a stopped one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUICK = FindingsScale(num_seeds=1)
 LARGE = FindingsScale(num_seeds=5, pretraining_steps=2400, num_steps=1200, batch_size=64)
 
 NUM_CLIPS = (1, 2, 4, 8, 16)
-"""Test clips that every run is evaluated with."""
+"""Numbers of test clips of every evaluation."""
 
 PRETRAINED = "pretrained"
 NUM_TEST_VIDEOS = 120
@@ -42,7 +42,7 @@ NUM_TEST_VIDEOS = 120
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """One training run with its evaluation."""
+    """A training run with its evaluation."""
 
     name: str
     seed: int
@@ -52,12 +52,12 @@ class TrainingJob:
 
     @property
     def results(self) -> Path:
-        """The file that is there when the job is done."""
+        """Result file, which exists once the job is done."""
         return self.workdir / "results.json"
 
 
 def findings(scale: FindingsScale, out: Path) -> None:
-    """Do all jobs that are not done, then write findings.json, .md, .html and the plots.
+    """Do all jobs that are not done yet, then write findings.json, .md, .html and the plots.
 
     Raises:
       UserError: the directory holds findings of another scale.
@@ -82,7 +82,7 @@ def findings(scale: FindingsScale, out: Path) -> None:
 
 
 def _jobs(scale: FindingsScale, runs: Path, videos: str, images: str) -> Iterator[TrainingJob]:
-    """Yield the jobs seed by seed, so that an unfinished set is balanced; pretraining comes first."""
+    """Yield the jobs seed by seed, pretraining first, so that an unfinished set is balanced."""
     for seed in range(scale.num_seeds):
         first = runs / PRETRAINED / str(seed)
         yield TrainingJob(PRETRAINED, seed, first, lambda seed=seed: pretraining(scale, seed, images), (1,))
@@ -98,7 +98,7 @@ def _jobs(scale: FindingsScale, runs: Path, videos: str, images: str) -> Iterato
 
 
 def _do(job: TrainingJob) -> str:
-    """Train and evaluate, logging to a file in the run directory, and return a line about it."""
+    """Train and evaluate with a log file beside the run directory, and return a line about it."""
     start = time.perf_counter()
     job.workdir.parent.mkdir(parents=True, exist_ok=True)
     log = job.workdir.with_name(f"{job.workdir.name}.log")
@@ -125,7 +125,7 @@ def _prepare_data(data: Path) -> tuple[Path, Path]:
 
 
 def _claim(scale: FindingsScale, out: Path) -> None:
-    """Make the directory, or check that it is of the same scale."""
+    """Create the output directory, or refuse one of another scale."""
     path = out / "scale.json"
     wanted = dataclasses.asdict(scale)
     if path.exists():
@@ -138,13 +138,13 @@ def _claim(scale: FindingsScale, out: Path) -> None:
 
 
 def main() -> None:
-    """Read the options and go."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="make findings", description=__doc__)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one seed: about 15 minutes on 2 cores")
     size.add_argument("--large", action="store_true", help="five seeds of longer runs: for a GPU")
     parser.add_argument(
-        "--out", type=Path, help="where everything goes (runs/findings or runs/findings-quick)"
+        "--out", type=Path, help="output directory (default: runs/findings, or runs/findings-quick)"
     )
     options = parser.parse_args()
     name = "-quick" if options.quick else "-large" if options.large else ""
@@ -156,7 +156,7 @@ def main() -> None:
         print(f"findings: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("findings: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("findings: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
 
 
