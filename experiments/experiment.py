@@ -61,7 +61,7 @@ def make_model(experiment: Experiment) -> ClipBert:
 
 
 def model_shapes(experiment: Experiment) -> tuple[ModelDef, Parameters, Parameters]:
-    """Return definition, trainable and frozen arrays of the model, as shapes; the first call takes seconds."""
+    """Return the model's definition, trainable and frozen arrays as shapes; the first call takes seconds."""
     return _shapes(experiment.model, experiment.task.head)
 
 
