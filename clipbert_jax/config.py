@@ -1,7 +1,6 @@
-"""Model configuration: what a ClipBERT is made of, with the original (`base`) and a laptop size.
+"""Configuration of the model: the sizes of its parts, with the original (`base`) and a laptop size (`tiny`).
 
-Frozen keyword-only dataclasses; every field can be set on the command line. Widths that must agree
-are written once, here.
+Every field is an option of `clipbert train`. A width that several parts share is written once.
 """
 
 from __future__ import annotations
@@ -12,55 +11,64 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelEncoderConfig:
-    """ResNet grid features (detectron2 R-50 of grid-feat-vqa) and the projection to the fusion width."""
+    """ResNet grid features (detectron2 R-50 of grid-feat-vqa), and their projection to the fusion width."""
 
     stem_width: int = 64
-    """Channels after the 7x7 stem convolution."""
+    """Number of channels after the 7x7 stem convolution."""
     stage_blocks: tuple[int, ...] = (3, 4, 6, 3)
-    """Bottleneck blocks in res2, res3, ...; every stage after res2 halves the resolution."""
+    """Number of bottleneck blocks in res2, res3, ...; each stage after res2 halves the resolution."""
     stage_width: int = 256
-    """Output channels of res2; doubles with each stage. The 3x3 convolutions have a quarter of it."""
+    """Number of output channels of res2, doubled by each stage; 3x3 convolutions have a quarter."""
     num_frozen_stages: int = 2
-    """How many of stem, res2, res3, ... receive no gradient; 2 is the stem and res2."""
+    """Number of first stages that are not trained; 2 freezes the stem and res2."""
     is_norm_trainable: bool = False
-    """Train the scale and the bias of the frozen batch norms (their statistics stay fixed)."""
+    """Train the scale and bias of the batch norms, whose statistics stay fixed."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """RGB mean that is subtracted from 0-255 pixels, padding included."""
+    """RGB mean, subtracted from pixels of 0 to 255 and from padding."""
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """RGB divisor after the mean."""
+    """RGB divisor, applied after the mean."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """BERT: embeddings of the text encoder and layers of the cross-modal fusion."""
+    """BERT: the embeddings of the text encoder and the layers of the cross-modal fusion."""
 
     hidden_size: int = 768
+    """Width of tokens."""
     num_layers: int = 12
+    """Number of layers."""
     num_heads: int = 12
+    """Number of attention heads per layer; must divide the width."""
     intermediate_size: int = 3072
+    """Width inside of the feed-forward part of a layer."""
     vocab_size: int = 30522
-    """Rows of the word table; 0 takes the size of the data's vocabulary when training starts."""
+    """Number of word embeddings; 0 takes as many as the vocabulary of the data has tokens."""
     max_text_length: int = 512
-    """Rows of the text position table."""
+    """Largest number of tokens per text."""
     max_grid_rows: int = 100
-    """Rows of the visual row-position table; the grid may not be higher."""
+    """Largest height of the grid."""
     max_grid_columns: int = 100
+    """Largest width of the grid."""
     num_token_types: int = 2
+    """Number of token types of the text encoder."""
     dropout_rate: float = 0.1
+    """Dropout rate of embeddings and layer outputs."""
     attention_dropout_rate: float = 0.1
+    """Dropout rate of attention."""
     layer_norm_eps: float = 1e-12
+    """Term added to the variance by layer norms."""
     initializer_range: float = 0.02
-    """Standard deviation of new dense and embedding weights."""
+    """Standard deviation of random initial weights of dense layers and embeddings."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipBertConfig:
-    """Everything that fixes the parameters and the arithmetic of a ClipBERT."""
+    """Sizes and arithmetic of the model."""
 
     pixel_encoder: PixelEncoderConfig = PixelEncoderConfig()
     fusion: FusionConfig = FusionConfig()
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Arithmetic of the network; parameters and losses stay float32 (float64 if this is)."""
+    """Data type of the computation; parameters and losses are float32, or float64 with float64."""
 
     @classmethod
     def base(cls) -> ClipBertConfig:
@@ -69,7 +77,7 @@ class ClipBertConfig:
 
     @classmethod
     def tiny(cls, *, vocab_size: int = 256) -> ClipBertConfig:
-        """Return a model of the same parts that trains from nothing on a laptop at 48 pixels."""
+        """Return a model of the same parts that trains from random weights on a laptop, at 48 pixels."""
         return cls(
             pixel_encoder=PixelEncoderConfig(
                 stem_width=16,

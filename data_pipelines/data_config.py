@@ -1,4 +1,4 @@
-"""What a user decides about the data: where they are, how clips are taken, and who decodes."""
+"""Settings of the data: their place, the clips, and the processes that decode."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ OnStuck = Literal["restart", "stop"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the data are and how clips are taken from them."""
+    """Place of the data, clips, texts, and decoding."""
 
     data_dir: str
-    """Made by a prepare command."""
+    """Data directory, made by `clipbert prepare`."""
     mixture: tuple[tuple[str, float], ...] = ()
-    """Train on several data directories, each followed by its weight: its share of the examples."""
+    """Data directories to train on together, each followed by its weight in the examples."""
     num_clips: int = 8
-    """Clips per video in training."""
+    """Number of clips per video in training."""
     num_frames: int = 2
-    """Frames per clip."""
+    """Number of frames per clip."""
     fps: float = 2.0
     """Frames per second within a clip."""
     sampling: Sampling = "random"
-    """Where the clips of training lie: random ones anew each time, or uniform ones spread over the video."""
+    """Places of training clips: random ones at each step, or uniform ones spread over the video."""
     sampling_rule: SamplingRule = "corrected"
-    """`corrected` chooses frames by time; `original` repeats the original's arithmetic."""
+    """Rule that chooses frames: by time, or with `original` by the original's arithmetic."""
     size: int = 448
-    """Pixels of the longer side."""
+    """Longer side of frames in pixels; the shorter side is padded."""
     max_text_length: int = 20
-    """Tokens, [CLS] and [SEP] included; longer texts are cut."""
+    """Largest number of tokens per text, [CLS] and [SEP] included; longer texts are cut."""
     text_buckets: tuple[int, ...] = ()
-    """Shorter lengths that texts may be padded to: a training batch takes the least that holds its texts."""
+    """Shorter lengths for padded texts: a training batch takes the smallest that holds its texts."""
     num_workers: int = 0
-    """Processes that decode; 0 decodes in threads of this one."""
+    """Number of processes that decode; 0 decodes in threads of this process."""
     num_threads: int = 2
-    """Threads that decode when there are no workers."""
+    """Number of threads that decode if num_workers is 0."""
     num_prefetch: int = 4
-    """Batches ready ahead: in all without workers, else for each of them (at least 4)."""
+    """Number of batches prepared ahead, in all or per worker; workers prepare at least 4 each."""
     decode_timeout_seconds: float = 60.0
-    """A worker that decodes one video for longer is stuck; at most 250."""
+    """Time limit for decoding one video, after which a worker counts as stuck; at most 250."""
     on_stuck: OnStuck = "restart"
-    """`restart` starts the workers anew, once for each video, and goes on at the same batch. Without workers
-    a stuck video ends the run: threads cannot be ended."""
+    """Reaction to a stuck worker: restart all workers at the same batch, once for each video, or stop.
+    Without workers a stuck video ends the run, as threads cannot be ended."""
     worker_memory_gib: float = 2.0
-    """What decoding a video may take of a worker's memory."""
+    """Memory limit of a worker for decoding a video."""
     vocab: str | None = None
-    """vocab.txt or tokenizer folder; that of the data directory by default."""
+    """File vocab.txt or folder of a tokenizer; default: that of the data directory."""
 
     def load_tokenizer(self) -> Tokenizer:
         """Return the tokenizer that texts go through."""

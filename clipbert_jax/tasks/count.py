@@ -26,15 +26,15 @@ class CountQA(Task):
     """Learns to answer with a number."""
 
     consensus: Consensus = "mean"
-    """How the numbers of the clips become one."""
+    """Rule that pools the numbers of the clips."""
     min_count: int = 0
-    """Least number that is answered; TGIF-QA has counts from 1 on."""
+    """Smallest answer; 1 for TGIF-QA."""
     max_count: int = 10
-    """Greatest number that is answered."""
+    """Largest answer."""
     use_batch_statistics: bool = False
-    """Normalise with the statistics of the batch in training, as the original's head would."""
+    """Normalise with the statistics of the batch in training, as the original's head does."""
     num_questions: int = 1
-    """Questions of one video that are trained on together, at most."""
+    """Largest number of questions about one video in a batch."""
 
     name = "count"
     example_form = "counts"

@@ -22,14 +22,14 @@ from clipbert_jax.tasks.task import AnswerTask, Losses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageQA(AnswerTask):
-    """Learns the score of every answer; images are videos of one frame, but videos do as well."""
+    """Learns the score of every answer, about images (videos of one frame) or videos."""
 
     consensus: Consensus = "mean"
-    """How the scores of the clips become one."""
+    """Rule that pools the scores of the clips."""
     num_answers: int = 0
-    """Outputs of the head; 0 takes as many as the data's answer vocabulary has when training starts."""
+    """Number of answers; 0 takes as many as the answer vocabulary of the data has."""
     num_questions: int = 2
-    """Questions of one image that are trained on together, at most."""
+    """Largest number of questions about one image in a batch."""
 
     name = "image_qa"
     example_form = "soft_questions"

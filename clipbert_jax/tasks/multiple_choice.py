@@ -26,7 +26,7 @@ class MultipleChoiceQA(Task):
     """Learns to choose one of several written-out options."""
 
     consensus: Consensus = "mean"
-    """How the scores of the clips become one."""
+    """Rule that pools the scores of the clips."""
 
     name = "multiple_choice"
     example_form = "options"

@@ -26,11 +26,11 @@ class OpenEndedQA(AnswerTask):
     """Learns to answer with one entry of an answer vocabulary."""
 
     consensus: Consensus = "mean"
-    """How the scores of the clips become one."""
+    """Rule that pools the scores of the clips."""
     num_answers: int = 0
-    """Outputs of the head; 0 takes as many as the data's answer vocabulary has when training starts."""
+    """Number of answers; 0 takes as many as the answer vocabulary of the data has."""
     num_questions: int = 1
-    """Questions of one video that are trained on together, at most."""
+    """Largest number of questions about one video in a batch."""
 
     name = "open_ended_qa"
     example_form = "open_questions"

@@ -24,7 +24,7 @@ from clipbert_jax.tasks.task import Losses, MatchTask
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masking:
-    """How many tokens the model has to guess, and what it sees in their place.
+    """Masking of words: the tokens that the model has to guess, and what replaces them.
 
     Raises:
       UserError: a probability is not from 0 to 1, or those of a selected token exceed 1.
@@ -55,20 +55,19 @@ class Pretraining(MatchTask):
     """Learns words and matching from captions of images or videos."""
 
     consensus: Consensus = "mean"
-    """How the scores of the clips become one."""
+    """Rule that pools the scores of the clips."""
     num_captions: int = 2
-    """Captions of one image that are trained on together, at most."""
+    """Largest number of captions of one image in a batch."""
     mismatch_share: float = 0.5
-    """Chance of a caption to be replaced by one of another image."""
+    """Probability that a caption is replaced by one of another image."""
     masking: Masking = Masking()
-    """Of the words."""
+    """Masking of words."""
     num_sampled_tokens: int = 100
-    """Visual tokens that training keeps, at random, the same for the whole batch; 0 keeps all."""
+    """Number of random visual tokens that training keeps, the same for the whole batch; 0 keeps all."""
     masked_lm_on: Literal["matching", "all"] = "matching"
-    """Whether words are learned from mismatching captions too, as in the original, where the picture cannot
-    help."""
+    """Captions from which words are learned; `all` includes mismatching ones, as in the original."""
     masked_lm_average: Literal["masked", "all"] = "masked"
-    """What the word loss is divided by: masked tokens, or as in the original all tokens, padding included."""
+    """Tokens that the word loss is averaged over; `all` includes padding, as in the original."""
 
     name = "pretraining"
     example_form = "masked_captions"

@@ -27,17 +27,17 @@ class Retrieval(MatchTask):
     """Learns to tell matching from mismatching texts, and ranks by it."""
 
     loss: Literal["ce", "rank"] = "ce"
-    """`ce`: 2-way cross-entropy of every text; `rank`: every matching text of a video should beat every
-    mismatching one by the margin."""
+    """Loss: 2-way cross-entropy of every text, or `rank`, by which each matching text of a video should beat
+    each mismatching one by the margin."""
     consensus: Consensus = "mean"
-    """How the scores of the clips become one."""
+    """Rule that pools the scores of the clips."""
     margin: float = 0.2
-    """For `rank`: wanted lead between the sigmoids."""
+    """Margin of `rank`, between sigmoids."""
     num_negatives: int = 1
-    """Mismatching texts that the loader draws for each matching one."""
+    """Number of mismatching texts drawn for each matching one."""
     ranking_rule: Literal["corrected", "original"] = "corrected"
-    """`original` ranks as the original's evaluation: by probabilities rounded to 4 decimals, and of several
-    captions of a video only the last counts in video-to-text."""
+    """Rule of ranking; `original` rounds probabilities to 4 decimals, and counts only the last of several
+    captions of a video in video-to-text."""
 
     name = "retrieval"
     example_form = "matched_captions"

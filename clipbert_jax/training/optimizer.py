@@ -24,38 +24,38 @@ Algorithm = Literal["adamw", "adamw_original"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule. Learning rates are the highest that the schedule reaches."""
+    """AdamW and its schedule."""
 
     algorithm: Algorithm = "adamw"
-    """`adamw` is Optax's; `adamw_original` adds eps before the bias correction, decays the updated weight and
-    clips by max / (norm + 1e-6)."""
+    """Kind of AdamW: Optax's, or `adamw_original`, which adds eps before the bias correction, decays the
+    updated weight and clips by max / (norm + 1e-6)."""
     transformer_learning_rate: float = 5e-5
-    """Text encoder, cross-modal fusion and head."""
+    """Peak learning rate of text encoder, cross-modal fusion and head."""
     pixel_encoder_learning_rate: float = 5e-5
-    """Residual stages, grid projection."""
+    """Peak learning rate of the pixel encoder."""
     grid_encoder_multiplier: float = 1.0
-    """Of the pixel encoder's learning rate, for the grid projection (`cnn_lr_mul` of the original)."""
+    """Factor of the pixel encoder's learning rate for the grid projection (`cnn_lr_mul` of the original)."""
     weight_decay: float = 1e-3
-    """Per update and unit of learning rate; not of biases and norms."""
+    """Weight decay per unit of learning rate, of all parameters but biases and norms."""
     pixel_encoder_weight_decay: float | None = None
-    """The same for the pixel encoder; None stands for the value of weight_decay."""
+    """Weight decay of the pixel encoder; default: the value of weight_decay."""
     beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay of the running mean of gradients."""
     beta2: float = 0.98
-    """Decay of the mean of squared gradients."""
+    """Decay of the running mean of squared gradients."""
     eps: float = 1e-6
-    """Added to the root of the mean square."""
+    """Term added to the root of the mean square."""
     schedule: ScheduleName = "linear"
-    """`linear` (to 0) and `inverse_sqrt` fall after a warm-up. Without one, `constant` stays and `multi_step`
-    is halved at each milestone."""
+    """Course of the learning rate: after a warm-up `linear` falls to 0 and `inverse_sqrt` falls slowly;
+    without one `constant` stays, and `multi_step` is halved at each milestone."""
     schedule_rule: ScheduleRule = "corrected"
-    """`original` repeats the original: a rate of 0 becomes 1e-8, and the last milestone counts twice."""
+    """Rule of the schedule; with `original` a rate of 0 becomes 1e-8, and the last milestone counts twice."""
     warmup_share: float = 0.1
-    """Share of all steps in which the learning rate rises linearly from 0."""
+    """Warm-up fraction: the part of all steps in which the learning rate rises linearly from 0."""
     milestones: tuple[float, ...] = ()
-    """Of `multi_step`: rising shares of all steps, such as 0.5 0.75."""
+    """Milestones of `multi_step` as fractions of all steps, such as 0.5 0.75."""
     max_grad_norm: float = 5.0
-    """Gradients are scaled down to this global norm; 0 turns it off."""
+    """Global norm to which larger gradients are scaled down; 0 turns clipping off."""
 
 
 def check_optimizer_config(config: OptimizerConfig) -> None:

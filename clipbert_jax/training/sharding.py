@@ -48,12 +48,12 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How the devices share the work; what these axes leave is data parallel. Changes no result."""
+    """Division of the work over devices; the rest is data parallel. Changes no result."""
 
     fsdp: int = 1
-    """Devices that share one copy of parameters and optimizer state, to save memory."""
+    """Number of devices that share one copy of parameters and optimizer state, to save memory."""
     tensor: int = 1
-    """Devices of one host that share the products of the fusion; must divide its heads."""
+    """Number of devices of a host that share the matrix products of the fusion; must divide its heads."""
 
 
 def check_mesh(config: MeshConfig, num_devices: int, *, num_heads: int | None = None) -> None:
