@@ -1,4 +1,4 @@
-"""`clipbert convert`: its options."""
+"""`clipbert convert`: its options and its help."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from clipbert_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Make a model of weights of others: of the original, BERT, ResNet-50; or a checkpoint of the original.
+    """Turn weights of the original, BERT or ResNet-50 into a model, or a model into such a checkpoint.
 
-    Says what becomes of every array, and refuses what does not fit. Needs no PyTorch, and runs nothing that a
-    file says.
+    The command lists what becomes of every array, and refuses arrays that do not fit. It needs no PyTorch,
+    and runs nothing that is in a file.
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")]
-    """Checkpoints (.pt, .pth, .bin, .pkl, .safetensors), together all of a model; for --to torch a run or
-    model."""
+    """Checkpoints (.pt, .pth, .bin, .pkl, .safetensors) that together hold a model; with --to torch a run or
+    model directory."""
     out: Path
-    """New directory of the model; for --to torch the new file."""
+    """Directory to create for the model; with --to torch the file to create."""
     to: Literal["clipbert_jax", "torch"] = "clipbert_jax"
-    """Torch: a state dict with the original's names."""
+    """Format to write; `torch` is a state dict with the original's names."""
     experiment: str | None = None
-    """Whose task, head, clips and texts the model has, such as msrvtt/retrieval_original, or a run or model
-    directory; pretraining by default."""
+    """Experiment, such as msrvtt/retrieval_original, or run or model directory, that decides task, head,
+    clips and texts; default: pretraining."""
     vocab: Path | None = None
-    """vocab.txt; by default the one beside a file."""
+    """File vocab.txt; default: the one beside a checkpoint."""
     answers: Path | None = None
-    """What the outputs of a head for questions mean: a JSON list, or one a line."""
+    """Answers that the outputs of the head stand for: a JSON list, or one answer per line."""
     allow_missing: tuple[str, ...] = ()
-    """Patterns of names that may be drawn anew, such as 'visual_embedding/*'."""
+    """Patterns of names that may be missing, such as 'visual_embedding/*'; their weights are random."""
     name: str | None = None
-    """Register the model under this name, for `clipbert_jax.load`."""
+    """Name to register the model under, for `clipbert_jax.load`."""
 
     def run(self) -> None:
         """Convert."""

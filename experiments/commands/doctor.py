@@ -1,4 +1,4 @@
-"""`clipbert doctor`: prints what is wrong with videos, or peculiar about them, and writes it as a table."""
+"""`clipbert doctor`: its options, and what it prints."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ COLLECTION_SUFFIXES = (".zip", ".tar", ".txt", ".tgz", ".tar.gz", ".tar.bz2", ".
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Decode videos completely; print and write what is wrong or peculiar. Exit code 1 if not all are ok."""
+    """Decode videos completely and list what is wrong or unusual; exit code 1 if not all are ok."""
 
     path: Annotated[Positional[Path], arg(metavar="PATH")]
-    """A file, folder, zip, tar, LMDB folder, .txt list of paths, or a prepared data directory."""
+    """File, folder, zip, tar, LMDB folder, .txt list of paths, or data directory."""
     out: Path | None = None
-    """Also write the full table here: .tsv, or .json. It says more than the one printed, where `size` is as
-    displayed, `turn` the degrees that frames are turned by for that, m if mirrored, and `took` the seconds of
-    examining."""
+    """File for the full table, .tsv or .json. In the printed table `size` is the displayed size, `turn` the
+    rotation in degrees (m: mirrored), and `took` the seconds of the examination."""
     num_workers: int = 2
-    """Processes that decode."""
+    """Number of processes that decode."""
 
     def run(self) -> None:
         """Examine, print, write."""

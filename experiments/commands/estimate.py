@@ -1,4 +1,4 @@
-"""`clipbert estimate`: what training an experiment takes, before a device is there."""
+"""`clipbert estimate`: its options and its help."""
 
 from __future__ import annotations
 
@@ -26,36 +26,35 @@ _TOPOLOGIES = {"v5e": "v5e:2x4", "v5p": "v5p:2x2x2", "v6e": "v6e:2x4"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Say what training an experiment takes: operations, memory, the batch that fits, time, decoders.
+    """Estimate what a training takes: operations, memory, the batch that fits, time, decoding processes.
 
-    Parameters and operations are counted from the settings, memory is estimated, the expected rate is an
-    assumption. Nothing is measured but a CPU's own rates. Compilers say what they make of the step.
+    Parameters and operations are counted, memory is estimated, and the rate of a device is an assumption;
+    only a CPU is measured. --compile asks the device's compiler.
     """
 
     experiment: Annotated[ExperimentChoice, arg(name="")]
-    """What to train."""
+    """Experiment to train."""
     device: Literal["h100", "h200", "a100", "v5e", "v5p", "v6e", "cpu"]
-    """A GPU, a TPU chip, or the CPU of this machine, which is measured."""
+    """GPU, TPU chip, or the CPU of this machine, which is measured."""
     num_devices: int | None = None
-    """In all; by default those of --topology, or 1."""
+    """Number of devices; default: that of --topology, or 1."""
     data_dir: Path | None = None
-    """Short for --data.data-dir. Data that is there says how many examples, texts and words it has."""
+    """Short form of --data.data-dir. Existing data tell how many examples, texts and words there are."""
     num_examples: int | None = None
-    """Examples of an epoch; by default those of the data, if it is there."""
+    """Number of examples per epoch; default: that of the data, if they exist."""
     decode_ms: float | None = None
-    """Core-milliseconds that decoding a video takes; by default 55 for 16 frames, and so on."""
+    """Core-milliseconds for decoding a video; default: 55 for 16 frames, in proportion."""
     check: bool = True
-    """Compile the step for this machine's CPU, and say how far off XLA's counts the estimate is: half a
-    minute for the full-size model. Nothing is run."""
+    """Compile the step for this CPU and compare the estimate with XLA's counts; half a minute for the
+    full-size model. Nothing is run."""
     compile: bool = False
-    """Ask the compiler of the device, which needs no device: minutes."""
+    """Ask the compiler of the device, which takes minutes and needs no device."""
     topology: str | None = None
-    """How the devices are connected, such as v5e:16x16 or h100:8."""
+    """Connection of the devices, such as v5e:16x16 or h100:8."""
     python: str | None = None
-    """Interpreter of an environment with jax[tpu] or jax[cuda13], for --compile; by default the one that runs
-    this."""
+    """Python of an environment with jax[tpu] or jax[cuda13], for --compile; default: this Python."""
     timeout_minutes: float = 60.0
-    """For --compile."""
+    """Time limit of --compile."""
     json: bool = False
     """Print JSON instead of text."""
 

@@ -1,4 +1,4 @@
-"""`clipbert explain-sampling`: which frames of a video make its clips, as a table and as a picture."""
+"""`clipbert explain-sampling`: its options, its table and its picture."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class ExplainSampling:
     """Show which frames of a video make its clips: print their times and draw them."""
 
     video: Annotated[Positional[Path], arg(metavar="VIDEO")]
-    """A video file."""
+    """Video file."""
     num_clips: int = 8
-    """Clips of the video."""
+    """Number of clips."""
     num_frames: int = 2
-    """Frames of a clip."""
+    """Number of frames per clip."""
     fps: float = 2.0
-    """Frames per second inside a clip."""
+    """Frames per second within a clip."""
     sampling: Literal["random", "uniform"] = "uniform"
-    """`random` as in training, `uniform` as in evaluation."""
+    """Places of the clips: random as in training, or uniform as in evaluation."""
     rule: Literal["corrected", "original"] = "corrected"
-    """`original`: by the arithmetic of the original ClipBERT."""
+    """Rule that chooses frames: by time, or with `original` by the original's arithmetic."""
     seed: int = 0
-    """Of random clips."""
+    """Seed of random clips."""
     out: Path = Path("sampling.png")
-    """The picture; .png, .svg or .pdf."""
+    """Picture to write: .png, .svg or .pdf."""
 
     def run(self) -> None:
         """Choose frames, print the table, draw the picture."""

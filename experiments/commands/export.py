@@ -1,4 +1,4 @@
-"""`clipbert export`: its options."""
+"""`clipbert export`: its options and its help."""
 
 from __future__ import annotations
 
@@ -11,37 +11,36 @@ from tyro.conf import Positional, arg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a model as StableHLO with its weights: files that run without this package, on other devices too.
+    """Write a model as StableHLO with its weights, which runs without this package, on other devices too.
 
-    Inputs have a fixed shape. How far the files are from the model in float32 is measured and written down.
+    Inputs have a fixed shape. The command measures how far the export is from the float32 model.
     """
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run directory of `clipbert train`."""
+    """Run directory of `clipbert train`, or a model directory."""
     out: Path
-    """Directory to write to: new or empty."""
+    """Directory to write to, new or empty."""
     batch_size: int = 1
-    """Videos of a call."""
+    """Number of videos per call."""
     num_clips: int = 8
-    """Clips of a video, spread over the whole of it."""
+    """Number of clips per video, spread over the whole video."""
     num_texts: int | None = None
-    """Texts of each video in a call; by default 1, for multiple choice as many as questions have options."""
+    """Number of texts per video in a call; default: 1, or for multiple choice the number of options."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the arithmetic, and of the weights unless they are int8."""
+    """Data type of the computation, and of weights that are not int8."""
     weights: Literal["float", "int8"] = "float"
-    """int8 keeps kernels and the word table in a quarter of the bytes of float32; the program multiplies them
-    out."""
+    """Storage of weights; int8 takes a quarter of the bytes of float32 for kernels and the word table."""
     platforms: tuple[str, ...] = ()
-    """One or more of cpu, cuda and tpu, which need not be here; by default the one of this machine."""
+    """Platforms to compile for: cpu, cuda, tpu. They need not be present. Default: that of this machine."""
     num_compared: int = 32
-    """Videos that the files and the model in float32 are compared on, at most."""
+    """Largest number of videos to compare the export with the float32 model on."""
     data_dir: Path | None = None
-    """Data directory of these videos, of its validation split or else test; by default the run's. Without
-    data, they are random."""
+    """Data directory of these videos (validation split, or else test); default: that of the run. Without data
+    the videos are random."""
     step: int | Literal["best", "newest"] | None = None
-    """Checkpoint; by default the best on validation if there was any, else the newest."""
+    """Checkpoint to use; default: the best on validation, or the newest without validation."""
     overwrite: bool = False
-    """Replace an export that is in the directory."""
+    """Replace an export in that directory."""
 
     def run(self) -> None:
         """Export, compare and print."""

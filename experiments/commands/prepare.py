@@ -47,22 +47,22 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemo:
-    """Generate the synthetic corpus: H.264 videos of short events, with captions and questions.
+    """Generate H.264 videos of short events, with captions and questions.
 
     Images of the same objects, for the other tasks, come from `clipbert prepare demo_images`.
     """
 
     data_dir: Path = Path("data/demo")
-    """Where; must not exist yet."""
+    """Data directory to create; must not exist yet."""
     level: Level = "easy"
-    """What videos are told apart by: objects, then coloured shapes, then what those do."""
+    """Difficulty: videos differ in objects, in coloured shapes, or in what these do."""
     num_train: int = 800
-    """Videos of the train split."""
+    """Number of videos of the train split."""
     num_validation: int = 64
     num_test: int = 100
     seed: int = 0
     num_workers: int = 2
-    """Processes; the result does not depend on it."""
+    """Number of processes, which does not change the result."""
     overwrite: bool = False
     """Replace an older data directory."""
 
@@ -76,19 +76,19 @@ class PrepareDemo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareDemoImages:
-    """Generate images of the objects of the synthetic corpus, with captions and soft-scored questions."""
+    """Generate images of the same objects, with captions, counts and soft-scored questions."""
 
     data_dir: Path = Path("data/demo_images")
-    """Where; must not exist yet."""
+    """Data directory to create; must not exist yet."""
     level: Level = "easy"
-    """What images are told apart by: objects, then coloured shapes, then the states of those."""
+    """Difficulty: images differ in objects, in coloured shapes, or in their states."""
     num_train: int = 2000
-    """Images of the train split."""
+    """Number of images of the train split."""
     num_validation: int = 100
     num_test: int = 200
     seed: int = 0
     num_workers: int = 2
-    """Processes; the result does not depend on it."""
+    """Number of processes, which does not change the result."""
     overwrite: bool = False
     """Replace an older data directory."""
 
@@ -102,30 +102,30 @@ class PrepareDemoImages:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """How videos are checked and stored."""
+    """Checks and storage of videos."""
 
     storage: Literal["original", "compact", "frames"] = "original"
-    """original: the bytes of the files. compact: H.264 that is quick to decode. frames: JPEGs."""
+    """Form of stored videos: the original bytes, compact H.264 that decodes fast, or frames as JPEGs."""
     size: int | None = None
-    """compact, frames: pixels of the longer side at most (compact: 448)."""
+    """Largest longer side in pixels, for compact (448) and frames."""
     gop: int | None = None
-    """compact: frames from one key frame to the next (15)."""
+    """Frames from one key frame to the next, for compact (15)."""
     crf: int | None = None
-    """compact: quality, less is better and larger (20)."""
+    """Quality for compact (20); a smaller number is better and takes more space."""
     jpeg_fps: float | None = None
-    """frames: JPEGs per second (4)."""
+    """JPEGs per second, for frames (4)."""
     jpeg_quality: int | None = None
-    """frames: quality from 1 to 100 (90)."""
+    """Quality from 1 to 100, for frames (90)."""
     on_error: Literal["skip", "error"] = "skip"
-    """What an unreadable video does: it is left out and listed, or it ends everything."""
+    """Reaction to an unreadable video: leave it out and list it, or end with an error."""
     max_bad_share: float = 0.01
-    """The exit code is 1 if more of the videos than this share are missing or unreadable."""
+    """Accepted fraction of missing or unreadable videos; above it the exit code is 1."""
     num_workers: int = 2
-    """Processes that check and store videos."""
+    """Number of processes that check and store videos."""
     beam: str | None = None
-    """Let Apache Beam do that: the options of its pipeline in quotes, such as "--runner=FlinkRunner"."""
+    """Options of an Apache Beam pipeline that does the work, in quotes, such as "--runner=FlinkRunner"."""
     beam_dir: str | None = None
-    """With --beam: what its workers call the folder that the data directory is in, such as gs://bucket/data."""
+    """Parent folder of the data directory as Beam's workers see it, such as gs://bucket/data."""
 
     @property
     def ingest_options(self) -> IngestOptions:
@@ -178,19 +178,19 @@ class StoreOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareFolder:
-    """Build a corpus from a folder of your videos, with a csv or jsonl file of captions or without."""
+    """Build a data directory from a folder of your videos, with or without captions (csv or jsonl)."""
 
     videos: Path
-    """Folder with the video files; or a zip, tar, LMDB folder or .txt list of paths."""
+    """Folder of video files; or a zip, tar, LMDB folder or .txt list of paths."""
     data_dir: Path
-    """Where the corpus goes; must not exist yet."""
+    """Data directory to create; must not exist yet."""
     annotations: Path | None = None
     """CSV with columns `video` and `caption` (optional: `split`, `id`), or JSON lines with the same keys;
-    none stores the videos alone."""
+    without it, only the videos are stored."""
     vocab: Path | None = None
-    """A vocab.txt or tokenizer folder; by default a vocabulary is made from the captions."""
+    """File vocab.txt or folder of a tokenizer; default: a vocabulary made from the captions."""
     allow_missing_videos: bool = False
-    """Build even if videos of the table's validation or test are missing or unreadable, without them."""
+    """Leave out videos of validation or test that are missing or unreadable, instead of ending."""
     overwrite: bool = False
     """Replace an older data directory."""
     store: OmitArgPrefixes[StoreOptions] = StoreOptions()
@@ -213,16 +213,16 @@ class PrepareFolder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Where the videos are, and where the data directory goes."""
+    """Places of the videos and of the data directory."""
 
     data_dir: Path
-    """The data directory to build."""
+    """Data directory to create."""
     videos: Path | None = None
-    """Folder, zip, tar, LMDB folder or .txt list of paths; none to add to a data directory that has them."""
+    """Folder, zip, tar, LMDB folder or .txt list of paths; leave out for a data directory that has them."""
     allow_missing_videos: bool = False
-    """Build even if videos of validation or test are missing or unreadable, without their records."""
+    """Leave out videos of validation or test that are missing or unreadable, instead of ending."""
     vocab: Path | None = None
-    """A vocab.txt or tokenizer folder, as of bert-base-uncased; by default one is made from the texts."""
+    """File vocab.txt or folder of a tokenizer, as of bert-base-uncased; default: one made from the texts."""
     overwrite: bool = False
     """Replace an older data directory, or older annotations of the same kind."""
 
@@ -253,7 +253,7 @@ class PrepareDataset(Generic[AnyDataset]):
 
 
 def _in_short(dataset: type) -> str:
-    """Return what a dataset is, for the list of commands; the rest is in its own help."""
+    """Return the summary of a dataset for the list of commands."""
     return (inspect.getdoc(dataset) or "").partition("\n")[0]
 
 
