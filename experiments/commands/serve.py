@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import ipaddress
 import signal
 import socket
@@ -173,17 +172,12 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        raise UserError(_why_not(host, port, error)) from error
-    return listening
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
         other = port + 1 if port < 65535 else port - 1
-        return f"port {port} of {host} is in use: choose another one, such as --port {other}"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs the rights of an administrator: choose another one, such as --port 8000"
-    return f"cannot listen at --host {host} ({error.strerror}): give an address of this machine"
+        raise UserError(
+            f"port {port} of {host} cannot be used ({error.strerror}): choose another one, such as "
+            f"--port {other}"
+        ) from error
+    return listening
 
 
 def host_names(host: str) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import shutil
-import unicodedata
+
+from rich.cells import cell_len, set_cell_size
 
 from data_pipelines.corpus.doctor import Diagnosis, printable
 
@@ -53,7 +54,7 @@ def line(finding: Diagnosis, width: int) -> str:
 def _joined(cells: list[str], remarks: str, width: int) -> str:
     """Return a line with as much of the remarks as fits."""
     text = " ".join(cells)
-    room = width - _width(text) - 1
+    room = width - cell_len(text) - 1
     return (f"{text} {_fixed(remarks, room)}" if room >= len("remarks") else text).rstrip()
 
 
@@ -81,15 +82,4 @@ def summary(findings: list[Diagnosis]) -> str:
 def _fixed(text: str, width: int) -> str:
     """Return text padded or cut to a width in columns."""
     text = printable(text)
-    if _width(text) > width:
-        while _width(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - _width(text))
-
-
-def _width(text: str) -> int:
-    """Return the width of text in columns: 2 for a wide character, 0 for a combining one."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return set_cell_size(text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…", width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 from starlette.concurrency import run_in_threadpool
@@ -27,16 +28,6 @@ class Api:
     async def status(self, request: Request) -> Response:
         """Return the model, the settings and the state of the index."""
         site, keeper = self._site, self._site.keeper
-        index = None
-        if keeper is not None:
-            status = keeper.status
-            index = {
-                "is_ready": status.is_ready,
-                "has_failed": status.has_failed,
-                "sentence": status.sentence,
-                "num_done": status.num_done,
-                "num_total": status.num_total,
-            }
         return json_answer(
             {
                 "run": site.model_name,
@@ -44,7 +35,7 @@ class Api:
                 "task": site.run.experiment.task_name,
                 "num_clips": site.num_clips,
                 "num_under_way": site.workroom.num_under_way,
-                "index": index,
+                "index": keeper and dataclasses.asdict(keeper.status),
             }
         )
 

@@ -227,7 +227,7 @@ def test_few_uploads_are_kept(served, video):
 
 def test_a_port_that_is_in_use_gets_a_sentence(served, capsys):
     said = fails(["serve", "nowhere", "--port", served.port], capsys)
-    assert f"port {served.port} of 127.0.0.1 is in use" in said
+    assert f"port {served.port} of 127.0.0.1 cannot be used (Address already in use)" in said
 
 
 def test_without_the_extra_it_is_named(monkeypatch, capsys):
