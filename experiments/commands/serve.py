@@ -83,14 +83,14 @@ class Serve:
         from experiments.runs.load_run import load_run
         from experiments.runtime.compilation_cache import use_compilation_cache
         from experiments.serve.app import make_app, make_server
-        from experiments.serve.site import open_site
+        from experiments.serve.site import Site
 
         use_compilation_cache()
         run = load_run(self.run_dir, step=self.step)
         address = listening.getsockname()
         end_on_signals()
         try:
-            with open_site(
+            with Site(
                 run,
                 videos=self.videos,
                 num_clips=self.num_clips,

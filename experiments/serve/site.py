@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.clips import VideoClips
@@ -24,22 +21,45 @@ from experiments.serve.limits import Limits
 from experiments.serve.uploads import KnownVideo, Uploads
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Site:
-    """Everything that a server has."""
+    """Everything that a server has; a context manager that ends it all."""
 
-    run: Run
-    num_clips: int
-    limits: Limits
-    private: Path
-    """Folder of uploads and results; only this user can read it, and it is deleted when the server ends."""
-    uploads: Uploads
-    library: Library
-    reader: ClipReader
-    thumbnails: Thumbnails
-    workroom: Workroom
-    keeper: IndexKeeper | None
-    """The search index; None without a folder, or for a model that does not match texts."""
+    def __init__(
+        self,
+        run: Run,
+        *,
+        videos: Path | None,
+        num_clips: int,
+        limits: Limits,
+        index_options: IndexOptions | None = None,
+    ) -> None:
+        self.run, self.num_clips, self.limits = run, num_clips, limits
+        options = index_options or IndexOptions(num_clips=num_clips)
+        self._folder = tempfile.TemporaryDirectory(prefix="clipbert-serve-")
+        self.private = Path(self._folder.name)
+        """Folder of uploads and results; only this user can read it, and it is deleted at the end."""
+        self.workroom = Workroom()
+        self.uploads = Uploads(
+            self.private, max_bytes=limits.upload_bytes, in_use=lambda: self.workroom.videos_in_use
+        )
+        self.library = Library(videos, self.uploads, left_out=options.place)
+        self.reader = ClipReader(memory_gib=limits.memory_gib, seconds=limits.seconds)
+        self.thumbnails = Thumbnails()
+        self.keeper = (
+            IndexKeeper(run, videos, options, self.workroom) if videos and self.is_matching else None
+        )
+        """The search index; None without a folder, or for a model that does not match texts."""
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.keeper is not None:
+            self.keeper.close()
+        self.workroom.close()
+        self.reader.close()
+        self.thumbnails.close()
+        self._folder.cleanup()
 
     @property
     def model_name(self) -> str:
@@ -83,44 +103,3 @@ class Site:
             if video.is_upload:
                 self.uploads.drop(video)
             raise
-
-
-@contextlib.contextmanager
-def open_site(
-    run: Run,
-    *,
-    videos: Path | None,
-    num_clips: int,
-    limits: Limits,
-    index_options: IndexOptions | None = None,
-) -> Iterator[Site]:
-    """Start everything, and end it all after the block."""
-    with tempfile.TemporaryDirectory(prefix="clipbert-serve-") as name:
-        private = Path(name)
-        options = index_options or IndexOptions(num_clips=num_clips)
-        workroom = Workroom()
-        uploads = Uploads(private, max_bytes=limits.upload_bytes, in_use=lambda: workroom.videos_in_use)
-        library = Library(videos, uploads, left_out=options.place)
-        reader = ClipReader(memory_gib=limits.memory_gib, seconds=limits.seconds)
-        thumbnails, keeper = Thumbnails(), None
-        if videos is not None and run.experiment.task.answer_form == "match":
-            keeper = IndexKeeper(run, videos, options, workroom)
-        try:
-            yield Site(
-                run=run,
-                num_clips=num_clips,
-                limits=limits,
-                private=private,
-                uploads=uploads,
-                library=library,
-                reader=reader,
-                thumbnails=thumbnails,
-                workroom=workroom,
-                keeper=keeper,
-            )
-        finally:
-            if keeper is not None:
-                keeper.close()
-            workroom.close()
-            reader.close()
-            thumbnails.close()

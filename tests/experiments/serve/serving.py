@@ -17,7 +17,7 @@ from experiments.runs.load_run import Run
 from experiments.search.options import IndexOptions
 from experiments.serve.app import make_app, make_server
 from experiments.serve.limits import Limits
-from experiments.serve.site import Site, open_site
+from experiments.serve.site import Site
 
 UPLOAD_BYTES = 200_000
 BOUNDARY = "----a-boundary"
@@ -118,7 +118,7 @@ def serving(run: Run, videos: Path | None, *, place: Path | None = None) -> Iter
     port = listening.getsockname()[1]
     limits = Limits(upload_bytes=UPLOAD_BYTES, seconds=60.0, memory_gib=2.0)
     options = IndexOptions(place=place, num_clips=2, num_workers=0)
-    with open_site(run, videos=videos, num_clips=2, limits=limits, index_options=options) as site:
+    with Site(run, videos=videos, num_clips=2, limits=limits, index_options=options) as site:
         server = make_server(make_app(site, hosts=host_names("127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
