@@ -1,4 +1,4 @@
-"""Agreement: how far a map is borne out by taking away what it points to.
+"""Faithfulness: whether the score needs what a map points to.
 
 A map of attention says where the model looked. If the score does not care for these cells more than for
 others, the map is not evidence of what the model used. Two numbers say so, each beside what chance gives: the

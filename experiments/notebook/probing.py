@@ -117,7 +117,7 @@ def _share(of_cases: Float[np.ndarray, " m"]) -> str:
 
 
 def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:
-    """Return how far the maps of a video, mean over its words, are borne out by hiding cells."""
+    """Return the faithfulness of a video's maps (mean over its words) to hiding cells."""
     losses = ablation_losses(probe, video)
     example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
     rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, s
         num_passed = int(rank.is_above_chance) + int(loss > deleted.random_high)
         lines.append(
             f"{name!s:26} {rank.correlation:5.2f} ({rank.low:5.2f} to {rank.high:4.2f}) {loss:10.2f}  "
-            f"{('no evidence', 'mixed', 'borne out')[num_passed]}"
+            f"{('no evidence', 'mixed', 'faithful')[num_passed]}"
         )
     return "\n".join(lines)
 
