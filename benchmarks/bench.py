@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import importlib.metadata
 import json
 import math
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -32,10 +30,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.child import run_child
+from benchmarks.record import RESULTS, circumstances, processor, write_record
 from benchmarks.report import markdown
 from benchmarks.workloads import SETS
 
-RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
 
 NO_TIME = "no time left"
@@ -77,13 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{options.peer_python} has no PyTorch: no ratios (--peer-python names one that has it)")
     if "accelerator" in options.sets and record["device"]["platform"] == "cpu":
         sys.exit("--set accelerator times the full-size model, but JAX sees no accelerator: see jax[cuda13]")
-    out = options.out or _default_out(record, options.sets)
+    out = options.out or _choose_out(record, options.sets)
     has_peer = record["peer_versions"].get("torch") is not None
     for job in _jobs(options):
         if job.kind != "peer" or has_peer:
             _do(job, record["rows"], options, end)
             # After every one, so that a benchmark that is cut short loses nothing.
-            _write(record, out)
+            write_record(record, markdown(record), out)
     print(f"Wrote {out}.json and {out}.md")
     if failed := _failed(record["rows"]):
         sys.exit(f"not measured: {', '.join(failed)}; the reasons are in {out}.json")
@@ -226,9 +224,8 @@ def _circumstances(peer_python: str) -> dict[str, Any]:
         sys.exit(f"JAX finds no device here:\n{answer.stderr[-2000:]}")
     count, where, kind = answer.stdout.strip().splitlines()[-1].split(maxsplit=2)
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.bench", *sys.argv[1:]]),
-        "device": {"kind": _processor() if where == "cpu" else kind, "platform": where, "count": int(count)},
+        **circumstances("bench", None),
+        "device": {"kind": processor() if where == "cpu" else kind, "platform": where, "count": int(count)},
         "cores": os.cpu_count(),
         "versions": {"python": platform.python_version()}
         | {name: version for name, version in _versions(sys.executable).items() if version},
@@ -256,24 +253,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "cpu")
-
-
-def _default_out(record: dict[str, Any], sets: Sequence[str]) -> Path:
+def _choose_out(record: dict[str, Any], sets: Sequence[str]) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="clipbert-bench-")) if sets == ["smoke"] else RESULTS
     device = record["device"]
     kind = "cpu" if device["platform"] == "cpu" else device["kind"]
     kind = "".join(c if c.isalnum() else "-" for c in kind.lower())
     return folder / f"{record['date'][:10]}_{kind}_{'-'.join(sets)}"
-
-
-def _write(record: dict[str, Any], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_name(out.name + ".json").write_text(json.dumps(record, indent=2) + "\n")
-    out.with_name(out.name + ".md").write_text(markdown(record))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import av
 import numpy as np
 from jaxtyping import Float
 
+from benchmarks.record import circumstances, default_out, processor, versions_line, write_record
 from benchmarks.synthetic_videos import Source, encode_source
 from data_pipelines.corpus.storage import Compact, Frames, StorageForm, store
 from data_pipelines.decoding.decode import read_frames
@@ -35,7 +36,7 @@ from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import Sampling, clip_starts, shown_frames
 from data_pipelines.transforms import resize_and_pad
 
-RESULTS = Path(__file__).with_name("results")
+PACKAGES = ("av", "opencv-python-headless", "numpy")
 NUM_FRAMES = 2
 FPS = 2.0
 SIZE = 448
@@ -81,9 +82,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for source in sources:
         rows += measure(source, num_videos=num_videos, num_rounds=num_rounds)
         print(markdown(rows[-len(WORKLOADS) :], with_header=source is sources[0]), flush=True)
-    record = {**_circumstances(arguments), "measurements": rows}
+    record = {
+        **circumstances("bench_data", arguments, PACKAGES),
+        "device": {"kind": platform.machine(), "processor": processor()},
+        "ffmpeg": av.ffmpeg_version_info,
+        "unit": "videos per second of CPU time, one core; RGB at native size",
+        "forms": {name: dataclasses.asdict(form) for name, form in FORMS.items()},
+        "measurements": rows,
+    }
     if options.out or not options.quick:
-        _write(record, options.out)
+        out = options.out or default_out(record, "data")
+        write_record(record, page(record), out)
+        print(f"Wrote {out}.json and {out}.md")
     return record
 
 
@@ -200,40 +210,16 @@ def markdown(rows: list[dict[str, Any]], *, with_header: bool = True) -> str:
     return "\n".join(lines)
 
 
-def _circumstances(arguments: list[str] | None) -> dict[str, Any]:
-    packages = ("av", "opencv-python-headless", "numpy")
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.bench_data", *(arguments or sys.argv[1:])]),
-        "device": {"kind": platform.machine(), "processor": _processor()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
-        "ffmpeg": av.ffmpeg_version_info,
-        "unit": "videos per second of CPU time, one core; RGB at native size",
-        "forms": {name: dataclasses.asdict(form) for name, form in FORMS.items()},
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-
-
-def _write(record: dict[str, Any], out: Path | None) -> None:
-    out = out or RESULTS / f"{record['date'][:10]}_data"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def page(record: dict[str, Any]) -> str:
+    """Return the page of a record."""
     text = [
         f"# Reading clips ({record['date'][:10]})",
-        f"`{record['command']}` on one core of {record['device']['processor']}; {versions}, "
+        f"`{record['command']}` on one core of {record['device']['processor']}; {versions_line(record)}, "
         f"FFmpeg {record['ffmpeg']}. Videos per second of CPU time, 10 to 25 s long, {FPS:g} frames a second "
         "within a clip; RGB at native size. `ours` reads the original bytes.",
         markdown(record["measurements"]),
     ]
-    out.with_suffix(".md").write_text("\n\n".join(text) + "\n")
-    print(f"Wrote {out.with_suffix('.json')} and {out.with_suffix('.md')}")
+    return "\n\n".join(text)
 
 
 if __name__ == "__main__":

@@ -41,13 +41,12 @@ from benchmarks.input_speed import (
     overlap,
 )
 from benchmarks.programs import training
-from benchmarks.report import table
+from benchmarks.record import circumstances, default_out, table, versions_line, write_record
 from benchmarks.workloads import find_workload, synthetic_batch
 from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
 from data_pipelines.workers.decoding_speed import num_needed_cores, num_usable_cores
 
-RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "av", "opencv-python-headless")
 BASES = {"cpu": ("cpu", "base train 224 px"), "accelerator": ("accelerator", "retrieval training")}
 DEVICE_RATES = (10, 50, 100, 200)
@@ -67,14 +66,22 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     # In other processes, and first: JAX in this one would keep the device for itself.
     names = [DEMO, *([BASES[options.base]] if options.base else [])]
     first_steps = [cold_and_warm(*name) for name in names]
-    record = {**_circumstances(arguments), "dispatch": [dispatch(*DEMO), dispatch(*BASES["cpu"])]}
+    device = jax.devices()[0]
+    record = {
+        **circumstances("bench_host", arguments, PACKAGES),
+        "device": {"kind": device.device_kind, "platform": device.platform},
+        "cores": num_usable_cores(),
+        "dispatch": [dispatch(*DEMO), dispatch(*BASES["cpu"])],
+    }
     _show(dispatch_table(record["dispatch"]))
     record["first_step"] = first_steps
     _show(first_step_table(record["first_step"]))
     record["input"] = input_speed(options.num_workers, is_quick=options.quick)
     _show(input_text(record["input"]))
     if options.out or not options.quick:
-        _write(record, options.out)
+        out = options.out or default_out(record, "host")
+        write_record(record, markdown(record), out)
+        print(f"Wrote {out}.json and {out}.md")
     return record
 
 
@@ -228,27 +235,11 @@ def _show(text: str) -> None:
     print(f"{text}\n", flush=True)
 
 
-def _circumstances(arguments: list[str] | None) -> dict[str, Any]:
-    device = jax.devices()[0]
-    given = sys.argv[1:] if arguments is None else arguments
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.bench_host", *given]),
-        "device": {"kind": device.device_kind, "platform": device.platform},
-        "cores": num_usable_cores(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _write(record: dict[str, Any], out: Path | None) -> None:
-    out = out or RESULTS / f"{record['date'][:10]}_host"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def markdown(record: dict[str, Any]) -> str:
+    """Return the page of a record."""
     text = [
         f"# The host's part ({record['date'][:10]})",
-        f"`{record['command']}` on {record['device']['kind']} with {record['cores']} cores; {versions}.",
+        f"`{record['command']}` on {record['device']['kind']} with {record['cores']} cores; {versions_line(record)}.",
         "## Dispatch",
         "Until a call of the step returns, without the work of the device: one that has the same arrays, of "
         f"a few elements, does nothing but add 1. Median of {record['dispatch'][0]['num_calls']} calls. "
@@ -260,8 +251,7 @@ def _write(record: dict[str, Any], out: Path | None) -> None:
         "## Input",
         input_text(record["input"]),
     ]
-    out.with_suffix(".md").write_text("\n\n".join(text) + "\n")
-    print(f"Wrote {out.with_suffix('.json')} and {out.with_suffix('.md')}")
+    return "\n\n".join(text)
 
 
 if __name__ == "__main__":

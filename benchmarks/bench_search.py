@@ -14,12 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import struct
 import subprocess
 import sys
@@ -33,10 +29,9 @@ import numpy as np
 
 from benchmarks.child import ROOT, run_child
 from benchmarks.first_step import AS_COMMANDS_DO
-from benchmarks.report import table
+from benchmarks.record import circumstances, default_out, table, versions_line, write_record
 from data_pipelines.workers.decoding_speed import num_usable_cores
 
-RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "opencv-python-headless")
 TEXTS = ("a drop, a moon and a ball", "a star and a leaf")
 """As long as those that the demo is trained on."""
@@ -64,9 +59,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         print(json.dumps(found))
         return found
     with tempfile.TemporaryDirectory(prefix="clipbert-bench-") as scratch:
-        record = {**_circumstances(arguments), **_measured(options, Path(scratch))}
+        record = {
+            **circumstances("bench_search", arguments, PACKAGES),
+            "cores": num_usable_cores(),
+            **_measured(options, Path(scratch)),
+        }
     print(markdown(record))
-    _write(record, options.out)
+    out = options.out or default_out(record, "search")
+    write_record(record, markdown(record), out)
+    print(f"Wrote {out}.json and {out}.md")
     return record
 
 
@@ -245,11 +246,10 @@ def markdown(record: dict[str, Any]) -> str:
         ),
         ("of that, imports of `clipbert`", "process_imports", ""),
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return "\n\n".join(
         [
             f"# Search ({record['date'][:10]})",
-            f"`{record['command']}` with {record['cores']} cores; {versions}. {count} videos of 4 to 12 s "
+            f"`{record['command']}` with {record['cores']} cores; {versions_line(record)}. {count} videos of 4 to 12 s "
             f"and 128x96 pixels at most, {record['num_clips']} clips of each, {record['num_workers']} "
             f"workers; the index takes {record['index_bytes'] / count / 1e3:.0f} kB a video. A pair is one "
             "of a clip and a text.",
@@ -260,25 +260,6 @@ def markdown(record: dict[str, Any]) -> str:
 
 def _times(slower: float, faster: float) -> str:
     return f"{slower / faster:,.1f} times as fast"
-
-
-def _circumstances(arguments: list[str] | None) -> dict[str, Any]:
-    given = sys.argv[1:] if arguments is None else arguments
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.bench_search", *given]),
-        "cores": num_usable_cores(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _write(record: dict[str, Any], out: Path | None) -> None:
-    out = out or RESULTS / f"{record['date'][:10]}_search"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    out.with_suffix(".md").write_text(markdown(record) + "\n")
-    print(f"Wrote {out.with_suffix('.json')} and {out.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

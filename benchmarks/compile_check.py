@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import ROOT, run_child
-from benchmarks.report import table
+from benchmarks.record import circumstances, default_out, table, write_record
 from benchmarks.workloads import ACCELERATOR
 from clipbert_jax.costs.compiler import (
     COMPILER_OPTIONS,
@@ -34,8 +33,6 @@ from clipbert_jax.costs.compiler import (
 )
 from clipbert_jax.costs.devices import DEVICES, Platform, platform_of
 from clipbert_jax.training.sharding import MeshConfig
-
-RESULTS = Path(__file__).with_name("results")
 
 # Topologies, and videos a device of the retrieval workloads.
 TARGETS = {
@@ -75,17 +72,14 @@ def main(arguments: list[str] | None = None) -> None:
     if not programs:
         known = f"targets {', '.join(TARGETS)}; workloads {', '.join(w.name for w in ACCELERATOR)}"
         parser.exit(2, f"{parser.prog}: no program is that of --only and --workload; there are {known}\n")
-    now = datetime.datetime.now(datetime.UTC)
-    out = options.out or RESULTS / f"{now:%Y-%m-%d}_compiled"
-    record: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), "programs": []}
+    record: dict[str, Any] = {**circumstances("compile_check", arguments), "programs": []}
+    out = options.out or default_out(record, "compiled")
     for target, workload, mesh in programs:
         python = options.python_cuda if platform_of(target) == "gpu" else options.python_tpu
         row = compile_in(python or make_environment(platform_of(target)), target, workload, mesh, options)
         record["programs"].append(row)
         print(_line(row), flush=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-        out.with_suffix(".md").write_text(markdown(record))
+        write_record(record, markdown(record), out)
 
 
 def _programs(only: Sequence[str], workloads: Sequence[str] | None) -> Iterator[tuple[str, str, MeshConfig]]:

@@ -16,10 +16,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from benchmarks.programs import change, costs_of, make_program
+from benchmarks.programs import change, make_program, trace_workload
 from benchmarks.workloads import ACCELERATOR, Workload
 from clipbert_jax.costs.compiler import compile_program, target_devices
 from clipbert_jax.costs.devices import platform_of
+from clipbert_jax.costs.program import count_flops
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.training.sharding import FSDP, TENSOR, MeshConfig, make_mesh
 
@@ -58,7 +59,7 @@ def compile_workload(
         "tensor": mesh.shape[TENSOR],
         "batch_size": workload.batch_size,
         "items_per_call": workload.items_per_call,
-        "flops": costs_of(workload).flops / mesh.size,
+        "flops": count_flops(trace_workload(workload)) / mesh.size,
         **compile_program(make_program(workload, mesh, kernels).lower(), options, text=text),
         "lowering": dataclasses.asdict(kernels),
         "compiler_options": options,

@@ -21,16 +21,19 @@ import numpy as np
 
 from benchmarks.programs import (
     change,
-    costs_of,
     inference,
     make_model,
     pair_scoring,
+    trace_workload,
     training,
     visual_tokens_shape,
 )
 from benchmarks.stages import time_stages
 from benchmarks.workloads import SETS, Workload, find_workload, synthetic_batch
-from clipbert_jax.costs.devices import known_device, measure_device, roofline
+from clipbert_jax.costs.devices import known_device, measure_device
+from clipbert_jax.costs.kernels import make_kernels
+from clipbert_jax.costs.program import count_flops
+from clipbert_jax.costs.step_cost import step_floor
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.model_def import split_model
 from clipbert_jax.training.sharding import make_mesh, put_batch, replicated
@@ -141,14 +144,16 @@ def _peak_bytes() -> int | None:
 
 def _against_roofline(workload: Workload, seconds: float) -> dict[str, Any]:
     """Return the floor of all devices together and what share of their peak is used."""
-    device, costs = known_device(jax.devices()[0].device_kind) or measure_device(), costs_of(workload)
+    device = known_device(jax.devices()[0].device_kind) or measure_device()
+    program = trace_workload(workload)
+    flops = count_flops(program)
     peak = device.bf16_flops if workload.model.compute_dtype == "bfloat16" else device.fp32_flops
     num_devices = jax.device_count()
-    floor = roofline(costs, device).seconds / num_devices
+    floor = step_floor(make_kernels(program), device).total / num_devices
     return {
         "device_figures": device.source,
-        "flops": costs.flops,
-        "flops_share": costs.flops / seconds / (num_devices * peak) if peak else None,
+        "flops": flops,
+        "flops_share": flops / seconds / (num_devices * peak) if peak else None,
         "floor_seconds": floor,
         "floor_share": floor / seconds,
     }

@@ -11,21 +11,22 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from benchmarks.workloads import Workload
-from clipbert_jax.costs.model import Costs, model_costs
-from clipbert_jax.costs.sizes import BatchShape
-from clipbert_jax.costs.work import Assumptions
+from clipbert_jax.costs.devices import Platform
+from clipbert_jax.costs.program import TracedProgram, read_program
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.kernel_choices import KernelChoices
+from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.training.optimizer import OptimizerConfig
-from clipbert_jax.training.sharding import batch_sharding
+from clipbert_jax.training.sharding import batch_sharding, make_mesh
 from clipbert_jax.training.step import TrainState, TrainStep
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.train_program import (
+    BatchShape,
     Program,
     TrainSetting,
-    describe_batch,
+    batch_arrays,
     placed,
+    trace_train_step,
     train_functions,
     train_program,
 )
@@ -35,14 +36,17 @@ def make_program(workload: Workload, mesh: Mesh, kernels: KernelChoices) -> Prog
     """Return the program of a workload for a mesh, whose devices need not be there."""
     if workload.kind == "train":
         return train_program(train_setting(workload), mesh, kernels)
-    batch = describe_batch(train_setting(workload), mesh)
     model_def, params, frozen = split_model(nnx.eval_shape(lambda: make_model(workload, kernels)))
     arrays = placed({**params, **frozen}, mesh)
-    texts = (batch.text_ids, batch.text_mask)
+    sharding = batch_sharding(mesh)
+    frames, *texts = (
+        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        for x in map(batch_arrays(train_setting(workload)).__getitem__, ("frames", "text_ids", "text_mask"))
+    )
     if workload.kind == "inference":
-        return Program(function=inference(model_def, workload), arguments=(arrays, batch.frames, *texts))
+        return Program(function=inference(model_def, workload), arguments=(arrays, frames, *texts))
     tokens = jax.ShapeDtypeStruct(
-        visual_tokens_shape(workload), workload.model.compute_dtype, sharding=batch_sharding(mesh)
+        visual_tokens_shape(workload), workload.model.compute_dtype, sharding=sharding
     )
     return Program(function=pair_scoring(model_def, workload), arguments=(arrays, tokens, *texts))
 
@@ -113,13 +117,19 @@ def batch_shape(workload: Workload) -> BatchShape:
         width=workload.size,
         num_texts=workload.num_texts,
         text_length=workload.text_length,
-        num_sampled_tokens=workload.task.num_sampled_tokens if workload.kind == "train" else 0,
-        is_training=workload.kind == "train",
-        encodes_video=workload.kind != "pairs",
     )
 
 
-def costs_of(workload: Workload, **assumptions: bool) -> Costs:
-    """Return what the workload costs by `clipbert_jax.costs`, on all devices together."""
-    shape = batch_shape(workload)
-    return model_costs(workload.model, workload.task.head, shape, Assumptions(**assumptions))
+def trace_workload(workload: Workload, platform: Platform | None = None) -> TracedProgram:
+    """Return the operations of a workload's program, as it is written for a platform; all on one device.
+
+    Attention is traced as products: the kernel that fuses it hides them.
+    """
+    kernels = default_kernel_choices(platform)
+    if workload.kind == "train":
+        jaxpr = trace_train_step(train_setting(workload), kernels)[1]
+        return read_program(jaxpr, platform=platform or "gpu")
+    kernels = dataclasses.replace(kernels, has_fused_attention=False)
+    program = make_program(workload, make_mesh(jax.devices()[:1]), kernels)
+    jaxpr = program.function.trace(*program.arguments).jaxpr
+    return read_program(jaxpr, platform=platform or "gpu", is_training=False)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.programs import costs_of
-from benchmarks.workloads import find_workload
-from clipbert_jax.costs.devices import known_device, roofline
+from benchmarks.record import table, versions_line
 
 COLUMNS = [
     "workload",
@@ -25,11 +23,10 @@ COLUMNS = [
 def markdown(record: dict[str, Any]) -> str:
     """Return headings, what was run where, and the tables."""
     device = record["device"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     torch = record["peer_versions"].get("torch")
     parts = [
         f"# Speed ({record['date'][:10]})",
-        f"`{record['command']}` on {device['count']} x {device['kind']} ({record['cores']} cores); {versions}"
+        f"`{record['command']}` on {device['count']} x {device['kind']} ({record['cores']} cores); {versions_line(record)}"
         f"{f'; peer: PyTorch {torch}' if torch else '; without PyTorch'}. "
         "Times of one step or call: median (10th to 90th percentile). `ours / peer` compares times: below 1 "
         "ours is faster. `share of peak` counts the products of the model; `floor` is the least time by "
@@ -42,7 +39,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     for row in record["rows"]:
         if stages := row.get("stages"):
-            parts += [f"## Parts of {row['workload']}", _stage_table(row, stages, device["kind"])]
+            parts += [f"## Parts of {row['workload']}", _stage_table(stages)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,22 +67,10 @@ def _cells(row: dict[str, Any], *, has_dispatch: bool) -> list[str]:
     ]
 
 
-def _stage_table(row: dict[str, Any], stages: dict[str, dict[str, float]], kind: str) -> str:
-    """Return measured milliseconds of each part beside its floor, where the device is in our table."""
-    device = known_device(kind)
-    workload = find_workload(row["set"], row["workload"], (row["ours"] or {}).get("batch_size"))
-    floors = roofline(costs_of(workload), device).stages if device else {}
+def _stage_table(stages: dict[str, dict[str, float]]) -> str:
+    """Return measured milliseconds of each part beside its floor, where the device's rates are known."""
     lines = []
     for name, seconds in stages.items():
-        cells = [name]
-        for way in ("forward", "backward"):
-            floor = f"{1e3 * getattr(floors[name], way):.2f}" if name in floors else ""
-            cells += [f"{1e3 * seconds[way]:.2f}", floor] if way in seconds else ["", ""]
-        lines.append(cells)
+        keys = ("forward", "forward_floor", "backward", "backward_floor")
+        lines.append([name, *(f"{1e3 * seconds[key]:.2f}" if key in seconds else "" for key in keys)])
     return table(["part", "forward ms", "floor", "backward ms", "floor"], lines)
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

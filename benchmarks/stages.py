@@ -13,6 +13,10 @@ from flax import nnx
 
 from benchmarks.programs import make_model, visual_tokens_shape
 from benchmarks.workloads import Workload, synthetic_batch
+from clipbert_jax.costs.devices import known_device
+from clipbert_jax.costs.kernels import make_kernels
+from clipbert_jax.costs.program import read_program
+from clipbert_jax.costs.step_cost import step_floor
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.kernel_choices import KernelChoices
 
@@ -20,10 +24,11 @@ _NUM_CALLS, _NUM_WARMUP_CALLS = 10, 3
 
 
 def time_stages(workload: Workload, kernels: KernelChoices) -> dict[str, dict[str, float]]:
-    """Return seconds `forward` and, in training, `backward` of the stages of `costs.devices.Roofline`.
+    """Return the seconds `forward` and, in training, `backward` of each part on one device.
 
-    On one device. The backward time is that of forward and backward together less that of forward. Parts
-    lose what fusions across their borders save, so their sum may exceed the whole.
+    With them come `forward_floor` and `backward_floor`, the shortest possible times, if the device's rates are
+    known. The backward time is that of both passes less that of the forward pass. Parts lose what fusions across
+    their borders save, so their sum may exceed the whole.
     """
     model = make_model(workload, kernels)
     names = ["stem", *model.pixel_encoder.stages]
@@ -34,9 +39,11 @@ def time_stages(workload: Workload, kernels: KernelChoices) -> dict[str, dict[st
         arrays = nnx.split(model)[1]
         forward, both = _programs(model, stage, has_input_gradient=name != first_trained)
         times[name] = {"forward": _seconds(lambda f=forward, a=arrays, x=x: f(a, x))}
+        times[name] |= _floor("forward_floor", forward, arrays, x)
         if workload.kind == "train" and name not in frozen:
             total = _seconds(lambda f=both, a=arrays, x=x: f(a, x))
             times[name]["backward"] = max(total - times[name]["forward"], 0.0)
+            times[name] |= _floor("backward_floor", both, arrays, x)
     return times
 
 
@@ -89,6 +96,16 @@ def _programs(model: ClipBert, stage: Stage, *, has_input_gradient: bool) -> tup
         return y, pull_back(y)
 
     return jax.jit(forward), jax.jit(both)
+
+
+def _floor(key: str, program: Any, arrays: Any, x: jax.Array) -> dict[str, float]:
+    """Return the shortest possible seconds of one way through a part, under a key."""
+    device = known_device(jax.devices()[0].device_kind)
+    if device is None:
+        return {}
+    traced = read_program(program.trace(arrays, x).jaxpr, is_training=False)
+    floor = step_floor(make_kernels(traced), device)
+    return {key: floor.backward if key.startswith("backward") else floor.forward}
 
 
 def _seconds(call: Callable[[], Any]) -> float:

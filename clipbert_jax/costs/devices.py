@@ -10,18 +10,14 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from clipbert_jax.costs.model import ComputeDtype, Costs
-from clipbert_jax.costs.work import Work, WorkName
-
 Platform = Literal["cpu", "gpu", "tpu"]
 GPUS = ("h100", "h200", "a100")
-Bound = Literal["compute", "memory"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,21 @@ class Device:
     """Bytes a second to and from the device's memory."""
     memory_bytes: int | None = None
     source: str
-    """Of the figures: measured, or the maker's datasheet."""
+    """Source of the figures: measured, or the maker's datasheet."""
+
+    def peak_flops(self, element_bytes: int) -> float:
+        """Return the operations a second of products of bfloat16 (2 bytes) or float32 (4 bytes).
+
+        Raises:
+          ValueError: the peak is not known.
+        """
+        peak = {2: self.bf16_flops, 4: self.fp32_flops}.get(element_bytes)
+        if peak is None:
+            raise ValueError(
+                f"This device has no figures for numbers of {element_bytes} bytes: measure_device() finds those "
+                "of bfloat16 and float32."
+            )
+        return peak
 
 
 _GB = 10**9
@@ -108,113 +118,6 @@ def platform_of(target: str) -> Platform:
 def known_device(kind: str) -> Device | None:
     """Return what the table says of a JAX `device_kind`, such as `NVIDIA H100 80GB HBM3`; None if nothing."""
     return next((DEVICES[name] for pattern, name in _KINDS.items() if re.search(pattern, kind)), None)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorkTime:
-    """The least time of one work, and what bounds it; passes of their own are in the time only."""
-
-    seconds: float
-    bound: Bound
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerTime:
-    """The least times of one layer's works that happen."""
-
-    name: str
-    stage: str
-    works: dict[WorkName, WorkTime]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageTime:
-    """Seconds of a stage, or of all."""
-
-    forward: float
-    backward: float
-    """Of inputs and weights."""
-    update: float
-
-    @property
-    def total(self) -> float:
-        """Forward, backward and update."""
-        return self.forward + self.backward + self.update
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Roofline:
-    """The least times of a model on a device."""
-
-    layers: tuple[LayerTime, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Of one step or call."""
-        return self.total.total
-
-    @property
-    def total(self) -> StageTime:
-        """Of all stages together."""
-        return _sum_up(self.layers)
-
-    @property
-    def stages(self) -> dict[str, StageTime]:
-        """By name, in the order of the forward pass."""
-        names = dict.fromkeys(layer.stage for layer in self.layers)
-        return {name: _sum_up(layer for layer in self.layers if layer.stage == name) for name in names}
-
-
-def roofline(costs: Costs, device: Device) -> Roofline:
-    """Return the least times of every layer.
-
-    Raises:
-      ValueError: the device has no figures for the model's arithmetic.
-    """
-    peak, bandwidth = _rates(device, costs.compute_dtype)
-    layers = [
-        LayerTime(
-            name=layer.name,
-            stage=layer.stage,
-            works={
-                name: _work_time(work, peak, bandwidth)
-                for name, work in layer.works.items()
-                if work.flops or work.total_bytes
-            },
-        )
-        for layer in costs.layers
-    ]
-    return Roofline(layers=tuple(layers))
-
-
-def _rates(device: Device, compute_dtype: ComputeDtype) -> tuple[float, float]:
-    peaks = {"bfloat16": device.bf16_flops, "float32": device.fp32_flops, "float64": None}
-    peak = peaks[compute_dtype]
-    if peak is None or device.bandwidth is None:
-        raise ValueError(f"no figures for {compute_dtype} on this device: measure_device() finds them")
-    return peak, device.bandwidth
-
-
-def _work_time(work: Work, peak: float, bandwidth: float) -> WorkTime:
-    compute, memory = work.flops / peak, work.bytes / bandwidth
-    return WorkTime(
-        seconds=max(compute, memory) + work.pass_bytes / bandwidth,
-        bound="compute" if compute > memory else "memory",
-    )
-
-
-def _sum_up(layers: Iterable[LayerTime]) -> StageTime:
-    seconds: dict[WorkName, float] = dict.fromkeys(
-        ("forward", "input_gradient", "weight_gradient", "update"), 0.0
-    )
-    for layer in layers:
-        for name, work in layer.works.items():
-            seconds[name] += work.seconds
-    return StageTime(
-        forward=seconds["forward"],
-        backward=seconds["input_gradient"] + seconds["weight_gradient"],
-        update=seconds["update"],
-    )
 
 
 def measure_device(*, matrix_size: int | None = None, num_copied_bytes: int | None = None) -> Device:

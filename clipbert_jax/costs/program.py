@@ -1,23 +1,43 @@
-"""A traced program as one list of operations: calls are written out, dead ones are gone, views are no operations.
+"""Traced programs as one list of operations: calls are written out, views and dead equations are dropped.
 
-`read_program` is the one walk over a jaxpr that everything in this room starts from. It knows no layer of a
-model: what it says holds for any encoder or head that JAX can trace.
+`read_program` is the one walk over a jaxpr that all costs come from. It knows no layer of a model, so it holds for
+any encoder or head that JAX can trace. `kernels.py` takes its result.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal as JaxLiteral
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Literal as Constant
+
+from clipbert_jax.costs.devices import Platform
 
 Purpose = Literal["forward", "backward", "recomputed", "update"]
 
-PRODUCTS = {"dot_general", "conv_general_dilated"}
-_VIEWS = {"reshape", "transpose", "squeeze", "copy", "stop_gradient", "sharding_constraint", "reshard", "rev", "pad", "slice", "broadcast_in_dim", "split"}
-_LOOPS = {"scan", "while"}
+PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
+_LOOPS = frozenset({"scan", "while"})
+_COMPARISONS = frozenset({"eq", "ge", "gt", "le", "lt", "ne"})
+# They move nothing if input and output have the same size.
+_VIEWS = frozenset(
+    [
+        "broadcast_in_dim",
+        "copy",
+        "pad",
+        "reshape",
+        "reshard",
+        "rev",
+        "sharding_constraint",
+        "slice",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "transpose",
+    ]
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,8 +46,6 @@ class Value:
 
     num_elements: int
     element_bytes: int
-    producer: Operation | None = None
-    """Operation that computes it; None for inputs of the program."""
     users: list[Operation] = dataclasses.field(default_factory=list)
     is_output: bool = False
 
@@ -42,166 +60,202 @@ class Operation:
     """Equation that computes something."""
 
     name: str
+    """Name of JAX's primitive."""
     purpose: Purpose
+    position: int
+    """Place in the order of the program."""
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     flops: int = 0
     num_read: int | None = None
-    """Elements of the first input that are read, if not all."""
-    body: Program | None = None
-    """What a loop or a branch does in one turn."""
+    """Number of elements that are read of the first input; None: all of them."""
+    body: TracedProgram | None = None
+    """Operations of one turn of a loop, or of one branch."""
     num_turns: int = 1
-    position: int = 0
 
 
 @dataclasses.dataclass
-class Program:
-    """Operations in the order in which they were written."""
+class TracedProgram:
+    """Operations in the order of the equations."""
 
     inputs: list[Value]
     outputs: list[Value]
     operations: list[Operation]
 
 
-def read_program(jaxpr: ClosedJaxpr | Jaxpr, *, is_training: bool = True) -> Program:
+def read_program(
+    jaxpr: ClosedJaxpr,
+    *,
+    platform: Platform = "gpu",
+    is_training: bool = True,
+    sizes: Mapping[int, int] | None = None,
+) -> TracedProgram:
     """Return the operations of a traced program.
 
+    Equations of a gradient are told apart by the name stack that JAX gives them. Of branches the one with most
+    products counts; a `while` loop counts as one turn.
+
     Args:
-      jaxpr: from `jax.make_jaxpr` or `jitted.trace(...).jaxpr`.
-      is_training: whether what belongs to no gradient is the optimizer's update, or the forward pass.
+      jaxpr: from `jax.make_jaxpr`, or `.jaxpr` of a traced function.
+      platform: `cpu` has no bfloat16: XLA keeps such arrays in float32 there.
+      is_training: whether equations outside of the gradient are the update, or else the forward pass.
+      sizes: prime number that the program was traced with as a size -> number to put in its place. One trace
+        then stands for batches of all sizes.
     """
-    return _Reader("update" if is_training else "forward").program(getattr(jaxpr, "jaxpr", jaxpr), "")
+    reader = _Reader("update" if is_training else "forward", platform == "cpu", sizes or {})
+    return reader.program(jaxpr.jaxpr, scope="")
+
+
+def count_flops(program: TracedProgram, *purposes: Purpose) -> int:
+    """Return the operations of products, for all purposes or for some.
+
+    A multiplication with its addition is 2. Products with padded zeros count, as kernels compute them.
+    """
+    total = 0
+    for operation in program.operations:
+        if operation.body:
+            total += operation.num_turns * count_flops(operation.body, *purposes)
+        elif not purposes or operation.purpose in purposes:
+            total += operation.flops
+    return total
 
 
 class _Reader:
-    def __init__(self, outside: Purpose):
-        self.outside: Purpose = outside
+    """Reads the equations of one program and of those inside of it."""
 
-    def program(self, jaxpr: Jaxpr, scope: str) -> Program:
-        """Read a program of its own: the whole, or the body of a loop."""
-        values: dict[Any, Value] = {var: _value(var) for var in (*jaxpr.constvars, *jaxpr.invars)}
-        inputs = [values[var] for var in (*jaxpr.constvars, *jaxpr.invars)]
-        operations: list[Operation] = []
-        self._inline(jaxpr, values, scope, operations)
-        outputs = [values[var] for var in jaxpr.outvars if not isinstance(var, JaxLiteral)]
-        return _without_dead(Program(inputs, outputs, operations))
+    def __init__(self, outside: Purpose, is_cpu: bool, sizes: Mapping[int, int]):
+        self._outside: Purpose = outside
+        self._is_cpu, self._sizes = is_cpu, sizes
+        self._bounded: dict[Value, Value] = {}
 
-    def _inline(self, jaxpr: Jaxpr, values: dict[Any, Value], scope: str, operations: list[Operation]) -> None:
+    def program(self, jaxpr: Jaxpr, scope: str) -> TracedProgram:
+        """Read the whole, or the body of a loop."""
+        values = {var: self._value(var) for var in (*jaxpr.constvars, *jaxpr.invars)}
+        inputs, operations = list(values.values()), list[Operation]()
+        self._read(jaxpr, values, scope, operations)
+        outputs = [values[var] for var in jaxpr.outvars if not isinstance(var, Constant)]
+        program = _without_dead(TracedProgram(inputs, outputs, operations))
+        for operation in program.operations:
+            for value in operation.inputs if operation.name in PRODUCTS and self._is_cpu else ():
+                value.element_bytes = max(value.element_bytes, 4)
+        return program
+
+    def _read(self, jaxpr: Jaxpr, values: dict[Any, Value], scope: str, operations: list[Operation]) -> None:
+        """Append the operations of a program, given the values of its variables so far."""
         for equation in jaxpr.eqns:
-            name = equation.primitive.name
+            inputs = [self._value(x) if isinstance(x, Constant) else values[x] for x in equation.invars]
+            outputs = [self._value(x) for x in equation.outvars]
             inner_scope = f"{scope}/{equation.source_info.name_stack}"
-            inputs = [values.get(var) if not isinstance(var, JaxLiteral) else None for var in equation.invars]
-            if name in _VIEWS and _num_bytes(equation.outvars[0]) == inputs_bytes(equation):
-                if inputs[0] is not None:
-                    values[equation.outvars[0]] = inputs[0]
-                else:
-                    values[equation.outvars[0]] = _value(equation.outvars[0])
-                continue
-            inner = [part for _, part in _inner_programs(equation)]
-            if len(inner) == 1 and name not in _LOOPS and len(inner[0].invars) == len(equation.invars):
-                called = {var: _value(var) for var in inner[0].constvars}
-                for var, outer, value in zip(inner[0].invars, equation.invars, inputs, strict=True):
-                    called[var] = value if value is not None else _value(outer)
-                self._inline(inner[0], called, inner_scope, operations)
-                for var, result in zip(equation.outvars, inner[0].outvars, strict=True):
-                    values[var] = _value(result) if isinstance(result, JaxLiteral) else called[result]
-                continue
-            outputs = tuple(_value(var) for var in equation.outvars)
-            operation = Operation(
-                name=name,
-                purpose=self._purpose(inner_scope),
-                inputs=tuple(value for value in inputs if value is not None),
-                outputs=outputs,
-                flops=_flops(equation),
-                num_read=_num_read(equation),
-            )
-            if inner:
-                bodies = [self.program(part, inner_scope) for part in inner]
-                operation.body = max(bodies, key=count_flops)
-                operation.num_turns = equation.params.get("length", 1)
-            for value in outputs:
-                value.producer = operation
+            programs, name = list(_programs_inside(equation)), equation.primitive.name
+            if self._is_cpu and name in _COMPARISONS:
+                inputs = [self._bounded.get(value, value) for value in inputs]
+            if name in _VIEWS and outputs[0].num_bytes == inputs[0].num_bytes:
+                outputs = inputs[:1]
+            elif len(programs) == 1 and name not in _LOOPS and len(programs[0].invars) == len(inputs):
+                outputs = self._call(programs[0], inputs, inner_scope, operations)
+            else:
+                operation = self._operation(equation, inputs, outputs, inner_scope)
+                bodies = [self.program(inner, inner_scope) for inner in programs]
+                operation.body = max(bodies, key=count_flops, default=None)
+                operations.append(operation)
+                if name == "max" and isinstance(equation.invars[1], Constant):
+                    self._bounded[outputs[0]] = inputs[0]
             values.update(zip(equation.outvars, outputs, strict=True))
-            operations.append(operation)
+
+    def _call(
+        self, jaxpr: Jaxpr, inputs: list[Value], scope: str, operations: list[Operation]
+    ) -> list[Value]:
+        values = {var: self._value(var) for var in jaxpr.constvars}
+        values.update(zip(jaxpr.invars, inputs, strict=True))
+        self._read(jaxpr, values, scope, operations)
+        return [self._value(x) if isinstance(x, Constant) else values[x] for x in jaxpr.outvars]
+
+    def _operation(self, equation: Any, inputs: list[Value], outputs: list[Value], scope: str) -> Operation:
+        return Operation(
+            name=equation.primitive.name,
+            purpose=self._purpose(scope),
+            position=0,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            flops=self._sized(_flops(equation)),
+            num_read=self._sized_or_none(_num_read(equation)),
+            num_turns=self._sized(equation.params.get("length", 1))
+            if equation.primitive.name == "scan"
+            else 1,
+        )
 
     def _purpose(self, scope: str) -> Purpose:
         if "rematted_computation" in scope:
             return "recomputed"
         if "transpose(" in scope:
             return "backward"
-        return "forward" if "jvp(" in scope else self.outside
+        return "forward" if "jvp(" in scope else self._outside
+
+    def _value(self, var: Any) -> Value:
+        size = math.prod(getattr(var.aval, "shape", ()))
+        dtype = getattr(var.aval, "dtype", None)
+        return Value(self._sized(size), getattr(dtype, "itemsize", 0))
+
+    def _sized_or_none(self, number: int | None) -> int | None:
+        return None if number is None else self._sized(number)
+
+    def _sized(self, number: int) -> int:
+        """Put the sizes that are wanted in the place of the primes."""
+        factor = 1
+        for traced, wanted in self._sizes.items():
+            while number and number % traced == 0:
+                number, factor = number // traced, factor * wanted
+        return number * factor
 
 
-def _value(var: Any) -> Value:
-    size = math.prod(getattr(var.aval, "shape", ()))
-    return Value(size, getattr(getattr(var.aval, "dtype", None), "itemsize", 0))
-
-
-def _num_bytes(var: Any) -> int:
-    return _value(var).num_bytes
-
-
-def inputs_bytes(equation: Any) -> int:
-    return _num_bytes(equation.invars[0])
-
-
-def _inner_programs(equation: Any) -> Iterator[tuple[str, Jaxpr]]:
-    for name, value in equation.params.items():
+def _programs_inside(equation: Any) -> Iterator[Jaxpr]:
+    for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield name, item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield name, item
+            if isinstance(item, ClosedJaxpr | Jaxpr):
+                yield getattr(item, "jaxpr", item)
 
 
 def _flops(equation: Any) -> int:
-    """Return the operations of a product; a multiplication with its addition is 2."""
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left, out = equation.invars[0].aval, equation.outvars[0].aval
         return 2 * out.size * math.prod(left.shape[axis] for axis in contracted)
     if equation.primitive.name == "conv_general_dilated":
         kernel, out = equation.invars[1].aval, equation.outvars[0].aval
-        out_features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
         # The gradient of a strided convolution is one of an input with holes: only a share of it counts.
         num_holes = math.prod(equation.params["lhs_dilation"])
-        return 2 * out.size * (kernel.size // out_features) // num_holes
+        return 2 * out.size * (kernel.size // _out_features(equation)) // num_holes
     return 0
 
 
 def _num_read(equation: Any) -> int | None:
-    """Return the elements of the input that a convolution reads: wide strides skip some."""
-    if equation.primitive.name != "conv_general_dilated":
+    """Return how many elements a product or a lookup reads of its first input; wide strides skip some."""
+    out = equation.outvars[0].aval if equation.outvars else None
+    if equation.primitive.name == "gather" and out is not None:
+        return out.size
+    if equation.primitive.name != "conv_general_dilated" or out is None:
         return None
-    kernel, out = equation.invars[1].aval, equation.outvars[0].aval
-    spec = equation.params["dimension_numbers"]
-    out_features = kernel.shape[spec.rhs_spec[0]]
-    return min(equation.invars[0].aval.size, out.size // out_features * (kernel.size // out_features))
+    features = _out_features(equation)
+    window = equation.invars[1].aval.size // features
+    return min(equation.invars[0].aval.size, out.size // features * window)
 
 
-def _without_dead(program: Program) -> Program:
-    """Drop operations that no output needs; note who uses what."""
-    for value in program.outputs:
-        value.is_output = True
-    needed = {id(value) for value in program.outputs}
+def _out_features(equation: Any) -> int:
+    return equation.invars[1].aval.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+
+
+def _without_dead(program: TracedProgram) -> TracedProgram:
+    """Drop the operations that no output needs, number the others, and note who uses which value."""
+    needed = set(program.outputs)
     kept = []
     for operation in reversed(program.operations):
-        if any(id(value) in needed for value in operation.outputs):
-            needed |= {id(value) for value in operation.inputs}
+        if not needed.isdisjoint(operation.outputs):
+            needed.update(operation.inputs)
             kept.append(operation)
-    kept.reverse()
-    for position, operation in enumerate(kept):
+    for value in program.outputs:
+        value.is_output = True
+    for position, operation in enumerate(reversed(kept)):
         operation.position = position
         for value in dict.fromkeys(operation.inputs):
             value.users.append(operation)
-    return Program(program.inputs, program.outputs, kept)
-
-
-def count_flops(program: Program, purposes: Sequence[Purpose] = ()) -> int:
-    """Return the operations of products, of all purposes or of some."""
-    return sum(
-        operation.num_turns * count_flops(operation.body, purposes)
-        if operation.body
-        else operation.flops * (not purposes or operation.purpose in purposes)
-        for operation in program.operations
-    )
+    return TracedProgram(program.inputs, program.outputs, kept[::-1])

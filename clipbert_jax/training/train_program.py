@@ -13,23 +13,40 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import Mesh
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.kernel_choices import KernelChoices
 from clipbert_jax.models.model_def import Parameters, split_model
 from clipbert_jax.tasks.task import Losses, Task
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from clipbert_jax.training.sharding import MeshConfig, batch_sharding, state_shardings
+from clipbert_jax.training.sharding import MeshConfig, batch_sharding, make_mesh, state_shardings
 from clipbert_jax.training.step import TrainState, TrainStep, forward, make_train_state, make_train_step
 from clipbert_jax.training.train_config import TrainConfig
 
 Tree = TypeVar("Tree")
 
 _NUM_STEPS = 1000  # of a schedule, where epochs decide; no operation depends on it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """Shape of a batch."""
+
+    num_videos: int
+    num_clips: int
+    """Clips per video."""
+    num_frames: int
+    """Frames per clip."""
+    height: int
+    """Height of a frame in pixels."""
+    width: int
+    num_texts: int
+    """Texts per video; each meets every clip."""
+    text_length: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +126,18 @@ def forward_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -
 
     arrays = placed({**trained, **frozen}, mesh)
     return Program(function=losses, arguments=(arrays, describe_batch(setting, mesh)))
+
+
+def trace_train_step(setting: TrainSetting, kernels: KernelChoices) -> tuple[TrainState, ClosedJaxpr]:
+    """Return the shapes of the state, and the traced train step of one device that has the whole batch.
+
+    Attention is traced as products: the kernel that fuses it hides them.
+    """
+    kernels = dataclasses.replace(kernels, has_fused_attention=False)
+    make_state, step = train_functions(setting, make_mesh(jax.devices()[:1]), kernels)
+    state = jax.eval_shape(make_state)
+    trace = jax.make_jaxpr(lambda state, arrays: step(state, Batch(**arrays)))
+    return state, trace(state, batch_arrays(setting))
 
 
 def describe_batch(setting: TrainSetting, mesh: Mesh) -> Batch:

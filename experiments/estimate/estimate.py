@@ -7,19 +7,17 @@ import math
 from typing import Any
 
 from clipbert_jax.costs.devices import Device, Platform, platform_of
+from clipbert_jax.costs.step_cost import StepCost, step_bytes, step_flops
 from clipbert_jax.training.sharding import MeshConfig
 from clipbert_jax.training.train_program import TrainSetting
 from experiments.estimate.compile_elsewhere import CompileRequest, compile_elsewhere
-from experiments.estimate.memory import count_parameters, train_memory
 from experiments.estimate.plan import Plan
 from experiments.estimate.step_costs import (
     USABLE_SHARE,
-    Amounts,
+    DeviceStep,
     accumulation_that_fits,
+    count_parameters,
     largest_part,
-    step_bytes,
-    step_floor,
-    step_flops,
 )
 
 EXPECTED_SHARE = 0.65
@@ -42,8 +40,9 @@ def estimate(
       decode_ms: core-milliseconds of a video; None for those of the frames that a video gives.
     """
     setting, shape = plan.setting, plan.setting.shape
-    num_parameters, num_trained = count_parameters(setting)
-    time = _time(plan, device, num_devices)
+    num_parameters, num_trained = count_parameters(setting, platform)
+    step = DeviceStep(setting, platform, num_devices)
+    time = _time(plan, step, device)
     if decode_ms is None:
         decode_ms = _DECODE_MS * shape.num_clips * shape.num_frames / _DECODED_FRAMES
     return {
@@ -54,8 +53,8 @@ def estimate(
         "num_accumulation_steps": setting.train.num_accumulation_steps,
         "videos_at_once": _videos_at_once(setting, num_devices),
         "parameters": {"total": num_parameters, "trained": num_trained},
-        "flops_per_video": _by_purpose(step_flops(setting.with_batch_size(1))),
-        "memory": _memory(setting, device, platform, num_devices),
+        "flops_per_video": _flops_per_video(step),
+        "memory": _memory(step, device),
         "time": time,
         "decoding": {
             "core_ms_per_video": decode_ms,
@@ -69,13 +68,18 @@ def _videos_at_once(setting: TrainSetting, num_devices: int) -> int:
     return setting.shape.num_videos // (num_devices * setting.train.num_accumulation_steps)
 
 
-def _by_purpose(amounts: Amounts) -> dict[str, float]:
-    return {**dataclasses.asdict(amounts), "total": amounts.total}
+def _flops_per_video(step: DeviceStep) -> dict[str, float]:
+    num_videos = step.setting.shape.num_videos // step.num_devices
+    flops = _by_purpose(step_flops(step.program))
+    return {purpose: number // num_videos for purpose, number in flops.items()}
 
 
-def _time(plan: Plan, device: Device, num_devices: int) -> dict[str, Any]:
-    setting = plan.setting
-    floor = step_floor(setting, device, num_devices)
+def _by_purpose(cost: StepCost) -> dict[str, float]:
+    return {**dataclasses.asdict(cost), "total": cost.total}
+
+
+def _time(plan: Plan, step: DeviceStep, device: Device) -> dict[str, Any]:
+    setting, num_devices, floor = plan.setting, step.num_devices, step.floor(device)
     videos_of_device = setting.shape.num_videos // num_devices
     rate = EXPECTED_SHARE * videos_of_device / floor.total
     return {
@@ -89,21 +93,19 @@ def _time(plan: Plan, device: Device, num_devices: int) -> dict[str, Any]:
     }
 
 
-def _memory(setting: TrainSetting, device: Device, platform: Platform, num_devices: int) -> dict[str, Any]:
+def _memory(step: DeviceStep, device: Device) -> dict[str, Any]:
     assert device.memory_bytes is not None
-    memory, usable = (
-        train_memory(setting, platform, num_devices),
-        USABLE_SHARE[platform] * device.memory_bytes,
-    )
+    memory, where = step.memory(), (step.setting, device, step.platform, step.num_devices)
+    usable = USABLE_SHARE[step.platform] * device.memory_bytes
     return {
         **dataclasses.asdict(memory),
         "program": memory.program,
         "peak": memory.peak,
         "usable": usable,
-        "usable_share": USABLE_SHARE[platform],
+        "usable_share": USABLE_SHARE[step.platform],
         "fits": memory.peak <= usable,
-        "most_videos_at_once": largest_part(setting, device, platform, num_devices),
-        "accumulation_that_fits": accumulation_that_fits(setting, device, platform, num_devices),
+        "most_videos_at_once": largest_part(*where),
+        "accumulation_that_fits": accumulation_that_fits(*where),
     }
 
 
@@ -124,7 +126,8 @@ def check_on_cpu(setting: TrainSetting, num_videos: int) -> dict[str, Any]:
     compiled = compile_elsewhere(
         CompileRequest(setting=plain, target="cpu", num_devices=1, has_forward_pass=True)
     )
-    flops, memory = step_flops(plain), train_memory(plain, "cpu").program
+    step = DeviceStep(plain, "cpu")
+    flops, memory = step_flops(step.program), step.memory().program
     return {
         "num_videos": num_videos,
         "forward_flops": _pair(flops.forward, compiled["compiler_forward_flops"]),
@@ -144,20 +147,19 @@ def compare_with_compiler(
     """
     compiled = compile_elsewhere(request, python, timeout_seconds=timeout_seconds)
     setting, num_devices = request.setting, compiled["num_devices"]
-    memory = train_memory(setting, platform_of(request.target), num_devices)
+    step = DeviceStep(setting, platform_of(request.target), num_devices)
+    memory, flops = step.memory(), step_flops(step.program)
     expected = compiled["compiler_seconds"]  # which is negative where a compiler can't tell
     assert device.bandwidth is not None
     return {
         "target": request.target,
         "num_devices": num_devices,
-        "flops": _pair(step_flops(setting).total / num_devices, compiled["compiler_flops"]),
+        "flops": _pair(flops.total, compiled["compiler_flops"]),
         "arguments": _pair(memory.arguments, compiled["argument_bytes"]),
-        "temporary": _pair(memory.fullest.total, compiled["temporary_bytes"]),
+        "temporary": _pair(memory.temporary, compiled["temporary_bytes"]),
         "program": _pair(memory.program, compiled["program_bytes"]),
-        "traffic": _pair(step_bytes(setting, num_devices), compiled["moved_bytes"]),
-        "seconds": _pair(
-            step_floor(setting, device, num_devices).total, expected if (expected or 0) > 0 else None
-        ),
+        "traffic": _pair(step_bytes(step.kernels), compiled["moved_bytes"]),
+        "seconds": _pair(step.floor(device).total, expected if (expected or 0) > 0 else None),
         "traffic_seconds": compiled["moved_bytes"] / device.bandwidth,
         "collectives": compiled["collectives"],
         "compile_seconds": compiled["compile_seconds"],

@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 _GB, _MB, _GFLOP = 1e9, 1e6, 1e9
+_FULLEST = {
+    "forward": "in the forward pass",
+    "backward": "in the backward pass",
+    "recomputed": "in the backward pass",
+    "update": "at the update",
+}
 
 
 def estimate_lines(numbers: dict[str, Any], device: str) -> Iterator[str]:
@@ -28,7 +34,7 @@ def estimate_lines(numbers: dict[str, Any], device: str) -> Iterator[str]:
 
 def _counted(numbers: dict[str, Any]) -> Iterator[str]:
     parameters, flops = numbers["parameters"], numbers["flops_per_video"]
-    yield "\ncounted, layer by layer, from the settings"
+    yield "\ncounted in the traced step"
     yield _line(
         "parameters", f"{parameters['total'] / 1e6:,.1f} M", f"{parameters['trained'] / 1e6:,.1f} M trained"
     )
@@ -48,13 +54,9 @@ def _memory(numbers: dict[str, Any], device: str) -> Iterator[str]:
     yield _line("activations", *_size(memory["activations"], ", when the backward pass begins"))
     waiting = " ".join(_size(memory["batches_ahead"]))
     yield _line("batch", *_size(memory["batch"], f", and {waiting} for three that wait"))
-    yield _line("peak", *_size(memory["peak"], f", {_moment(memory['fullest']['name'])}"))
+    yield _line("peak", *_size(memory["peak"], f", {_FULLEST[memory['fullest']]}"))
     yield _line("usable", *_size(memory["usable"], f": {_usable(memory, numbers['device'], device)}"))
     yield from _fit(numbers)
-
-
-def _moment(name: str) -> str:
-    return "at the update" if name == "update" else f"with {name} at work"
 
 
 def _usable(memory: dict[str, Any], device: dict[str, Any], name: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.tasks.task import AnswerTask
-from clipbert_jax.training.train_program import TrainSetting
+from clipbert_jax.training.train_program import BatchShape, TrainSetting
 from data_pipelines.examples import make_examples
 from experiments.experiment import Experiment
 from experiments.runs.experiment_checks import check_devices, check_experiment, check_model
@@ -96,7 +95,5 @@ def _setting(experiment: Experiment, num_texts: int) -> TrainSetting:
             width=data.size,
             num_texts=num_texts,
             text_length=data.max_text_length,
-            num_sampled_tokens=experiment.task.num_sampled_tokens,
-            is_training=True,
         ),
     )

@@ -1,110 +1,151 @@
-"""What training asks of devices: operations, the time that they take at least, and the batches that fit.
+"""Costs of a train step on one of many devices, and the batches that fit. `estimate.py` calls this.
 
-Beside the path of a batch; `clipbert estimate` prints it. Operations and bytes are counted (`model.py`),
-memory is estimated (`memory.py`), rates of devices are measured or their makers' (`devices.py`).
+The step is traced once, with primes in the place of the numbers of videos and of parts, so that one trace
+gives the costs of every batch. Nothing is computed, and no array is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from typing import Any
 
-from clipbert_jax.costs.devices import Device, Platform, roofline
-from clipbert_jax.costs.model import Costs, model_costs
-from clipbert_jax.costs.work import LayerCost
-from clipbert_jax.training.train_program import TrainSetting
-from experiments.estimate.memory import train_memory
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+from jax.sharding import Mesh
+
+from clipbert_jax.costs.devices import Device, Platform
+from clipbert_jax.costs.kernels import OpCost, make_kernels
+from clipbert_jax.costs.program import Purpose, TracedProgram, read_program
+from clipbert_jax.costs.step_cost import StepCost, peak_memory, step_floor
+from clipbert_jax.models.kernel_choices import default_kernel_choices
+from clipbert_jax.training.sharding import AXES, MeshConfig, state_shardings
+from clipbert_jax.training.step import TrainState
+from clipbert_jax.training.train_program import TrainSetting, batch_arrays, trace_train_step
 
 USABLE_SHARE: dict[Platform, float] = {"gpu": 0.75, "tpu": 0.95, "cpu": 0.75}
-"""Of a device's memory. On GPUs it is what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+"""Share of a device's memory that training may take. On GPUs JAX takes it unless
+XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+NUM_BATCHES_AHEAD = 3
+"""Batches that training puts onto the devices early: two wait, a third waits to join them."""
+
+_VIDEOS, _PARTS = 1009, 1013
+"""Primes that stand for the videos of a part and for the number of parts."""
+_MAX_VIDEOS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Amounts:
-    """Operations, or seconds, of an update by what they are for."""
+class StepMemory:
+    """Memory of training on one device, in bytes."""
 
-    forward: int | float
-    backward: int | float
-    recomputed: int | float
-    """Of the forward pass again, for rematerialisation and passes over clips."""
-    update: int | float = 0
+    parameters: int
+    """All parameters, with frozen ones, and with averages if there are any."""
+    optimizer: int
+    batch: int
+    batches_ahead: int
+    """The next batches, which are no part of the step's program."""
+    gradients: int
+    """Gradients of all trained parameters."""
+    activations: int
+    """Arrays that are alive when the backward pass begins."""
+    temporary: int
+    """Arrays besides the arguments at the fullest moment."""
+    fullest: Purpose
+    """Part of the step that runs at that moment."""
 
     @property
-    def total(self) -> int | float:
-        """All together."""
-        return self.forward + self.backward + self.recomputed + self.update
+    def arguments(self) -> int:
+        """Arguments of the step."""
+        return self.parameters + self.optimizer + self.batch
+
+    @property
+    def program(self) -> int:
+        """Memory of the step, as compilers count it: arguments and temporary arrays."""
+        return self.arguments + self.temporary
+
+    @property
+    def peak(self) -> int:
+        """Memory of training: the step and the next batches."""
+        return self.program + self.batches_ahead
 
 
-def step_flops(setting: TrainSetting) -> Amounts:
-    """Return the operations of one update, over all devices; a multiplication with its addition is 2."""
-    layers = model_costs(setting.model, setting.task.head, setting.shape).layers
-    return Amounts(
-        forward=sum(layer.forward.flops for layer in layers),
-        backward=sum(layer.input_gradient.flops + layer.weight_gradient.flops for layer in layers),
-        recomputed=sum(times_recomputed(setting, layer) * layer.forward.flops for layer in layers),
-    )
+class DeviceStep:
+    """The train step of one device, with its share of the videos.
 
-
-def step_floor(setting: TrainSetting, device: Device, num_devices: int = 1) -> Amounts:
-    """Return the least seconds of one update, by the roofline of one of so many devices.
-
-    What the devices exchange is left out: it can be hidden behind the backward pass.
+    What the devices exchange is left out. The tensor axis divides the state; its effect on activations is left
+    out, as compilers are seen to need about as much with it as without.
     """
-    num_parts, costs = setting.train.num_accumulation_steps, _costs_of_part(setting, num_devices)
-    times = roofline(costs, device)
-    recomputed = sum(
-        times_recomputed(setting, layer) * time.works["forward"].seconds
-        for layer, time in zip(costs.layers, times.layers, strict=True)
-        if "forward" in time.works
-    )
-    return Amounts(
-        forward=num_parts * times.total.forward,
-        backward=num_parts * times.total.backward,
-        recomputed=num_parts * recomputed,
-        update=times.total.update / (setting.mesh.fsdp * setting.mesh.tensor),
-    )
+
+    def __init__(self, setting: TrainSetting, platform: Platform, num_devices: int = 1):
+        """Read the step.
+
+        Args:
+          setting: of all devices together.
+          platform: decides how the model is written, and what its compiler keeps. On a CPU XLA writes loops over
+            parts and clips out, and computes at once what was to be computed again: they save no memory there.
+          num_devices: devices that share the videos equally.
+        """
+        self.setting, self.platform, self.num_devices = setting, platform, num_devices
+
+    @property
+    def num_parts(self) -> int:
+        """Parts that the batch is gone through in, one after the other."""
+        return 1 if self.platform == "cpu" else self.setting.train.num_accumulation_steps
+
+    @functools.cached_property
+    def program(self) -> TracedProgram:
+        """Operations of one update on this device."""
+        sizes = {_VIDEOS: -(-self.setting.shape.num_videos // (self.num_devices * self.num_parts))}
+        sizes[_PARTS] = self.num_parts
+        jaxpr = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)[1]
+        return read_program(jaxpr, platform=self.platform, sizes=sizes)
+
+    @functools.cached_property
+    def kernels(self) -> list[OpCost]:
+        """Kernels of one update on this device."""
+        return make_kernels(self.program, self.platform)
+
+    def floor(self, device: Device) -> StepCost:
+        """Return the shortest possible seconds of an update."""
+        floor, mesh = step_floor(self.kernels, device), self.setting.mesh
+        return dataclasses.replace(floor, update=floor.update / (mesh.fsdp * mesh.tensor))
+
+    def memory(self) -> StepMemory:
+        """Return what training takes."""
+        state = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)[0]
+        mesh = _mesh(self.num_devices, self.setting.mesh)
+        batch = sum(_num_bytes(x) for x in batch_arrays(self.setting).values()) // self.num_devices
+        peak = peak_memory(self.kernels)
+        return StepMemory(
+            parameters=sum(_bytes_on_device(part, mesh) for part in (state.params, state.frozen, state.ema)),
+            optimizer=_bytes_on_device(state.opt_state, mesh),
+            batch=batch,
+            batches_ahead=NUM_BATCHES_AHEAD * batch,
+            gradients=_bytes_on_device(state.params, mesh),
+            activations=peak.before_backward,
+            temporary=peak.num_bytes,
+            fullest=peak.purpose,
+        )
 
 
-def step_bytes(setting: TrainSetting, num_devices: int = 1) -> int:
-    """Return what one of so many devices moves to and from its memory in an update, at least."""
-    layers = _costs_of_part(setting, num_devices).layers
-    of_part = sum(
-        work.total_bytes * (1 + times_recomputed(setting, layer) * (name == "forward"))
-        for layer in layers
-        for name, work in layer.works.items()
-        if name != "update"
-    )
-    return setting.train.num_accumulation_steps * of_part + sum(layer.update.total_bytes for layer in layers)
-
-
-def _costs_of_part(setting: TrainSetting, num_devices: int) -> Costs:
-    """Return the costs of what a device goes through at once, with an update."""
-    shape, num_parts = setting.shape, setting.train.num_accumulation_steps * num_devices
-    shape = dataclasses.replace(shape, num_videos=-(-shape.num_videos // num_parts))
-    return model_costs(setting.model, setting.task.head, shape)
-
-
-def times_recomputed(setting: TrainSetting, layer: LayerCost) -> int:
-    """Return how often the step computes a layer again for its gradients."""
-    train, is_trained = setting.train, layer.input_gradient.flops + layer.weight_gradient.flops > 0
-    if layer.stage == "optimizer":
-        return 0
-    num_passes = int(0 < train.clips_per_pass < setting.shape.num_clips)
-    if train.remat == "full":
-        return num_passes + int(layer.stage == "fusion" or (layer.stage.startswith("res") and is_trained))
-    if train.remat == "dots":  # products of weights are kept
-        return num_passes + int(layer.stage == "fusion" and layer.num_trained == 0)
-    return num_passes
+def count_parameters(setting: TrainSetting, platform: Platform) -> tuple[int, int]:
+    """Return the number of elements of all parameters and of the trained ones."""
+    state = _traced(_to_trace(setting, platform, has_parts=False), platform)[0]
+    num_trained = sum(x.size for x in state.params.values())
+    return num_trained + sum(x.size for x in state.frozen.values()), num_trained
 
 
 def fits(setting: TrainSetting, device: Device, platform: Platform, num_devices: int = 1) -> bool:
-    """Return whether training fits the memory of each device, or rather the share that is for it."""
+    """Return whether training fits the usable memory of each device."""
     assert device.memory_bytes is not None
     usable = USABLE_SHARE[platform] * device.memory_bytes
-    return train_memory(setting, platform, num_devices).peak <= usable
+    return DeviceStep(setting, platform, num_devices).memory().peak <= usable
 
 
 def largest_part(setting: TrainSetting, device: Device, platform: Platform, num_devices: int = 1) -> int:
-    """Return how many videos at once a device can take at most, as a power of two; 0 if none."""
+    """Return how many videos at once a device can take at most, as a power of two; 0 if it takes none."""
     num_parts = setting.train.num_accumulation_steps * num_devices
 
     def fits_with(num_videos: int) -> bool:
@@ -130,4 +171,34 @@ def accumulation_that_fits(
     return None
 
 
-_MAX_VIDEOS = 1 << 16  # where nobody would go on looking
+def _to_trace(setting: TrainSetting, platform: Platform, has_parts: bool) -> TrainSetting:
+    """Return the setting that all batches of one kind share."""
+    num_parts = _PARTS if has_parts else 1
+    train = dataclasses.replace(setting.train, num_accumulation_steps=num_parts)
+    if platform == "cpu":
+        train = dataclasses.replace(train, remat="none", clips_per_pass=0)
+    setting = dataclasses.replace(setting, train=train, mesh=MeshConfig())
+    return setting.with_batch_size(_VIDEOS * num_parts)
+
+
+@functools.lru_cache(maxsize=4)
+def _traced(setting: TrainSetting, platform: Platform) -> tuple[TrainState, ClosedJaxpr]:
+    return trace_train_step(setting, default_kernel_choices(platform))
+
+
+def _mesh(num_devices: int, config: MeshConfig) -> Mesh:
+    """Return a mesh that is asked for nothing but its shape, so that one device may stand for all."""
+    grid = (num_devices // (config.fsdp * config.tensor), config.fsdp, config.tensor)
+    return Mesh(np.full(grid, jax.devices()[0]), AXES)
+
+
+def _bytes_on_device(tree: Any, mesh: Mesh) -> int:
+    shardings = jax.tree.leaves(state_shardings(tree, mesh))
+    return sum(
+        math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x, sharding in zip(jax.tree.leaves(tree), shardings, strict=True)
+    )
+
+
+def _num_bytes(x: jax.ShapeDtypeStruct) -> int:
+    return math.prod(x.shape) * x.dtype.itemsize
