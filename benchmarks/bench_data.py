@@ -11,13 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import importlib.metadata
 import io
-import json
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

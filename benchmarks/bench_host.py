@@ -13,13 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import functools
-import importlib.metadata
-import json
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -239,7 +233,8 @@ def markdown(record: dict[str, Any]) -> str:
     """Return the page of a record."""
     text = [
         f"# The host's part ({record['date'][:10]})",
-        f"`{record['command']}` on {record['device']['kind']} with {record['cores']} cores; {versions_line(record)}.",
+        f"`{record['command']}` on {record['device']['kind']} with {record['cores']} cores; "
+        f"{versions_line(record)}.",
         "## Dispatch",
         "Until a call of the step returns, without the work of the device: one that has the same arrays, of "
         f"a few elements, does nothing but add 1. Median of {record['dispatch'][0]['num_calls']} calls. "

@@ -249,7 +249,8 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"# Search ({record['date'][:10]})",
-            f"`{record['command']}` with {record['cores']} cores; {versions_line(record)}. {count} videos of 4 to 12 s "
+            f"`{record['command']}` with {record['cores']} cores; {versions_line(record)}. {count} videos "
+            "of 4 to 12 s "
             f"and 128x96 pixels at most, {record['num_clips']} clips of each, {record['num_workers']} "
             f"workers; the index takes {record['index_bytes'] / count / 1e3:.0f} kB a video. A pair is one "
             "of a clip and a text.",

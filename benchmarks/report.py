@@ -26,7 +26,8 @@ def markdown(record: dict[str, Any]) -> str:
     torch = record["peer_versions"].get("torch")
     parts = [
         f"# Speed ({record['date'][:10]})",
-        f"`{record['command']}` on {device['count']} x {device['kind']} ({record['cores']} cores); {versions_line(record)}"
+        f"`{record['command']}` on {device['count']} x {device['kind']} ({record['cores']} cores); "
+        f"{versions_line(record)}"
         f"{f'; peer: PyTorch {torch}' if torch else '; without PyTorch'}. "
         "Times of one step or call: median (10th to 90th percentile). `ours / peer` compares times: below 1 "
         "ours is faster. `share of peak` counts the products of the model; `floor` is the least time by "

@@ -26,9 +26,9 @@ _NUM_CALLS, _NUM_WARMUP_CALLS = 10, 3
 def time_stages(workload: Workload, kernels: KernelChoices) -> dict[str, dict[str, float]]:
     """Return the seconds `forward` and, in training, `backward` of each part on one device.
 
-    With them come `forward_floor` and `backward_floor`, the shortest possible times, if the device's rates are
-    known. The backward time is that of both passes less that of the forward pass. Parts lose what fusions across
-    their borders save, so their sum may exceed the whole.
+    If the rates of the device are known, `forward_floor` and `backward_floor` are the shortest possible
+    times. The backward time is that of both passes less that of the forward pass. Parts lose what fusions
+    across their borders save, so their sum may exceed the whole.
     """
     model = make_model(workload, kernels)
     names = ["stem", *model.pixel_encoder.stages]

@@ -43,8 +43,8 @@ class Device:
         peak = {2: self.bf16_flops, 4: self.fp32_flops}.get(element_bytes)
         if peak is None:
             raise ValueError(
-                f"This device has no figures for numbers of {element_bytes} bytes: measure_device() finds those "
-                "of bfloat16 and float32."
+                f"This device has no figures for products of {element_bytes}-byte numbers: measure_device() "
+                "finds those of bfloat16 and float32."
             )
         return peak
 

@@ -5,9 +5,9 @@ Takes the operations of `program.py`; `step_cost.py` adds the kernels up. The ru
 - A product is a kernel, and so is a loop, a lookup, a draw of random numbers. Element-wise operations on its
   result alone are part of it; on the way back that ends where another array of that size joins.
 - Other element-wise operations, and reductions, are passes. Passes over the same array are one pass.
-- Operands of products, and results that cost many instructions, stay in memory for all who read them. Other
-  element-wise values are computed again by each kernel that reads them, if that reads one array of their size.
-  On a CPU they are computed once.
+- Operands of products, and results that cost many instructions, are arrays in memory. Any other element-wise
+  value is computed again by each kernel that reads it, if it is made from one array of its size. A CPU's
+  compiler computes it once.
 """
 
 from __future__ import annotations

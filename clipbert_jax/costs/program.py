@@ -1,7 +1,7 @@
 """Traced programs as one list of operations: calls are written out, views and dead equations are dropped.
 
-`read_program` is the one walk over a jaxpr that all costs come from. It knows no layer of a model, so it holds for
-any encoder or head that JAX can trace. `kernels.py` takes its result.
+`read_program` is the one walk over a jaxpr that all costs come from. It knows no layer of a model, so it
+holds for any encoder or head that JAX can trace. `kernels.py` takes its result.
 """
 
 from __future__ import annotations
@@ -92,12 +92,13 @@ def read_program(
 ) -> TracedProgram:
     """Return the operations of a traced program.
 
-    Equations of a gradient are told apart by the name stack that JAX gives them. Of branches the one with most
-    products counts; a `while` loop counts as one turn.
+    The name stack that JAX gives to equations tells their purpose. Of branches the one with most products
+    counts. A `while` loop counts as one turn.
 
     Args:
       jaxpr: from `jax.make_jaxpr`, or `.jaxpr` of a traced function.
-      platform: `cpu` has no bfloat16: XLA keeps such arrays in float32 there.
+      platform: on `cpu` XLA has no products of bfloat16 and reads their operands as float32. It also compares
+        what a maximum with a constant was given, not what it gave.
       is_training: whether equations outside of the gradient are the update, or else the forward pass.
       sizes: prime number that the program was traced with as a size -> number to put in its place. One trace
         then stands for batches of all sizes.

@@ -81,7 +81,7 @@ def train(
         batches = stack.enter_context(Prefetcher(data.starting_at(step), partial(put_batch, mesh=mesh)))
         compilations = Compilations(train_step, on_compile=watchdog.extend_deadline, log=say)
         guard = NonFiniteGuard(workdir, data.name_examples, resume_point, log=say)
-        utilization = make_utilization(model, task, mesh, has_frozen_parts=bool(config.train.frozen_parts))
+        utilization = make_utilization(model, mesh, train_step, state)
         reporter = Reporter(config, workdir, step, batches, compilations, utilization, data.explain_wait, say)
         profiler = Profiler(config.profile, workdir, first_step=step, log=say)
         # In this order: the watchdog after those that wait for the devices. Closed in reverse: the last save

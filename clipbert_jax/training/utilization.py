@@ -8,10 +8,10 @@ forward pass and of the gradients, once each; what is computed again does not co
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
-from jax.extend.core import ClosedJaxpr
 from jax.sharding import Mesh
 
 from clipbert_jax.batch import Batch
@@ -42,13 +42,14 @@ class Utilization:
         return None if self._peak_flops is None or self.note else flops / (seconds * self._peak_flops)
 
 
-def make_utilization(model: nnx.Module, mesh: Mesh, trace: Callable[[Batch], ClosedJaxpr]) -> Utilization:
+def make_utilization(model: nnx.Module, mesh: Mesh, train_step: Any, state: Any) -> Utilization:
     """Return the utilization of a training.
 
     Args:
       model: its config names the dtype of the arithmetic.
       mesh: all devices, of one kind.
-      trace: traces the train step for a batch, which the jitted step has done already.
+      train_step: jitted; tracing it costs nothing when it has seen a batch of that shape.
+      state: train state, of which only the shapes are kept.
     """
     if not isinstance(model, ClipBert):
         return Utilization(None, None, "MFU is left out: the arithmetic of this model is not known")
@@ -57,17 +58,19 @@ def make_utilization(model: nnx.Module, mesh: Mesh, trace: Callable[[Batch], Clo
     peak = {"bfloat16": device.bf16_flops, "float32": device.fp32_flops}.get(dtype) if device else None
     if peak is None:
         return Utilization(None, None, f"MFU is left out: no {dtype} peak is known of a {kind} device")
-    return Utilization(_counter(trace), peak * mesh.devices.size)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    return Utilization(_counter(train_step, shapes), peak * mesh.devices.size)
 
 
-def _counter(trace: Callable[[Batch], ClosedJaxpr]) -> StepFlops:
+def _counter(train_step: Any, state: Any) -> StepFlops:
     """Return a function that counts each shape once."""
     counted: dict[tuple[tuple[int, ...], ...], int] = {}
 
     def step_flops(batch: Batch) -> int:
         shapes = tuple(x.shape for x in jax.tree.leaves(batch))
         if shapes not in counted:
-            counted[shapes] = count_flops(read_program(trace(batch)), "forward", "backward")
+            program = read_program(train_step.trace(state, batch).jaxpr)
+            counted[shapes] = count_flops(program, "forward", "backward")
         return counted[shapes]
 
     return step_flops

@@ -74,8 +74,8 @@ class StepMemory:
 class DeviceStep:
     """The train step of one device, with its share of the videos.
 
-    What the devices exchange is left out. The tensor axis divides the state; its effect on activations is left
-    out, as compilers are seen to need about as much with it as without.
+    What the devices exchange is left out. The tensor axis divides the state. Its effect on activations is
+    left out: compilers are seen to need about as much memory with it as without.
     """
 
     def __init__(self, setting: TrainSetting, platform: Platform, num_devices: int = 1):
@@ -83,8 +83,9 @@ class DeviceStep:
 
         Args:
           setting: of all devices together.
-          platform: decides how the model is written, and what its compiler keeps. On a CPU XLA writes loops over
-            parts and clips out, and computes at once what was to be computed again: they save no memory there.
+          platform: decides how the model is written and what its compiler keeps. On a CPU XLA unrolls loops
+            over parts and clips, and computes at once what was to be computed again: nothing of this saves
+            memory there.
           num_devices: devices that share the videos equally.
         """
         self.setting, self.platform, self.num_devices = setting, platform, num_devices

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from clipbert_jax.costs.devices import DEVICES
-from clipbert_jax.costs.model import model_costs
-from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.training import utilization as utilization_module
+from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh
+from clipbert_jax.training.step import make_train_state, make_train_step
 from clipbert_jax.training.utilization import make_utilization
 
 from .conftest import TASK, make_batch, small_config
@@ -38,32 +38,33 @@ def cut(batch, length):
     )
 
 
-@pytest.mark.parametrize("length", [4, 6])
-def test_operations_are_those_of_training_at_the_length_of_the_texts(on_h100, length):
-    sizes = {"num_videos": 8, "num_clips": 2, "num_frames": 1, "height": 32, "width": 32, "num_texts": 3}
-    shape = BatchShape(**sizes, text_length=length, is_training=True)
-    expected = model_costs(small_config(), TASK.head, shape).flops
-    assert make_utilization(model(), TASK, mesh()).flops(cut(make_batch(0), length)) == expected
-    scored = dataclasses.replace(shape, is_training=False)
-    assert expected > model_costs(small_config(), TASK.head, scored).flops
+def trained(**options):
+    """Return the utilization of a train step of the small model."""
+    optimizer = make_optimizer(OptimizerConfig(), num_steps=1)
+    whole = ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0))
+    model_def, state = make_train_state(whole, optimizer, mesh(), **options)
+    return make_utilization(whole, mesh(), make_train_step(model_def, TASK, optimizer, mesh(), seed=0), state)
+
+
+def test_operations_are_those_of_the_step_at_the_length_of_the_texts(on_h100):
+    utilization, batch = trained(), make_batch(0)
+    short, long = (utilization.flops(cut(batch, length)) for length in (4, 6))
+    assert 0 < short < long
+    assert long == utilization.flops(batch)
+    frozen = trained(frozen_parts=("pixel_encoder/", "fusion/"))
+    assert frozen.flops(batch) < long
 
 
 def test_the_peak_is_of_all_devices_in_the_arithmetic_of_the_model(on_h100):
     for dtype, peak in (("bfloat16", 798e12), ("float32", 495e12)):
         for num_devices in (1, 8):
-            utilization = make_utilization(model(compute_dtype=dtype), TASK, mesh(num_devices))
+            utilization = make_utilization(model(compute_dtype=dtype), mesh(num_devices), None, {})
             assert utilization.note == ""
             assert utilization.share(10**15, 4.0) == pytest.approx(1e15 / (4 * num_devices * peak))
 
 
 def test_nothing_is_invented():
-    on_cpu = make_utilization(model(), TASK, mesh())
-    assert on_cpu.note == "MFU is left out: no float32 peak is known of a cpu device"
+    on_cpu = make_utilization(model(), mesh(), None, {})
+    assert "cpu" in on_cpu.note
     assert on_cpu.flops(make_batch(0)) == 0
     assert on_cpu.share(0, 1.0) is None
-
-
-def test_frozen_parts_are_not_counted_as_trained(on_h100):
-    utilization = make_utilization(model(), TASK, mesh(), has_frozen_parts=True)
-    assert "--train.frozen-parts" in utilization.note
-    assert utilization.share(10**12, 1.0) is None

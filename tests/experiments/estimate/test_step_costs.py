@@ -1,4 +1,4 @@
-"""The estimated step against compiled programs: those of this CPU, and the recorded ones of H100s and TPUs."""
+"""The estimated step against compiled programs: of this CPU, and the recorded ones of H100s and TPUs."""
 
 from __future__ import annotations
 

@@ -11,10 +11,9 @@ import shutil
 import jax
 import pytest
 
-from clipbert_jax.costs.model import model_costs
-from clipbert_jax.costs.sizes import BatchShape
 from clipbert_jax.errors import UserError
 from experiments.configs import EXPERIMENTS
+from experiments.experiment import model_shapes
 from experiments.runs import machine_checks as preflight
 from experiments.runs.machine_checks import HostMemory, check_machine, host_memory
 
@@ -78,21 +77,11 @@ def num_checkpoints(machine, workdir, **train):
 
 def test_size_of_a_checkpoint_is_that_of_all_parameters_and_the_moments_of_the_trained_ones():
     config = experiment()
-    data = config.data
-    shape = BatchShape(
-        num_videos=1,
-        num_clips=1,
-        num_frames=1,
-        height=data.size,
-        width=data.size,
-        num_texts=1,
-        text_length=data.max_text_length,
-        is_training=True,
-    )
-    costs = model_costs(config.model, config.task.head, shape)
+    _, trained, frozen_arrays = model_shapes(config)
+    num_trained, num_frozen = (sum(x.size for x in part.values()) for part in (trained, frozen_arrays))
     counters = 16
     sizes = preflight._StateSizes.of(config)
-    assert sizes.checkpoint == 4 * (costs.num_parameters + 2 * costs.num_trained) + counters
+    assert sizes.checkpoint == 4 * (num_frozen + 3 * num_trained) + counters
     assert sizes.checkpoint == pytest.approx(NUM_BYTES, rel=1e-4)
 
     frozen = preflight._StateSizes.of(experiment(frozen_parts=("pixel_encoder/",)))
