@@ -40,16 +40,14 @@ def test_an_operand_of_a_product_is_in_memory():
     assert peak_memory(made).num_bytes == ARRAY
 
 
-def test_a_cheap_value_is_computed_again_except_on_a_cpu():
+def test_the_backward_pass_computes_cheap_values_again():
     def loss(w, x):
         return jnp.sum(jnp.square(jax.nn.relu(x @ w)))
 
-    kept = {
-        platform: peak_memory(kernels(jax.grad(loss), W, X, platform=platform)).before_backward
-        for platform in ("gpu", "cpu")
-    }
-    assert kept["gpu"] == ARRAY
-    assert kept["cpu"] > ARRAY
+    made = kernels(jax.grad(loss), W, X)
+    assert (
+        peak_memory(made).before_backward == ARRAY
+    )  # what the ReLU gave, and neither its mask nor its square
 
 
 def test_a_loop_needs_its_own_arrays_once():
