@@ -11,6 +11,7 @@ import tempfile
 
 import pytest
 
+from tests.progress import LONG_FILES, Progress
 from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -21,9 +22,6 @@ os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST} {os.environ.get('XLA_
 # Nothing in a test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-_LONG_FILES = ("test_processes.py", "test_soak.py", "test_workers.py", "test_resume.py", "test_notebooks.py")
-"""Files that take a minute or two."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run, its workers and the commands that its tests start one compilation cache.
@@ -33,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # a worker of pytest-xdist: it has inherited the directory
     directory = tempfile.mkdtemp(prefix="clipbert-tests-")
+    config.pluginmanager.register(Progress(config), "clipbert-progress")
     os.environ[_CACHE] = directory
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the tests are many small programs
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
@@ -40,7 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process is alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+    items.sort(key=lambda item: -LONG_FILES.get(item.path.name, 0))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of every later garbage collection: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

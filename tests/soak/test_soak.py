@@ -27,6 +27,7 @@ def run(module, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     said = run("kills", "--number", 10, "--steps-per-kill", 40, "--folder", tmp_path)
     assert "10 kills" in said

@@ -1,10 +1,7 @@
 """A checkpoint whose files are damaged is refused in a sentence that names it, whichever file it is."""
 
-import gc
 import os
 import shutil
-import sys
-import warnings
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,16 +25,6 @@ def state() -> TrainState:
         opt_state={"mean": {"weight": weight}},
         ema={"weight": 2 * weight},
     )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch):
-    """After an error Orbax leaves coroutines that it never awaits: their complaints stay here."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

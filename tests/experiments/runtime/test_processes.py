@@ -181,7 +181,7 @@ def test_fsdp_over_processes_is_the_same_run_too(data_dir, alone, tmp_path):
 def test_a_fault_of_one_process_ends_all_with_its_code_and_its_reason(data_dir, tmp_path):
     """And neither waits for the other, nor asks for a restart, which would not help."""
     options = {"after_step": 3, "process": 1, "fail": "the video v7 is broken", **OPTIONS}
-    for output in end_together(start_together(3, data_dir, tmp_path / "run", batch_size=12, **options), 2):
+    for output in end_together(start_together(2, data_dir, tmp_path / "run", **options), 2):
         assert "the video v7 is broken" in output
         assert "another process is gone" not in output
         assert "Traceback" not in output
