@@ -27,10 +27,10 @@ class Batch:
       text_ids: token ids; row n of a video is one text (a caption, a question, an option).
       text_mask: True at real tokens, False at text padding.
       text_valid: True where a text exists; videos with fewer texts are filled with False rows.
-      labels: what the task asks: retrieval [b n] (1 match, 0 mismatch), multiple choice [b]
+      labels: right answers by task: retrieval [b n] (1 match, 0 mismatch), multiple choice [b]
         (index of the right option), open-ended question answering [b n] (index of the answer),
         counting [b n] (the number), image question answering [b n a] (soft scores), pretraining
-        [b n] (1 match, 0 mismatch). Negative where there is none.
+        [b n] (1 match, 0 mismatch). Negative where there is no label.
       example_mask: True for real videos, False for the rows that fill the last batch.
       token_labels: in pretraining the id that each masked token had, -1 at all others; else None.
     """

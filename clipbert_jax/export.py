@@ -1,9 +1,8 @@
-"""Deployment: a trained model as one function of arrays, which `jax.export` writes down for other places.
+"""Export: a trained model as one function of arrays, which `jax.export` turns into a program.
 
-After training, beside `prediction`: frames and texts of a fixed shape go in, probabilities after the
-consensus come out. Weights are arguments of the function, as they are stored (bfloat16, or int8 with scales):
-a program takes some hundred kilobytes, and programs of several shapes share one file of weights.
-`experiments.conversion.export` brings files and real inputs.
+Frames and texts of a fixed shape go in; probabilities after the consensus come out. The stored weights
+(bfloat16, or int8 with scales) are arguments of the function. So a program has a few hundred kilobytes, and
+programs of several shapes share one file of weights. `experiments.conversion.export` calls it.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ ComputeDtype = Literal["float32", "bfloat16"]
 WeightsKind = Literal["float", "int8"]
 
 BACKEND_OF_PLATFORM = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
-"""Platforms as `jax.export` calls them -> as kernel choices do."""
+"""Platform names of `jax.export` -> those of kernel choices."""
 
 Predict = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
 """(stored weights, frames [b k t h w 3], text ids [b n l], mask [b n l]) -> what `Task.predict` returns."""
 
 StoredWeights = dict[str, np.ndarray]
-"""Arrays by the model's names; one of int8 has its scales beside it."""
+"""Arrays by the model's names; an int8 array has its scales beside it."""
 
 _WORD_TABLE = "text_encoder/word_embeddings/embedding"
 _MOST = 127
@@ -43,15 +42,15 @@ _MOST = 127
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputShape:
-    """What one call of an exported program takes."""
+    """Shape of the inputs of an exported program."""
 
     num_videos: int
     num_clips: int
     num_frames: int
     size: int
-    """Pixels of a side."""
+    """Number of pixels on a side."""
     num_texts: int
-    """Of each video."""
+    """Number of texts per video."""
     text_length: int
 
     def structs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -71,15 +70,15 @@ class InputShape:
 def make_predict(
     config: ClipBertConfig, task: Task, *, platforms: Sequence[str], num_answers: int = 0
 ) -> Predict:
-    """Return the function of a model, written for each platform as its compiler does best.
+    """Return the function of a model, with the kernels that suit each platform.
 
-    For several platforms it holds the model once for each; which one runs is settled before compilation.
+    It holds the model once for each platform; compilation keeps the one that runs.
 
     Args:
-      config: `compute_dtype` is that of the arithmetic.
-      task: of the model.
+      config: config of the model, with the `compute_dtype` of the program.
+      task: task of the model.
       platforms: keys of `BACKEND_OF_PLATFORM`.
-      num_answers: of the vocabulary, if the task has one: other outputs of the head mean nothing.
+      num_answers: size of the answer vocabulary, if the task has one.
     """
     functions = {
         name: _predict_on(config, task, export_kernel_choices(name), num_answers) for name in platforms
@@ -90,10 +89,10 @@ def make_predict(
 
 
 def export_kernel_choices(platform: str) -> KernelChoices:
-    """Return how the model is written for a platform in a program that is kept.
+    """Return the kernels for a platform in an exported program.
 
-    Without the attention of cuDNN: `jax.export` promises nothing for such calls, JAX asks for the GPU and its
-    cuDNN when it traces them, and GPUs differ in what they take.
+    They exclude the attention of cuDNN: `jax.export` gives no guarantee for such calls, tracing them needs
+    the GPU and its cuDNN, and GPUs support different shapes.
     """
     kernels = default_kernel_choices(BACKEND_OF_PLATFORM[platform])
     return dataclasses.replace(kernels, has_fused_attention=False)
@@ -115,9 +114,9 @@ def _predict_on(config: ClipBertConfig, task: Task, kernels: KernelChoices, num_
 def export_program(
     predict: Predict, weights: Mapping[str, Any], shape: InputShape, *, platforms: Sequence[str]
 ) -> jax.export.Exported:
-    """Lower the function for platforms that need not be here.
+    """Export the function for platforms that this machine need not have.
 
-    Locations in the source are left out: they would put paths of this machine into the program.
+    Source locations are left out: they would put paths of this machine into the program.
     """
     option = "jax_traceback_in_locations_limit"
     limit = getattr(jax.config, option)
@@ -137,11 +136,11 @@ def export_program(
 
 
 def store_weights(parameters: Parameters, *, dtype: ComputeDtype, kind: WeightsKind) -> StoredWeights:
-    """Return the weights as they are kept.
+    """Return the weights as they are stored.
 
-    `int8` keeps kernels and the word table as whole numbers with a float32 scale per output channel, or word.
-    What is left has the data type `dtype`; but vectors, such as biases and the statistics of norms, are
-    always float32: they are few bytes, and differences are taken of them.
+    `int8` stores kernels and the word table as whole numbers with a float32 scale per output channel or word.
+    The other arrays have the data type `dtype`. Vectors, such as biases and the statistics of norms, are
+    always float32: they are small, and differences of them matter.
     """
     stored: StoredWeights = {}
     for name, parameter in parameters.items():
@@ -156,7 +155,7 @@ def store_weights(parameters: Parameters, *, dtype: ComputeDtype, kind: WeightsK
 
 
 def restore_weights(stored: Mapping[str, Any]) -> Parameters:
-    """Return the model's parameters of stored ones; traced in a program."""
+    """Return the parameters from stored weights; traced in the program."""
     return {
         name: array.astype(jnp.float32) * stored[scale_name(name)] if array.dtype == jnp.int8 else array
         for name, array in stored.items()
@@ -173,14 +172,14 @@ def scale_name(name: str) -> str:
 
 
 def is_quantized(name: str) -> bool:
-    """Return whether `int8` keeps this array so: kernels of products and convolutions, and the word table."""
+    """Return whether `int8` quantises this array: a kernel of a product or convolution, or the word table."""
     return name.endswith("/kernel") or name == _WORD_TABLE
 
 
 def quantize(
     array: Float[np.ndarray, "*shape"], *, axis: int
 ) -> tuple[Shaped[np.ndarray, "*shape"], Float[np.ndarray, "*ones"]]:
-    """Return whole numbers from -127 to 127 and, for each place along `axis`, the scale to multiply by."""
+    """Return whole numbers from -127 to 127, and the scale of each index along `axis`."""
     others = tuple(place for place in range(array.ndim) if place != axis % array.ndim)
     largest = np.abs(array).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / _MOST, 1).astype(np.float32)

@@ -1,8 +1,7 @@
-"""Prediction: the clips of one video and some texts in, what the model says of them, and which clip says so.
+"""Prediction: the clips of one video and some texts in; the answers, and the clips they rest on, out.
 
-After the model and the consensus, beside `evaluation`. Arrays go in; each function is one of a kind of
-task: `match_texts` of retrieval and pretraining, `choose_option` of multiple choice, `answer_questions` of an
-answer vocabulary, `count_questions` of counting. `predict_clips` is what they have in common.
+`clipbert predict`, `probe` and `serve` call it. There is a function for each `Task.answer_form`:
+`match_texts`, `choose_option`, `answer_questions` and `count_questions`. All build on `predict_clips`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.task import Task
 
 NUM_ANSWERS = 5
-"""Answers that are named for each question."""
+"""Number of answers that are named for each question."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,26 +31,26 @@ class TextMatch:
     probability: float
     """Probability of a match after the clips are pooled."""
     clip_probabilities: tuple[float, ...]
-    """What each clip says when it is asked alone."""
+    """Probability of each clip alone."""
     best_clip: int
     """The clip with the highest probability, from 0."""
     change_without: tuple[float, ...]
-    """What the probability changes by without each clip; empty for a single clip."""
+    """Change of the probability without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptionChoice:
-    """Which of several options is chosen for one video."""
+    """Option that is chosen for one video."""
 
     choice_index: int
     probabilities: tuple[float, ...]
-    """Of each option, 1 in all, after the clips are pooled."""
+    """Probability of each option after the clips are pooled; they add up to 1."""
     clip_probabilities: tuple[tuple[float, ...], ...]
-    """Of each clip, when it is asked alone, those of all options."""
+    """Probabilities of all options for each clip alone."""
     best_clip: int
     """The clip that gives the choice the highest probability, from 0."""
     change_without: tuple[float, ...]
-    """What the probability of the choice changes by without each clip; empty for a single clip."""
+    """Change of the choice's probability without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,10 +63,10 @@ class PossibleAnswer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipAnswer(PossibleAnswer):
-    """What one clip alone would answer."""
+    """Answer of one clip alone."""
 
     probability_of_answer: float
-    """What it gives to the answer of all clips."""
+    """Probability that the clip gives to the answer of all clips."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ class QuestionAnswer:
     best_clip: int
     """The clip that gives the answer the highest probability, from 0."""
     change_without: tuple[float, ...]
-    """What the probability of the answer changes by without each clip; empty for a single clip."""
+    """Change of the answer's probability without each clip; empty for a single clip."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +94,11 @@ class CountAnswer:
     """Rounded, and limited to the range of the task."""
     count_unrounded: float
     clip_counts: tuple[float, ...]
-    """What each clip says when it is asked alone, unrounded."""
+    """Number of each clip alone, unrounded."""
     best_clip: int
     """The clip whose number is nearest to that of all clips, from 0."""
     change_without: tuple[float, ...]
-    """What `count_unrounded` changes by without each clip; empty for a single clip."""
+    """Change of `count_unrounded` without each clip; empty for a single clip."""
 
 
 Pooled = Float[np.ndarray, "n *answers"]
@@ -116,18 +115,17 @@ def predict_clips(
     *,
     num_answers: int = 0,
 ) -> tuple[Pooled, Alone, Changes]:
-    """Return what the task makes of all clips of a video together, and of each clip alone.
+    """Return the prediction of all clips together, of each clip alone, and the change without each clip.
 
-    And what it changes by without each clip: what it makes of the others, minus that of all; no rows for a
-    single clip.
+    A change is the prediction of the other clips minus that of all; a single clip has none.
 
     Args:
-      scorer: of the model.
-      task: of the model.
-      frames: the clips.
-      text_ids: the texts; for multiple choice the options of one question.
+      scorer: model on its devices.
+      task: task of the model.
+      frames: clips of the video.
+      text_ids: texts; for multiple choice the options of one question.
       text_mask: True at real tokens.
-      num_answers: of the vocabulary, if the task has one.
+      num_answers: size of the answer vocabulary, if the task has one.
     """
     num_clips, videos = len(frames), [(frames[None], np.array([True]))]
     reduced = score_all_pairs(scorer, _scores_by_text, videos, text_ids, text_mask, num_clips=[num_clips])
@@ -198,8 +196,8 @@ def answer_questions(
 ) -> list[QuestionAnswer]:
     """Answer questions about one video from a vocabulary, in the order given.
 
-    Arguments as in `predict_clips`; `answers` is what the outputs of the head mean. Probabilities of an open
-    question add up to 1; those of an image question are each for itself.
+    Arguments as in `predict_clips`; `answers` is the answer vocabulary. Probabilities of an open question add
+    up to 1; those of an image question are independent.
     """
     pooled, alone, changes = predict_clips(
         scorer, task, frames, text_ids, text_mask, num_answers=len(answers)

@@ -1,6 +1,6 @@
-"""What a task makes of the annotation records: the texts and labels that go with the frames of a video.
+"""Training examples: the texts and labels that go with the frames of a video, made from annotation records.
 
-Beside stages 2 to 5, which make frames; `loader` puts both together. A task names the form of
+`loader` puts them and the frames together. A task names the form of
 its examples; a new form adds a class and a row of `_FORMS`. `experiments/evaluators` evaluates the same
 records.
 """
@@ -26,7 +26,7 @@ AnyRecord = TypeVar("AnyRecord", Caption, OpenQuestion, SoftQuestion, Count)
 
 
 class Texts(NamedTuple):
-    """The texts of an example, as many as it has, and the labels of a row of the batch."""
+    """Texts of an example, and its labels as a row of the batch."""
 
     texts: list[str]
     labels: np.ndarray
@@ -34,21 +34,21 @@ class Texts(NamedTuple):
 
 @runtime_checkable
 class TaskExamples(Protocol):
-    """What a task adds to the frames of a video."""
+    """Texts and labels of all examples of a split."""
 
     @property
     def num_texts(self) -> int:
-        """Texts of an example at most: `n` of the batch."""
+        """Largest number of texts of an example: `n` of the batch."""
         ...
 
     @property
     def masking(self) -> Masking | None:
-        """How words are hidden, if they are to be guessed."""
+        """Masking of the words, if the model has to guess some."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the examples before training, a line each."""
+        """Lines that a user should read before training."""
         ...
 
     def __len__(self) -> int:
@@ -60,11 +60,11 @@ class TaskExamples(Protocol):
         ...
 
     def draw(self, index: int, rng: np.random.Generator) -> Texts:
-        """Return the texts of an example and its labels; what is random in them comes from `rng`."""
+        """Return the texts of an example and its labels; `rng` draws all that is random."""
         ...
 
     def all_texts(self) -> Iterator[str]:
-        """Yield every text that examples are made of."""
+        """Yield every text of the examples."""
         ...
 
 
@@ -73,7 +73,7 @@ class RetrievalExamples:
     """A caption, then captions of other videos; labels [n]: 1 match, 0 mismatch.
 
     Raises:
-      UserError: a caption has no possible negative, or no negatives are wanted.
+      UserError: a caption has no possible negative, or `num_negatives` is below 1.
     """
 
     captions: Sequence[Caption]
@@ -88,7 +88,7 @@ class RetrievalExamples:
 
     @property
     def num_texts(self) -> int:
-        """The caption and the others."""
+        """The caption and its negatives."""
         return 1 + self.num_negatives
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class RetrievalExamples:
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceExamples:
-    """The options of a question, each behind the question; the label [] is the place of the right one."""
+    """The options of a question, each after the question; the label [] is the index of the right one."""
 
     questions: Sequence[MultipleChoice]
     masking = None
@@ -119,7 +119,7 @@ class ChoiceExamples:
 
     @property
     def num_texts(self) -> int:
-        """As many options as a question has at most."""
+        """Largest number of options of a question."""
         return max(len(question.options) for question in self.questions)
 
     def __len__(self) -> int:
@@ -140,13 +140,13 @@ class ChoiceExamples:
 
 
 def option_texts(question: MultipleChoice) -> list[str]:
-    """Return question + " " + option, for every option; only the option where there is no question."""
+    """Return question + " " + option, for every option; only the option if the question is empty."""
     return [f"{question.question} {option}".strip() for option in question.options]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Grouped:
-    """Records of one video, up to `num_texts` together."""
+    """Groups of up to `num_texts` records of one video."""
 
     groups: Sequence[Sequence[Any]]
     num_texts: int
@@ -167,7 +167,7 @@ class _Grouped:
 
 @dataclasses.dataclass(frozen=True)
 class OpenQuestionExamples(_Grouped):
-    """Questions about a video; labels [n] are places in the answer vocabulary, -1 where no question is."""
+    """Questions about a video; labels [n] are indices in the answer vocabulary, -1 without a question."""
 
     label_of: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -199,7 +199,7 @@ class SoftQuestionExamples(_Grouped):
 
 @dataclasses.dataclass(frozen=True)
 class CountExamples(_Grouped):
-    """Questions about a video; labels [n] are numbers, -1 where no question is."""
+    """Questions about a video; labels [n] are numbers, -1 without a question."""
 
     def draw(self, index: int, rng: np.random.Generator) -> Texts:
         """Return the questions; nothing is random."""
@@ -223,7 +223,7 @@ class PretrainingExamples(_Grouped):
         check_negatives(self.captions)
 
     def draw(self, index: int, rng: np.random.Generator) -> Texts:
-        """Return each caption or, by chance, a caption of another image or video that says something else."""
+        """Return each caption, or at random a caption of another image or video with another text."""
         texts, labels = [], np.full(self.num_texts, -1, np.int32)
         for row, caption in enumerate(self.groups[index]):
             is_match = rng.random() >= self.mismatch_share
@@ -239,7 +239,7 @@ class PretrainingExamples(_Grouped):
 def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]]:
     """Return groups of up to `size` records of one video, in the order of the records.
 
-    As the original's `chunk_list` without its padding, which fills short groups with records drawn at random.
+    Follows the original's `chunk_list`, without its padding by random records.
 
     Raises:
       UserError: a size below 1.
@@ -291,7 +291,7 @@ def _masked_captions(task: Any, data_dir: str | Path, split: str) -> Pretraining
 
 
 def _open_question_examples(task: Any, data_dir: str | Path, split: str) -> OpenQuestionExamples:
-    """Leave out questions whose answer the vocabulary lacks: there is nothing to learn from them."""
+    """Leave out questions whose answer is not in the vocabulary: they have no label."""
     questions = read_records(data_dir, OpenQuestion, split)
     label_of = {answer: label for label, answer in enumerate(read_answers(data_dir, OpenQuestion))}
     known = [question for question in questions if question.answer in label_of]

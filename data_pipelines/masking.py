@@ -1,7 +1,7 @@
-"""Beside stage 5: hides tokens of texts, for masked language modelling as BERT does it (Devlin et al., 3.1).
+"""Hides tokens of texts for masked language modelling, as BERT does (Devlin et al., section 3.1).
 
-Before: `tokenizer`; after: batches, whose hidden tokens the model has to guess. On the host, from the random
-key of an example, so that the same tokens are hidden for any number of workers and after a resume.
+The loader and the evaluator of pretraining call it. It draws from the random key of an example, so the same
+tokens are hidden for any number of workers and after a resume.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from clipbert_jax.tasks.pretraining import Masking
 from data_pipelines.tokenizer import SPECIAL_TOKENS
 
 NO_LABEL = -1
-"""Label of a token that is not to be guessed."""
+"""Label of a token that the model need not guess."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MaskingVocabulary:
-    """What masking needs to know of a vocabulary."""
+    """Special tokens of a vocabulary."""
 
     mask_id: int
-    """Id of [MASK]."""
+    """Index of [MASK]."""
     is_special: Bool[np.ndarray, " vocab_size"]
     """True for [PAD], [UNK], [CLS], [SEP] and [MASK]."""
 
@@ -38,8 +38,8 @@ class MaskingVocabulary:
         """
         if "[MASK]" not in tokens:
             raise UserError(
-                "the vocabulary has no [MASK], so no tokens can be masked; take one that has, such as "
-                "BERT's or that of a prepare command"
+                "the vocabulary has no [MASK] token, which masking needs: use another, such as BERT's or "
+                "that of a prepare command"
             )
         is_special = np.array([token in SPECIAL_TOKENS for token in tokens])
         return cls(mask_id=tokens.index("[MASK]"), is_special=is_special)
@@ -54,15 +54,14 @@ def mask_tokens(
 ) -> tuple[Int[np.ndarray, "n l"], Int32[np.ndarray, "n l"]]:
     """Select tokens at random and hide them.
 
-    Special tokens and padding are never selected. A text without a selected token has nothing to guess and
-    weighs 0 in the loss.
+    Special tokens and padding are never selected. A text without a selected token weighs 0 in the loss.
 
     Args:
       ids: token ids.
       mask: True at real tokens.
-      vocabulary: of the ids.
-      masking: how many, and what takes their place.
-      rng: where all draws come from.
+      vocabulary: special tokens of the ids.
+      masking: probabilities.
+      rng: generator of all draws.
 
     Returns:
       The ids with hidden tokens, and the labels: the original id where a token was selected, else -1.
@@ -94,9 +93,9 @@ def apply_masking(
 
     Args:
       ids: token ids.
-      is_selected: True at the tokens to guess; elsewhere no draw matters.
-      is_masked: of the selected, become `mask_id`.
-      is_random: of the selected that are not masked, become their `random_ids`.
+      is_selected: True at the tokens to guess; the other draws matter only there.
+      is_masked: True at selected tokens that become `mask_id`.
+      is_random: True at other selected tokens that become their `random_ids`.
       random_ids: one per token.
       mask_id: id of [MASK].
 

@@ -12,10 +12,10 @@ from data_pipelines.annotations.records import Caption
 
 
 def check_negatives(captions: Sequence[Caption]) -> None:
-    """Refuse captions for one of which no caption of another video says something else.
+    """Refuse captions without a possible negative: a caption of another video with another text.
 
     Raises:
-      UserError: names the first.
+      UserError: a caption has none; it names the first.
     """
     of_video = collections.Counter(caption.video_id for caption in captions)
     of_text = collections.Counter(caption.text for caption in captions)
@@ -23,18 +23,18 @@ def check_negatives(captions: Sequence[Caption]) -> None:
     for c in captions:
         if of_video[c.video_id] + of_text[c.text] - of_both[c.video_id, c.text] == len(captions):
             raise UserError(
-                f"no negative for caption {c.id!r}: all others are of the same video or say the same; "
-                "captions of at least two videos that differ are needed"
+                f"caption {c.id!r} has no negative: all others belong to its video or have its text; give "
+                "captions of at least two videos with different texts"
             )
 
 
 def draw_negative(captions: Sequence[Caption], positive: Caption, rng: np.random.Generator) -> Caption:
-    """Draw a caption of another video that says something else."""
+    """Draw a caption of another video with another text."""
     others = (captions[index] for index in _draws(rng, len(captions)))
     return next(c for c in others if c.video_id != positive.video_id and c.text != positive.text)
 
 
 def _draws(rng: np.random.Generator, count: int) -> Iterator[int]:
-    """Yield some random positions, then all of them, so that a search always ends."""
+    """Yield some random indices, then all in random order, so that a search always ends."""
     yield from rng.integers(count, size=32).tolist()
     yield from rng.permutation(count).tolist()

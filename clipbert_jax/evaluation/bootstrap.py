@@ -1,7 +1,7 @@
-"""Confidence intervals of metrics, by drawing the evaluated videos again and again.
+"""Confidence intervals of metrics, by resampling the evaluated videos.
 
-After `metrics`. Questions or captions of one video are not independent: a video that the model misses costs
-all of them at once. So what is drawn is the video, with everything that belongs to it.
+Questions or captions of one video are not independent: a video that the model misses costs all of them at
+once. So videos are drawn, each with all of its questions or captions.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return a percentile interval (low, high) for every metric; the same for the same seed.
 
-    Each resample draws as many videos as there are, with replacement. The interval says how the metric would
-    vary over other videos of the same kind; it knows nothing of other training runs.
+    Each resample draws as many videos as there are, with replacement. The interval shows how the metric
+    varies over videos of the same kind; it does not cover other training runs.
 
     Args:
-      metrics: computes metrics of some examples, given their indices; a video drawn twice is in there twice.
-        What does not depend on the choice of examples, such as ranks, is best computed before.
-        A metric that resamples without examples of a rare kind lack is judged by the others.
+      metrics: function of the indices of some examples; a video drawn twice occurs twice. Values that do not
+        depend on the choice of examples, such as ranks, are best computed before. Resamples without
+        examples of a rare kind do not count for its metric.
       clusters: the video of each example.
-      num_resamples: how often videos are drawn; `metrics` is called as often.
-      confidence: share of the resampled values that lies inside.
-      seed: of the draws.
+      num_resamples: number of resamples, and of calls of `metrics`.
+      confidence: share of the resampled values inside the interval.
+      seed: seed of the draws.
 
     Raises:
       ValueError: there are no examples, no resamples, or `confidence` is not between 0 and 1.

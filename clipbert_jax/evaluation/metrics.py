@@ -1,4 +1,4 @@
-"""Metrics of every task: plain arrays in, plain numbers out, after `evaluation` has pooled the clips.
+"""Metrics of every task: plain arrays in, plain numbers out. Evaluators call them on pooled scores.
 
 Metrics are flat dicts of numbers, one for each direction of retrieval; shares are in percent. `bootstrap`
 puts intervals around them.
@@ -55,14 +55,14 @@ def ranks_both_ways(
 def original_ranks_both_ways(
     probabilities: Float[np.ndarray, "videos texts"], video_of_text: Int[np.ndarray, " texts"]
 ) -> dict[str, Int[np.ndarray, " _"]]:
-    """Return the same ranks as `ranks_both_ways`, found in the original's way.
+    """Return ranks as `ranks_both_ways` does, computed in the original's way.
 
     Probabilities are rounded to 4 decimals, which makes ties; among these the first candidate ranks first,
     where the original's sort leaves the order undefined. In video-to-text only the last text of a video
     counts. Follows `src/tasks/run_video_retrieval.py` of the original.
 
     Args:
-      probabilities: of a match, of every video with every text; not logits, since rounding sees the scale.
+      probabilities: match probability of every video with every text; not logits, because of the rounding.
       video_of_text: index of the video that each text describes.
 
     Raises:
@@ -98,9 +98,8 @@ def accuracy_metrics(
     """Return `accuracy`, and `accuracy/TYPE` for every type of question, in percent.
 
     Args:
-      is_right: one value per question, or per masked token: right or wrong, or a soft score from 0 to 1 as in
-        VQA.
-      types: of each question, "" where it has none. Types are sorted; one without questions is absent.
+      is_right: one value per question or masked token: right or wrong, or a soft score from 0 to 1 as in VQA.
+      types: type of each question, "" for a question without one. Types are sorted.
 
     Raises:
       ValueError: no questions, not one type per question, or a score that is not from 0 to 1.
@@ -125,12 +124,12 @@ def answer_metrics(
 
     `accuracy` and `accuracy/TYPE` count a question whose right answer is outside of the vocabulary as
     answered wrongly: it is the number to report. `accuracy_in_vocabulary` leaves such questions out, and is
-    absent if no question remains; `share_out_of_vocabulary` says how many they are.
+    absent if no question remains; `share_out_of_vocabulary` is their share.
 
     Args:
       predicted: index of the predicted answer.
       right: index of the right answer; negative where it is outside of the vocabulary.
-      types: of each question, as in `accuracy_metrics`.
+      types: type of each question, as in `accuracy_metrics`.
 
     Raises:
       ValueError: no questions, or not one type per question.
@@ -159,8 +158,8 @@ def count_metrics(
     Args:
       predicted: counts as the model gives them.
       right: true counts.
-      min_count: least count that is answered; 1 for TGIF-QA.
-      max_count: greatest count that is answered; 10 for TGIF-QA.
+      min_count: smallest answer; 1 for TGIF-QA.
+      max_count: largest answer; 10 for TGIF-QA.
 
     Raises:
       ValueError: no questions, or a prediction that is not finite.

@@ -1,8 +1,8 @@
-"""Query tiles: which queries are scored together, when each is asked of one video.
+"""Query tiles: groups of queries that are scored together, where each query belongs to one video.
 
-Beside `evaluation`, which runs them. A tile has a fixed number of queries, of texts of one length, for every
-device. What does not fill a tile waits for the next batch of videos, whose queries fill it; the visual tokens
-of two batches are on the devices, so nothing waits longer.
+`score` runs them. A tile has a fixed number of queries per device, with texts of one length. Queries that do
+not fill a tile wait for the next batch of videos, whose queries fill it. The visual tokens of two batches are
+on the devices, so no query waits longer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class QueryTile:
     """Queries that are scored in one call; those of a device follow each other."""
 
     length: int
-    """What their texts are cut to."""
+    """Length that their texts are cut to."""
     queries: Int[np.ndarray, " q"]
-    """-1 where there is none."""
+    """Indices of queries; -1 fills up."""
     rows: Int[np.ndarray, " q"]
-    """The place of the video among those that the device has of the batch before and then of the latest."""
+    """Row of the video among those of the previous and then of the latest batch on the device."""
     num_complete: int
-    """How many videos, the first ones, have all their queries in earlier tiles."""
+    """Number of videos, from the first on, whose queries are all in earlier tiles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,11 @@ class _Waiting:
     query: int
     batch: int
     row: int
-    """Place of the video among those that its device has of this batch."""
+    """Row of the video among those of this batch on its device."""
 
 
 class QueryTiles:
-    """Takes the batches of videos as they come, and says after each which tiles are due."""
+    """Takes batches of videos one by one, and yields the tiles that are due after each."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class QueryTiles:
         """Take all queries.
 
         Args:
-          video: of each query, the place of its video in the order in which videos come.
-          queries_by_length: which queries are cut to which length.
-          num_devices: that each batch of videos is split over.
-          queries_per_call: for each length, most queries of a tile on one device.
+          video: index of the video of each query, in the order in which videos come.
+          queries_by_length: queries by the length that their texts are cut to.
+          num_devices: number of devices that each batch of videos is split over.
+          queries_per_call: largest number of queries per device in a tile, by length.
         """
         self._video = video
         self._queries_by_length = queries_by_length
@@ -75,8 +75,8 @@ class QueryTiles:
         """Yield the tiles that are due when one more batch of videos is encoded.
 
         Args:
-          num_videos: how many videos the batch has.
-          num_rows: how many rows it has on each device; the first ones are the videos.
+          num_videos: number of videos in the batch.
+          num_rows: number of its rows on each device; the first ones are the videos.
         """
         self._num_batches += 1
         self._rows_before, self._rows_now = self._rows_now, num_rows
@@ -90,7 +90,7 @@ class QueryTiles:
                 yield self._next_tile(length)
 
     def rest(self) -> Iterator[QueryTile]:
-        """Yield what still waits after the last batch."""
+        """Yield the tiles of the queries that still wait after the last batch."""
         for length, of_devices in self._waiting.items():
             while any(of_devices):
                 yield self._next_tile(length)
@@ -105,7 +105,7 @@ class QueryTiles:
         return is_last_chance or all(len(waiting) >= size for waiting in of_devices)
 
     def _size(self, length: int) -> int:
-        """Return queries of a tile on one device: what a batch of videos has on average, within bounds."""
+        """Return the queries per device of a tile: the average of a batch of videos, within bounds."""
         num_queries = len(self._queries_by_length[length])
         average = num_queries * self._rows_now / (1 + int(self._sorted_videos[-1]))
         return max(1, min(self._queries_per_call[length], math.ceil(average)))

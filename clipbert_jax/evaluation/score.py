@@ -1,10 +1,10 @@
-"""Evaluation: texts against videos, each video encoded once, for several numbers of clips in one pass.
+"""Scores texts against videos: each video is encoded once, for several numbers of clips in one pass.
 
-After training and before the metrics. A task's scores of every clip are reduced on the device to what its
-evaluation needs (a match logit, the best answers), so that nothing large is kept. Work goes to the devices in
-tiles of few shapes (what is short is filled and cut off again), one program for each length of texts; the
-result does not depend on how videos or texts are grouped. Calls are dispatched ahead of the results that are
-fetched, so neither the devices nor the host wait for each other at every call (docs/adr/0011).
+Evaluators and prediction call it. The scores of every clip are reduced on the device to what an evaluation
+needs (a match logit, the best answers), so nothing large is kept. Work goes to the devices in tiles of few
+shapes, which are filled up and cut off again, with one program for each length of texts. The result does not
+depend on how videos or texts are grouped. Calls are dispatched ahead of the results that are fetched, so the
+devices and the host do not wait for each other at every call (docs/adr/0011).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from clipbert_jax.evaluation.scorer import Reduce, Scorer, Scores
 from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
 
 Reduced = dict[str, np.ndarray]
-"""What is kept of the scores of some queries; the first axis counts queries."""
+"""Reduced scores of some queries; the first axis counts queries."""
 
 Videos = Iterable[tuple[UInt8[np.ndarray, "b k t h w 3"], Bool[np.ndarray, " b"]]]
-"""Batches of frames, and which of their rows are videos: the first ones. The clips of several numbers of
-clips follow each other: with 1 and 4 clips k is 5. Of several processes each has the frames of its own rows,
+"""Batches of frames, and a mask of the rows that are videos: the first ones. The clips of several numbers of
+clips follow each other: with 1 and 4 clips k is 5. Each of several processes has the frames of its own rows,
 as many as the others, and the mask of all rows."""
 
 Encoded = Iterable[tuple[Float[jax.Array, "rows k v d"], Bool[np.ndarray, " b"]]]
-"""Batches of visual tokens as `Scorer.encode` returns them, and which of their rows are videos."""
+"""Batches of visual tokens as `Scorer.encode` returns them, and a mask of the rows that are videos."""
 
 OnProgress = Callable[[int], None]
 
 TOKENS_PER_CALL = 288_000
-"""Tokens of texts and clips together that one device scores in one call, at most. These are 4 videos of 16
-clips and 64 texts at 448 pixels: enough to fill any device, and the widest activation of the base model has
-1.8 GB in bfloat16."""
+"""Largest number of tokens of texts and clips that one device scores in one call. It holds 4 videos of 16
+clips and 64 texts at 448 pixels, which is enough to fill any device. The widest activation of the base model
+then has 1.8 GB in bfloat16."""
 
 _NUM_AHEAD = 4
-"""Calls that are dispatched before the result of one is fetched; bounds what is in flight on the devices."""
+"""Number of calls dispatched before a result is fetched; bounds the work in flight on the devices."""
 
 _Call = TypeVar("_Call")
 
@@ -67,7 +67,7 @@ def score_all_pairs(
       text_ids: all texts.
       text_mask: True at real tokens.
       num_clips: numbers of clips, in the order in which they follow each other.
-      texts_per_call: how many texts are scored in one device call, at most.
+      texts_per_call: largest number of texts in one device call.
       on_progress: called with the number of videos done so far.
     """
     batches: list[dict[int, Reduced]] = []
@@ -91,7 +91,7 @@ def score_batches(
     num_clips: Sequence[int],
     texts_per_call: int = 64,
 ) -> Iterator[dict[int, Reduced]]:
-    """Yield what `score_all_pairs` returns batch by batch, for those who do not keep all of it."""
+    """Yield the result of `score_all_pairs` batch by batch, for callers that do not keep all of it."""
     encoded = ((scorer.encode(frames), example_mask) for frames, example_mask in videos)
     yield from score_encoded(
         scorer, reduce, encoded, text_ids, text_mask, num_clips=num_clips, texts_per_call=texts_per_call
@@ -108,7 +108,7 @@ def score_encoded(
     num_clips: Sequence[int],
     texts_per_call: int = 64,
 ) -> Iterator[dict[int, Reduced]]:
-    """Yield what `score_batches` does, of videos that are encoded already; all batches have one shape."""
+    """Yield the result of `score_batches` for encoded videos; all batches have one shape."""
     calls = _text_calls(scorer, reduce, encoded, text_ids, text_mask, num_clips, texts_per_call)
     places: list[np.ndarray] = []
     parts: list[dict[int, Reduced]] = []
@@ -122,12 +122,12 @@ def score_encoded(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
-    """Texts that are asked of one video each: a question, or the options of one."""
+    """Texts that belong to one video each: a question, or the options of a question."""
 
     text_ids: Int[np.ndarray, "m n l"]
     text_mask: Bool[np.ndarray, "m n l"]
     video: Int[np.ndarray, " m"]
-    """Of each query, the place of its video in the order in which videos come."""
+    """Index of the video of each query, in the order in which videos come."""
 
 
 def score_queries(
@@ -168,7 +168,7 @@ def score_queries(
 
 
 def _joined(parts: Sequence[dict[int, Reduced]], places: np.ndarray, *, axis: int) -> dict[int, Reduced]:
-    """Put parts together so that what they hold stands at its place."""
+    """Concatenate parts, with each row at its place."""
     order = np.argsort(places)
     return jax.tree.map(lambda *xs: np.take(np.concatenate(xs, axis), order, axis), *parts)
 
@@ -189,7 +189,7 @@ def _fetched(calls: Iterable[tuple[_Call, Scores]]) -> Iterator[tuple[_Call, dic
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _TextCall:
-    """What a call with some texts scores; its arrays may have more videos and texts than these."""
+    """Videos and texts of one call; its arrays may have more rows, which fill them up."""
 
     videos: Int[np.ndarray, " rows"]
     texts: Int[np.ndarray, " some"]
@@ -198,7 +198,7 @@ class _TextCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _TextTile:
-    """Texts on the devices that are scored in one call; the last of them may be repeated."""
+    """Texts on the devices that are scored in one call; the last one may be repeated."""
 
     texts: Int[np.ndarray, " some"]
     ids: Int[jax.Array, "n l"]
@@ -214,11 +214,11 @@ def _text_calls(
     num_clips: Sequence[int],
     texts_per_call: int,
 ) -> Iterator[tuple[_TextCall, Scores]]:
-    """Dispatch all texts against each batch of videos, after the encoding that it may be due to."""
+    """Dispatch all texts against each batch of videos."""
     score = scorer.compiled(reduce, num_clips)
     tiles: list[_TextTile] = []
     for visual_tokens, example_mask in encoded:
-        if not tiles:  # they stay on the devices for all batches
+        if not tiles:  # tiles stay on the devices for all batches
             num_rows, num_clips_in_all, num_tokens, _ = visual_tokens.shape
             clips = num_rows // scorer.num_devices * num_clips_in_all
             bound = _Bound(texts=texts_per_call, clips=clips, visual_tokens=num_tokens)
@@ -232,17 +232,17 @@ def _text_calls(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Bound:
-    """What bounds the texts of a call."""
+    """Limits of the texts of a call."""
 
     texts: int
-    """More than these are not wanted."""
+    """Largest number of texts that the caller wants."""
     clips: int
-    """What each text meets on a device."""
+    """Number of clips on a device that each text meets."""
     visual_tokens: int
-    """Of a clip."""
+    """Number of visual tokens of a clip."""
 
     def num_texts(self, length: int) -> int:
-        """Return how many texts of a length one call may have on each device."""
+        """Return how many texts of a length one call may hold on each device."""
         return max(1, min(self.texts, TOKENS_PER_CALL // (self.clips * (self.visual_tokens + length))))
 
 

@@ -1,9 +1,9 @@
 """Scorer: a model on some devices, which encodes videos and scores texts against them in compiled programs.
 
-Before `evaluation`, which decides what meets what and in which order. Videos are split over the devices,
-those of other processes too, and texts are on all of them. A video needs nothing of the others, so devices
-exchange nothing: each runs the program of one device on its share of the videos. All processes make the same
-calls; each brings its own videos, and gets the scores of all.
+`score` calls it, and decides which texts meet which videos. Videos are split over the devices of all
+processes; texts are on every device. Videos do not depend on each other, so devices exchange nothing: each
+runs the program of one device on its share of the videos. All processes make the same calls. Each brings its
+own videos, and gets the scores of all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Reduce = Callable[[ClipBertOutput], dict[str, jax.Array]]
 Shapes of the arrays may not depend on that length."""
 
 Scores = dict[int, dict[str, jax.Array]]
-"""By number of clips, what `Reduce` returned for them."""
+"""Result of `Reduce` by number of clips."""
 
 ScoreTexts = Callable[[jax.Array, jax.Array, jax.Array], Scores]
 """(visual tokens [b k v d], text ids [n l], text mask [n l]) -> scores [b n ...]."""
@@ -52,10 +52,10 @@ class Scorer:
         """Take a model; it is put on the devices when it is first needed.
 
         Args:
-          model_def: of the model.
-          parameters: of the model, wherever they are.
-          mesh: devices; by default all of all processes.
-          bucket_lengths: lengths that texts are cut to; none leaves texts as they are.
+          model_def: structure of the model.
+          parameters: parameters of the model, on the host or on devices.
+          mesh: devices; by default those of all processes.
+          bucket_lengths: lengths that texts are cut to; without any, texts keep their length.
         """
         self.mesh = mesh or make_mesh()
         self.bucket_lengths = tuple(bucket_lengths)
@@ -66,12 +66,12 @@ class Scorer:
 
     @property
     def num_devices(self) -> int:
-        """Devices of all processes, which videos are split over."""
+        """Number of devices that videos are split over, of all processes."""
         return self.mesh.size
 
     @property
     def parameters(self) -> Parameters:
-        """The parameters as they were given; they may be replaced."""
+        """Parameters as given; they can be replaced."""
         return self._parameters
 
     @parameters.setter
@@ -80,9 +80,9 @@ class Scorer:
         self._placed: Parameters | None = None
 
     def encode(self, frames: UInt8[np.ndarray, "b k t h w 3"]) -> Float[jax.Array, "rows k v d"]:
-        """Return visual tokens; rows without meaning follow up to a multiple of the number of devices.
+        """Return visual tokens, filled up to a multiple of the number of devices.
 
-        Of several processes each gives its own frames, equally many; theirs follow each other.
+        Each of several processes gives its own frames, equally many; their rows follow each other.
         """
         missing = -len(frames) % (self.num_devices // jax.process_count())
         if missing:
@@ -94,8 +94,8 @@ class Scorer:
         """Return the function that scores texts against all videos; the same `reduce` is compiled once.
 
         Args:
-          reduce: what to keep.
-          num_clips: numbers of clips that follow each other along k; empty for one, all of them.
+          reduce: function that reduces the scores.
+          num_clips: numbers of clips that follow each other along k; empty takes all clips as one.
         """
         return self._with_parameters(tile_program, reduce, num_clips)
 
@@ -132,12 +132,12 @@ class Scorer:
 
 
 def _is_placed(array: Any, sharding: NamedSharding) -> bool:
-    """Return whether an array is where training has it: whole on every device."""
+    """Return whether an array is whole on every device, as training keeps it."""
     return isinstance(array, jax.Array) and array.sharding.is_equivalent_to(sharding, array.ndim)
 
 
 def _put(array: Any, sharding: NamedSharding) -> jax.Array:
-    """Put what all processes have, without the look at each other that `jax.device_put` takes."""
+    """Place an array that all processes have. `jax.device_put` would synchronise the processes."""
     if jax.process_count() == 1:
         return jax.device_put(array, sharding)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])

@@ -1,7 +1,7 @@
 """Text buckets: the few lengths that texts are cut to, so that short texts do not pay for the longest.
 
-Before scoring in `evaluation`. Each length is a program of its own, so there are few. The bucket of a text
-follows from its own length: which texts it is scored with changes nothing.
+`score` uses them. Each length is a program of its own, so there are few. The bucket of a text follows from
+its own length, whatever texts it is scored with.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 BUCKET_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Close enough that a text of usual length wastes about a tenth, beside the visual tokens of its clip."""
+"""Lengths so close that a usual text wastes about a tenth, counting the visual tokens of its clip."""
 
 
 def text_lengths(text_mask: Bool[np.ndarray, "*shape l"]) -> Int[np.ndarray, "*shape"]:
-    """Return the number of tokens up to the last real one; 0 where there is none."""
+    """Return the number of tokens up to the last real one; 0 for an empty text."""
     positions = np.arange(1, text_mask.shape[-1] + 1)
     return np.max(np.where(text_mask, positions, 0), axis=-1, initial=0)
 
@@ -27,9 +27,9 @@ def texts_by_bucket(
     """Yield (length to cut to, which texts) for every bucket that has texts, shortest first.
 
     Args:
-      lengths: of the texts.
-      longest: what texts are padded to; no bucket is longer.
-      bucket_lengths: rising; without any, all texts keep the length `longest`.
+      lengths: lengths of the texts.
+      longest: length that texts are padded to; no bucket is longer.
+      bucket_lengths: rising lengths; without any, all texts keep the length `longest`.
     """
     buckets = np.array([*(length for length in bucket_lengths if length < longest), longest])
     bucket_of = np.searchsorted(buckets, lengths)

@@ -30,14 +30,14 @@ from clipbert_jax.models.pixel_encoder import PixelEncoder
 from clipbert_jax.models.text_encoder import TextEncoder
 from clipbert_jax.models.visual_embedding import VisualEmbedding
 
-# Which part of the dropout key belongs to which part of the model.
+# Index of each part of the model in the dropout key.
 _VISUAL_KEY, _TEXT_KEY, _FUSION_KEY, _HEAD_KEY = range(4)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipBertOutput:
-    """What the model says about every (video, clip, text).
+    """Output of the model for every (video, clip, text).
 
     Attributes:
       scores: the head's outputs, in at least float32.

@@ -19,9 +19,9 @@ Consensus = Literal["mean", "max", "log_sum_exp"]
 def pool_clips(scores: Float[Array, "b k ..."], consensus: Consensus) -> Float[Array, "b ..."]:
     """Pool the clips' scores.
 
-    `log_sum_exp` is the log of the mean, so that nothing grows with the number of clips. The original does
-    not divide; cross-entropy and rankings do not see the difference, a shift of all logits by log k.
-    Cross-entropy of logits pooled so is the original's training loss, logsumexp over clips and answers minus
+    `log_sum_exp` is the log of the mean, so that it does not grow with the number of clips. The original
+    takes the log of the sum. That shifts all logits by log k, which changes no cross-entropy and no ranking.
+    Cross-entropy of such logits is the original's training loss, logsumexp over clips and answers minus
     logsumexp over clips at the label.
     """
     match consensus:

@@ -1,7 +1,7 @@
 """Cross-modal fusion: one BERT over the text and the visual tokens of a clip together.
 
-After the text encoder and the visual embedding, before the head. Every layer lets every token look at
-every other one, so word and place meet in each of them. Follows `BertEncoder` and `BertPooler` of
+After the text encoder and the visual embedding, before the head. In every layer every token attends
+to every other one, so words and places meet in each. Follows `BertEncoder` and `BertPooler` of
 transformers 2.11. Letters: `m` sequences (videos x clips x texts), `s` text then visual tokens,
 `heads`, `e` width of a head.
 """
@@ -25,26 +25,25 @@ from clipbert_jax.models.layers import LayerFactory, at_least_float32, dropout, 
 from clipbert_jax.models.remat import Remat, rematerialised
 
 Attention = Float[Array, "m heads r s"]
-"""Attention probabilities: who looks (r) at whom (s); rows sum to one."""
+"""Attention probabilities of token r for token s; rows sum to one."""
 
 AttentionScale = Float[Array, "#m #heads #r #s"]
-"""Factors of attention: zeros switch heads off, and the gradient at ones weighs what each value did."""
+"""Factors of attention: zeros switch heads off; the gradient at ones weighs the effect of each value."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSharding:
-    """Where the arrays of a layer live when devices share its products.
+    """Shardings of the arrays of a layer when devices share its products.
 
-    Left to itself, XLA divides some of them in other ways than the weights, and moves both back and forth.
+    Without them XLA splits some arrays differently from the weights, and moves both back and forth.
     """
 
     states: Sharding
-    """[m s d]: whole; what the devices have computed of them, and on the way back of their gradient, is
-    summed."""
+    """Sharding of [m s d]: whole; the partial results of the devices, and of the gradient, are summed."""
     heads: Sharding
-    """[m s heads e]"""
+    """Sharding of [m s heads e]."""
     inner: Sharding
-    """[m s f]"""
+    """Sharding of [m s f]."""
 
 
 class FusionLayer(nnx.Module):
@@ -82,9 +81,9 @@ class FusionLayer(nnx.Module):
         return_attention: bool = True,
         attention_scale: AttentionScale | None = None,
     ) -> tuple[Float[Array, "m r d"], Attention | None]:
-        """Return the next hidden states of the tokens `rows`, and if asked the attention before dropout.
+        """Return the next hidden states of the tokens `rows`, and the attention before dropout if wanted.
 
-        `attention_scale` multiplies what is mixed, not what is returned.
+        `attention_scale` multiplies the weights of the values, not the returned attention.
         """
         rate = self.config.dropout_rate
         x = self._placed("states", x)
@@ -127,7 +126,7 @@ class FusionLayer(nnx.Module):
 def attend(
     query: Float[Array, "m r heads e"], key: Float[Array, "m s heads e"], mask: Bool[Array, "m s"]
 ) -> Attention:
-    """Return who looks at whom, in at least float32."""
+    """Return the attention probabilities, in at least float32."""
     logits = at_least_float32(jnp.einsum("mqhe,mkhe->mhqk", query, key)) / math.sqrt(query.shape[-1])
     logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
     return jax.nn.softmax(logits, axis=-1)
@@ -144,13 +143,13 @@ def _fits_fused_attention(query: Float[Array, "m r heads e"]) -> bool:
 
 @jax.custom_vjp
 def _fused_attention(query: Array, key: Array, value: Array, mask: Array) -> Float[Array, "m r heads e"]:
-    """Attend and mix in one kernel of cuDNN, which keeps the attention to itself."""
+    """Attend and mix in one cuDNN kernel, which does not return the attention."""
     mask = jnp.broadcast_to(mask[:, None, None], (len(mask), 1, query.shape[1], mask.shape[-1]))
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
 
 
 def _fused_attention_backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
-    # cuDNN has no gradient for masks and sequences of any length; this is for models without dropout.
+    # cuDNN has no gradient for masks with sequences of arbitrary length, so this is the plain one.
     *operands, mask = kept
     _, pull_back = jax.vjp(lambda query, key, value: _mix(attend(query, key, mask), value), *operands)
     return *pull_back(gradient), None
@@ -191,7 +190,7 @@ class CrossModalFusion(nnx.Module):
 
         Args:
           x: embedded tokens, text then visual.
-          mask: True where a token exists; the others are looked at by none.
+          mask: True where a token exists; no token attends to the others.
           dropout_key: None for no dropout.
           attention_scale: an `AttentionScale` for every layer.
         """

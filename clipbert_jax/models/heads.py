@@ -1,4 +1,4 @@
-"""Heads: what the fusion understood -> scores of one clip.
+"""Heads: the output of the fusion -> scores of one clip.
 
 Last stage of the model; the consensus over clips comes after. Every head takes the pooled [CLS] state
 and the states of the text tokens, and gives scores [b k n a] plus, in pretraining, a distribution over
@@ -31,6 +31,7 @@ class ClassifierHeadConfig:
     """Retrieval (2 or 1 outputs), question answering (one per answer), multiple choice (1)."""
 
     num_outputs: int
+    """Number of scores per text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,11 @@ class RegressionHeadConfig:
     """A number per text, for counting."""
 
     num_outputs: int = 1
+    """Number of values per text."""
     use_batch_statistics: bool = False
-    """Training normalises with the batch's own statistics, per clip, as the original. By default training
-    uses the stored ones, like all other batch norms of the model: then an example's score depends neither
-    on its neighbours nor on padding. The stored statistics never change in either mode."""
+    """Whether training normalises with the statistics of the batch, per clip, as the original does. Otherwise
+    it uses the stored ones, like all other batch norms of the model, so that an example's score does not
+    depend on the rest of the batch. The stored statistics never change."""
 
 
 HeadConfig = PretrainingHeadConfig | ClassifierHeadConfig | RegressionHeadConfig

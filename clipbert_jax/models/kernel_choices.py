@@ -1,8 +1,7 @@
-"""KernelChoices: which of several equal ways to write the arithmetic a platform's compiler does best.
+"""Kernel choices: the way of writing the arithmetic that suits each platform's compiler best.
 
-Nothing here changes a result by more than rounding, a parameter or a checkpoint, so it is no part of a
-model's configuration: a model trained on a TPU is written differently when it is loaded on a GPU. What the
-choices were measured by is in `docs/speed.md`.
+They change results by rounding only, and no parameter or checkpoint. So they do not belong to the model's
+configuration: a model trained on a TPU gets other kernels on a GPU. `docs/speed.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ _ALL_STAGES = ("res2", "res3", "res4", "res5")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelChoices:
-    """How the model is written for one platform."""
+    """Ways of writing the model for one platform."""
 
     pointwise_products: tuple[str, ...] = ()
     """Stages of the pixel encoder whose 1x1 convolutions are matrix products."""
     window_products: tuple[str, ...] = ()
-    """Stages whose 3x3 convolutions are: each window's nine pixels are copied side by side first."""
+    """Stages whose 3x3 convolutions are matrix products: the nine pixels of each window are copied first."""
     has_fused_attention: bool = False
-    """Without dropout, attention that nobody asks to see is one kernel of cuDNN; bfloat16 only."""
+    """Whether attention that is not returned is one cuDNN kernel; only without dropout and in bfloat16."""
     trims_last_layer: bool = True
-    """The last fusion layer computes only the tokens that a head reads."""
+    """Whether the last fusion layer computes only the tokens that the head reads."""
 
     def product_sizes(self, stage: str) -> tuple[int, ...]:
         """Return the kernel sizes of a stage whose convolutions are matrix products."""
@@ -41,7 +40,7 @@ _BY_PLATFORM = {
 
 
 def default_kernel_choices(platform: str | None = None) -> KernelChoices:
-    """Return the choice for `cpu`, `gpu` or `tpu`, by default for the devices that JAX uses."""
+    """Return the choices for `cpu`, `gpu` or `tpu`; default: the devices that JAX uses."""
     if platform is not None:
         return _BY_PLATFORM[platform]
     kernels = _BY_PLATFORM.get(jax.default_backend(), KernelChoices())

@@ -35,8 +35,8 @@ class LayerFactory:
     def dense(self, in_features: int, out_features: int, *, gives_scores: bool = False) -> nnx.Linear:
         """Return an affine layer with small normal weights and zero bias.
 
-        One that gives scores computes in at least float32: rankings are made of differences that bfloat16
-        does not have.
+        A layer that gives scores computes in at least float32: rankings depend on differences that bfloat16
+        cannot hold.
         """
         dtype = jnp.dtype(self.config.compute_dtype)
         return nnx.Linear(

@@ -31,7 +31,7 @@ def grid_size(config: PixelEncoderConfig, height: int, width: int) -> tuple[int,
 
 
 def pixels_per_cell(config: PixelEncoderConfig) -> int:
-    """Return the side of a cell in pixels: of the grid's cells, from the upper left."""
+    """Return the side of a grid cell in pixels."""
     return 2 ** (2 + len(config.stage_blocks))
 
 
@@ -48,7 +48,7 @@ def _convolve(
 def _multiply(
     x: Float[Array, "m h w i"], kernel: Float[Array, "kh kw i o"], stride: int = 1
 ) -> Float[Array, "m h2 w2 o"]:
-    """Convolve by one matrix product, of the pixels of each window laid side by side."""
+    """Convolve with one matrix product: the pixels of each window are laid side by side."""
     height, width = kernel.shape[:2]
     padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
     shifted = [
@@ -77,7 +77,7 @@ def _relu(x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
 
 
 def _relu_backward(output: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    # Not `output > 0`, which XLA would turn into a question about the input again.
+    # `output > 0` would not do: XLA turns it into a comparison of the input again.
     return (jnp.where(output != 0, gradient, 0),)
 
 
@@ -166,7 +166,7 @@ class Bottleneck(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
-        """Halve the resolution if it has a stride, refine the features."""
+        """Refine the features; a block with a stride also halves the resolution."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         x = _relu(self.conv1(x))
         x = _relu(self.conv2(x))
@@ -247,7 +247,7 @@ class PixelEncoder(nnx.Module):
         return grid.reshape(*frames.shape[:-3], *grid.shape[1:])
 
     def features(self, frames: Real[Array, "m h w 3"]) -> dict[str, Float[Array, "m _ _ _"]]:
-        """Return what every stage puts out: `stem`, `res2`, ..., and the `grid`."""
+        """Return the output of every stage: `stem`, `res2`, ..., and the `grid`."""
         if 0 in grid_size(self.config, *frames.shape[1:3]):
             smallest = 2 ** (1 + len(self.config.stage_blocks)) + 1
             raise ValueError(
@@ -262,11 +262,11 @@ class PixelEncoder(nnx.Module):
         return outputs
 
     def run_stem(self, frames: Real[Array, "m h w 3"]) -> Float[Array, "m h2 w2 o"]:
-        """Return what the first convolution and its max pool make of frames."""
+        """Return the features after the first convolution and its max pool."""
         return _max_pool(_relu(self._apply_stem(self.normalise(frames))), size=3, padding=1)
 
     def run_stage(self, name: str, x: Float[Array, "m h w i"]) -> Float[Array, "m h2 w2 o"]:
-        """Return what the stage `res2`, `res3`, ... makes of the features of the one before."""
+        """Apply the stage `res2`, `res3`, ... to the output of the stage before."""
         for block in self.stages[name]:
             x = jax.checkpoint(block)(x) if self.remat == "full" else block(x)
         return x

@@ -1,8 +1,8 @@
-"""Ablation: words, cells, frames and heads are taken away, one at a time: what the number changes by.
+"""Ablation: the change of the probe score without each word, cell, frame or head.
 
-What is taken away is hidden from all other tokens. A model has never been trained on holes like that, so a
-change is what this model does without it, and no proof of what it would have learned without it. The pixel
-encoder sees further than a cell: neighbours of a hidden cell know something of it.
+The part is hidden from all other tokens. The model was never trained on such holes: a change tells what this
+model does without the part, not what a model would have learned without it. The pixel encoder sees further
+than a cell, so the neighbours of a hidden cell still hold some of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clipbert_jax.probing.model_probe import ModelProbe
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ProbedExample:
-    """A video and a text as a model has them, and its scores of them."""
+    """A video and a text as the model reads them, with its scores."""
 
     probe: ModelProbe
     frames: UInt8[np.ndarray, "k t h w 3"]
@@ -37,7 +37,7 @@ class ProbedExample:
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
     ) -> ProbedExample:
-        """Encode and score as it is."""
+        """Encode and score with nothing hidden."""
         tokens = probe.encode(frames)
         (scores,) = probe.score_with_hidden(tokens, text_ids, text_mask)
         return cls(
@@ -51,7 +51,7 @@ class ProbedExample:
 
     @property
     def number(self) -> float:
-        """Return what is said of the probe_score."""
+        """Return the probe score."""
         return float(self.probe.probe_score.of_scores(self.scores[None])[0])
 
     def numbers_with_hidden(
@@ -61,7 +61,7 @@ class ProbedExample:
         seen_cells: Bool[np.ndarray, "m k v"] | None = None,
         head_factors: Float[np.ndarray, "m layers heads"] | None = None,
     ) -> Float[np.ndarray, " m"]:
-        """Return what m versions of it say, each with parts hidden in all of its clips."""
+        """Return the probe score of m versions, each with parts hidden in all clips."""
         scores = self.probe.score_with_hidden(
             self.visual_tokens,
             self.text_ids,
@@ -76,7 +76,7 @@ class ProbedExample:
 def changes_without_words(
     example: ProbedExample, words: Sequence[Sequence[int]]
 ) -> Float[np.ndarray, " words"]:
-    """Return what the number changes by without each word, given by the places of its tokens."""
+    """Return the change without each word, given by the indices of its tokens."""
     seen = np.ones((len(words), len(example.text_ids)), bool)
     for row, tokens in zip(seen, words, strict=True):
         row[list(tokens)] = False
@@ -88,12 +88,12 @@ def changes_without_words(
 def changes_without_cells(
     example: ProbedExample, grid: tuple[int, int], *, region: int = 1
 ) -> Float[np.ndarray, "k gh gw"]:
-    """Return what the number changes by without each cell of each clip.
+    """Return the change without each cell of each clip.
 
     Args:
-      example: what is looked at.
-      grid: rows and columns.
-      region: cells of a side that are hidden together, to save time; they all get the same change.
+      example: video and text.
+      grid: rows and columns of cells.
+      region: side of the squares of cells that are hidden together, to save time; all get the same change.
     """
     rows, columns = grid
     corners = list(itertools.product(range(0, rows, region), range(0, columns, region)))
@@ -101,7 +101,7 @@ def changes_without_cells(
     for picture, (row, column) in zip(seen, corners, strict=True):
         picture[row : row + region, column : column + region] = False
     num_clips = len(example.frames)
-    # Clips do not see each other: the same cells are hidden in all of them at once, and read one by one.
+    # Clips do not see each other, so one pass hides the same cells in all clips.
     cells = np.broadcast_to(seen.reshape(len(seen), 1, -1), (len(seen), num_clips, rows * columns))
     replaced = example.probe.score_with_hidden(
         example.visual_tokens, example.text_ids, example.text_mask, seen_cells=cells
@@ -114,9 +114,9 @@ def changes_without_cells(
 
 
 def changes_without_frames(example: ProbedExample) -> Float[np.ndarray, "k t"] | None:
-    """Return what the number changes by without each frame of each clip; None if clips have one frame.
+    """Return the change without each frame of each clip; None if clips have one frame.
 
-    The others are averaged without it, as the visual embedding does.
+    The visual embedding then averages the other frames.
     """
     num_frames = example.frames.shape[1]
     if num_frames == 1:
@@ -136,7 +136,7 @@ def changes_without_frames(example: ProbedExample) -> Float[np.ndarray, "k t"] |
 def changes_without_heads(
     example: ProbedExample, num_layers: int, num_heads: int
 ) -> Float[np.ndarray, "layers heads"]:
-    """Return what the number changes by when each head says nothing, in all clips."""
+    """Return the change with each head switched off in all clips."""
     factors = 1 - np.eye(num_layers * num_heads, dtype=np.float32)
     changes = example.numbers_with_hidden(head_factors=factors.reshape(-1, num_layers, num_heads))
     return (changes - example.number).reshape(num_layers, num_heads)

@@ -1,7 +1,7 @@
-"""Attention maps: attention of all tokens to all tokens -> pictures of who looks at what.
+"""Attention maps: attention between all tokens -> maps over the grid.
 
-Attention is [... s s], who looks (rows) at whom (columns); rows sum to one. `s` is `l` text tokens, then the
-cells of the grid row by row, as the fusion has them.
+Attention is [... s s]: rows attend to columns, and sum to one. `s` is `l` text tokens, then the cells of the
+grid row by row, as in the fusion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Grid = tuple[int, int]
 
 
 def text_to_grid(attention: Attention, grid: Grid) -> Float[np.ndarray, "*more l gh gw"]:
-    """Return how much each text token looks at each cell; what is missing to one it gives to the text.
+    """Return the attention of each text token to each cell; the rest of its attention goes to the text.
 
     The first token is [CLS], whose last state is what the head reads.
     """
@@ -24,17 +24,17 @@ def text_to_grid(attention: Attention, grid: Grid) -> Float[np.ndarray, "*more l
 
 
 def grid_to_text(attention: Attention, grid: Grid) -> Float[np.ndarray, "*more l gh gw"]:
-    """Return how much each cell looks at each text token."""
+    """Return the attention of each cell to each text token."""
     length = _text_length(attention, grid)
-    looks = np.swapaxes(attention[..., length:, :length], -1, -2)
-    return looks.reshape(*attention.shape[:-2], length, *grid)
+    swapped = np.swapaxes(attention[..., length:, :length], -1, -2)
+    return swapped.reshape(*attention.shape[:-2], length, *grid)
 
 
 def rollout(attention: Float[np.ndarray, "layers *more heads s s"]) -> Float[np.ndarray, "*more s s"]:
-    """Return attention through all layers: the mean of the heads, half of it replaced by what passes by.
+    """Return attention through all layers: the mean of the heads, averaged with the residual connection.
 
-    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. The last state of a row's token
-    comes from the columns' first states, so far as attention tells: it knows nothing of values and gradients.
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. It traces
+    the last state of a row's token to the first states of the columns, and ignores values and gradients.
     """
     identity = np.eye(attention.shape[-1], dtype=attention.dtype)
     total = identity
@@ -46,7 +46,7 @@ def rollout(attention: Float[np.ndarray, "layers *more heads s s"]) -> Float[np.
 def gradient_weighted(
     attention_times_gradient: Float[np.ndarray, "layers *more heads s s"],
 ) -> Float[np.ndarray, "layers *more s s"]:
-    """Return the positive part of attention times gradient, mean over heads: what raised the number.
+    """Return the positive part of attention times gradient, averaged over heads: what raised the probe score.
 
     Chefer et al., "Generic Attention-model Explainability", ICCV 2021, equation 5, by layer.
     """

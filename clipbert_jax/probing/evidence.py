@@ -1,4 +1,4 @@
-"""Evidence: what each clip says alone, and what the others say without it."""
+"""Evidence of clips: the change of the probe score without each clip, or with another version of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clipbert_jax.probing.probe_score import ProbeScore
 def changes_without_clips(
     scores: Float[np.ndarray, "k a"], probe_score: ProbeScore
 ) -> Float[np.ndarray, " k"] | None:
-    """Return what the number changes by when a clip is left out of the consensus; None for a single clip."""
+    """Return the change without each clip in the consensus; None for a single clip."""
     num_clips = len(scores)
     if num_clips == 1:
         return None
@@ -22,15 +22,15 @@ def changes_without_clips(
 def changes_with_replaced_clips(
     scores: Float[np.ndarray, "k a"], replaced: Float[np.ndarray, "m k a"], probe_score: ProbeScore
 ) -> Float[np.ndarray, "m k"]:
-    """Return what the number changes by when one clip at a time has other scores.
+    """Return the change when one clip at a time has other scores.
 
     Args:
-      scores: of the video as it is.
-      replaced: of m versions of it; clips do not see each other, so version m of clip k alone is [m, k].
-      probe_score: what is probed.
+      scores: scores of the original clips.
+      replaced: scores of m versions of them; clips do not see each other, so [m, k] is version m of clip k.
+      probe_score: number that is probed.
     """
     changed = np.empty(replaced.shape[:2])
-    for clip in range(len(scores)):  # all at once would take k times the memory
+    for clip in range(len(scores)):  # a loop, as all clips at once would take k times the memory
         versions = np.broadcast_to(scores, (len(replaced), *scores.shape)).copy()
         versions[:, clip] = replaced[:, clip]
         changed[:, clip] = probe_score.of_scores(versions)

@@ -1,12 +1,12 @@
-"""Faithfulness: whether the score needs what a map points to.
+"""Faithfulness: whether the score depends on the cells that an attention map points to.
 
-A map of attention says where the model looked. If the score does not care for these cells more than for
-others, the map is not evidence of what the model used. Two numbers say so, each beside what chance gives: the
-rank correlation of the map with the losses cell by cell, and what is lost without the cells that it ranks
-first. Cf. Jain and Wallace, "Attention is not Explanation", NAACL 2019.
+If the score depends on these cells no more than on others, the map is not evidence of what the model used.
+Two numbers measure it, each compared with chance: the rank correlation of the map with the losses of
+ablation, and the deletion score, which is the loss without the cells that the map ranks first. Cf. Jain and
+Wallace, "Attention is not Explanation", NAACL 2019.
 
-Chance is the same map somewhere else: shifted round the picture and mirrored, in all clips alike. Cells
-resemble their neighbours, and clips of a video each other: shuffled cells would be too easy to beat.
+Chance is the same map in another place: shifted around the picture and mirrored, in all clips alike. Shuffled
+cells would be too easy to beat, because neighbouring cells and the clips of a video resemble each other.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from jaxtyping import Float
 from clipbert_jax.probing.ablation import ProbedExample
 
 Picture = tuple[int, int]
-"""Rows and columns of cells, from the upper left, that are compared: the others are padding."""
+"""Rows and columns of cells that show the picture, from the upper left; the others are padding."""
 
 SIGNIFICANT = 0.05
-"""What counts as more than chance."""
+"""Significance level: above chance is what at most this share of moved maps reaches."""
 
 _NUM_DRAWS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankFaithfulness:
-    """Spearman's correlation within clips, mean over the clips that have something to order."""
+    """Spearman's rank correlation within clips, averaged over the clips whose values differ."""
 
     correlation: float
     low: float
     high: float
-    """Of 90 % of moved maps."""
+    """Bounds of the central 90 % of moved maps."""
     chance: float
-    """Share of moved maps, the map itself among them, that agree as well."""
+    """Share of moved maps, the map itself among them, with at least the same correlation."""
     num_moves: int
 
     @property
     def is_above_chance(self) -> bool:
-        """Return whether the map agrees more than nearly all moved ones."""
+        """Return whether the correlation is higher than that of nearly all moved maps."""
         return self.chance <= SIGNIFICANT
 
     @property
     def can_tell(self) -> bool:
-        """Return whether the picture has cells enough for any map to be above chance."""
+        """Return whether the picture has enough cells for a map to be above chance."""
         return self.num_moves * SIGNIFICANT >= 1
 
 
@@ -59,13 +59,13 @@ def rank_faithfulness(
     picture: Picture,
     region: int = 1,
 ) -> RankFaithfulness:
-    """Compare a map with what the number loses without each cell.
+    """Compare a map with the loss of the probe score without each cell.
 
     Args:
-      maps: what the map gives each cell of each clip.
+      maps: value of each cell of each clip.
       losses: minus the changes of `ablation`.
-      picture: which cells are compared.
-      region: cells of a side that were hidden together; maps are averaged over them.
+      picture: cells that are compared.
+      region: side of the squares of cells that were hidden together; maps are averaged over them.
     """
     ours, theirs = (_regions(x[:, : picture[0], : picture[1]], region) for x in (maps, losses))
     has_order = (np.ptp(ours, axis=(1, 2)) > 0) & (np.ptp(theirs, axis=(1, 2)) > 0)
@@ -96,7 +96,7 @@ def _regions(maps: Float[np.ndarray, "k gh gw"], region: int) -> Float[np.ndarra
 
 
 def _moves(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows and columns that move a map, all shifts of it and of its mirror images; first it itself."""
+    """Yield the indices of all shifts of a map and of its mirror images, the map itself first."""
     num_rows, num_columns = shape[1:]
     signs = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
     signs = [(x, y) for x, y in signs if (num_rows > 2 or x == 1) and (num_columns > 2 or y == 1)]
@@ -106,7 +106,7 @@ def _moves(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _unit_ranks(values: Float[np.ndarray, "k gh gw"]) -> Float[np.ndarray, "k gh gw"]:
-    """Return ranks within clips with mean 0 and length 1, ties sharing theirs."""
+    """Return ranks within clips, scaled to mean 0 and length 1; ties share a rank."""
     flat = values.reshape(len(values), -1)
     smaller = (flat[:, :, None] > flat[:, None, :]).sum(axis=-1)
     same = (flat[:, :, None] == flat[:, None, :]).sum(axis=-1)
@@ -117,13 +117,13 @@ def _unit_ranks(values: Float[np.ndarray, "k gh gw"]) -> Float[np.ndarray, "k gh
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DeletionLosses:
-    """What the number loses without the cells that maps rank first."""
+    """Deletion scores: loss of the probe score without the cells that maps rank first."""
 
     of_maps: Float[np.ndarray, " maps"]
     random: float
-    """Mean over moved maps."""
+    """Mean loss over moved maps."""
     random_high: float
-    """What 95 % of moved maps stay below."""
+    """Loss that 95 % of moved maps stay below."""
 
 
 def deletion_losses(
@@ -134,16 +134,16 @@ def deletion_losses(
     picture: Picture,
     share: float = 0.1,
 ) -> DeletionLosses:
-    """Hide the cells that each map ranks first, and those that any of them, moved, does.
+    """Hide the cells that each map ranks first; and, for chance, those of moved maps.
 
-    What is random is shared by all maps, as each draw costs a pass of all clips.
+    All maps share the draws for chance, as each costs a pass of all clips.
 
     Args:
-      example: what is looked at.
-      maps: each gives the cells of each clip a value.
-      rng: draws maps and their moves.
-      picture: from which cells both are taken.
-      share: of the cells of a clip that are hidden, at least one.
+      example: video and text.
+      maps: value of each cell of each clip, by map.
+      rng: generator that draws maps and moves.
+      picture: cells that can be hidden.
+      share: share of the cells of a clip that are hidden; at least one is.
     """
     inside = maps[:, :, : picture[0], : picture[1]]
     moves = list(_moves(inside.shape[1:]))

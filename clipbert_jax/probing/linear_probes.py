@@ -1,11 +1,10 @@
-"""Linear probes: what a line through hidden states can tell, layer by layer.
+"""Linear probes: what a linear classifier can read off hidden states, layer by layer.
 
 A multinomial logistic regression on standardised states, trained on some videos and tested on others. (Least
-squares would have a closed form, but hides a class in the middle, such as two of one to three, behind its
-neighbours.) That a probe is right says that the states hold the answer, not that the model uses it; and a
-large enough state tells anything about what a probe has seen often enough. So beside it stands a control
-task, whose labels mean nothing: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks",
-EMNLP 2019.
+squares hides a middle class, such as two of one to three, behind its neighbours.) A probe that is right shows
+that the states hold the answer, not that the model uses it. Large states also let a probe learn by heart, so
+a control task with random labels measures that: Hewitt and Liang, "Designing and Interpreting Probes with
+Control Tasks", EMNLP 2019.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
 
 _MAX_ITERATIONS = 5000
 _TOLERANCE = 1e-4
-"""Of the gradient's length."""
+"""Length of the gradient at which training stops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeAccuracy:
-    """Of the probe of one layer, on videos that it was not trained on; shares."""
+    """Accuracy of the probe of one layer on test videos; all numbers are shares."""
 
     accuracy: float
     low: float
     high: float
-    """The 95 % interval over test videos."""
+    """Bounds of the 95 % interval over test videos."""
     chance: float
-    """Of the label that is the most frequent in training."""
+    """Accuracy of always giving the most frequent training label."""
     control: float
-    """Of probes of the same states that are trained and tested on labels without meaning; mean of some."""
+    """Mean accuracy of probes of the same states on control tasks, whose labels are random."""
 
     @property
     def selectivity(self) -> float:
-        """How much of the accuracy is more than learning by heart gives."""
+        """Accuracy above that of learning by heart."""
         return self.accuracy - self.control
 
 
@@ -55,18 +54,18 @@ def probe_layers(
     """Train and test a probe of every layer; all have the same split and the same control tasks.
 
     Args:
-      states: of m examples, such as tokens or clips.
-      labels: what is to be told of each.
-      videos: which video each is from; all examples of a video are on the same side of the split.
-      rng: draws the test videos and the labels of the control tasks.
-      types: what a control task gives one label each, such as the words; None for every video its own, which
-        then no probe can know in test videos.
-      test_share: of the videos, at least one.
+      states: states of m examples, such as tokens or clips.
+      labels: label of each example.
+      videos: video of each example; all examples of a video are on the same side of the split.
+      rng: generator that draws the test videos and the labels of the control tasks.
+      types: groups that share a label in a control task, such as words; None groups by video, and then
+        no probe can know the labels of test videos.
+      test_share: share of the videos that are tested on; at least one is.
       l2: half the penalty of squared weights, beside the mean cross-entropy.
-      num_controls: control tasks.
+      num_controls: number of control tasks.
 
     Raises:
-      ValueError: less than two videos, or training examples of a single label.
+      ValueError: fewer than two videos, or training examples of a single label.
     """
     is_test = split_by_video(videos, test_share, rng)
     classes, places = np.unique(labels, return_inverse=True)
@@ -98,14 +97,14 @@ def probe_layers(
 def split_by_video(
     videos: Shaped[np.ndarray, " m"], test_share: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, " m"]:
-    """Return which examples are tested on: those of a share of the videos, drawn at random.
+    """Return which examples are tested on: those of randomly drawn videos.
 
     Raises:
-      ValueError: there are less than two videos.
+      ValueError: there are fewer than two videos.
     """
     names = np.unique(videos)
     if len(names) < 2:
-        raise ValueError("A probe needs examples of two videos or more, for it is tested on others.")
+        raise ValueError("A probe needs examples of at least two videos: one to train on, one to test on.")
     num_test = min(max(1, round(test_share * len(names))), len(names) - 1)
     return np.isin(videos, rng.permutation(names)[:num_test])
 
@@ -113,7 +112,7 @@ def split_by_video(
 def control_labels(
     labels: Int[np.ndarray, " m"], types: Shaped[np.ndarray, " m"], rng: np.random.Generator
 ) -> Int[np.ndarray, " m"]:
-    """Return labels without meaning: one for each type, shuffled among the types."""
+    """Return random labels: one for each type, shuffled among the types."""
     _, first, places = np.unique(types, return_index=True, return_inverse=True)
     return rng.permutation(labels[first])[places]
 
@@ -136,12 +135,12 @@ def _is_right(
 def fit(
     states: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], *, num_classes: int, l2: float
 ) -> tuple[Float[np.ndarray, "d c"], Float[np.ndarray, " c"]]:
-    """Return weights and bias of the regression's one solution, found by Nesterov's gradient descent.
+    """Return weights and bias of the regression, found by Nesterov's gradient descent.
 
     Args:
-      states: standardised, else the penalty is not the same for all of them.
-      labels: from 0 on.
-      num_classes: how many labels there are; one without examples gets the least.
+      states: standardised states, so that the penalty treats all alike.
+      labels: class of each example, from 0.
+      num_classes: number of classes; a class may have no examples.
       l2: half the penalty of squared weights and biases, beside the mean cross-entropy; above 0.
     """
     inputs = np.concatenate([states, np.ones((len(states), 1))], axis=1, dtype=np.float64)

@@ -1,6 +1,6 @@
-"""A model made ready for probing: one video and one text at a time, with attention, or with parts hidden.
+"""Runs a model for probing: one video and one text at a time, with attention or with parts hidden.
 
-Parts are hidden as padding is: no token looks at them. Their places stay, so nothing else moves.
+Hidden parts are masked as padding is: no token attends to them. They keep their positions.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from clipbert_jax.models.pixel_encoder import grid_size
 from clipbert_jax.probing.probe_score import ProbeScore
 
 OnProgress = Callable[[int], None]
-"""Called with the number of versions of a clip that were scored since."""
+"""Callback that takes the number of clips scored since the last call."""
 
 _TOKENS_PER_CALL = 48_000
-"""Of all sequences that are scored in one call; bounds the memory, as `evaluation.TOKENS_PER_CALL` does."""
+"""Largest number of tokens scored in one call; bounds the memory."""
 
 _ATTENTION_PER_CALL = 32_000_000
-"""Values of attention that are looked at in one call: with their factors and gradients about 1 GB."""
+"""Largest number of attention values per call; with their factors and gradients about 1 GB."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionRecord:
-    """What the model made of a video and a text, with `s` the tokens of the text, then the cells."""
+    """Attention and scores of a video and a text; `s` is the tokens of the text, then the cells."""
 
     scores: Float[np.ndarray, "k a"]
-    """The head's outputs, clip by clip."""
+    """Outputs of the head for each clip."""
     clip_numbers: Float[np.ndarray, " k"]
     """What each clip alone says of the probe_score."""
     number: float
-    """What they say together."""
+    """Probe score of all clips together."""
     attention: Float[np.ndarray, "layers k heads s s"]
     attention_times_gradient: Float[np.ndarray, "layers k heads s s"]
-    """Attention times the gradient of the number by it: to first order, what each value of it did."""
+    """Attention times the gradient of the probe score: to first order, the effect of each value."""
     hidden_states: Float[np.ndarray, "states k s d"]
-    """The input of every layer, and the last output."""
+    """Input of every layer, and the last output."""
     grid: tuple[int, int]
     """Rows and columns of cells."""
 
 
 class ModelProbe:
-    """A model and what is probed of it; compiled programs are kept for each shape of inputs."""
+    """A model and its probe score; programs are compiled once for each shape of inputs."""
 
     def __init__(
         self, model: ClipBert, probe_score: ProbeScore, *, on_progress: OnProgress = lambda num: None
@@ -97,7 +97,7 @@ class ModelProbe:
         self._encode, self._record, self._score = encode, record, score
 
     def of(self, probe_score: ProbeScore, *, on_progress: OnProgress = lambda num: None) -> ModelProbe:
-        """Return the same model with another score; programs are shared, so nothing is compiled anew."""
+        """Return the same model with another probe score; both share the compiled programs."""
         other = copy.copy(self)
         other.probe_score, other.on_progress = probe_score, on_progress
         return other
@@ -107,7 +107,7 @@ class ModelProbe:
         return np.asarray(self._encode(self._parameters, frames[None]))[0]
 
     def grid(self, frames: UInt8[np.ndarray, "k t h w 3"]) -> tuple[int, int]:
-        """Return rows and columns of the cells that frames become."""
+        """Return rows and columns of the grid of frames."""
         return grid_size(self._encoder_config, *frames.shape[2:4])
 
     def record(
@@ -116,7 +116,7 @@ class ModelProbe:
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
     ) -> AttentionRecord:
-        """Return what the model makes of a video and a text."""
+        """Return attention and scores of a video and a text."""
         return self.record_from_tokens(self.encode(frames), self.grid(frames), text_ids, text_mask)
 
     def record_from_tokens(
@@ -126,7 +126,7 @@ class ModelProbe:
         text_ids: Int[np.ndarray, " l"],
         text_mask: Bool[np.ndarray, " l"],
     ) -> AttentionRecord:
-        """Return the same of a video that is encoded; padding at the end of the text is left out."""
+        """Return the same for an encoded video; padding at the end of the text is left out."""
         (scores,) = self.score_with_hidden(visual_tokens, text_ids, text_mask)
         weights = np.asarray(
             jax.grad(lambda x: self.probe_score(x[None, :, None])[0, 0])(jnp.asarray(scores))
@@ -161,7 +161,7 @@ class ModelProbe:
         weights: Float[np.ndarray, "k a"],
         kept: Int[np.ndarray, " s"],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return attention, hidden states and gradient of some clips, of the tokens `kept`."""
+        """Return attention, hidden states and gradient of some clips at the tokens `kept`."""
         texts = text_ids[None, None], text_mask[None, None]
         attention, states, gradient = self._record(self._parameters, visual_tokens[None], *texts, weights)
         pairs = kept[:, None], kept
@@ -188,19 +188,19 @@ class ModelProbe:
         """Return the scores of m versions of a video and its text, each with parts hidden.
 
         Args:
-          visual_tokens: of `encode`.
-          text_ids: of the text.
-          text_mask: of the text.
+          visual_tokens: visual tokens from `encode`.
+          text_ids: token ids of the text.
+          text_mask: True at real tokens.
           seen_text: False at tokens that are hidden.
           seen_cells: False at cells that are hidden.
-          head_factors: of what each head says; 0 switches it off.
+          head_factors: factors of the output of each head; 0 switches it off.
         """
         given = [x for x in (seen_text, seen_cells, head_factors) if x is not None]
         num_versions = len(given[0]) if given else 1
         num_clips, num_cells = visual_tokens.shape[:2]
         size = max(1, _TOKENS_PER_CALL // (num_clips * (num_cells + len(text_ids))))
         parts = []
-        # Powers of two, so that texts of other lengths and other numbers of words compile nothing anew.
+        # Powers of two, so that other numbers of versions reuse the compiled programs.
         size = min(size, 1 << (num_versions - 1).bit_length())
         for places in _tiles(num_versions, size):
             cells = np.ones((len(places), num_clips, num_cells), bool)
@@ -217,6 +217,6 @@ class ModelProbe:
 
 
 def _tiles(num: int, size: int) -> Iterator[np.ndarray]:
-    """Yield the places of all versions in tiles of one size; the last place is repeated to fill the last."""
+    """Yield the indices of all versions in tiles of one size; the last index fills the last tile."""
     for start in range(0, num, size):
         yield np.minimum(np.arange(start, start + size), num - 1)

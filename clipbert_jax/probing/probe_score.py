@@ -27,13 +27,13 @@ class ProbeScore:
         return self.task.probe_score(scores, self.answer, self.num_answers)
 
     def of_scores(self, scores: Float[np.ndarray, "m k a"]) -> Float[np.ndarray, " m"]:
-        """Return the number of each of some videos, or versions of one, from the scores of its clips."""
+        """Return the number of each of m videos from the scores of its clips."""
         return np.asarray(self(jnp.asarray(scores)[:, :, None]))[:, 0]
 
     def of_clips(self, scores: Float[np.ndarray, "k a"]) -> Float[np.ndarray, " k"]:
-        """Return what each clip alone says."""
+        """Return the number of each clip alone."""
         return self.of_scores(scores[:, None])
 
     def probability(self, number: float) -> float | None:
-        """Return the probability that a number stands for, if it does."""
+        """Return the probability of a log odds; None for other units."""
         return float(jax.nn.sigmoid(number)) if self.task.probe_unit == "log_odds" else None

@@ -1,7 +1,7 @@
 """Counting: how often, or how many?
 
-A regression: the number itself is predicted, and rounded to answer. After the model and the consensus, before
-the train step. TGIF-QA count; the original has the head (`ClipBertForRegression`) and no training for it.
+A regression: the model predicts the number itself, which is rounded to answer. TGIF-QA count; the original
+has the head (`ClipBertForRegression`) and no training for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image question answering with soft scores: how right would people find each answer?
 
-Several answers to a question may be right, each to a degree. After the model and the consensus, before the
-train step. VQA v2; the original's `run_vqa.py`, binary cross-entropy times the number of answers.
+Several answers to a question may be right, each to a degree. VQA v2; the original's `run_vqa.py`, binary
+cross-entropy times the number of answers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ImageQA(AnswerTask):
         return {"bce": batch.is_real_text.astype(jnp.float32)}
 
     def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Return what answers are given by: the highest is the answer."""
+        """Return a logit for each answer: the highest is the answer."""
         return pool_clips(scores, self.consensus)
 
     def predict(

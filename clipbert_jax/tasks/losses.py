@@ -1,4 +1,4 @@
-"""Losses of the tasks, element by element: tasks weigh, drop padding and average."""
+"""Element-wise losses. Tasks weigh and average them, and leave padding out."""
 
 from __future__ import annotations
 

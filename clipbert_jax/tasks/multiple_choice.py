@@ -1,8 +1,7 @@
 """Multiple choice: which of the options is right?
 
-Each option is a text of its own, question + " " + option, with one score; the options compete. After the
-model and the consensus, before the train step. TGIF-QA action and transition, MSRVTT-MC with a trained head;
-the original's `ClipBertForMultipleChoice`.
+Each option is a text of its own, question + " " + option, with one score; the options compete. TGIF-QA action
+and transition, MSRVTT-MC with a trained head; the original's `ClipBertForMultipleChoice`.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class MultipleChoiceQA(Task):
         return {"ce": jnp.asarray(batch.example_mask).astype(jnp.float32)}
 
     def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what options are chosen by: the highest is the answer."""
+        """Return a logit for each option: the highest is the answer."""
         return pool_clips(scores, self.consensus)[..., 0]
 
     def predict(

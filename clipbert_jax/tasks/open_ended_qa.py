@@ -61,7 +61,7 @@ class OpenEndedQA(AnswerTask):
         return {"ce": is_answered.astype(jnp.float32)}
 
     def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Return what answers are given by: the highest is the answer."""
+        """Return a logit for each answer: the highest is the answer."""
         return pool_clips(scores, self.consensus)
 
     def predict(

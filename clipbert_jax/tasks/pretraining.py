@@ -108,12 +108,12 @@ class Pretraining(MatchTask):
         return is_learned
 
     def token_logits(self, output: ClipBertOutput) -> Float[Array, "b n l vocab"]:
-        """Return what words are predicted by, pooled over the clips."""
+        """Return the logits of the words, pooled over the clips."""
         assert output.token_scores is not None, "the pretraining head gives them"
         return pool_clips(output.token_scores, self.consensus)
 
     def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what texts and videos are ranked by without any fine-tuning."""
+        """Return the logit that ranks texts and videos without any fine-tuning."""
         logits = pool_clips(scores, self.consensus)
         return logits[..., 1] - logits[..., 0]
 

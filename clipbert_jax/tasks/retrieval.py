@@ -70,7 +70,7 @@ class Retrieval(MatchTask):
         return {"rank": (is_positive[:, :, None] & is_negative[:, None, :]).astype(jnp.float32)}
 
     def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what texts and videos are ranked by: its sigmoid is the original's score.
+        """Return the logit that ranks texts and videos: its sigmoid is the original's score.
 
         A logit rather than a probability, because probabilities saturate into ties.
         """
