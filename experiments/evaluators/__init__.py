@@ -1,1 +1,1 @@
-"""How each task is evaluated: what is asked of the videos, and what its scores are worth."""
+"""How each task is evaluated: what each video is asked, and the metrics of the scores."""

@@ -1,4 +1,4 @@
-"""Evaluates answers from a vocabulary: to open-ended questions, and to those whose answers score softly."""
+"""Evaluates answers from a vocabulary, to open-ended questions and to questions with soft scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from data_pipelines.annotations.records import OpenQuestion, SoftQuestion
 from experiments.evaluators.evaluator import Evaluation, QueryEvaluator, TextOptions, by_clip
 
 NUM_ANSWERS = 5
-"""Answers that predictions name for each question."""
+"""Number of answers that predictions name for each question."""
 
 
 class _AnswerEvaluator(QueryEvaluator):
@@ -40,7 +40,7 @@ class _AnswerEvaluator(QueryEvaluator):
         return (question.question for question in self.records)
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
-        """Return the best answers [p 5] with probabilities, and each clip's best [p k] with its own."""
+        """Return the best answers [p 5] and the best one of each clip [p k], with probabilities."""
         pooled = self._logits(output.scores)[:, 0]
         of_clips = by_clip(self._logits, output.scores)[:, :, 0]
         probabilities, answers = jax.lax.top_k(
@@ -58,14 +58,14 @@ class _AnswerEvaluator(QueryEvaluator):
         }
 
     def _logits(self, scores: jax.Array) -> jax.Array:
-        """Return logits of the vocabulary; a head may have more outputs, which mean nothing."""
+        """Return logits of the vocabulary; further outputs of the head mean nothing."""
         return self._task.answer_logits(scores)[..., : len(self.answers)]
 
     def _probabilities(self, logits: jax.Array) -> jax.Array:
         return jax.nn.softmax(logits) if self.are_probabilities_exclusive else jax.nn.sigmoid(logits)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
-        """Yield the best answers, and what each clip alone would answer."""
+        """Yield the best answers, and the answer of each clip alone."""
         for row, question in enumerate(self.records):
             yield {
                 "id": question.id,
@@ -98,7 +98,7 @@ class _AnswerEvaluator(QueryEvaluator):
 
 
 class OpenQuestionEvaluator(_AnswerEvaluator):
-    """One answer is right; one that the vocabulary lacks can't be given, and so counts as wrong."""
+    """One answer is right; a question whose answer is not in the vocabulary counts as wrong."""
 
     record_kind = OpenQuestion
 
@@ -115,7 +115,7 @@ class OpenQuestionEvaluator(_AnswerEvaluator):
         return {"accuracy": 100 * counts.most_common(1)[0][1] / len(self.records)}
 
     def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
-        """Return accuracies: of all questions, of those with an answer of the vocabulary, and by type."""
+        """Return accuracies: overall, within the vocabulary, and by type."""
         return answer_metrics(judged["answers"][rows, 0], self._right[rows], self._types[rows])
 
     def _truth(self, row: int, predicted: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class OpenQuestionEvaluator(_AnswerEvaluator):
 
 
 class SoftQuestionEvaluator(_AnswerEvaluator):
-    """An answer scores as people found it right; without such scores there is only a submission to write."""
+    """Answers have scores from people; without scores, only a submission is written."""
 
     record_kind = SoftQuestion
     are_probabilities_exclusive = False
@@ -144,7 +144,7 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
 
     @property
     def has_answers(self) -> bool:  # type: ignore[override]
-        """Whether there are scored answers; a question that has none among such is answered wrongly."""
+        """Whether any question has scored answers; then one without any counts as wrong."""
         return any(question.answer_scores for question in self.records)
 
     @property
@@ -158,21 +158,21 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
         return {"accuracy": 100 * max(totals.values()) / len(self.records)}
 
     def metrics(self, reduced: Reduced) -> dict[str, float]:
-        """Return the metrics; none where answers are withheld."""
+        """Return the metrics; empty if the answers are withheld."""
         return super().metrics(reduced) if self.has_answers else {}
 
     def evaluate(self, reduced: Reduced) -> Evaluation:
-        """Return metrics with intervals; none where answers are withheld."""
+        """Return metrics with intervals; empty if the answers are withheld."""
         return super().evaluate(reduced) if self.has_answers else Evaluation(metrics={}, intervals={})
 
     def judge(self, reduced: Reduced) -> Reduced:
-        """Return how right people found each answer."""
+        """Return the score of each answer."""
         given = (self.answers[answer] for answer in reduced["answers"][:, 0])
         pairs = zip(self.records, given, strict=True)
         return {"scores": np.array([question.answer_scores.get(answer, 0.0) for question, answer in pairs])}
 
     def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
-        """Return accuracies: of all, with an answer of the vocabulary, by type, and the best that can be."""
+        """Return accuracies: overall, within the vocabulary, by type, and the best possible one."""
         scores, can_be_right = judged["scores"][rows], self._best[rows] > 0
         metrics = accuracy_metrics(scores, self._types[rows])
         if can_be_right.any():
@@ -191,7 +191,7 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
         }
 
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
-        """Write the answers as the VQA evaluation server wants them."""
+        """Write the answers in the format of the VQA evaluation server."""
         path = folder / f"submission-{name}.json"
         answers = [
             {

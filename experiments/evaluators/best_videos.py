@@ -1,4 +1,4 @@
-"""What retrieval keeps while videos are scored: all match logits, and of the best videos what each clip says.
+"""Keeps what retrieval needs while videos are scored: all match logits, and the clips of the best videos.
 
 Beside `retrieval`. Predictions show the clips of a few videos for each caption; those of all pairs would take
 gigabytes for some thousand videos and captions.
@@ -13,7 +13,7 @@ from clipbert_jax.evaluation.score import Reduced
 
 
 class BestVideos:
-    """Takes videos in batches and keeps, for each caption, those that match best and its own one."""
+    """Takes videos in batches; keeps, for each caption, its own video and those that match best."""
 
     def __init__(self, video_of_caption: Int[np.ndarray, " n"], num_best: int) -> None:
         self._video_of_caption = video_of_caption
@@ -34,7 +34,7 @@ class BestVideos:
         self._num_videos += len(logits)
 
     def reduced(self) -> Reduced:
-        """Return `logits` [videos n], and of each caption its best videos, best first, and its own one [n r].
+        """Return `logits` [videos n], and for each caption its best videos in order and its own [n r].
 
         Their `clip_logits` are [n r k].
         """
@@ -47,7 +47,7 @@ class BestVideos:
     def _keep_best(self, found: Reduced) -> None:
         if self._best:
             found = {name: np.concatenate([self._best[name], found[name]]) for name in found}
-        # Stable: of equal ones the first video is the better.
+        # A stable sort: of equal videos the first ranks higher.
         order = np.argsort(-found["logits"], axis=0, kind="stable")[: self._num_best]
         captions = np.arange(order.shape[1])
         self._best = {name: values[order, captions] for name, values in found.items()}

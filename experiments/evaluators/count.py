@@ -1,4 +1,4 @@
-"""Evaluates counting: how far the numbers are off."""
+"""Evaluates counting: squared error and accuracy of the numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_cli
 
 
 class CountEvaluator(QueryEvaluator):
-    """Rounds the number and moves it into the range of the task."""
+    """Rounds numbers and limits them to the range of the task."""
 
     record_kind = Count
     headline = "mse"
@@ -33,8 +33,8 @@ class CountEvaluator(QueryEvaluator):
         outside = [q for q in questions if not task.min_count <= q.count <= task.max_count]
         if outside:
             raise UserError(
-                f"{len(outside)} question(s), first {outside[0].id!r} with the count {outside[0].count}, are "
-                f"out of the range from {task.min_count} to {task.max_count} that the model was trained for: "
+                f"question {outside[0].id!r} has the count {outside[0].count}, outside the range from "
+                f"{task.min_count} to {task.max_count} of the model, as have {len(outside) - 1} others: "
                 "correct or remove them"
             )
 
@@ -67,7 +67,7 @@ class CountEvaluator(QueryEvaluator):
         )
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
-        """Yield the number as the model gives it and as it is answered, and what each clip says."""
+        """Yield the number of the model, the answer made of it, and the number of each clip."""
         counts = reduced["counts"]
         answered = np.clip(np.rint(counts), self._task.min_count, self._task.max_count)
         for row, question in enumerate(self.records):

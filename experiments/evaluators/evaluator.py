@@ -1,7 +1,7 @@
-"""The contract of evaluators, and what those that ask each video its own questions have in common.
+"""The contract of evaluators, and the base of those that ask each video its own questions.
 
-Before: a trained model and the records of a split. An evaluator says which videos there are and what texts
-they meet, keeps of the scores what it needs, and turns that into metrics, intervals and predictions.
+An evaluator takes a task and the records of a split. It names the videos and the texts that they meet,
+reduces the scores, and turns them into metrics, intervals and predictions.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from data_pipelines.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The numbers of one split with one number of clips."""
+    """Metrics of one split with one number of clips."""
 
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
-    """95 % confidence, over videos drawn anew."""
+    """Bounds of 95 % intervals over resampled videos."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Evaluator(Protocol):
 
     @property
     def headline(self) -> str:
-        """The metric that says which of two models is better."""
+        """Name of the metric that ranks models."""
         ...
 
     @property
@@ -63,22 +63,22 @@ class Evaluator(Protocol):
 
     @property
     def video_ids(self) -> tuple[str, ...]:
-        """The videos, in the order in which `score` expects them."""
+        """Videos in the order in which `score` expects them."""
         ...
 
     @property
     def one_clip(self) -> OneClip:
-        """Where a single clip lies by the original's rule."""
+        """Place of a single clip by the original's rule."""
         ...
 
     @property
     def num_records(self) -> int:
-        """How many captions or questions are evaluated."""
+        """Number of captions or questions."""
         ...
 
     @property
     def baseline(self) -> Mapping[str, float]:
-        """What one gets without looking: metrics of guessing, or of the best constant answer."""
+        """Metrics without looking: those of guessing, or of the best constant answer."""
         ...
 
     @property
@@ -99,7 +99,7 @@ class Evaluator(Protocol):
         texts_per_call: int,
         on_progress: OnProgress,
     ) -> dict[int, Reduced]:
-        """Return what is kept of the scores, for each number of clips."""
+        """Return the reduced scores for each number of clips."""
         ...
 
     def metrics(self, reduced: Reduced) -> dict[str, float]:
@@ -119,12 +119,12 @@ class Evaluator(Protocol):
         ...
 
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
-        """Write what else there is, such as a score matrix or a submission, and return the paths."""
+        """Write further files, such as a score matrix or a submission, and return their paths."""
         ...
 
 
 class QueryEvaluator:
-    """Asks each video its own questions; subclasses say what is asked and what the scores mean."""
+    """Asks each video its own questions; subclasses define the questions and the metrics."""
 
     headline = "accuracy"
     is_lower_better = False
@@ -141,15 +141,15 @@ class QueryEvaluator:
 
     @property
     def num_records(self) -> int:
-        """How many questions there are."""
+        """Number of questions."""
         return len(self.records)
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
-        """Return what is kept of the scores of some questions; the first axis counts them."""
+        """Return the reduced scores of some questions; the first axis counts questions."""
         raise NotImplementedError
 
     def judge(self, reduced: Reduced) -> Reduced:
-        """Return what metrics are computed of; what takes a while is done here, once for all resamples."""
+        """Return the input of `metrics_of`; slow work is done here, once for all resamples."""
         return reduced
 
     def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
@@ -189,12 +189,12 @@ class QueryEvaluator:
         return Evaluation(metrics=metrics, intervals=intervals)
 
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
-        """Write nothing else."""
+        """Write no further files."""
         return []
 
 
 def by_clip(pool: Callable[[jax.Array], jax.Array], scores: jax.Array) -> jax.Array:
-    """Return what `pool` makes of each clip alone: scores [b k n a] -> [b k n ...]."""
+    """Apply `pool` to each clip alone: scores [b k n a] -> [b k n ...]."""
     b, k = scores.shape[:2]
     pooled = pool(scores.reshape(b * k, 1, *scores.shape[2:]))
     return pooled.reshape(b, k, *pooled.shape[1:])

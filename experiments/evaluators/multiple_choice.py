@@ -1,4 +1,4 @@
-"""Evaluates multiple choice: by a head trained for it, or by how well each option matches, as MSRVTT-MC."""
+"""Evaluates multiple choice, by a head trained for it or by matching each option, as in MSRVTT-MC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_cli
 
 
 class ChoiceTask(Protocol):
-    """A task whose scores can choose between texts."""
+    """A task that can choose between texts."""
 
     one_clip: ClassVar[Literal["start", "middle"]]
 
@@ -74,7 +74,7 @@ class MultipleChoiceEvaluator(QueryEvaluator):
         return np.where(self._is_option, reduced["logits"], -np.inf).argmax(axis=1)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
-        """Yield the choice, and what each clip says of each option."""
+        """Yield the choice, and the logits of each clip for each option."""
         for row, (question, chosen) in enumerate(zip(self.records, self._chosen(reduced), strict=True)):
             count = len(question.options)
             yield {

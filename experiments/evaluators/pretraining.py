@@ -1,7 +1,7 @@
-"""Evaluates pretraining: are hidden words guessed, and captions told from those of others?
+"""Evaluates pretraining: guessing hidden words, and telling a video's caption from that of another.
 
-What is hidden and which other caption is shown depend on the split alone, so that two models are asked the
-same. (The original hides and draws anew at each validation.)
+The hidden words and the other captions depend on the split alone, so all models get the same questions. (The
+original draws anew at each validation.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_cli
 
 
 class PretrainingEvaluator(QueryEvaluator):
-    """Shows each video its caption and one of another, both with hidden words."""
+    """Shows each video its caption and that of another video, both with hidden words."""
 
     record_kind = Caption
     headline = "mean_accuracy"
@@ -61,10 +61,10 @@ class PretrainingEvaluator(QueryEvaluator):
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
         """Return the guessed words of the right caption [p l], and the match logits of both [p 2]."""
-        # A model may have more word embeddings than there are words.
+        # A model may have more word embeddings than the vocabulary has words.
         logits = self._task.token_logits(output)[:, 0, :, : len(self._tokens)]
         words = jnp.argmax(logits, axis=-1)
-        # Texts come cut to several lengths; nothing is hidden behind their ends.
+        # Texts are cut to several lengths; no word is hidden after the end.
         num_cut = self._labels.shape[1] - words.shape[1]
         return {
             "words": jnp.pad(words, ((0, 0), (0, num_cut))),

@@ -23,7 +23,7 @@ from experiments.evaluators.best_videos import BestVideos
 from experiments.evaluators.evaluator import Evaluation, TextOptions, by_clip
 
 NUM_RANKED = 10
-"""Videos that predictions name for each caption."""
+"""Number of videos that predictions name for each caption."""
 
 
 class RetrievalEvaluator:
@@ -46,7 +46,7 @@ class RetrievalEvaluator:
 
     @property
     def num_records(self) -> int:
-        """How many captions there are."""
+        """Number of captions."""
         return len(self.captions)
 
     @property
@@ -76,7 +76,7 @@ class RetrievalEvaluator:
         texts_per_call: int,
         on_progress: OnProgress,
     ) -> dict[int, Reduced]:
-        """Score every caption with every video; of each clip only what predictions show is kept."""
+        """Score every caption with every video; scores of single clips are kept for the best videos only."""
         kept = {count: BestVideos(self.video_of_caption, NUM_RANKED) for count in num_clips}
         batches = score_batches(
             scorer,
@@ -105,7 +105,7 @@ class RetrievalEvaluator:
         }
 
     def evaluate(self, reduced: Reduced) -> Evaluation:
-        """Return metrics with intervals; the candidates stay, the queries are drawn anew by video."""
+        """Return metrics with intervals: queries are resampled by video, candidates stay."""
         intervals = {}
         clusters = {"text_to_video": self.video_of_caption, "video_to_text": np.unique(self.video_of_caption)}
         for direction, ranks in self._ranks(reduced["logits"]).items():
@@ -122,7 +122,7 @@ class RetrievalEvaluator:
         return ranks_both_ways(logits, self.video_of_caption)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
-        """Yield for each caption its rank and the videos that rank highest, with what each clip says."""
+        """Yield for each caption its rank and the best videos, with the logits of their clips."""
         logits = reduced["logits"]
         ranks = self._ranks(logits)["text_to_video"]
         for column, caption in enumerate(self.captions):

@@ -1,4 +1,4 @@
-"""Brings the videos of a data directory and an evaluator together: in validation and `clipbert evaluate`."""
+"""Scores the videos of a data directory for an evaluator; called by validation and `clipbert evaluate`."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def score_split(
     texts_per_call: int,
     after_batch: Callable[[], None] = lambda: None,
 ) -> dict[int, Reduced]:
-    """Score what the evaluator asks, with uniform clips; every video is decoded and encoded once.
+    """Score the texts of an evaluator with uniform clips; every video is decoded and encoded once.
 
     The batch size grows to a multiple of the number of devices, which share each batch. Each process decodes
     the videos of its devices, and gets all scores.
 
     Args:
-      evaluator: says which videos and texts.
-      scorer: the model.
-      data: of the videos.
-      what: for the progress lines.
-      num_clips: several numbers share one pass over the videos.
-      batch_size: videos scored at once, over all devices.
-      texts_per_call: texts scored at once, at most.
-      after_batch: called after each batch; may raise to end it all.
+      evaluator: names the videos and texts.
+      scorer: model on its devices.
+      data: config of the videos.
+      what: label of the progress lines.
+      num_clips: numbers of clips, which share one pass over the videos.
+      batch_size: number of videos scored at once, over all devices.
+      texts_per_call: largest number of texts scored at once.
+      after_batch: called after each batch; may raise to stop.
 
     Raises:
       UserError: a video that is missing or cannot be decoded.

@@ -1,7 +1,7 @@
 """Figures of the notebooks: clips, texts, maps over frames, scores, probes. Arrays in, a figure out.
 
-Frames here are those that the model gets, padded squares, which its grid covers: so a map is drawn over the
-whole square, and what is padding in it is hatched.
+Frames are the padded squares that the model gets. Its grid covers them, so maps are drawn over the whole
+square, and padding is hatched.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from data_pipelines.synthetic.boxes import ObjectTrack
 from data_pipelines.synthetic.texts import event_text
 
 _SIDE = 1.5
-"""Inches of a frame."""
+"""Side of a frame in inches."""
 _LONG_NAME = 12
-"""Letters of a bar's name that find no place beside others."""
+"""Number of letters from which the names of bars are slanted."""
 _DARKEST = 0.2
-"""How much light of a frame is left where a map is lowest."""
+"""Brightness of a frame where a map is lowest."""
 _INK, _FAINT, _OURS, _OTHER = "#1f2933", "#c3ccd5", "#1f6fb2", "#d1662c"
 _EVENT_COLOURS = ("#f2c14e", "#7fb069", "#b58bd1", "#e07a5f")
 
@@ -57,7 +57,7 @@ def texts_figure(tokens: Sequence[Sequence[str]], mask: Bool[np.ndarray, "n l"])
 def times_figure(
     duration: float, tracks: Sequence[ObjectTrack], times: Mapping[str, Float[np.ndarray, "k t"]]
 ) -> Figure:
-    """Show when objects are to be seen in a video, and when the clips of each way of sampling are taken."""
+    """Show when a video shows its objects, and the times of the clips of each way of sampling."""
     figure = Figure(figsize=(10, 0.5 * len(times) + 1.0), layout="constrained")
     ax = figure.add_subplot()
     for track, colour in zip(tracks, _EVENT_COLOURS, strict=False):
@@ -81,13 +81,13 @@ def maps_figure(
     in_picture: Bool[np.ndarray, "gh gw"],
     targets: Bool[np.ndarray, "m n gh gw"] | None = None,
 ) -> Figure:
-    """Light frames by maps, each scaled by its own largest value; a dot marks the cell that it points to.
+    """Brighten frames by maps, each scaled by its largest value; a dot marks that cell.
 
     Args:
       frames: one for each row.
-      maps: what lights them; nothing does below 0.
-      row_names: what the rows show.
-      column_names: what the columns show.
+      maps: brightness of each cell; negative values count as 0.
+      row_names: names of the rows.
+      column_names: names of the columns.
       in_picture: cells that are not padding; the others are hatched.
       targets: cells that are outlined, such as those of the object.
     """
@@ -110,7 +110,7 @@ def maps_figure(
 def _lit(
     frame: UInt8[np.ndarray, "h w 3"], of_cells: Float[np.ndarray, "gh gw"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the frame, darker where the map is low: so it keeps its colours, which tell objects apart."""
+    """Return the frame, darker where the map is low; it keeps its colours, which tell objects apart."""
     light = np.clip(of_cells, 0, None) / max(float(of_cells.max()), 1e-12)
     rows, columns = (np.arange(n) * cells // n for n, cells in zip(frame.shape, light.shape, strict=False))
     brightness = _DARKEST + (1 - _DARKEST) * light[rows[:, None], columns]
@@ -126,7 +126,7 @@ def _outline(ax: Any, cells: Bool[np.ndarray, "gh gw"], shape: tuple[int, ...], 
 def bars_figure(
     groups: Mapping[str, Mapping[str, float]], label: str, *, line: float | None = None
 ) -> Figure:
-    """Show groups of bars, such as what each clip says to each text; `line` is what to compare them with."""
+    """Show groups of bars, such as the score of each clip for each text; `line` is a reference value."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     is_long = max(map(len, groups)) > _LONG_NAME
     size = 1.5 + 0.32 * len(groups) * (len(names) + 1), 4.0 if is_long else 2.8

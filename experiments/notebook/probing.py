@@ -1,4 +1,4 @@
-"""What the notebooks on attention, consensus and checkpoints compute, so that their cells stay short."""
+"""Computations of the notebooks on attention, consensus and checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONSENSUSES: tuple[Consensus, ...] = ("mean", "max", "log_sum_exp")
 
 
 def first_test_video(run: Run) -> tuple[Video, list[ObjectTrack]]:
-    """Return a generated video, and when and where its objects are shown."""
+    """Return a generated video, and the times and places of its objects."""
     plan = read_plans(run.experiment.data.data_dir, "test")[0]
     return open_corpus(run.experiment.data.data_dir).read(plan.video_id), object_boxes(plan)
 
@@ -42,7 +42,7 @@ def first_test_video(run: Run) -> tuple[Video, list[ObjectTrack]]:
 def sampled_times(
     run: Run, video: Video, *, counts: Sequence[int], seed: int
 ) -> dict[str, Float[np.ndarray, "k t"]]:
-    """Return when the frames of clips are shown, by way of sampling and number of clips."""
+    """Return the times of the frames of clips, by way of sampling and number of clips."""
     data, rng = run.experiment.data, np.random.default_rng(seed)
     ways: tuple[Sampling, ...] = ("random", "uniform")
     return {
@@ -55,7 +55,7 @@ def sampled_times(
 
 
 def probed(run: Run, *, num_videos: int) -> tuple[ModelProbe, list[PointingVideo]]:
-    """Return the run's model made ready for probing, and the first videos of its test split."""
+    """Return the probe of a run's model, and the first videos of its test split."""
     probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
     data = run.experiment.data
     grid = probe.grid(np.zeros((1, data.num_frames, data.size, data.size, 3), np.uint8))
@@ -69,9 +69,9 @@ def word_maps_figure(video: PointingVideo, columns: Mapping[str, Maps], tokenize
     """Show a row for each object of the text, in the first clip that shows it, and a column for each map.
 
     Args:
-      video: whose frames are shown.
-      columns: by a line for their titles, such as the checkpoint; all maps of each are shown.
-      tokenizer: names the objects.
+      video: video whose frames are shown.
+      columns: maps by a line for their titles, such as the checkpoint.
+      tokenizer: tokenizer that names the objects.
     """
     objects = [place for place in range(len(video.words)) if video.is_shown[place].any()]
     clips = [int(video.is_shown[place].argmax()) for place in objects]
@@ -92,7 +92,7 @@ def word_maps_figure(video: PointingVideo, columns: Mapping[str, Maps], tokenize
 
 
 def pointing_table(points: Points) -> str:
-    """Return how often each map points at its object, beside what its controls do."""
+    """Return a table of how often each map and its controls point at its object."""
     missed = points.missed()
     lines = [
         f"a random cell: {_share(points.chances)}, the best constant cell: {points.constant_hits.mean():.0%}",
@@ -117,7 +117,7 @@ def _share(of_cases: Float[np.ndarray, " m"]) -> str:
 
 
 def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:
-    """Return the faithfulness of a video's maps (mean over its words) to hiding cells."""
+    """Return a table of the faithfulness of the maps of a video, averaged over its words."""
     losses = ablation_losses(probe, video)
     example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, s
 def scores_of_texts(
     probe: ModelProbe, video: PointingVideo, texts: Iterable[PointingVideo]
 ) -> Float[np.ndarray, "m k a"]:
-    """Return what the clips of a video say to the texts of some videos, before the consensus."""
+    """Return the scores of the clips of a video for the texts of some videos, before the consensus."""
     tokens = probe.encode(video.frames)
     scored = [probe.score_with_hidden(tokens, text.text_ids, text.text_mask) for text in texts]
     return np.concatenate(scored)
@@ -160,14 +160,14 @@ def gaps_by_num_clips(
     seed: int,
     num_draws: int = 20,
 ) -> dict[int, dict[str, float]]:
-    """Return by number of clips and consensus how far a video's own text is above the best other one.
+    """Return how far a video's own text is above the best other one, by number of clips and consensus.
 
     Args:
-      scores: of each video with the texts of all; its own is on the diagonal.
-      probe_scores: by consensus.
-      counts: of clips, drawn from the k that there are.
-      seed: of the draws.
-      num_draws: of clips for each number; the mean over draws and videos is returned.
+      scores: scores of each video with the texts of all; its own text is on the diagonal.
+      probe_scores: probe scores by consensus.
+      counts: numbers of clips, drawn from the k clips.
+      seed: seed of the draws.
+      num_draws: number of draws for each count; the mean over draws and videos is returned.
     """
     rng = np.random.default_rng(seed)
     own, num_clips = np.eye(len(scores), dtype=bool), scores.shape[2]
@@ -186,7 +186,7 @@ def gaps_by_num_clips(
 def recalls(run: Run, *, counts: Sequence[int]) -> dict[int, dict[str, float]]:
     """Evaluate a checkpoint on the test split, and return recalls of text-to-video by number of clips.
 
-    Nothing is written beside the run: its results may be of another checkpoint.
+    The run's own results, which may belong to another checkpoint, stay as they are.
     """
     with tempfile.TemporaryDirectory() as folder:
         evaluated = evaluate(
@@ -206,7 +206,7 @@ def recalls(run: Run, *, counts: Sequence[int]) -> dict[int, dict[str, float]]:
 
 
 def only(maps: Maps, *kinds: str, heads: bool = False, layer: int | None = None) -> Maps:
-    """Return the maps of some kinds: of means over heads, or of single heads; of one layer, or of all."""
+    """Return the maps of some kinds: means over heads or single heads, of one layer or all."""
 
     def is_wanted(name: MapName) -> bool:
         is_single = name.head not in (MEAN, None)

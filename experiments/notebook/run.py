@@ -1,11 +1,11 @@
-"""A trained model for the notebooks: that of `make demo` if it is there, else one trained in about a minute.
+"""A trained model for the notebooks: that of `make demo` if it exists, else one trained in about a minute.
 
-Notebooks start in folders of their own, on machines of all kinds; this finds or makes what all of them need,
-once, below the repository, or below the folder that the environment variable CLIPBERT_NOTEBOOKS_DIR names.
+Data and runs are made once, below the repository or below the folder that the environment variable
+CLIPBERT_NOTEBOOKS_DIR names.
 
-The quick model first learns what objects look like from images with captions, which show all that is said,
-and then goes on with videos, whose clips show a part of it: as the paper's models do, and the only way in so
-little time.
+The quick model first learns objects from images with captions, which show all that is said. Then it goes on
+with videos, whose clips show a part of it. The paper's models train in the same order, and nothing else works
+in so little time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _METRIC = "text_to_video/r1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NotebookScale:
-    """How large the quick training is."""
+    """Size of the quick training."""
 
     num_images: int = 1000
     num_videos: int = 400
@@ -48,20 +48,20 @@ class NotebookScale:
     video_steps: int = 80
     video_batch_size: int = 16
     num_checkpoints: int = 4
-    """Of the training on videos, evenly spread."""
+    """Number of checkpoints of the training on videos, evenly spread."""
     size: int = 96
-    """Pixels, as the demo's: a cell sees 59 pixels around it, and then not the whole picture."""
+    """Number of pixels on a side, as in the demo: a cell sees 59 pixels around it, not the whole picture."""
 
 
 QUICK = NotebookScale()
 
 
 def notebook_run(workdir: str | Path | None = None, *, step: WhichStep = None) -> Run:
-    """Return a trained retrieval model; find it, or train it first.
+    """Return a trained retrieval model; train it first if there is none.
 
     Args:
-      workdir: a run that you have, relative to the repository wherever the notebook is.
-      step: of the checkpoint; by default the best or newest.
+      workdir: run to use, relative to the repository.
+      step: step of the checkpoint; by default the best or the newest.
 
     Raises:
       UserError: `workdir` holds no run, or not that checkpoint.
@@ -76,12 +76,12 @@ def notebook_run(workdir: str | Path | None = None, *, step: WhichStep = None) -
 
 
 def kept_steps(run: Run) -> list[int]:
-    """Return the steps of the checkpoints that a run has kept, rising."""
+    """Return the steps of a run's checkpoints in rising order."""
     return sorted(ocp.utils.checkpoint_steps(run.workdir / "checkpoints"))
 
 
 def folder() -> Path:
-    """Return where data and runs are."""
+    """Return the folder of data and runs."""
     return Path(os.environ.get(FOLDER_VARIABLE) or REPOSITORY).resolve()
 
 
@@ -91,14 +91,14 @@ def _found_or_trained() -> Path:
         return demo
     if not (quick / "results.json").is_file():
         train_quickly(folder())
-        say("It has seen little: `make demo` trains for longer, and its model is found here from then on.")
+        say("This model has seen little data. `make demo` trains a better one, which notebooks then use.")
     return quick
 
 
 def train_quickly(root: Path, scale: NotebookScale = QUICK) -> None:
-    """Generate images and videos, train on them and evaluate; what an earlier call has finished is kept."""
+    """Generate images and videos, train on them and evaluate; finished parts of an earlier call are kept."""
     images, videos = (root / "data" / "notebooks" / name for name in ("images", "videos"))
-    # Processes of their own and notebooks do not always go together.
+    # No workers: new processes do not work in every notebook.
     few: dict[str, Any] = {"num_validation": scale.num_test, "num_test": scale.num_test, "num_workers": 0}
     if not images.exists():
         say(f"generating {scale.num_images} images and {scale.num_videos} videos in {images.parent}")
@@ -113,14 +113,14 @@ def train_quickly(root: Path, scale: NotebookScale = QUICK) -> None:
 
 
 def on_images(data_dir: Path, scale: NotebookScale) -> Experiment:
-    """Return the training on images: of one frame, which is the whole video."""
+    """Return the training on images, which are videos of one frame."""
     return _experiment(
         data_dir, scale, num_clips=1, num_steps=scale.image_steps, batch_size=scale.image_batch_size
     )
 
 
 def on_videos(data_dir: Path, scale: NotebookScale, *, start: Path) -> Experiment:
-    """Return the training on videos, with clips spread over each so that none of its objects is missed."""
+    """Return the training on videos; clips are spread so that each object is seen."""
     steps = scale.video_steps
     experiment = _experiment(data_dir, scale, num_clips=4, num_steps=steps, batch_size=scale.video_batch_size)
     train = dataclasses.replace(
@@ -143,7 +143,7 @@ def _experiment(
 
 
 def how_good(workdir: Path) -> str:
-    """Return what its evaluation found, if there was one, beside chance."""
+    """Return the result of a run's evaluation, if there was one, and chance."""
     path = workdir / "results.json"
     if not path.is_file():
         return "never evaluated"

@@ -1,7 +1,7 @@
-"""Hidden states of generated images, with what each image shows: for linear probes.
+"""Hidden states of generated images and what each image shows, for the linear probes of a notebook.
 
-Images and not videos, as their every object is known and seen; one image is a clip of one frame. The text is
-the same for all, and says nothing: what a state tells of the image, it has from the pixels.
+In images, unlike videos, every object is known and seen. An image is a clip of one frame. All have the same
+neutral text, so a state knows the image from its pixels only.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _IMAGES_PER_CALL = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ShownImages:
-    """Images as the model takes them, and what they show. Letters: `m` images."""
+    """Images as the model reads them, and what they show. Letters: `m` images."""
 
     frames: UInt8[np.ndarray, "m h w 3"]
     names: Shaped[np.ndarray, " m"]
-    """Of each; a probe is trained on some and tested on others."""
+    """Name of each image; a probe is trained on some and tested on others."""
     shows: Shaped[np.ndarray, " m"]
-    """The objects in words, from left to right."""
+    """Objects in words, from left to right."""
     shape: Int[np.ndarray, " m"]
-    """Of the first object, its place in OBJECTS."""
+    """Index of the first object's shape in OBJECTS."""
     colour: Int[np.ndarray, " m"]
-    """Of the first object, its place in COLOURS."""
+    """Index of the first object's colour in COLOURS."""
     count: Int[np.ndarray, " m"]
 
 
 def images_of_one(size: int, *, num_of_each: int, seed: int) -> ShownImages:
-    """Return images of one object each, all shapes in all colours, each as often."""
+    """Return images of one object each: all shapes in all colours, equally often."""
     plans = [
         ImagePlan(video_id=f"one_{number}_{repeat}", seed=seed, objects=(event,))
         for repeat in range(num_of_each)
@@ -54,7 +54,7 @@ def images_of_one(size: int, *, num_of_each: int, seed: int) -> ShownImages:
 
 
 def images_of_some(size: int, *, num_of_each: int, seed: int) -> ShownImages:
-    """Return images of one, two and three objects, each number as often."""
+    """Return images of one, two and three objects, equally often."""
     rng = np.random.default_rng(seed)
     plans = [
         ImagePlan(video_id=f"some_{count}_{repeat}", seed=seed, objects=draw_events("medium", count, rng))
@@ -81,14 +81,14 @@ def _shown(plans: list[ImagePlan], size: int) -> ShownImages:
 def states_of_images(
     run: Run, model: ClipBert, images: ShownImages
 ) -> dict[str, Float[np.ndarray, "states m d"]]:
-    """Return what the cells of each image hold on average, and what [CLS] does, which the head reads.
+    """Return the mean state of the cells of each image, and that of [CLS], which the head reads.
 
-    Both before the first layer of the fusion and after each.
+    There is one before the first layer of the fusion and one after each layer.
 
     Args:
-      run: whose tokenizer and task are taken.
-      model: trained or not.
-      images: what it is shown.
+      run: run with the tokenizer and the task.
+      model: model, trained or untrained.
+      images: images to encode.
     """
     probe = ModelProbe(model, ProbeScore(run.experiment.task))
     ids, mask = run.encode_texts([NEUTRAL_TEXT])
@@ -105,7 +105,7 @@ def states_of_images(
 def mean_match_by_object(
     run: Run, images: ShownImages, text: str, objects: Sequence[str]
 ) -> dict[str, float]:
-    """Return what the model says on average of a text and images of each of some objects, in log-odds."""
+    """Return the mean log odds of a match between a text and images of each object."""
     probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
     ids, mask = run.encode_texts([text])
     matches = {}

@@ -1,7 +1,7 @@
-"""Whether maps of attention are borne out by ablation, over some videos: beside the pointing game.
+"""Faithfulness of attention maps over some videos, for `make pointing` and the notebooks.
 
-A map can point at an object that the score does not need, and a score can need what no map points to. How
-often a map passes that has not seen the video is measured with those of another one.
+A map can point at an object that the score does not need, and a score can need cells that no map points to.
+The maps of another video, which have not seen this one, show how often a map passes by chance.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from experiments.pointing.videos import PointingVideo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoFaithfulness:
-    """How far one map is borne out in one video."""
+    """Faithfulness of one map in one video."""
 
     video_id: str
     rank: RankFaithfulness
     loss: float
-    """What the score loses without the cells that the map ranks first."""
+    """Loss of the score without the cells that the map ranks first: the deletion score."""
     random_loss: float
-    """What it loses without those that misplaced maps rank first, on average."""
+    """Mean loss without the cells that misplaced maps rank first."""
     high_loss: float
-    """What 95 % of these stay below."""
+    """Loss that 95 % of misplaced maps stay below."""
 
     @property
     def is_costlier(self) -> bool:
@@ -46,13 +46,13 @@ class VideoFaithfulness:
 def map_faithfulness(
     looked_at: Sequence[VideoMaps], *, seed: int, of_other_videos: bool = False
 ) -> dict[MapName, list[VideoFaithfulness]]:
-    """Return for each map, of all words that name objects together, how far it is borne out in each video.
+    """Return the faithfulness of each map in each video; maps are means over the words that name objects.
 
     Args:
       looked_at: videos with their maps.
-      seed: of misplaced maps.
-      of_other_videos: hold the maps of the next video of the same shape against what each video loses. Those
-        that have none are left out.
+      seed: seed of misplaced maps.
+      of_other_videos: judge the maps of the next video of the same shape by the losses of each video. Videos
+        without another one of their shape are left out.
     """
     videos = [one.video for one in looked_at]
     found: dict[MapName, list[VideoFaithfulness]] = {}
@@ -77,7 +77,7 @@ def map_faithfulness(
 
 
 def _next_of_same_shape(videos: Sequence[PointingVideo], number: int) -> int | None:
-    """Return which one, around the end."""
+    """Return the index of the next video with the same picture, around the end."""
     following = ((number + step) % len(videos) for step in range(1, len(videos)))
     return next((i for i in following if videos[i].picture == videos[number].picture), None)
 
@@ -85,16 +85,16 @@ def _next_of_same_shape(videos: Sequence[PointingVideo], number: int) -> int | N
 def _whole_maps(looked_at: VideoMaps) -> dict[MapName, Float[np.ndarray, "k gh gw"]]:
     maps = looked_at.of_attention
     named = {name: of_words.mean(axis=0) for name, of_words in maps.items() if name.head in (MEAN, None)}
-    # What a cell costs is a map too: the one that is borne out most.
+    # The losses of the ablation are a map too, the most faithful one.
     return {**named, MapName(ABLATION): looked_at.losses}
 
 
 def passed(of_videos: Sequence[VideoFaithfulness]) -> dict[str, float | None]:
-    """Return in which share of videos a map passes the tests; None where no video can tell.
+    """Return the shares of videos in which a map passes the tests; None if no video can tell.
 
-    `share_above_chance` counts the videos in which the map agrees with the losses more than 95 % of misplaced
-    maps do, of those whose picture has cells enough to tell; `share_costlier` those in which it finds
-    costlier cells than 95 % of them; `share_borne_out` those in which it does both, of those that can tell.
+    `share_above_chance`: its rank correlation is higher than that of 95 % of misplaced maps, of the videos
+    with enough cells to tell. `share_costlier`: its deletion score is higher than that of 95 % of them.
+    `share_borne_out`: both, of the videos that can tell.
     """
     telling = [one for one in of_videos if one.rank.can_tell]
     return {
@@ -109,10 +109,10 @@ def _share(is_so: list[bool]) -> float | None:
 
 
 def summary(of_videos: list[VideoFaithfulness], *, seed: int) -> dict[str, Any]:
-    """Return what a map comes to over videos, with 95 % intervals.
+    """Return means over videos with 95 % intervals.
 
-    `loss` is that without the cells that the map ranks first, `extra_loss` by how much it is more than that
-    without those of misplaced maps, `deletion_ratio` how many times as much. Shares are those of `passed`.
+    `loss` is the deletion score of the map, `extra_loss` its difference to that of misplaced maps, and
+    `deletion_ratio` their ratio. Shares are those of `passed`.
     """
     correlations = np.array([one.rank.correlation for one in of_videos])
     losses = np.array([one.loss for one in of_videos])
@@ -132,7 +132,7 @@ def summary(of_videos: list[VideoFaithfulness], *, seed: int) -> dict[str, Any]:
     return {
         **values,
         **passed(of_videos),
-        # Other cells may cost hardly anything, and the ratio anything then: it has no interval.
+        # The loss of misplaced maps may be close to 0, so the ratio has no interval.
         "deletion_ratio": values["loss"] / float(random_losses.mean()),
         "intervals": {name: list(interval) for name, interval in intervals.items()},
         "num_videos": len(of_videos),

@@ -1,7 +1,6 @@
-"""The maps of a model that play the pointing game, and their points.
+"""The maps of a model in the pointing game, and their hits; `run` and the notebooks make tables of them.
 
-After `pointing_videos`, before `pointing`, which makes tables of them. A map is of a word, or of the whole
-text (the row of [CLS], the ablation), which then stands for each of its words.
+A map belongs to a word, or to the whole text (the row of [CLS], the ablation); then it stands for each word.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ WORD, PICTURE, GRADIENT, ROLLOUT = "word", "picture to word", "word, gradient", 
 CLS, CLS_GRADIENT, CLS_ROLLOUT = "[CLS]", "[CLS], gradient", "[CLS], rollout"
 ABLATION = "ablation"
 OF_WHOLE_TEXT = (CLS, CLS_GRADIENT, CLS_ROLLOUT, ABLATION)
-"""Maps that do not know which word they are asked about."""
+"""Kinds of maps that are the same for all words."""
 
 
 class MapName(NamedTuple):
-    """Which map; layers and heads count from 1."""
+    """Name of a map; layers and heads count from 1."""
 
     kind: str
     layer: int | None = None
@@ -47,11 +46,11 @@ class MapName(NamedTuple):
 
 
 Maps = dict[MapName, Float[np.ndarray, "o k gh gw"]]
-"""For each object of a video, what is said of the cells of each clip."""
+"""Value of each cell of each clip, for each object of a video."""
 
 
 def attention_maps(record: AttentionRecord, words: Iterable[tuple[int, ...]]) -> Maps:
-    """Return all maps of attention, for words given by the places of their tokens."""
+    """Return all maps of attention, for words given by the indices of their tokens."""
     grid, words = record.grid, list(words)
     heads_first = np.swapaxes(record.attention, 1, 2)  # [layers heads k s s]
     gradients = gradient_weighted(record.attention_times_gradient)
@@ -62,7 +61,7 @@ def attention_maps(record: AttentionRecord, words: Iterable[tuple[int, ...]]) ->
         mean = attention.mean(axis=0)
         maps[MapName(WORD, layer, MEAN)] = _by_word(text_to_grid(mean, grid), words)
         maps[MapName(PICTURE, layer, MEAN)] = _by_word(grid_to_text(mean, grid), words)
-        if layer < len(gradients):  # of the last layer the head reads [CLS] alone: others have no gradient
+        if layer < len(gradients):  # in the last layer only [CLS] has a gradient, as the head reads it
             maps[MapName(GRADIENT, layer)] = _by_word(text_to_grid(gradient, grid), words)
         maps[MapName(CLS, layer, MEAN)] = _by_word(text_to_grid(mean, grid), [(0,)] * len(words))
         maps[MapName(CLS_GRADIENT, layer)] = _by_word(text_to_grid(gradient, grid), [(0,)] * len(words))
@@ -79,24 +78,24 @@ def _by_word(
 
 
 def ablation_losses(probe: ModelProbe, video: PointingVideo) -> Float[np.ndarray, "k gh gw"]:
-    """Return what the score loses without each cell of each clip."""
+    """Return the loss of the score without each cell of each clip."""
     example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
     return -changes_without_cells(example, probe.grid(video.frames))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class VideoMaps:
-    """A video as a model has it, and all maps of its objects."""
+    """A video as the model reads it, and all maps of its objects."""
 
     video: PointingVideo
     example: ProbedExample
     of_attention: Maps
     losses: Float[np.ndarray, "k gh gw"]
-    """What the score loses without each cell: the map of the ablation."""
+    """Loss of the score without each cell: the map of the ablation."""
 
     @classmethod
     def of(cls, probe: ModelProbe, video: PointingVideo) -> VideoMaps:
-        """Look at a video, and ablate each of its cells: by far the most of the game's work."""
+        """Compute the maps of a video, and ablate each of its cells, which takes most of the time."""
         example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
         return cls(
             video=video,
@@ -110,11 +109,11 @@ class VideoMaps:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cases:
-    """What maps say of some objects (letter `m`), each in a clip that shows it."""
+    """Maps of some objects (letter `m`), each in a clip that shows it."""
 
     maps: Mapping[MapName, Float[np.ndarray, "m gh gw"]]
     wrong_maps: Mapping[MapName, Float[np.ndarray, "m gh gw"]]
-    """Of another word of the text, whose object the clip does not show."""
+    """Maps of another word of the text, whose object the clip does not show."""
     targets: Bool[np.ndarray, "m gh gw"]
     in_picture: Bool[np.ndarray, "m gh gw"]
     video_of_case: tuple[str, ...]
@@ -122,32 +121,32 @@ class Cases:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Points:
-    """What maps have hit, for each case, and what is hit without looking."""
+    """Hits of maps for each case, and hits without looking."""
 
     hits: Mapping[MapName, Float[np.ndarray, " m"]]
     wrong_hits: Mapping[MapName, Float[np.ndarray, " m"]]
-    """Of the map of a wrong word."""
+    """Hits of the map of a wrong word."""
     other_hits: Mapping[MapName, Float[np.ndarray, " m"]]
-    """Of the same map in other videos of the same shape, mean over these."""
+    """Mean hits of the same map in other videos of the same shape."""
     targets: Bool[np.ndarray, "m gh gw"]
     in_picture: Bool[np.ndarray, "m gh gw"]
     video_of_case: tuple[str, ...]
 
     @property
     def chances(self) -> Float[np.ndarray, " m"]:
-        """Return what a random cell of the picture hits."""
+        """Return the expected hits of a random cell of the picture."""
         return pointing_chances(self.targets, self.in_picture)
 
     @property
     def constant_hits(self) -> Bool[np.ndarray, " m"]:
-        """Return what the one cell hits that hits most of these objects in other videos of the same shape."""
+        """Return the hits of the cell that hits most objects in other videos of the same shape."""
         return constant_cell_hits(self.targets, self.in_picture, np.array(self.video_of_case))
 
     def missed(self) -> Points:
         """Return the cases that the constant cell misses.
 
-        What the maps of other videos hit is still of all their maps: who has not seen the video does not know
-        that it is one of these cases.
+        The hits of other videos' maps still count all of their maps: a control that has not seen the video
+        cannot know that it is such a case.
         """
         kept = ~self.constant_hits
         return Points(
@@ -170,7 +169,7 @@ def play(
 def look_at(
     probe: ModelProbe, videos: Iterable[PointingVideo], on_video: Callable[[], None] = lambda: None
 ) -> Iterator[VideoMaps]:
-    """Yield the maps of each video when it is asked for: those of many take much memory."""
+    """Yield the maps of one video at a time, because they take much memory."""
     for video in videos:
         maps = VideoMaps.of(probe, video)
         on_video()
@@ -178,7 +177,7 @@ def look_at(
 
 
 def find_cases(videos: Iterable[VideoMaps]) -> Cases:
-    """Return what all maps of a model say of the objects of videos."""
+    """Return the maps of all objects of videos."""
     own: dict[MapName, list[Any]] = collections.defaultdict(list)
     wrong: dict[MapName, list[Any]] = collections.defaultdict(list)
     targets: list[Any] = []
@@ -206,7 +205,7 @@ def find_cases(videos: Iterable[VideoMaps]) -> Cases:
 
 
 def count_hits(cases: Cases) -> Points:
-    """Return what maps hit, and what is hit without looking."""
+    """Return the hits of maps, and the hits without looking."""
     targets, in_picture, videos = cases.targets, cases.in_picture, np.array(cases.video_of_case)
     return Points(
         hits={name: pointing_hits(maps, targets) for name, maps in cases.maps.items()},

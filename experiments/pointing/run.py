@@ -2,12 +2,12 @@
 
     python -m experiments.pointing.run runs/demo
 
-Every object of every test video, in every clip that shows it, with the video's own caption: a map points
-right if its largest cell has its centre in the object's box. Chance is a random cell of the picture, and a
-dot in the middle beats it. So maps are also judged by the objects that the best constant cell misses, the one
-that hits most objects of the other videos. Beside that stand the maps of other videos, which have not seen
-this one, the map of another word of the caption, whose object the clip does not show, and the same model
-before its training. `pointing_agreement` adds whether the maps are borne out by ablation.
+It scores every object of every test video, in every clip that shows it, with the video's own caption. A map
+hits if its largest cell has its centre in the object's box. Chance is a random cell of the picture; a dot in
+the middle beats it. So maps are also judged on the objects that the best constant cell misses, which is the
+cell that hits most objects of the other videos. There are three controls: maps of other videos, which have
+not seen this one; the map of another word of the caption, whose object the clip does not show; and the same
+model before its training. The faithfulness of the maps is measured by ablation.
 """
 
 from __future__ import annotations
@@ -46,34 +46,37 @@ from experiments.runtime.progress import Progress, say
 from experiments.runtime.provenance import write_json
 
 WANTED_RATIO = 2.0
-"""How many times chance a map must reach, where the constant cell misses, to be one that finds objects."""
+"""Multiple of chance that a map must reach, where the constant cell misses, to count as finding objects."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Game:
-    """What is played, and on what."""
+    """Settings of the pointing game."""
 
     data_dir: str
+    """Directory of generated videos."""
     split: str = "test"
     num_clips: int = 8
+    """Number of clips per video."""
     num_videos: int | None = None
-    """The first so many; None for all."""
+    """Number of videos, from the first on; None for all."""
     num_agreement_videos: int = 40
+    """Number of videos for faithfulness."""
     seed: int = 0
-    """Of the untrained model, of shuffles and of the bootstrap."""
+    """Seed of the untrained model, of shuffles and of the bootstrap."""
 
 
 def pointing(run: Run, game: Game) -> dict[str, Any]:
-    """Play, and return all numbers as JSON values.
+    """Play the pointing game, and return all numbers as JSON values.
 
     Raises:
-      UserError: a model that does not match texts with videos; videos that were not generated.
+      UserError: the model does not match texts with videos, or the videos were not generated.
     """
     task = run.experiment.task
     if task.answer_form != "match":
         raise UserError(
-            f"{run.workdir} is a model of {run.experiment.task_name}: the pointing game needs one of "
-            "retrieval, such as runs/demo"
+            f"{run.workdir} is a model of {run.experiment.task_name}, and the pointing game needs one "
+            "that matches texts: give a model of retrieval, such as runs/demo"
         )
     probe_score = ProbeScore(task)
     trained = ModelProbe(trained_model(run), probe_score)
@@ -123,7 +126,7 @@ def trained_model(run: Run) -> ClipBert:
 
 
 def without_looking(points: Points, *, seed: int) -> dict[str, Any]:
-    """Return how many cases there are, and what a random and the best constant cell hit; None without any."""
+    """Return the number of cases and the hits of a random and the best constant cell; None without cases."""
     if not points.video_of_case:
         return {"num_cases": 0, "chance": None, "constant_cell": None}
     constant = shares_with_intervals({"cell": points.constant_hits}, points.video_of_case, seed=seed)
@@ -135,13 +138,13 @@ def without_looking(points: Points, *, seed: int) -> dict[str, Any]:
 
 
 def map_numbers(points: Points, untrained: Points, *, seed: int) -> list[dict[str, Any]]:
-    """Return for each map how often it points right, and its controls: of all, and where the cell misses."""
+    """Return the hits and controls of each map, for all cases and for those that the constant cell misses."""
     missed, missed_untrained = points.missed(), untrained.missed()
     return [
         {
             **name._asdict(),
             **_shares(name, points, untrained, seed),
-            # None: there is no object that one could hit.
+            # None if no object can be hit.
             "missed": _shares(name, missed, missed_untrained, seed) if missed.chances.any() else None,
         }
         for name in points.hits
@@ -169,7 +172,7 @@ def table(numbers: Mapping[str, Any]) -> str:
         f"All: {numbers['num_cases']} objects in clips of {numbers['num_videos']} videos, "
         f"{numbers['grid'][0]} x {numbers['grid'][1]} cells. {_without_looking(numbers)}",
         f"Missed: the {missed['num_cases']} of these that this cell misses. {_without_looking(missed)} "
-        "The last three columns are of these too.",
+        "The last three columns are for these cases too.",
         "",
         "| map | all, % | times chance | missed, % | times chance | another video's map, % | wrong word, % | "
         "untrained, % |",
@@ -184,8 +187,8 @@ def table(numbers: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Agreement with ablation, {numbers['agreement'][0]['num_videos']} videos; losses are in log-odds of "
-        "the match, without the tenth of the cells that the map ranks first. The last two columns are of "
+        f"Faithfulness, {numbers['agreement'][0]['num_videos']} videos; losses are in log-odds of "
+        "the match, without the tenth of the cells that the map ranks first. The last two columns are for "
         "another video's map, which has not seen this one.",
         "",
         "| map | rank correlation | above chance, % of videos | loss | more than misplaced maps | "
@@ -205,10 +208,10 @@ def table(numbers: Mapping[str, Any]) -> str:
 
 
 def conclusion(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return in a few sentences which maps find what the constant cell misses, and which know their word."""
+    """Return which maps find objects that the constant cell misses, and which know their word."""
     judged = [(_name(row), row["missed"]) for row in rows if row["missed"] is not None]
     if not judged:
-        return "The best constant cell misses nothing that can be hit: no map can do better."
+        return "The best constant cell misses no object that can be hit, so no map can do better."
     name, best = max(judged, key=lambda one: one[1]["accuracy"])
     reaches = "at least" if best["times_chance"] >= WANTED_RATIO else "less than"
     seeing = "; ".join(name for name, of_missed in judged if follows_its_video(of_missed)) or "none"
@@ -268,8 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="generated videos (those of the run)")
     parser.add_argument("--split", default=Game.split)
     parser.add_argument("--num-clips", type=int, default=Game.num_clips)
-    parser.add_argument("--num-videos", type=int, help="the first so many (all)")
-    parser.add_argument("--num-agreement-videos", type=int, default=Game.num_agreement_videos)
+    parser.add_argument("--num-videos", type=int, help="number of videos, from the first on (all)")
+    parser.add_argument(
+        "--num-agreement-videos", type=int, default=Game.num_agreement_videos, help="videos for faithfulness"
+    )
     parser.add_argument("--seed", type=int, default=Game.seed)
     parser.add_argument("--out", type=Path, help="JSON file (pointing.json in the run directory)")
     options = parser.parse_args(arguments)

@@ -1,7 +1,4 @@
-"""Generated videos as the pointing game needs them: clips, a caption, and where the objects of its words are.
-
-Before: `data_pipelines`, which knows what it has drawn; after: `experiments.pointing.run`.
-"""
+"""Generated videos for the pointing game: clips, a caption, and the places of the objects of its words."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ Grid = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PointingVideo:
-    """A video with its caption. Letters: `o` objects, `k` clips, `gh gw` cells of the padded square."""
+    """A video and its caption. Letters: `o` objects, `k` clips, `gh gw` cells of the padded square."""
 
     video_id: str
     text: str
@@ -37,9 +34,9 @@ class PointingVideo:
     text_ids: Int[np.ndarray, " l"]
     text_mask: Bool[np.ndarray, " l"]
     words: tuple[tuple[int, ...], ...]
-    """Places of the tokens that name each object."""
+    """Indices of the tokens that name each object."""
     is_shown: Bool[np.ndarray, "o k"]
-    """Whether a frame of the clip shows the object."""
+    """Whether any frame of the clip shows the object."""
     targets: Bool[np.ndarray, "o k gh gw"]
     """Cells whose centre is in the object's box in a frame of the clip."""
     grid: Grid
@@ -48,7 +45,7 @@ class PointingVideo:
 
     @property
     def in_picture(self) -> Bool[np.ndarray, "gh gw"]:
-        """Return which cells these are."""
+        """Return the mask of the cells of the picture."""
         return (np.arange(self.grid[0]) < self.picture[0])[:, None] & (
             np.arange(self.grid[1]) < self.picture[1]
         )
@@ -57,7 +54,7 @@ class PointingVideo:
         """Return (object, clip, another object) where the clip shows the first and not the other."""
         cases = []
         for shown, clip in np.argwhere(self.is_shown).tolist():
-            # The next one, around the end, so that early and late words are the wrong ones as often.
+            # The next object, around the end, so that early and late words are wrong equally often.
             others = [(shown + step) % len(self.is_shown) for step in range(1, len(self.is_shown))]
             hidden = [other for other in others if not self.is_shown[other, clip]]
             cases += [(shown, clip, other) for other in hidden[:1]]
@@ -70,15 +67,15 @@ def pointing_videos(
     """Yield the videos of a split of generated videos, in order, with uniform clips.
 
     Args:
-      run: what is asked later; its clips and texts are made as it takes them.
-      data_dir: of generated videos.
+      run: trained model, whose settings make the clips and texts.
+      data_dir: directory of generated videos.
       split: train, validation or test.
-      num_clips: of each video.
+      num_clips: number of clips per video.
       grid: rows and columns of the model's cells.
-      num_videos: the first so many; None for all.
+      num_videos: number of videos, from the first on; None for all.
 
     Raises:
-      UserError: the videos are not generated ones; a caption is cut before the last object's name.
+      UserError: the videos were not generated, or a caption is cut before the last object's name.
     """
     data, corpus = dataclasses.replace(run.experiment.data, data_dir=data_dir), open_corpus(data_dir)
     plans = read_plans(data_dir, split)[:num_videos]
@@ -111,17 +108,17 @@ def pointing_videos(
 
 
 def find_words(tokens: Sequence[str], name: Sequence[str], end: int) -> tuple[int, ...]:
-    """Return the places of a name in the tokens of a text before `end`, where the model stops reading.
+    """Return the indices of a name in the tokens of a text before `end`, where the model stops reading.
 
     Raises:
-      UserError: it is not among them.
+      UserError: the name is not among them.
     """
     for start in range(end - len(name) + 1):
         if list(tokens[start : start + len(name)]) == list(name):
             return tuple(range(start, start + len(name)))
     raise UserError(
-        f"the model does not read {' '.join(name)!r} in the text {' '.join(tokens[1:-1])!r}, of which it "
-        f"takes {end + 1} tokens: take one with a longer --data.max-text-length"
+        f"the model reads only {end + 1} tokens of the text {' '.join(tokens[1:-1])!r}, without "
+        f"{' '.join(name)!r}: use a model with a longer --data.max-text-length"
     )
 
 
@@ -131,7 +128,7 @@ def _objects_in_clips(
     scale: Float[np.ndarray, " 2"],
     grid: Grid,
 ) -> tuple[Bool[np.ndarray, "o k"], Bool[np.ndarray, "o k gh gw"]]:
-    """Return which clips show each object, and where; `scale` (x, y) makes shares of the grid of pixels."""
+    """Return which clips show each object, and in which cells; `scale` (x, y) turns pixels into shares."""
     shown, targets = [], []
     for track in tracks:
         is_shown, boxes = track.boxes_at(times.reshape(-1))

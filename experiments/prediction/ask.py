@@ -1,7 +1,7 @@
-"""What a trained model says of one video: for `clipbert predict`, and whoever else has a video and texts.
+"""Asks a trained model about one video, for `clipbert predict`, `probe` and `serve`.
 
-Before: `data_pipelines`, which opens the video; `clipbert_jax.prediction` does the work. Answers are JSON
-values, so that a command can print them and a server send them.
+Answers are JSON values, so that a command can print them and a server send them. `clipbert_jax.prediction`
+computes them.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from experiments.input_checks import check_utf8, has_words
 from experiments.runs.load_run import Run
 
 Entry = dict[str, Any]
-"""What is said of one text or question, as JSON values; `answer_entries` says which."""
+"""Answer about one text or question, as JSON values; see `answer_entries`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoAnswers:
-    """What a model says of one video."""
+    """Answers of a model about one video."""
 
     clip_seconds: tuple[tuple[float, float], ...]
-    """When the first and the last frame of each clip are shown, in seconds after the first frame."""
+    """Times of the first and the last frame of each clip, in seconds after the first frame."""
     texts: tuple[Entry, ...]
 
 
 _LARGE_BYTES = 50_000_000
-"""Of a file that takes some ten seconds or more to examine."""
+"""Size of a file that takes some ten seconds or more to examine."""
 
 
 def open_file(path: Path) -> Video:
-    """Examine a video file, which is then called by the last part of its path.
+    """Examine a video file; its id becomes the last part of its path.
 
-    That is said on stderr of a large one, of which every frame is decoded before there is any progress.
+    A note on stderr announces a large file, all of whose frames are decoded first.
 
     Raises:
-      UnreadableVideo: it does not decode.
-      UserError: it does not fit into memory.
-      OSError: it cannot be read.
+      UnreadableVideo: the file does not decode.
+      UserError: the file does not fit into memory.
+      OSError: the file cannot be read.
     """
     num_bytes = path.stat().st_size
     if num_bytes >= _LARGE_BYTES:
@@ -75,11 +75,10 @@ def open_file(path: Path) -> Video:
 
 
 def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> None:
-    """Refuse what the model of a run cannot be asked.
+    """Refuse questions that the model of a run cannot answer.
 
     Raises:
-      UserError: a text that is empty or no UTF-8, options that the task has not, or none where it needs
-        them.
+      UserError: a text is empty or not UTF-8; options are missing, or given to a task without options.
     """
     check_utf8([*texts, *options])
     task_name = run.experiment.task_name
@@ -102,7 +101,7 @@ def check_question(run: Run, texts: Sequence[str], options: Sequence[str]) -> No
 
 
 def model_texts(texts: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Return the texts as the model reads them: with options each behind each question, as in training."""
+    """Return the texts as the model reads them: each option after each question, as in training."""
     return [text for question in texts for text in _with_options(question, options)] if options else [*texts]
 
 
@@ -113,7 +112,7 @@ def _with_options(question: str, options: Sequence[str]) -> list[str]:
 
 
 def notes(run: Run, texts: Sequence[str]) -> list[str]:
-    """Return what the model does not see of the texts as it was meant; texts as the model reads them."""
+    """Return notes about parts of the texts that the model cannot read."""
     length = run.experiment.data.max_text_length
     cut = [text for text in texts if run.tokenizer.note_on_length([text], length)]
     lines = [f"the model reads {length} tokens, and not the end of: {text}" for text in cut]
@@ -125,18 +124,18 @@ def notes(run: Run, texts: Sequence[str]) -> list[str]:
 def ask_video(
     run: Run, video: Video, texts: Sequence[str], options: Sequence[str] = (), *, num_clips: int
 ) -> VideoAnswers:
-    """Ask the model of a run about a video; its clips are those of evaluation.
+    """Ask the model of a run about a video, with the clips of an evaluation.
 
     Raises:
-      UnreadableVideo: a wanted frame does not decode.
-      UserError: frames of a shape that cannot be resized.
+      UnreadableVideo: a frame does not decode.
+      UserError: the frames cannot be resized.
     """
     clips = sample_clips(video, run.experiment.data, num_clips=num_clips, one_clip=one_clip_of(run))
     return ask_clips(run, clips.frames, clips.times, texts, options)
 
 
 def one_clip_of(run: Run) -> OneClip:
-    """Return where one clip lies by the original's rule: retrieval sees the middle, the others the start."""
+    """Return the place of a single clip by the original's rule."""
     return run.experiment.task.one_clip
 
 
@@ -147,7 +146,7 @@ def ask_clips(
     texts: Sequence[str],
     options: Sequence[str] = (),
 ) -> VideoAnswers:
-    """Ask the model of a run about a video that is decoded already: its clips, and when they are shown."""
+    """Ask the model of a run about decoded clips, given their frames and times."""
     spans = tuple((float(clip[0]), float(clip[-1])) for clip in times)
     entries = [
         {**entry, "best_clip_seconds": spans[entry["best_clip"]]}
@@ -161,13 +160,13 @@ def ask_clips(
 def answer_entries(
     run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str], options: Sequence[str]
 ) -> Iterator[Entry]:
-    """Yield what the model says of each text, in order; `best_clip` counts from 0.
+    """Yield the answer about each text, in order; `best_clip` counts from 0.
 
-    `change_without` says for each clip what the probability, or number, changes by when the other clips are
-    asked without it: which clips the answer rests on. It is empty for a single clip.
-    Matching: `probability`, `clip_probabilities`. Multiple choice: `choice`, `choice_index`, `options` with
-    the same two of each. Answers: `answer`, `probability`, the best `answers`, and what `clips` would answer
-    alone. Counting: `count`, `count_unrounded`, `clip_counts`.
+    `change_without` is the change of the probability, or number, without each clip: it shows the clips that
+    the answer rests on. It is empty for a single clip. Matching: `probability`, `clip_probabilities`.
+    Multiple choice: `choice`, `choice_index`, `options` with the same two for each. Answers: `answer`,
+    `probability`, the best `answers`, and `clips`, the answers of single clips. Counting: `count`,
+    `count_unrounded`, `clip_counts`.
     """
     task = run.experiment.task
     if task.answer_form == "choice":

@@ -1,4 +1,4 @@
-"""What `clipbert predict` prints of a video: lines for people, made of the values that JSON has too."""
+"""Lines that `clipbert predict` prints about a video, made of its JSON values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Span = tuple[float, float]
 
 
 def lines(answers: dict[str, Any], consensus: str) -> Iterator[str]:
-    """Yield lines about one video: its answers, or why it cannot be read.
+    """Yield lines about one video: its answers, or the reason why it cannot be read.
 
     Args:
-      answers: as in the JSON of one video.
-      consensus: how many clips there are and what is made of them, in words.
+      answers: JSON values of one video.
+      consensus: number of clips and their consensus, in words.
     """
     name = printable(answers["video"])
     if "error" in answers:
@@ -29,7 +29,7 @@ def lines(answers: dict[str, Any], consensus: str) -> Iterator[str]:
 
 
 def _entry_lines(entry: dict[str, Any], spans: Sequence[Span]) -> Iterator[str]:
-    """Yield what is said of one text, then what each clip alone says of it."""
+    """Yield the answer about one text, then that of each clip alone."""
     clip, text = entry["best_clip"], printable(entry["text"])
     best = f"clip {clip + 1} at {seconds(entry['best_clip_seconds'])} says"
     if "options" in entry:
@@ -53,7 +53,7 @@ def _entry_lines(entry: dict[str, Any], spans: Sequence[Span]) -> Iterator[str]:
 
 
 def _heaviest(entry: dict[str, Any], spans: Sequence[Span], pooled: float, form: str = "{:.1%}") -> str:
-    """Return without which clip the answer changes most, and to what; nothing if that cannot be seen."""
+    """Return the clip without which the answer changes most, and that answer; empty if no change shows."""
     if not (changes := entry["change_without"]):
         return ""
     clip = max(range(len(changes)), key=lambda place: abs(changes[place]))
@@ -88,6 +88,6 @@ def _alone(said: Sequence[str] | Iterator[str]) -> str:
 
 
 def seconds(span: Span) -> str:
-    """Return when a clip is."""
+    """Return the time of a clip."""
     start, end = span
     return f"{start:.1f} s" if start == end else f"{start:.1f}-{end:.1f} s"

@@ -1,6 +1,6 @@
-"""What `clipbert probe` shows of one video and one text: runs the probing, and makes a page's values of it.
+"""Probes one video and one text, and makes the values that the probe page shows.
 
-Before: `asking`, which says what the model answers; after: `reports.probe_page` and `reports.probe_figures`.
+`clipbert probe`, `predict --explain` and `serve` call it.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordV
 from experiments.runs.load_run import Run
 
 DISPLAY_SIZE = 640
-"""Pixels of the longer side of the frames that are shown."""
+"""Number of pixels of the longer side of the shown frames."""
 
 _MAX_REGIONS = 64
-"""Cells of larger grids are hidden in squares: each costs a pass of all clips."""
+"""Largest number of passes to hide cells; in larger grids, squares of cells are hidden together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is probed: the text as the model reads it, and the number that is looked at."""
+    """Text as the model reads it, and the number that is probed."""
 
     text: str
     probe_score: ProbeScore
     about: str
-    """In words."""
+    """Question that the number answers, in words."""
 
 
 def choose_question(
@@ -63,10 +63,10 @@ def choose_question(
     options: Sequence[str] = (),
     answer: str | None = None,
 ) -> Question:
-    """Return what is probed, by default what the model answers.
+    """Return the question to probe; without an answer, that of the model is probed.
 
     Raises:
-      UserError: the model cannot be asked this, or has no such answer.
+      UserError: the model cannot answer this question, or does not know the answer.
     """
     check_question(run, [text], options)
     task = run.experiment.task
@@ -91,7 +91,7 @@ def _some(known: Sequence[str]) -> str:
 
 
 def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]) -> int:
-    """Return the place of the option, or of the answer, that the model gives."""
+    """Return the index of the model's option or answer."""
     task = run.experiment.task
     probe = _model_probe(run, ProbeScore(task))
     encoded = [_encoded(run, text) for text in texts]
@@ -102,7 +102,7 @@ def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]
 
 
 _PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictionary()
-"""Of each loaded model, so that its programs are compiled once for all videos and texts."""
+"""Probe of each loaded model; its programs are compiled once for all videos and texts."""
 
 
 def _model_probe(run: Run, probe_score: ProbeScore, on_progress: OnProgress = lambda num: None) -> ModelProbe:
@@ -113,7 +113,7 @@ def _model_probe(run: Run, probe_score: ProbeScore, on_progress: OnProgress = la
 
 
 def _encoded(run: Run, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and mask of a text, padded to one of few lengths."""
+    """Return ids and mask of a text, padded to one of a few lengths."""
     ids, mask = run.encode_texts([text])
     ((length, _),) = texts_by_bucket(text_lengths(mask), mask.shape[1])
     return ids[0, :length], mask[0, :length]
@@ -130,20 +130,20 @@ def make_page(
     facts: Mapping[str, str],
     on_progress: OnProgress = lambda num: None,
 ) -> ProbePage:
-    """Probe a video and a text, and return what the page shows of it.
+    """Probe a video and a text, and return the values of the page.
 
     Args:
-      run: the model.
-      video: the file.
-      text: a text that may match, or a question.
-      num_clips: spread over the whole video.
-      options: of a multiple choice.
-      answer: whose score is probed; by default the one that the model gives.
-      facts: of the model and the command, for the end of the page.
-      on_progress: called with the number of clips that were scored since.
+      run: trained model.
+      video: video file.
+      text: text that may match, or a question.
+      num_clips: number of clips, spread over the whole video.
+      options: options of a multiple choice.
+      answer: answer that is probed; by default that of the model.
+      facts: facts about the model and the command, for the end of the page.
+      on_progress: called with the number of clips scored since the last call.
 
     Raises:
-      UserError: the model cannot be asked this, or the video's frames cannot be read.
+      UserError: the model cannot answer the question, or frames cannot be read.
     """
     clips = sample_clips(
         video,
@@ -167,10 +167,10 @@ def make_page_of_clips(
     facts: Mapping[str, str],
     on_progress: OnProgress = lambda num: None,
 ) -> ProbePage:
-    """Probe a video that is decoded already and a text; arguments as in `make_page`.
+    """Probe decoded clips and a text; arguments as in `make_page`.
 
     Raises:
-      UserError: the model cannot be asked this.
+      UserError: the model cannot answer the question.
     """
     frames = clips.frames
     question = choose_question(run, frames, text, options=options, answer=answer)
@@ -208,7 +208,7 @@ def make_page_of_clips(
 
 
 def region_of(grid: tuple[int, int]) -> int:
-    """Return how many cells of a side are hidden together."""
+    """Return the side of the squares of cells that are hidden together."""
     region = 1
     while math.prod(-(-size // region) for size in grid) > _MAX_REGIONS:
         region += 1
@@ -216,9 +216,9 @@ def region_of(grid: tuple[int, int]) -> int:
 
 
 def picture_shares(run: Run, height: int, width: int, grid: tuple[int, int]) -> tuple[float, float]:
-    """Return which part of the grid a picture takes, to the right and down; more than 1 if cells lack.
+    """Return the shares of the grid's width and height that a picture takes.
 
-    Pooling drops what does not fill a cell at the right and the bottom.
+    They exceed 1 where pooling drops pixels that do not fill a cell, at the right and the bottom.
     """
     cell = pixels_per_cell(run.experiment.model.pixel_encoder)
     height, width = resized_hw(height, width, run.experiment.data.size)
@@ -226,7 +226,7 @@ def picture_shares(run: Run, height: int, width: int, grid: tuple[int, int]) -> 
 
 
 def cells_in_picture(grid: tuple[int, int], shares: tuple[float, float]) -> tuple[int, int]:
-    """Return how many rows and columns of cells have their centre in the picture, at least one of each."""
+    """Return how many rows and columns of cells have their centre in the picture; at least one of each."""
     (rows, columns), (wide, high) = grid, shares
     inside = [
         max(1, math.ceil(min(1.0, share) * size - 0.5)) for size, share in ((rows, high), (columns, wide))
@@ -299,9 +299,9 @@ def _faithfulness_views(
 
 
 def _judged_maps(record: AttentionRecord) -> dict[str, Float[np.ndarray, "k gh gw"]]:
-    """Return what is held against the ablation: the mean over the tokens of the text.
+    """Return the maps that are compared with ablation: means over the tokens of the text.
 
-    In the last layer and in rollout [CLS] alone counts, as nothing else there reaches the score.
+    In the last layer and in rollout only [CLS] counts, as no other token reaches the score there.
     """
     attention, gradient = record.attention.mean(axis=2), _gradient_maps(record)
     last, maps = len(attention) - 1, {}
@@ -315,11 +315,11 @@ def _judged_maps(record: AttentionRecord) -> dict[str, Float[np.ndarray, "k gh g
 
 def _notes(region: int) -> Iterator[str]:
     if region > 1:
-        yield f"cells are hidden in squares of {region} x {region}, to save time"
+        yield f"cells are hidden in squares of {region} x {region} to save time"
 
 
 def probe_facts(run: Run, num_clips: int) -> dict[str, str]:
-    """Return what the numbers of a page depend on."""
+    """Return facts that the numbers of a page depend on."""
     from experiments.runtime.provenance import environment
 
     experiment, data = run.experiment, run.experiment.data

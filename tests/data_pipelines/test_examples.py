@@ -233,7 +233,7 @@ def test_hidden_words_are_guessed_and_nothing_else_changes(config):
 def test_settings_of_pretraining_that_cannot_work_are_refused(config, tmp_path):
     with pytest.raises(UserError, match=r"--task.mismatch-share must be from 0 to 1, not 1.5"):
         examples_of(tmp_path, Pretraining(mismatch_share=1.5), CAPTIONS)
-    with pytest.raises(UserError, match=r"no negative for caption '0'"):
+    with pytest.raises(UserError, match=r"caption '0' has no negative"):
         examples_of(tmp_path, Pretraining(), CAPTIONS[:2])
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
