@@ -111,7 +111,7 @@ class QuestionPages:
             "question.html.jinja",
             here=here,
             status=job.problem.status if job and job.problem else 200,
-            title="Ask about a video" if here == "/ask" else "Probe what the model looks at",
+            title="Ask about a video" if here == "/ask" else "Probe where the model looks",
             form=form,
             video=video,
             job=job,
