@@ -47,8 +47,10 @@ class Inputs(InputsConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A trained model with all that its use depends on."""
+    """A trained model with everything that its use depends on."""
 
+    folder: Path
+    """Run or model directory that it was read from."""
     config: ClipBertConfig
     task: Task
     inputs: Inputs
@@ -57,9 +59,20 @@ class Pretrained:
     answers: tuple[str, ...]
     """What the outputs of the head mean, for tasks with an answer vocabulary."""
     values: Mapping[str, Any]
-    """The whole config as JSON values, the training's part included."""
-    origin: Mapping[str, str]
-    """Where it is from, for the model card."""
+    """Whole config as JSON values, as the model was trained."""
+    current_values: Mapping[str, Any]
+    """Whole config as the file says now; a run's data, for example, may have been moved since."""
+    step: int
+    """Step of the checkpoint; 0 for a model directory, which has none."""
+    has_ema: bool
+    """Whether moving averages stand in the place of the trained parameters."""
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Facts for the model card: what the model was read from."""
+        step = {"step": str(self.step)} if self.step else {}
+        averages = {"parameters are": "moving averages"} if self.has_ema else {}
+        return {"source": self.folder.name, **step, **averages}
 
     def predict(
         self,
@@ -82,7 +95,7 @@ class Pretrained:
 
     def model(self) -> ClipBert:
         """Return the model as a Flax NNX module, with attention and hidden states to look at."""
-        return self._model_def.merge(self._placed)
+        return self.model_def.merge(self._placed)
 
     def save(self, folder: str | Path) -> None:
         """Write a model directory: weights as safetensors, config, vocabulary, a model card.
@@ -101,7 +114,8 @@ class Pretrained:
         )
 
     @functools.cached_property
-    def _model_def(self) -> ModelDef:
+    def model_def(self) -> ModelDef:
+        """Structure of the model without its parameters."""
         return _shapes(self.config, self.task.head)[0]
 
     @functools.cached_property
@@ -110,7 +124,7 @@ class Pretrained:
 
     @functools.cached_property
     def _predict(self) -> Callable[..., jax.Array]:
-        model_def, task, num_answers = self._model_def, self.task, len(self.answers)
+        model_def, task, num_answers = self.model_def, self.task, len(self.answers)
 
         @jax.jit
         def predict(parameters: Parameters, frames: Any, ids: Any, mask: Any) -> jax.Array:
@@ -133,70 +147,56 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
       UserError: there is no such model; files are missing or damaged; config and weights do not agree.
     """
     folder = find(path_or_name)
-    values = model_directory.read_config(folder)
     source = folder / model_directory.CONFIG
-    origin = {"source": folder.name}
+    if not source.exists():
+        raise UserError(f"{folder} holds no run and no model (no {source.name}): give the directory of one")
+    values = current_values = model_directory.read_config(folder)
     checkpoint = None
     if not model_directory.has_weights(folder):
         checkpoint = SavedCheckpoint(folder, step=step)
-        values = checkpoint.config  # what it was trained with, whatever has become of the file
-        origin |= {"step": str(checkpoint.step)}
-        origin |= {"parameters are": "moving averages"} if checkpoint.has_ema else {}
+        values = checkpoint.config
     elif step is not None:
-        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave `step` out")
+        raise UserError(f"{folder} is a model, not a run: it has no checkpoints; leave the step out")
     for part in ("model", "task", "data"):
         if part not in values:
-            raise UserError(f"{source} has no {part!r}: it is no config of clipbert_jax; get the model again")
+            raise UserError(f"{source} has no {part!r}, so it is not a model's config; get the model again")
     config = config_from_json(values["model"], ClipBertConfig, source)
     task = task_from_json(values["task"], source)
     inputs = inputs_from_json(values["data"], source)
-    vocabulary, _, parameters = read_checked(folder, config, task, inputs, checkpoint)
+    vocabulary = Vocabulary.read(folder)
+    check_model_files(config, task, inputs, vocabulary, folder)
     return Pretrained(
+        folder=folder,
         config=config,
         task=task,
         inputs=Inputs(
             **dataclasses.asdict(inputs), tokens=vocabulary.tokens, is_lower_case=vocabulary.is_lower_case
         ),
-        parameters=parameters,
+        parameters=_read_parameters(folder, config, task.head, checkpoint),
         answers=vocabulary.answers,
         values=values,
-        origin=origin,
+        current_values=current_values,
+        step=checkpoint.step if checkpoint else 0,
+        has_ema=checkpoint is not None and checkpoint.has_ema,
     )
 
 
-def read_checked(
-    folder: Path,
-    config: ClipBertConfig,
-    task: Task,
-    inputs: InputsConfig,
-    checkpoint: SavedCheckpoint | None,
-) -> tuple[Vocabulary, ModelDef, Parameters]:
-    """Return the words, the structure and the weights of a model, after a look at what its files say.
-
-    Args:
-      folder: a model or run directory.
-      config: of the model.
-      task: of the model.
-      inputs: how its clips and texts are made.
-      checkpoint: that has the weights; None takes those of a model directory.
-
-    Raises:
-      UserError: files are missing or damaged; config, words and weights do not agree.
-    """
-    vocabulary = Vocabulary.read(folder)
-    check_model_files(config, task, inputs, vocabulary, folder)
+def _read_parameters(
+    folder: Path, config: ClipBertConfig, head: HeadConfig, checkpoint: SavedCheckpoint | None
+) -> Parameters:
+    """Return the weights of a checkpoint, or of a model directory, that fit the config."""
     try:
-        model_def, trainable, frozen = _shapes(config, task.head)
+        _, trainable, frozen = _shapes(config, head)
     except (ValueError, TypeError, ArithmeticError) as error:
         source = folder / model_directory.CONFIG
-        raise UserError(f"{source} describes no model that can be built: {error}") from error
+        raise UserError(f"{source} describes a model that cannot be built: {error}") from error
     expected = {**trainable, **frozen}
     if checkpoint is None:
-        return vocabulary, model_def, model_directory.read_parameters(folder, expected)
+        return model_directory.read_parameters(folder, expected)
     parameters = checkpoint.load_parameters(expected)
     if what := not_finite(parameters):
         raise UserError(f"{folder} has weights that are not finite ({what}): choose another step")
-    return vocabulary, model_def, parameters
+    return parameters
 
 
 def find(path_or_name: str | Path) -> Path:

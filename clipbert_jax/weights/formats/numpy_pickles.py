@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from clipbert_jax.weights.formats.array_views import BFLOAT16, Budget, check_shape, view
-from clipbert_jax.weights.formats.pickle_reader import MAX_MEMO, Function, KeyCheck, LongText, PickleRules
+from clipbert_jax.weights.formats.pickle_limits import KeyCheck, LongText
+from clipbert_jax.weights.formats.pickle_reader import MAX_MEMO, Function, PickleRules
 from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 _DTYPES = {

@@ -12,21 +12,15 @@ import dataclasses
 import pickletools
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, SAVE_WITHOUT_CODE, Refusal, quoted
+from clipbert_jax.weights.formats.pickle_limits import MAX_NAME_BYTES, KeyCheck, LongText, check_depth
+from clipbert_jax.weights.formats.refusals import SAVE_WITHOUT_CODE, Refusal, quoted
 
 MAX_INSTRUCTIONS = 2_000_000
 MAX_MEMO = 1_000_000
 MAX_INTEGER_BYTES = 16
-MAX_NAME_BYTES = 1024
-"""Of a name of a module, an attribute or an array; longer text is never decoded."""
-MAX_DEPTH = 64
-MAX_NUMBER_KEYS = 10_000
-"""Of all dicts together, counted as often as they are set. Optimizers number their parameters; but integers,
-unlike text, have hashes that are known, and can be chosen so that each is sought where all others are."""
-
 _CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 _NAMES = {code: name for name, code in _CODES.items()}
 _NOTHING = object()
@@ -38,14 +32,6 @@ class Function:
     """A function of ours that a pickle may call; it gets the tuple of arguments, of any type and number."""
 
     call: Callable[[tuple[Any, ...]], object]
-
-
-@dataclasses.dataclass(frozen=True)
-class LongText:
-    """Text that is too long for a name, still encoded: in old pickles, the bytes of an array."""
-
-    data: memoryview
-    encoding: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +58,7 @@ def read_pickle(
     """
     machine = _Machine(data, vocabulary, start, max_bytes)
     result = machine.run()
-    _check_depth(result)
+    check_depth(result)
     return result, machine.position
 
 
@@ -307,45 +293,6 @@ _ACTIONS_BY_NAME: dict[str, Callable[[_Machine], None]] = {
 _ACTIONS = {_CODES[name]: action for name, action in _ACTIONS_BY_NAME.items()}
 
 _RUNS_CODE = ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
-
-
-class KeyCheck:
-    """Refuses keys whose hash can cost much: of tuples in tuples, or of integers chosen to collide."""
-
-    def __init__(self) -> None:
-        self._num_numbers = 0
-
-    def __call__(self, key: object) -> None:
-        if isinstance(key, str) or key is None:
-            return
-        if isinstance(key, LongText):
-            raise Refusal(f"has a name of more than {MAX_NAME_BYTES:,} bytes")
-        if not (isinstance(key, int) and -(2**63) <= key < 2**63):
-            raise Refusal("has a dict whose keys are neither text nor numbers")
-        self._num_numbers += 1
-        if self._num_numbers > MAX_NUMBER_KEYS:
-            raise Refusal(f"has dicts with more than {MAX_NUMBER_KEYS:,} numbers as keys", SAVE_AS_STATE_DICT)
-
-
-def _check_depth(result: object) -> None:
-    """Refuse what lies in more collections than any checkpoint has.
-
-    Visits every collection once, however often others refer to it: their paths can be more than atoms.
-    """
-    level, seen = [result], {id(result)}
-    for _ in range(MAX_DEPTH):
-        below = {id(child): child for parent in level for child in _collections_in(parent)}
-        level = [child for key, child in below.items() if key not in seen]
-        seen |= below.keys()
-        if not level:
-            return
-    raise Refusal(f"nests collections more than {MAX_DEPTH} deep in its pickle", SAVE_WITHOUT_CODE)
-
-
-def _collections_in(parent: Any) -> Iterator[Any]:
-    children = parent.values() if isinstance(parent, dict) else parent
-    if isinstance(parent, dict | list | tuple):
-        yield from (child for child in children if isinstance(child, dict | list | tuple))
 
 
 def _decoded(data: bytes, encoding: str) -> str:

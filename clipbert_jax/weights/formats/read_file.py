@@ -20,7 +20,8 @@ import numpy as np
 from clipbert_jax.errors import UserError
 from clipbert_jax.weights.formats.array_views import Budget, check_truth_values
 from clipbert_jax.weights.formats.numpy_pickles import PickledArray, numpy_vocabulary
-from clipbert_jax.weights.formats.pickle_reader import MAX_NAME_BYTES, read_pickle
+from clipbert_jax.weights.formats.pickle_limits import MAX_NAME_BYTES
+from clipbert_jax.weights.formats.pickle_reader import read_pickle
 from clipbert_jax.weights.formats.refusals import GET_AGAIN, SAVE_AS_STATE_DICT, Refusal, listed, quoted
 from clipbert_jax.weights.formats.safetensors_files import is_safetensors, read_safetensors
 from clipbert_jax.weights.formats.torch_files import (
