@@ -1,4 +1,4 @@
-"""Limits on the collections and names of a pickle, for `pickle_reader`: small files can make costly objects."""
+"""Limits on the collections and names of a pickle, for `pickle_reader`: a small file can ask for much."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Writes files of torch.save without PyTorch, tensor by tensor: a model is never in memory twice for it.
+"""Writes files of torch.save without PyTorch, tensor by tensor, so that a model is never in memory twice.
 
-Before: names and arrays, mostly the original's by `original_names.to_original`; after: whoever has PyTorch.
-The format is that of PyTorch since 1.6: a ZIP archive of stored members with a pickle, which refers to the
-storages beside it. All members are, byte for byte, as PyTorch writes them.
+`clipbert convert` calls it with the original's names. The format is that of PyTorch since 1.6: a ZIP archive
+of uncompressed members with a pickle, which refers to the storages beside it. The content of each member is,
+byte for byte, what PyTorch writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import os
 import pickle
 import struct
-import zlib
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,11 +25,9 @@ from jaxtyping import Shaped
 from clipbert_jax.atomic_files import replacing
 from clipbert_jax.errors import UserError, unwritable
 
-ALIGNMENT_BYTES = 64
-_MAX_32_BITS = 0xFFFFFFFF
-
-_LOCAL = struct.Struct("<4s5H3I2H")
-_ENTRY = struct.Struct("<4s6H3I5H2I")
+_ALIGNMENT_BYTES = 64
+_MAX_BYTES = 2**32
+_LOCAL_HEADER_BYTES = 30
 
 
 def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Shaped[np.ndarray, "*dims"]]) -> None:
@@ -69,18 +67,25 @@ def write_torch_zip(file: io.BufferedIOBase, arrays: Mapping[str, Shaped[np.ndar
     for name, array in arrays.items():
         if array.dtype.name not in STORAGE_TYPES:
             raise UnwritableError(f"{name} is of type {array.dtype}, of which PyTorch has no storages")
-        if array.nbytes >= _MAX_32_BITS:
+        if array.nbytes >= _MAX_BYTES:
             raise UnwritableError(f"{name} is of 4 GiB or more")
         key = keys.setdefault(_memory(array), str(len(keys)))
         tensors[name] = contiguous_tensor(storage_id(key, array.dtype.name, array.size), array.shape)
         storages.setdefault(key, array)
-    writer = ZipWriter(file)
-    writer.add("archive/data.pkl", torch_pickle(state_dict(tensors)))
-    writer.add("archive/byteorder", b"little")
-    for key, array in storages.items():
-        writer.add(f"archive/data/{key}", _elements(array))
-    writer.add("archive/version", b"3\n")
-    writer.finish()
+    with zipfile.ZipFile(file, "w") as archive:
+        _add(file, archive, "archive/data.pkl", torch_pickle(state_dict(tensors)))
+        _add(file, archive, "archive/byteorder", b"little")
+        for key, array in storages.items():
+            _add(file, archive, f"archive/data/{key}", _elements(array))
+        _add(file, archive, "archive/version", b"3\n")
+
+
+def _add(file: io.BufferedIOBase, archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
+    """Write a member uncompressed; its content begins at a multiple of 64, as in files of PyTorch."""
+    member = zipfile.ZipInfo(name)
+    padding = -(file.tell() + _LOCAL_HEADER_BYTES + len(name) + 4) % _ALIGNMENT_BYTES
+    member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+    archive.writestr(member, content)
 
 
 def _memory(array: np.ndarray) -> object:
@@ -201,50 +206,3 @@ def state_dict(tensors: Mapping[str, object] | Iterable[tuple[str, object]]) -> 
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = OrderedDict({"": {"version": 1}})
     return state
-
-
-# The archive.
-
-
-class ZipWriter:
-    """Writes members as PyTorch does: data at multiples of 64, checksums and sizes behind it, a ZIP64 end."""
-
-    def __init__(self, file: io.BufferedIOBase):
-        self._file = file
-        self._position = 0
-        self._directory = bytearray()
-        self._num_members = 0
-
-    def add(self, name: str, content: bytes | memoryview) -> None:
-        """Write a member; of bytes, and of less than 4 GiB."""
-        raw_name, size, offset = name.encode(), len(content), self._position
-        has_descriptor = size > 0
-        flags = 0x800 | (0x8 if has_descriptor else 0)  # the name is UTF-8; sizes follow
-        padding = -(offset + _LOCAL.size + len(raw_name) + 4) % ALIGNMENT_BYTES
-        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
-        self._write(_LOCAL.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(raw_name), len(extra)))
-        self._write(raw_name + extra)
-        self._write(content)
-        checksum = zlib.crc32(content)
-        if has_descriptor:
-            self._write(struct.pack("<4s3I", b"PK\7\10", checksum, size, size))
-        # Of large files, the place of a member is in a field of 64 bits behind its name.
-        large = b"" if offset < _MAX_32_BITS else struct.pack("<HHQ", 1, 8, offset)
-        fields = (flags, 0, 0, 0, checksum, size, size, len(raw_name), len(large))
-        self._directory += _ENTRY.pack(b"PK\1\2", 0, 0, *fields, 0, 0, 0, 0, min(offset, _MAX_32_BITS))
-        self._directory += raw_name + large
-        self._num_members += 1
-
-    def finish(self) -> None:
-        """Write the directory."""
-        start, size, count = self._position, len(self._directory), self._num_members
-        end64 = start + size
-        few, low = min(count, 0xFFFF), min(start, _MAX_32_BITS)
-        self._write(self._directory)
-        self._write(struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 798, 45, 0, 0, count, count, size, start))
-        self._write(struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1))
-        self._write(struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, few, few, size, low, 0))
-
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
-        self._file.write(data)
-        self._position += len(data)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import pickle
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 
 import ml_dtypes
@@ -15,7 +16,6 @@ from clipbert_jax.weights.formats.torch_writer import (
     Call,
     Name,
     StorageId,
-    ZipWriter,
     contiguous_tensor,
     state_dict,
     storage_id,
@@ -28,6 +28,7 @@ __all__ = [
     "Call",
     "Name",
     "StorageId",
+    "TorchZip",
     "ZipMember",
     "example_arrays",
     "numpy_core",
@@ -138,10 +139,54 @@ class ZipMember:
     header_offset: int | None = None
 
 
+class TorchZip:
+    """Writes an archive byte for byte as PyTorch does: sizes follow the data, and the end is ZIP64."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self._file = file
+        self._position = 0
+        self._directory = bytearray()
+        self._num_members = 0
+
+    def add(self, name: str, content: bytes | memoryview) -> None:
+        """Write a member."""
+        raw_name, size, offset = name.encode(), len(content), self._position
+        has_descriptor = size > 0
+        flags = 0x800 | (0x8 if has_descriptor else 0)  # the name is UTF-8; sizes follow
+        padding = -(offset + 30 + len(raw_name) + 4) % 64
+        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        self._write(
+            struct.pack("<4s5H3I2H", b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(raw_name), len(extra))
+        )
+        self._write(raw_name + extra)
+        self._write(content)
+        checksum = zlib.crc32(content)
+        if has_descriptor:
+            self._write(struct.pack("<4s3I", b"PK\7\10", checksum, size, size))
+        fields = (flags, 0, 0, 0, checksum, size, size, len(raw_name), 0)
+        self._directory += struct.pack("<4s6H3I5H2I", b"PK\1\2", 0, 0, *fields, 0, 0, 0, 0, offset)
+        self._directory += raw_name
+        self._num_members += 1
+
+    def finish(self) -> None:
+        """Write the directory."""
+        start, size, count = self._position, len(self._directory), self._num_members
+        end64 = start + size
+        few, low = min(count, 0xFFFF), start
+        self._write(self._directory)
+        self._write(struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 798, 45, 0, 0, count, count, size, start))
+        self._write(struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1))
+        self._write(struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, few, few, size, low, 0))
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        self._file.write(data)
+        self._position += len(data)
+
+
 def zip_file(members: Sequence[ZipMember], *, claimed_members: int | None = None) -> bytes:
     """Return an archive as PyTorch writes it, but for the lies."""
     file, starts = io.BytesIO(), []
-    writer = ZipWriter(file)
+    writer = TorchZip(file)
     for member in members:
         starts.append(file.tell())
         writer.add(member.name, member.content)
