@@ -6,7 +6,7 @@ and arrays outlive the internals of Flax.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,12 +46,9 @@ def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[ArrayLike,
 
 
 def check_names_and_shapes(
-    expected: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, tuple[int, ...]],
-    *,
-    other_problems: Iterable[str] = (),
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise one error that lists all differences; `other_problems` are lines to list with them."""
+    """Raise one error that lists all differences between two sets of names and shapes."""
     problems = [f"missing: {name} {expected[name]}" for name in expected if name not in found]
     problems += [f"unused: {quoted(name, 200)} {found[name]}" for name in found if name not in expected]
     problems += [
@@ -59,7 +56,6 @@ def check_names_and_shapes(
         for name in expected
         if name in found and found[name] != expected[name]
     ]
-    problems += other_problems
     if problems:
         raise WeightsMismatchError(
             f"{len(problems)} problems between the weights and the model:\n{indented(problems)}"

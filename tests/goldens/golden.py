@@ -24,7 +24,7 @@ from clipbert_jax.config import ClipBertConfig, FusionConfig
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig, make_head
 from clipbert_jax.weights.flat import load_flat_parameters
-from clipbert_jax.weights.names.original_names import from_original
+from tests.clipbert_jax.weights.original_weights import from_original
 
 _FOLDER = Path(__file__).parent
 
@@ -80,7 +80,7 @@ def replace_head(model: ClipBert, head: HeadConfig, head_name: str) -> None:
 
 def _load(model: ClipBert, head_name: str, prefix: str) -> None:
     state = original_weights(f"{prefix}_base", f"{prefix}_head_{head_name}")
-    load_flat_parameters(model, from_original(state, model))
+    load_flat_parameters(model, from_original(state))
 
 
 def original_weights(base: str, head: str) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, q
 
 MAX_HEADER_BYTES = 16 * 2**20
 
-_DTYPES = {
+DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -119,7 +119,7 @@ def _range(name: str, entry: Any) -> tuple[int, int, str]:
 
 
 def _array(content: memoryview, name: str, entry: dict[str, Any], budget: Budget) -> np.ndarray:
-    dtype = _DTYPES.get(entry["dtype"])
+    dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
         raise Refusal(f"has {quoted(name)} as {quoted(entry['dtype'])}, which is not read", "save it as F32")
     shape = check_shape(tuple(entry["shape"]), dtype)

@@ -13,19 +13,9 @@ import numpy as np
 
 from clipbert_jax.atomic_files import replacing
 from clipbert_jax.errors import unwritable
+from clipbert_jax.weights.formats.safetensors_files import DTYPES
 
-_NAMES = {
-    np.dtype(np.float64): "F64",
-    np.dtype(np.float32): "F32",
-    np.dtype(np.float16): "F16",
-    np.dtype(ml_dtypes.bfloat16): "BF16",
-    np.dtype(np.int64): "I64",
-    np.dtype(np.int32): "I32",
-    np.dtype(np.int8): "I8",
-    np.dtype(np.uint8): "U8",
-    np.dtype(np.bool_): "BOOL",
-}
-
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 WEIGHT_TYPES = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
 """Of weights; integers and narrower floats are quantised, and mean nothing without their scales."""

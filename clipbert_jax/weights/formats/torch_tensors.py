@@ -33,7 +33,7 @@ class StorageType:
     dtype: np.dtype
 
 
-_STORAGE_TYPES = {
+STORAGE_DTYPES = {
     "FloatStorage": np.dtype(np.float32),
     "DoubleStorage": np.dtype(np.float64),
     "HalfStorage": np.dtype(np.float16),
@@ -50,29 +50,19 @@ _STORAGE_TYPES = {
 }
 
 _DTYPES = {
-    "float32": np.dtype(np.float32),
-    "float": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
+    **{
+        name: np.dtype(getattr(ml_dtypes, name, name))
+        for name in (
+            *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+            *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
+            *("bool", "complex64", "complex128"),
+        )
+    },
     "double": np.dtype(np.float64),
-    "float16": np.dtype(np.float16),
+    "float": np.dtype(np.float32),
     "half": np.dtype(np.float16),
-    "bfloat16": BFLOAT16,
-    "int64": np.dtype(np.int64),
     "long": np.dtype(np.int64),
-    "int32": np.dtype(np.int32),
     "int": np.dtype(np.int32),
-    "int16": np.dtype(np.int16),
-    "short": np.dtype(np.int16),
-    "int8": np.dtype(np.int8),
-    "uint8": np.dtype(np.uint8),
-    "uint16": np.dtype(np.uint16),
-    "uint32": np.dtype(np.uint32),
-    "uint64": np.dtype(np.uint64),
-    "bool": np.dtype(np.bool_),
-    "complex64": np.dtype(np.complex64),
-    "complex128": np.dtype(np.complex128),
-    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
 
@@ -157,7 +147,7 @@ def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> Pick
         "_rebuild_parameter": _rebuild_parameter,
         "_rebuild_parameter_with_state": _rebuild_parameter,
     }
-    types = {name: StorageType(dtype) for name, dtype in _STORAGE_TYPES.items()}
+    types = {name: StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()}
     numpy = numpy_vocabulary(budget, file_size)
     names = {
         **numpy.names,

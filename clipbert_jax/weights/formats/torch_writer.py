@@ -18,12 +18,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
 from clipbert_jax.atomic_files import replacing
 from clipbert_jax.errors import UserError, unwritable
+from clipbert_jax.weights.formats.torch_tensors import STORAGE_DTYPES
 
 _ALIGNMENT_BYTES = 64
 _MAX_BYTES = 2**32
@@ -161,16 +161,9 @@ def torch_pickle(value: object) -> bytes:
 
 
 STORAGE_TYPES = {
-    "float32": Name("torch", "FloatStorage"),
-    "float64": Name("torch", "DoubleStorage"),
-    "float16": Name("torch", "HalfStorage"),
-    np.dtype(ml_dtypes.bfloat16).name: Name("torch", "BFloat16Storage"),
-    "int64": Name("torch", "LongStorage"),
-    "int32": Name("torch", "IntStorage"),
-    "int16": Name("torch", "ShortStorage"),
-    "int8": Name("torch", "CharStorage"),
-    "uint8": Name("torch", "ByteStorage"),
-    "bool": Name("torch", "BoolStorage"),
+    str(dtype): Name("torch", name)
+    for name, dtype in STORAGE_DTYPES.items()
+    if name != "UntypedStorage" and dtype.kind != "c"
 }
 
 _REBUILD = Name("torch._utils", "_rebuild_tensor_v2")

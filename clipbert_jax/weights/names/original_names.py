@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
-from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, parameter_shapes
-from clipbert_jax.weights.formats.refusals import listed, quoted
+from clipbert_jax.weights.flat import WeightsMismatchError
+from clipbert_jax.weights.formats.refusals import listed
 
 Flat = dict[str, Shaped[np.ndarray, "*dims"]]
 
@@ -189,32 +188,6 @@ def is_ignored(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in IGNORED)
 
 
-def from_original(state: Mapping[str, ArrayLike], model: nnx.Module) -> Flat:
-    """Turn an original checkpoint into our flat weights for this model.
-
-    Args:
-      state: the original's names and arrays.
-      model: says which weights there must be; its own values are not read (`nnx.eval_shape` is enough).
-
-    Raises:
-      WeightsMismatchError: one error with every missing, unused, mis-shaped or contradictory name.
-    """
-    flat, problems = {}, []
-    for name, array in state.items():
-        if name in ALIASES:
-            problems += _contradiction(state, name)
-        elif (renamed := to_our_name(name)) is not None:
-            flat[renamed[0]] = renamed[1].to_ours(np.asarray(array))
-        elif not is_ignored(name):
-            problems.append(f"unused: {quoted(name)} {np.shape(array)}")
-    check_names_and_shapes(
-        {_both_names(name): shape for name, shape in parameter_shapes(model).items()},
-        {_both_names(name): array.shape for name, array in flat.items()},
-        other_problems=problems,
-    )
-    return flat
-
-
 def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
     """Turn our flat weights into an original checkpoint, without the names that are ignored by rule.
 
@@ -248,16 +221,3 @@ def _pattern(template: str) -> re.Pattern[str]:
 # Made once: files may have tens of thousands of names.
 _TO_OURS = tuple((_pattern(rule.original), rule.ours, rule) for rule in TABLE)
 _TO_ORIGINAL = tuple((_pattern(rule.ours), rule.original, rule) for rule in TABLE)
-
-
-def _contradiction(state: Mapping[str, ArrayLike], alias: str) -> list[str]:
-    source = ALIASES[alias]
-    if source in state and np.array_equal(state[alias], state[source]):
-        return []
-    return [f"contradictory: {alias} should hold the same array as {source}"]
-
-
-def _both_names(name: str) -> str:
-    """Return our name with the original's, which is what the reader of an error looks for."""
-    renamed = to_original_name(name)
-    return name if renamed is None else f"{name} (original: {renamed[0]})"
