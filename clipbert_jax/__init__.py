@@ -1,7 +1,7 @@
 """ClipBERT in JAX: video-and-language models trained end to end from raw pixels.
 
-The library takes arrays and gives arrays. It opens no video and knows no dataset: that is
-`data_pipelines`. Commands and experiments are in `experiments`. Read `models/clipbert.py` first.
+The library takes arrays and returns arrays. `data_pipelines` reads videos and datasets; `experiments` has the
+commands. Read `models/clipbert.py` first.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ if TYPE_CHECKING:
 
 
 def load(path_or_name: str | Path, **options: Any) -> Pretrained:
-    """Load a trained model: a run, a model directory, a name of `list_pretrained`, or an id of a hub.
+    """Load a trained model: a run, a model directory, a name of `list_pretrained`, or a hub's id.
 
     See `clipbert_jax.pretrained.load.load`.
     """
-    from clipbert_jax.pretrained import (
-        load as pretrained,  # imports JAX, which the weights' readers do without
-    )
+    from clipbert_jax.pretrained.load import load as load_model  # late: imports JAX
 
-    return pretrained.load(path_or_name, **options)
+    return load_model(path_or_name, **options)
 
 
 def list_pretrained() -> dict[str, Registered]:
     """Return the models that have a name on this machine."""
-    from clipbert_jax.pretrained import registry as model_registry
+    from clipbert_jax.pretrained.registry import registered
 
-    return model_registry.registered()
+    return registered()

@@ -1,4 +1,4 @@
-"""Exceptions that commands print as a sentence without a traceback."""
+"""Errors that commands print as a sentence without a traceback, and what the system's errors mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 CONTINUE_EXIT_CODE = 75
-"""Of a command that goes on when it is started again; `EX_TEMPFAIL` of sysexits.h."""
+"""Exit code of a command that continues when it is started again; `EX_TEMPFAIL` of sysexits.h."""
 
 
 class UserError(Exception):
@@ -15,12 +15,12 @@ class UserError(Exception):
 
 
 class TemporaryError(UserError):
-    """A fault that may be gone when the same command is started again, such as storage that hangs."""
+    """A problem that may be gone when the same command is started again, such as storage that hangs."""
 
 
 _TEMPORARY = frozenset(
     {
-        errno.EIO,  # also of network filesystems that have given up for now
+        errno.EIO,  # network file systems raise it when they give up for now
         errno.ESTALE,
         errno.ETIMEDOUT,
         errno.ECONNRESET,
@@ -41,7 +41,7 @@ def unwritable(
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Tell whether starting the same command again may help."""
+    """Return whether starting the same command again may help."""
     if isinstance(error, TemporaryError):
         return True
     number = os_error_number(error)
@@ -49,7 +49,7 @@ def is_temporary(error: BaseException) -> bool:
 
 
 def os_error_number(error: BaseException) -> int | None:
-    """Return the number that the system gave to an error of files, if it did.
+    """Return the system's number of a file error, if it has one.
 
     TensorStore, which writes the arrays of checkpoints, raises a ValueError with the number in its text.
     """
@@ -60,7 +60,7 @@ def os_error_number(error: BaseException) -> int | None:
 
 
 def explain_full_device(error: BaseException) -> str | None:
-    """Return what is wrong and what helps, if an error of JAX says that a device has too little memory."""
+    """Return problem and remedy if an error of JAX says that a device has too little memory."""
     said = str(error)
     is_of_memory = re.search(r"RESOURCE_EXHAUSTED.*(memory|alloc)", said, re.DOTALL | re.IGNORECASE)
     if not (isinstance(error, RuntimeError) and is_of_memory):

@@ -1,6 +1,7 @@
-"""Small files that a stranger may have written, read strictly: JSON, and the words of a model.
+"""Strict readers of small text files: JSON, and the vocabulary of a model.
 
-Each mistake is one sentence that names the file. Needs neither JAX nor NumPy: workers read words too.
+A stranger may have written them, so each error is one sentence that names the file. They need neither JAX nor
+NumPy, because worker processes use them too.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ _REMEDY = "restore it, or get the model again"
 
 
 def read_text(path: Path, *, remedy: str = _REMEDY) -> str:
-    """Return a text.
+    """Return the text of a UTF-8 file.
 
     Args:
-      path: of the file.
-      remedy: what to do where something is wrong.
+      path: file to read.
+      remedy: end of an error's sentence: what to do.
 
     Raises:
       UserError: the file is missing, or is not UTF-8.
@@ -36,12 +37,12 @@ def read_json(path: Path, kind: type, *, remedy: str = _REMEDY) -> Any:
     """Return the JSON value of a file.
 
     Args:
-      path: of the file.
-      kind: `dict` or `list`, which the value must be.
-      remedy: what to do where something is wrong.
+      path: file to read.
+      kind: type that the value must have, `dict` or `list`.
+      remedy: end of an error's sentence: what to do.
 
     Raises:
-      UserError: the file is missing or broken, or holds something else.
+      UserError: the file is missing or broken, or holds another type.
     """
     values = parsed_json(read_text(path, remedy=remedy), path, remedy=remedy)
     if not isinstance(values, kind):
@@ -50,10 +51,10 @@ def read_json(path: Path, kind: type, *, remedy: str = _REMEDY) -> Any:
 
 
 def parsed_json(text: str, path: Path, *, remedy: str = _REMEDY) -> Any:
-    """Return the JSON value of a text; `path` is named in errors, which end with the remedy.
+    """Return the JSON value of a text; errors name `path` and end with the remedy.
 
     Raises:
-      UserError: it is broken, or nested too deep.
+      UserError: the text is broken, or nested too deep.
     """
     try:
         return json.loads(text)
@@ -62,7 +63,7 @@ def parsed_json(text: str, path: Path, *, remedy: str = _REMEDY) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text, whatever system wrote it.
+    """Return the lines of a text from any system.
 
     Only a line feed ends a line: `str.splitlines` also splits at letters that words may contain.
     """
@@ -79,28 +80,28 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     """Return the tokens of a vocab.txt; the id of a token is its line.
 
     Raises:
-      UserError: it is no vocabulary of BERT.
+      UserError: the file is not a vocabulary of BERT.
     """
     tokens = tuple(read_lines(path))
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
     if missing:
-        raise UserError(f"{path} is no BERT vocabulary: it lacks {', '.join(missing)}; one token per line")
+        raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; one token per line")
     if tokens[0] != "[PAD]":
         raise UserError(f"{path} must have [PAD] on its first line, because padding has id 0")
     return tokens
 
 
 def read_is_lower_case(path: Path, tokens: tuple[str, ...]) -> bool:
-    """Return whether texts become lower case, as a tokenizer_config.json says.
+    """Return whether a tokenizer_config.json says that texts become lower case.
 
-    If it does not say, or is not there, they do unless the vocabulary has upper-case words.
+    If it does not say or is missing, they do unless the vocabulary has upper-case words.
 
     Raises:
-      UserError: it is broken.
+      UserError: the file is broken.
     """
     values = read_json(path, dict) if path.is_file() else {}
     has_upper_case = any(token != token.lower() for token in tokens if not token.startswith("["))
     is_lower_case = values.get("do_lower_case", not has_upper_case)
     if not isinstance(is_lower_case, bool):
-        raise UserError(f"{path} has a do_lower_case that is neither true nor false: get it again")
+        raise UserError(f"{path} must have do_lower_case true or false: get it again")
     return is_lower_case

@@ -1,7 +1,6 @@
-"""What a model's config and words must say before any of it is built: they may be a stranger's.
+"""Checks of a model's config and vocabulary before the model is built, as both may be a stranger's.
 
-Before: `config_json` has made dataclasses of the config, whose types are right. After: the model is traced,
-which takes as much time and memory as its sizes say.
+`load` calls them: tracing a model takes as much time and memory as the config's sizes say.
 """
 
 from __future__ import annotations
@@ -25,37 +24,38 @@ INPUT_RANGES: dict[str, tuple[float, float]] = {
     "fps": (1e-4, 1e4),  # NaN is in no range
     "max_text_length": (2, _MAX_WIDTH),  # [CLS] and [SEP] at least
 }
-"""Least and most of a config's data; training keeps to them too, or nobody could load what it saves."""
+"""Smallest and largest values in a config's data; training keeps to them, so that its models can be loaded."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputsConfig:
-    """The part of a config's data that says what clips and texts a model takes."""
+    """Settings of a model's clips and texts, a part of a config's data."""
 
     num_clips: int
-    """Of training; prediction may look at more."""
+    """Number of clips per video in training; prediction may use more."""
     num_frames: int
-    """Of a clip."""
+    """Number of frames per clip."""
     fps: float
     """Frames per second within a clip."""
     size: int
-    """Pixels of the longer side; the rest is padded."""
+    """Longer side of a frame in pixels; the rest of the square is padded."""
     sampling_rule: Literal["corrected", "original"]
+    """Arithmetic of the frame times."""
     max_text_length: int
-    """Tokens, [CLS] and [SEP] included."""
+    """Longest text in tokens, with [CLS] and [SEP]."""
 
     @classmethod
     def of(cls, data: Any) -> InputsConfig:
-        """Return the part of something that has these fields, such as the data of an experiment."""
+        """Return these fields of another object, such as the data of an experiment."""
         return cls(**{field.name: getattr(data, field.name) for field in dataclasses.fields(cls)})
 
 
 def inputs_from_json(data: Any, source: Path) -> InputsConfig:
-    """Return what clips and texts a model takes.
+    """Return the settings of a model's clips and texts.
 
     Args:
-      data: the data of a config, as JSON values; what else it says is not read.
-      source: named in errors.
+      data: the config's data as JSON values; other fields are ignored.
+      source: file to name in errors.
 
     Raises:
       UserError: a field is missing or ill-typed.
@@ -68,17 +68,17 @@ def inputs_from_json(data: Any, source: Path) -> InputsConfig:
 def check_model_files(
     config: ClipBertConfig, task: Task, inputs: InputsConfig, vocabulary: Vocabulary, folder: Path
 ) -> None:
-    """Refuse a model that no ClipBERT can be, and words or answers of another model.
+    """Refuse impossible sizes, and words or answers of another model.
 
     Args:
-      config: of the model.
-      task: of the model.
-      inputs: how its clips and texts are made.
-      vocabulary: of its directory.
-      folder: a model or run directory; its files are named in errors.
+      config: config of the model.
+      task: task of the model.
+      inputs: settings of its clips and texts.
+      vocabulary: words and answers in its directory.
+      folder: model or run directory, to name its files in errors.
 
     Raises:
-      UserError: the first thing that is wrong.
+      UserError: the first problem.
     """
     _check_sizes(config, folder / CONFIG)
     _check_inputs(inputs, config, folder / CONFIG)
@@ -86,7 +86,7 @@ def check_model_files(
 
 
 def _check_sizes(config: ClipBertConfig, source: Path) -> None:
-    """Refuse sizes that would take the memory before a single weight is read."""
+    """Refuse sizes that would fill the memory before a single weight is read."""
     fusion, encoder = config.fusion, config.pixel_encoder
     depths = (fusion.num_layers, len(encoder.stage_blocks), sum(encoder.stage_blocks))
     widths = (fusion.hidden_size, fusion.intermediate_size, fusion.num_heads, fusion.max_text_length)
@@ -98,11 +98,11 @@ def _check_sizes(config: ClipBertConfig, source: Path) -> None:
         and 0 < tall <= 1 << 24
         and fusion.hidden_size % fusion.num_heads == 0
     ):
-        raise UserError(f"{source} describes a model of sizes that no ClipBERT has; get the model again")
+        raise UserError(f"{source} describes a model of impossible size; get the model again")
 
 
 def _check_inputs(inputs: InputsConfig, config: ClipBertConfig, source: Path) -> None:
-    """Refuse clips and texts that cannot be, or that would take the memory when they are made."""
+    """Refuse impossible clips and texts, and those that would fill the memory."""
     for name, (least, most) in INPUT_RANGES.items():
         value = getattr(inputs, name)
         most = config.fusion.max_text_length if name == "max_text_length" else most
@@ -116,8 +116,8 @@ def _check_inputs(inputs: InputsConfig, config: ClipBertConfig, source: Path) ->
 def _check_vocabulary(vocabulary: Vocabulary, config: ClipBertConfig, task: Task, folder: Path) -> None:
     if len(vocabulary.tokens) > config.fusion.vocab_size:
         raise UserError(
-            f"{folder / VOCAB} has {len(vocabulary.tokens):,} tokens, and the model words "
-            f"for {config.fusion.vocab_size:,}: get the model again"
+            f"{folder / VOCAB} has {len(vocabulary.tokens):,} tokens, and the model "
+            f"has words for {config.fusion.vocab_size:,}: get the model again"
         )
     if isinstance(task, AnswerTask) and not 0 < len(vocabulary.answers) <= task.num_answers:
         raise UserError(

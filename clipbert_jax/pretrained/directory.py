@@ -1,13 +1,13 @@
-"""A model on disk, to be used and shared: weights as safetensors, with all that their use depends on.
+"""A model directory, to use and to share: weights as safetensors, and everything that their use depends on.
 
-    config.json             the config of the training or conversion that made it
-    model.safetensors       flat name -> array; its sha256 is in the README
-    vocab.txt               and tokenizer_config.json: what token ids mean
-    answers.json            what the outputs of the head mean; empty for tasks without an answer vocabulary
-    README.md               a model card
+    config.json             config of the training or conversion that made the model
+    model.safetensors       flat name -> array; the README has its sha256
+    vocab.txt               with tokenizer_config.json: meanings of token ids
+    answers.json            meanings of the head's outputs; empty for tasks without an answer vocabulary
+    README.md               model card
 
-A run directory has the same files, and checkpoints in the place of the safetensors. Reading runs nothing of
-what is in them.
+A run directory has the same files, with checkpoints instead of the safetensors. Reading executes nothing in
+them.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ _WRITING = ".writing"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """What token ids and outputs mean."""
+    """Meanings of token ids and of outputs."""
 
     tokens: tuple[str, ...]
-    """The id of a token is its place."""
+    """Tokens; the id of a token is its place."""
     is_lower_case: bool
+    """Whether texts become lower case."""
     answers: tuple[str, ...] = ()
 
     @classmethod
@@ -67,7 +68,7 @@ class Vocabulary:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the files, each whole or not at all; what is there already stays as it is."""
+        """Write the files, each whole or not at all; those with the same content stay untouched."""
         _write_text(folder / VOCAB, "".join(f"{token}\n" for token in self.tokens))
         tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
         _write_json(folder / TOKENIZER, tokenizer)
@@ -75,7 +76,7 @@ class Vocabulary:
 
 
 def has_weights(folder: Path) -> bool:
-    """Tell whether a directory is a model's, and not a run's."""
+    """Return whether a directory is a model's, and not a run's."""
     return (folder / WEIGHTS).is_file()
 
 
@@ -83,7 +84,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the config as JSON values.
 
     Raises:
-      UserError: it is missing or broken.
+      UserError: the file is missing or broken.
     """
     return present_names(read_json(folder / CONFIG, dict))
 
@@ -92,11 +93,11 @@ def read_parameters(folder: Path, expected: Parameters) -> Parameters:
     """Return the weights by flat name, as views of the file.
 
     Args:
-      folder: of the model.
+      folder: model directory.
       expected: arrays or shapes that the model needs; names and shapes must agree exactly.
 
     Raises:
-      UserError: the file is damaged, or they do not agree; names all that differ.
+      UserError: the file is damaged, or does not fit; the message names all differences.
     """
     arrays = read_weights_file(folder / WEIGHTS).arrays
     try:
@@ -118,14 +119,14 @@ def read_parameters(folder: Path, expected: Parameters) -> Parameters:
 
 
 def check_new_directory(folder: Path) -> None:
-    """Refuse a directory that a model cannot be written to, before the work for it is done.
+    """Refuse a directory that a model cannot be written to, before the work is done.
 
     Raises:
-      UserError: it holds something, or cannot be written.
+      UserError: the directory is not empty, or cannot be written.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(path.name != _WRITING for path in folder.iterdir())):
-        raise UserError(f"{folder} holds something already: choose a new directory")
+        raise UserError(f"{folder} is not empty: choose a new directory")
     try:
         with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
             pass
@@ -141,28 +142,28 @@ def write_model(
     vocabulary: Vocabulary,
     origin: Mapping[str, str],
 ) -> None:
-    """Write a model directory.
+    """Write a model directory, complete or not at all.
 
     Args:
-      folder: new or empty.
-      config: as JSON values, with `model`, `task` and `data`.
-      parameters: by flat name.
-      vocabulary: of tokens and answers.
-      origin: what the model was made of, for the card: facts by name.
+      folder: new or empty directory.
+      config: config as JSON values, with `model`, `task` and `data`.
+      parameters: weights by flat name.
+      vocabulary: tokens and answers.
+      origin: facts by name about the model's origin, for the card.
 
     Raises:
-      UserError: the directory holds something, or cannot be written.
+      UserError: the directory is not empty, or cannot be written.
     """
     check_new_directory(folder)
     finished = folder.resolve()  # "." has no name, and ".." another
-    # All of it or nothing. A directory that is there may be someone's working directory, and stays.
+    # An existing directory may be the working directory of a shell, and must stay.
     folder = finished / _WRITING if finished.exists() else finished.with_name(f".{finished.name}{_WRITING}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
         _write_json(folder / CONFIG, config)
         vocabulary.write(folder)
-        ordered = dict(sorted(parameters.items()))  # the same model is the same bytes
+        ordered = dict(sorted(parameters.items()))  # the same model gives the same bytes
         write_safetensors(folder / WEIGHTS, ordered, {"format": "clipbert_jax", "schema_version": "1"})
         facts = {**origin, f"sha256 of {WEIGHTS}": file_sha256(folder / WEIGHTS)}
         (folder / CARD).write_text(_card(finished.name, config, parameters, facts), encoding="utf-8")
@@ -203,7 +204,7 @@ tags: [clipbert, video-text, jax]
 
 # {name}
 
-A ClipBERT for clipbert_jax, which has nothing to do with OpenAI's CLIP.
+A ClipBERT for clipbert_jax, not related to OpenAI's CLIP.
 
 | | |
 |---|---|
@@ -223,7 +224,7 @@ def _write_json(path: Path, values: Any) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write a file that others may be reading; nothing, where it holds that already."""
+    """Write a file, unless it has the same content already."""
     data = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == data:
         return

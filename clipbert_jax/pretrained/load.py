@@ -1,10 +1,10 @@
-"""Trained models by path or name: `load`, and what one can do with them.
+"""Loads trained models by path or name. Every command and notebook that takes a model comes through here.
 
     model = clipbert_jax.load("runs/demo")          # a run, a model directory, a registered name, a hub's id
     model.predict(frames, text_ids, text_mask)      # probabilities
     model.save("models/demo")
 
-Frames and token ids come from `data_pipelines.inputs`, by `model.inputs`. Nothing in the files is run.
+`data_pipelines.inputs` makes the frames and token ids, by `model.inputs`. Nothing in the files is executed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ from clipbert_jax.weights.flat import not_finite
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs(InputsConfig):
-    """How the clips and texts of a model are made: what `data_pipelines.inputs` goes by."""
+    """Settings of a model's clips and texts, for `data_pipelines.inputs`."""
 
     tokens: tuple[str, ...]
-    """The vocabulary; the id of a token is its place."""
+    """Vocabulary; the id of a token is its place."""
     is_lower_case: bool
+    """Whether texts become lower case."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,9 @@ class Pretrained:
     task: Task
     inputs: Inputs
     parameters: Parameters
-    """By flat name, trained and frozen."""
+    """Trained and frozen weights by flat name."""
     answers: tuple[str, ...]
-    """What the outputs of the head mean, for tasks with an answer vocabulary."""
+    """Meanings of the head's outputs; empty for tasks without an answer vocabulary."""
     values: Mapping[str, Any]
     """Whole config as JSON values, as the model was trained."""
     current_values: Mapping[str, Any]
@@ -83,8 +84,8 @@ class Pretrained:
         """Score texts against the clips of a video, or of each of a batch of videos.
 
         Returns:
-          By task, after the clips are pooled: the probability that each text matches; of each option of a
-          multiple choice; of each answer (in the order of `answers`); or the number that is counted.
+          Predictions after the consensus over clips. By task: the probability that each text matches; the
+          probability of each option; the probability of each answer, in the order of `answers`; or the count.
         """
         has_batch = np.ndim(frames) == 6
         arrays = (
@@ -101,7 +102,7 @@ class Pretrained:
         """Write a model directory: weights as safetensors, config, vocabulary, a model card.
 
         Raises:
-          UserError: the directory holds something, or cannot be written.
+          UserError: the directory is not empty, or cannot be written.
         """
         model_directory.write_model(
             Path(folder),
@@ -138,13 +139,13 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
     """Load a trained model.
 
     Args:
-      path_or_name: a run directory of `clipbert train`; a model directory of `save` or `clipbert convert`; a
-        name of `list_pretrained`; or `hf:user/model` (or `hf:user/model@revision`) of the Hugging Face Hub,
-        if the package huggingface_hub is installed and the hub can be reached.
-      step: of a run: the checkpoint; by default the best on validation, or else the newest.
+      path_or_name: run directory of `clipbert train`; model directory of `save` or `clipbert convert`; name
+        of `list_pretrained`; or `hf:user/model`, optionally with `@revision`, of the Hugging Face Hub. The
+        last needs the package huggingface_hub and access to the hub.
+      step: checkpoint of a run; default: the best on validation, or else the newest.
 
     Raises:
-      UserError: there is no such model; files are missing or damaged; config and weights do not agree.
+      UserError: the model does not exist; files are missing or damaged; config and weights do not agree.
     """
     folder = find(path_or_name)
     source = folder / model_directory.CONFIG
@@ -203,7 +204,7 @@ def find(path_or_name: str | Path) -> Path:
     """Return the directory of a model; see `load`.
 
     Raises:
-      UserError: there is none.
+      UserError: the model does not exist.
     """
     path, name = Path(path_or_name), str(path_or_name)
     if path.is_dir():
@@ -223,10 +224,10 @@ _HUB = "hf:"
 
 
 def _from_hub(name: str) -> Path:
-    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are taken.
+    """Return the local copy of a model on the Hugging Face Hub; only files of known kinds are fetched.
 
     Args:
-      name: user/model, or user/model@revision.
+      name: `user/model` or `user/model@revision`.
     """
     name, _, revision = name.partition("@")
     try:
@@ -238,7 +239,7 @@ def _from_hub(name: str) -> Path:
     kinds = ["*.json", "*.safetensors", "*.txt", "README.md"]
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=kinds))
-    except (OSError, ValueError) as error:  # its own errors are of these two kinds
+    except (OSError, ValueError) as error:  # the hub's own errors are of these two kinds
         raise UserError(
             f"the Hugging Face Hub does not give {name} "
             f"({str(error).strip().splitlines()[0]}): check the name and the network"

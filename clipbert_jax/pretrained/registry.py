@@ -1,6 +1,7 @@
-"""Names of models on this machine: each with its directory, and the sha256 by which its files are recognised.
+"""Names of models on this machine, each with its directory and the sha256 of its files.
 
-A JSON file, `$XDG_DATA_HOME/clipbert_jax/models.json` (by default in ~/.local/share).
+`clipbert convert --name` adds a name, and `load` finds it. They are kept in a JSON file,
+`$XDG_DATA_HOME/clipbert_jax/models.json` (by default in ~/.local/share).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.pretrained.directory import ANSWERS, CONFIG, TOKENIZER, VOCAB, WEIGHTS, file_sha256
 
 _FILES = (CONFIG, WEIGHTS, VOCAB, TOKENIZER, ANSWERS)
-"""All that decides what a model says."""
+"""Files that decide what a model predicts."""
 _LOCK_SECONDS = 10.0
 
 
@@ -29,12 +30,13 @@ class Registered:
     """A named model."""
 
     path: Path
+    """Model directory."""
     sha256: Mapping[str, str]
-    """Of each of its files; where an earlier version gave the name, of the weights alone."""
+    """sha256 of each file; names that an earlier version registered have only that of the weights."""
 
 
 def registry_path() -> Path:
-    """Return where names are kept."""
+    """Return the file that keeps the names."""
     home = os.environ.get("XDG_DATA_HOME", "")
     folder = Path(home) if os.path.isabs(home) else Path("~/.local/share").expanduser()
     return folder / "clipbert_jax" / "models.json"
@@ -70,15 +72,15 @@ def _sums(value: object) -> dict[str, str]:
 
 
 def register(name: str, folder: Path) -> None:
-    """Give a model directory a name; one that is taken goes to the new one.
+    """Give a model directory a name, and take the name from the model that had it.
 
     Raises:
-      UserError: the name is none, or the directory holds no model.
+      UserError: the name has invalid letters, or the directory is not a model's.
     """
     check_name(name)
     for file in _FILES:
         if not (folder / file).is_file():
-            raise UserError(f"{folder} is no model directory: it has no {file}")
+            raise UserError(f"{folder} is not a model directory: it has no {file}")
     entry = Registered(path=folder.resolve(), sha256={file: file_sha256(folder / file) for file in _FILES})
     path = registry_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,18 +91,18 @@ def register(name: str, folder: Path) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be a name.
+    """Refuse an invalid name.
 
     Raises:
-      UserError: it has other letters, or none.
+      UserError: the name is empty or has invalid letters.
     """
     if not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"{name!r} is no name for a model: use letters, digits, and - . _")
+        raise UserError(f"the name {name!r} is not valid for a model: use letters, digits, and - . _")
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep others from writing, so that no name is lost of two that are given at the same time."""
+    """Keep other processes from writing, so that two names given at the same time are both kept."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=_LOCK_SECONDS)
@@ -115,10 +117,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def checked_path(name: str) -> Path:
-    """Return the directory of a name.
+    """Return the directory of a named model.
 
     Raises:
-      UserError: it is gone, or its files are not those that were named.
+      UserError: the directory is gone, or its files have changed since they were named.
     """
     entry = registered()[name]
     if not (entry.path / WEIGHTS).is_file():
@@ -127,7 +129,7 @@ def checked_path(name: str) -> Path:
         path = entry.path / file
         if not path.is_file() or file_sha256(path) != digest:
             raise UserError(
-                f"{path} is not what was named {name} (its sha256 differs): restore it, or name it again "
-                "with `clipbert convert --name`"
+                f"{path} has changed since it was named {name} (its sha256 differs): restore it, or name it "
+                "again with `clipbert convert --name`"
             )
     return entry.path

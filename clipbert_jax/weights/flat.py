@@ -1,7 +1,7 @@
-"""Weights as a flat `name -> array` dict: what checkpoints hold and what the converters make.
+"""Weights as a flat `name -> array` dict, the content of checkpoints and the result of conversions.
 
-Names are the module's attribute path, `fusion/layers/0/query/kernel`. Checkpoints that know only names
-and arrays outlive the internals of Flax.
+A name is the module's attribute path, such as `fusion/layers/0/query/kernel`. Checkpoints of plain names and
+arrays outlive the internals of Flax.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clipbert_jax.weights.formats.refusals import indented, listed, quoted
 
 
 class WeightsMismatchError(ValueError):
-    """Weights and model do not fit; names every missing, unused, mis-shaped and contradictory entry."""
+    """Weights that do not fit the model; the message names all missing, unused and mis-shaped entries."""
 
 
 def flat_parameters(model: nnx.Module) -> dict[str, Shaped[Array, "*dims"]]:
@@ -28,17 +28,17 @@ def flat_parameters(model: nnx.Module) -> dict[str, Shaped[Array, "*dims"]]:
 
 
 def parameter_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every weight; also of a model made under `nnx.eval_shape`."""
+    """Return the shape of every weight; the model may have been made under `nnx.eval_shape`."""
     return {name: variable.shape for name, variable in _variables(model).items()}
 
 
 def load_flat_parameters(model: nnx.Module, flat: Mapping[str, Shaped[ArrayLike, "*dims"]]) -> None:
     """Set every weight of the model, keeping the model's data types.
 
-    Also fills a model made under `nnx.eval_shape`, which saves drawing weights only to replace them.
+    The model may have been made under `nnx.eval_shape`, which saves the time of drawing weights.
 
     Raises:
-      WeightsMismatchError: unless names and shapes are exactly the model's.
+      WeightsMismatchError: names or shapes differ from the model's.
     """
     check_names_and_shapes(parameter_shapes(model), {name: jnp.shape(array) for name, array in flat.items()})
     for name, variable in _variables(model).items():
@@ -63,7 +63,7 @@ def check_names_and_shapes(
 
 
 def not_finite(flat: Mapping[str, Shaped[ArrayLike, "*dims"]]) -> str:
-    """Return which weights hold NaN or infinity, in words; empty if none does.
+    """Return which weights hold NaN or infinity, in words; empty if all are finite.
 
     Numbers that are too large for float32, which models compute in, count as infinity.
     """

@@ -1,7 +1,7 @@
-"""Weights of others for a model of ours: files in, flat names out, and an account of every name.
+"""Weights from files of other models: flat names for ours, and a report about every array.
 
-Before: paths from the user; `files` reads them and `source_names` knows whose they are. After: a model's
-parameters. Nothing is left out, drawn anew or resized without a line that says so.
+`clipbert convert` and the options `--init.*` call it. Nothing is left out, drawn anew or resized without a
+line that says so.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrayReport:
-    """What became of one array of a file."""
+    """Where one array of a file went."""
 
     name: str
-    """In the file."""
+    """Name in the file."""
     shape: tuple[int, ...]
     target: str
-    """Our name, or why there is none."""
+    """Our name, or the reason why it lacks one."""
     is_used: bool
     is_unknown: bool = False
-    """Whether no rule explains that it is not used."""
+    """Whether it is unused although no rule says so."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """What a file holds, by our names."""
+    """Content of a file by our names."""
 
     path: Path
     source: str
-    """Whose weights they are, and in which format."""
+    """Kind of weights, and format of the file."""
     arrays: Mapping[str, np.ndarray]
     lines: tuple[ArrayReport, ...]
     notes: tuple[str, ...]
@@ -62,12 +62,12 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     """Read a file of weights and give its arrays our names.
 
     Args:
-      path: a checkpoint of the original, BERT of Hugging Face, ResNet-50 of detectron2 or torchvision, or
-        safetensors of ours.
-      pixel_encoder: of the model, as pixels must come out in its scale.
+      path: checkpoint of the original, BERT of Hugging Face, ResNet-50 of detectron2 or torchvision, or our
+        safetensors.
+      pixel_encoder: config of the model; the stem is changed to its scale of pixels.
 
     Raises:
-      UserError: the file cannot be read, or nobody knows its names; it contradicts itself.
+      UserError: the file cannot be read, has unknown names, or contradicts itself.
     """
     file = read_weights_file(path)
     other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
@@ -134,13 +134,13 @@ def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list[ImportedFile]:
-    """Leave out a head that is another task's: other names than those of the model's own, or other shapes.
+    """Leave out another task's head, one whose names or shapes differ from the model's own.
 
-    Classifiers of all tasks have the same names; where the shapes are the same too, nothing tells them apart.
+    Classifiers of all tasks have the same names. If the shapes are equal too, they cannot be told apart.
 
     Args:
-      files: as they were imported.
-      fresh: the model's weights by flat name.
+      files: imported files.
+      fresh: the model's initial weights by flat name.
     """
     own = {name: np.shape(array) for name, array in fresh.items() if name.startswith(HEAD)}
     heads = [
@@ -169,13 +169,13 @@ def _without_head(line: ArrayReport) -> ArrayReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A model's weights: from files, and else drawn anew."""
+    """A model's weights, from files or drawn anew."""
 
     parameters: Parameters
     new: tuple[str, ...]
-    """Names that no file has."""
+    """Names that the files lack."""
     lines: tuple[str, ...]
-    """Sentences about tables that were resized and heads that are new."""
+    """Sentences about resized tables and a new head."""
 
 
 def fit(
@@ -185,16 +185,16 @@ def fit(
     allow_missing: Sequence[str] = (),
     remedy: str = _REMEDY,
 ) -> Fitted:
-    """Put together a model's weights.
+    """Assemble a model's weights.
 
     Args:
-      files: together they must have every weight but those of a new head.
-      fresh: the model's weights by flat name, drawn anew.
-      allow_missing: patterns, as in a shell, of flat names that may stay so.
-      remedy: what to do about problems, in a sentence.
+      files: files that together have every weight, except those of a new head.
+      fresh: the model's initial weights by flat name.
+      allow_missing: shell patterns of flat names that may keep their initial values.
+      remedy: sentence that ends the error.
 
     Raises:
-      UserError: names that are missing, unused, of another shape, or in two files; all of them.
+      UserError: names that are missing, unused, mis-shaped, or in two files; the message lists all.
     """
     sources: dict[str, Path] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -248,4 +248,4 @@ def _misfits(arrays: Mapping[str, np.ndarray], fresh: Parameters) -> Iterator[st
         elif array.shape != np.shape(fresh[name]):
             yield f"wrong shape: {name} is {array.shape}, the model has {np.shape(fresh[name])}"
         elif array.dtype not in WEIGHT_TYPES:
-            yield f"wrong type: {name} holds {array.dtype}, which are no weights without their scales"
+            yield f"wrong type: {name} holds {array.dtype}, which mean nothing without their scales"

@@ -103,7 +103,7 @@ def test_bad_vocabularies_are_named(tmp_path):
         load_tokenizer(tmp_path / "nowhere")
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[UNK]\nhello\n")
-    with pytest.raises(UserError, match=r"vocab.txt is no BERT vocabulary: it lacks \[CLS\], \[SEP\]"):
+    with pytest.raises(UserError, match=r"vocab.txt is not a BERT vocabulary: it lacks \[CLS\], \[SEP\]"):
         load_tokenizer(tmp_path)
     path.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n")
     with pytest.raises(UserError, match=r"must have \[PAD\] on its first line"):

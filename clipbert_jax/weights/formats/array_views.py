@@ -1,4 +1,4 @@
-"""Arrays that look at the bytes of a weights file, made only after every number that says how was checked."""
+"""Arrays as views of a weights file's bytes, for all its readers; shapes and strides are checked first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal
 MAX_DIMENSIONS = 16
 MAX_ARRAYS = 100_000
 _MAX_BYTES = 2**62
-"""Of what a shape may say, zeros aside: NumPy computes sizes in 64 bits."""
+"""Limit on the bytes of a shape, zeros aside: NumPy computes sizes in 64 bits."""
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class Budget:
-    """Bounds all arrays of a file together: views cost nothing, but who uses them will copy them.
+    """Bounds all arrays of a file together: views cost nothing, but their users copy them.
 
-    Twice the file leaves room for weights that two names share; a file that says more is made to exhaust.
+    Twice the file leaves room for weights that two names share. A file that claims more is an attack.
     """
 
     def __init__(self, file_size: int):
@@ -39,18 +39,18 @@ class Budget:
 
 
 def is_size(value: object) -> bool:
-    """Tell whether a value from a file can be a size or an offset."""
+    """Return whether a value from a file can be a size or an offset."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def check_shape(shape: object, dtype: np.dtype) -> tuple[int, ...]:
-    """Return the shape if it can be one.
+    """Return the shape, checked.
 
     Raises:
-      Refusal: it is no tuple of sizes, has too many of them, or their product overflows.
+      Refusal: it is not a tuple of sizes, has too many of them, or their product overflows.
     """
     if not isinstance(shape, tuple) or not all(is_size(size) for size in shape):
-        raise Refusal("gives an array a shape that is none")
+        raise Refusal("gives an array an invalid shape")
     if len(shape) > MAX_DIMENSIONS:
         raise Refusal(f"gives an array {len(shape)} dimensions; more than {MAX_DIMENSIONS} are not read")
     if math.prod(max(1, size) for size in shape) * dtype.itemsize >= _MAX_BYTES:
@@ -69,10 +69,10 @@ def view(
     """Return a read-only contiguous array over a part of the data.
 
     Args:
-      data: of a file.
-      dtype: of the array.
-      shape: by `check_shape`.
-      offset_bytes: where in the data the array begins.
+      data: bytes of a file.
+      dtype: data type of the array.
+      shape: checked by `check_shape`.
+      offset_bytes: start of the array in the data.
       order: "C", or "F" if the first axis varies fastest.
 
     Raises:
@@ -89,7 +89,7 @@ def view(
 def strided_view(
     data: memoryview, dtype: np.dtype, shape: tuple[int, ...], strides: Sequence[int], *, offset_bytes: int
 ) -> np.ndarray:
-    """Return a read-only array over a part of the data; strides are in elements, by `check_strides`."""
+    """Return a read-only array over a part of the data; strides count elements, see `check_strides`."""
     if not math.prod(shape):
         return _read_only(np.empty(shape, dtype))
     # A stride along an axis of one element means nothing, and may be any number.
@@ -104,16 +104,16 @@ def check_strides(shape: tuple[int, ...], strides: object, *, offset: int, num_e
     """Check that a strided array lies within its storage and has no element twice.
 
     Args:
-      shape: by `check_shape`.
-      strides: what the file says, in elements.
-      offset: of the first element.
-      num_elements: of the storage.
+      shape: checked by `check_shape`.
+      strides: strides from the file, in elements.
+      offset: position of the first element.
+      num_elements: size of the storage.
 
     Raises:
-      Refusal: it does not.
+      Refusal: the array leaves its storage, or two elements share memory.
     """
     if not isinstance(strides, tuple) or len(strides) != len(shape) or not all(map(is_size, strides)):
-        raise Refusal("gives a tensor strides that do not belong to its shape")
+        raise Refusal("gives a tensor strides that do not fit its shape")
     if not math.prod(shape):
         if offset > num_elements:
             raise Refusal("has a tensor that reaches beyond its storage")
@@ -132,7 +132,7 @@ def check_strides(shape: tuple[int, ...], strides: object, *, offset: int, num_e
 
 
 def check_truth_values(array: np.ndarray) -> None:
-    """Refuse truth values that are neither true nor false: compiled code relies on one bit."""
+    """Refuse truth values other than 0 and 1: compiled code relies on one bit."""
     if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise Refusal("has truth values that are neither true nor false")
 

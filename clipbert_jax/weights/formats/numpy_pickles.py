@@ -1,8 +1,8 @@
-"""What pickles of NumPy arrays name, and ours in its place.
+"""Names that pickles of NumPy arrays may use, with what replaces them here.
 
-NumPy pickles an array in one of two ways: as an empty array that a BUILD fills (protocols up to 4, also of
-Python 2), or by `_frombuffer` (protocol 5). Bytes stay in the file where the pickle has them as they are;
-protocol 2 of Python 3 wrote them as UTF-8 text, which must be decoded.
+NumPy pickles an array either as an empty array that a BUILD fills (up to protocol 4, also in Python 2), or by
+`_frombuffer` (protocol 5). Bytes stay in the file, except that protocol 2 of Python 3 wrote them as UTF-8
+text, which must be decoded.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _CHUNK_BYTES = 2**20
 
 
 class PickledArray:
-    """An array of a pickle; without a value until it is built."""
+    """An array of a pickle; its value is None until it is built."""
 
     def __init__(self, value: np.ndarray | None = None):
         self.value = value
 
 
 class _Marker:
-    """Stands for a class that pickles pass around and nothing is made of."""
+    """Replaces a class that pickles pass around but never make objects of."""
 
 
 _NDARRAY = _Marker()
 
 
 def numpy_vocabulary(budget: Budget, file_size: int) -> PickleRules:
-    """Return what a pickle of NumPy arrays may name.
+    """Return the names that a pickle of NumPy arrays may use.
 
     Args:
-      budget: of the file's arrays.
-      file_size: in bytes.
+      budget: limit on the file's arrays.
+      file_size: size of the file in bytes.
     """
     maker = _ArrayMaker(budget, Budget(file_size))
     return PickleRules(
@@ -95,7 +95,7 @@ class _ArrayMaker:
             case dict(), dict() if state.keys() <= {"_metadata"}:
                 pass  # versions of the modules that a state dict came from
             case _:
-                raise Refusal("sets the state of an object that is no array", SAVE_AS_STATE_DICT)
+                raise Refusal("sets the state of an object other than an array", SAVE_AS_STATE_DICT)
 
     def scalar(self, arguments: tuple[Any, ...]) -> PickledArray:
         match arguments:
@@ -114,7 +114,7 @@ class _ArrayMaker:
         raise _wrong_call("_frombuffer")
 
     def ordered_dict(self, arguments: tuple[Any, ...]) -> dict[Any, Any]:
-        """Return a dict; Python 2 gave the items at once."""
+        """Return a dict; Python 2 wrote all its items at once."""
         match arguments:
             case ():
                 return {}
@@ -129,7 +129,7 @@ class _ArrayMaker:
         raise _wrong_call("OrderedDict")
 
     def encode(self, arguments: tuple[Any, ...]) -> bytes | bytearray:
-        """Return bytes that were written as text, each byte as a letter."""
+        """Return bytes that were written as text, one letter for each byte."""
         match arguments:
             case (str() as text, "latin1" | "latin-1"):
                 self._decoding_budget.spend(len(text))
@@ -175,7 +175,9 @@ def _dtype(arguments: tuple[Any, ...]) -> np.dtype:
         case (np.dtype() as dtype, *_):  # of ml_dtypes
             return dtype
         case (str() as code, *_):
-            raise Refusal(f"has an array of type {quoted(code)}, which no weights are", SAVE_AS_STATE_DICT)
+            raise Refusal(
+                f"has an array of type {quoted(code)}, which weights never have", SAVE_AS_STATE_DICT
+            )
     raise _wrong_call("numpy.dtype")
 
 
@@ -187,7 +189,7 @@ def _check_byte_order(byte_order: str) -> None:
 
 
 def _counter(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Return a dict; the milestones of learning rate schedules are counters."""
+    """Return a dict; learning rate schedules keep their milestones in a counter."""
     match arguments:
         case (dict() as counts,):
             return counts
@@ -202,7 +204,7 @@ def _set(arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def _empty_bytes(arguments: tuple[Any, ...]) -> bytes:
-    """Protocol 2 of Python 3 has this for the bytes of an array without elements."""
+    """Return no bytes: protocol 2 of Python 3 writes an array without elements so."""
     if arguments:
         raise _wrong_call("bytes")
     return b""
@@ -225,7 +227,7 @@ def _latin1(text: str) -> bytes:
 
 
 def _encoded(data: memoryview) -> bytearray:
-    """Decode UTF-8 a part at a time: as text, the whole may take four times its size."""
+    """Decode UTF-8 part by part: as one text, it could take four times the memory."""
     decoder, result = codecs.getincrementaldecoder("utf-8")(), bytearray()
     try:
         for start in range(0, len(data), _CHUNK_BYTES):
@@ -237,7 +239,7 @@ def _encoded(data: memoryview) -> bytearray:
 
 
 def _not_bytes() -> Refusal:
-    return Refusal("is damaged: the text that holds an array's bytes is none of bytes")
+    return Refusal("is damaged: the text of an array's bytes has letters that are not bytes")
 
 
 def _wrong_call(name: str) -> Refusal:

@@ -1,9 +1,9 @@
-"""A reader of pickles that runs nothing: a small stack machine with a closed vocabulary.
+"""A reader of pickles that runs nothing: a small stack machine with a closed table of names.
 
-Python's own reader imports and calls whatever a pickle names; that is how files of weights attack. Here a
-name is looked up in a table of our own and nowhere else, and only functions of ours are called. Everything a
-file can make large (instructions, texts, integers, the memo) has a limit that is checked before memory is
-taken; long texts and bytes stay where they are in the file.
+Python's own reader imports and calls whatever a pickle names, which is how files of weights attack. Here,
+names come from a table of this package, and only its functions are called. Everything that a file can make
+large (instructions, texts, integers, the memo) has a limit that is checked before memory is taken. Long texts
+and bytes stay in the file. `torch_files` and `read_file` call it.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ MAX_INTEGER_BYTES = 16
 _CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 _NAMES = {code: name for name, code in _CODES.items()}
 _NOTHING = object()
-"""At a place of the memo that is empty."""
+"""Mark of an empty place in the memo."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A function of ours that a pickle may call; it gets the tuple of arguments, of any type and number."""
+    """A function that a pickle may call; it gets the tuple of arguments, of any type and number."""
 
     call: Callable[[tuple[Any, ...]], object]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PickleRules:
-    """What a pickle may name, finish and refer to."""
+    """Names, states and references that a pickle may use."""
 
     names: Mapping[tuple[str, str], object]
-    """(module, attribute) to what stands for it here: a `Function`, or a constant."""
+    """(module, attribute) -> the `Function` or constant that replaces it here."""
     build: Callable[[object, object], None]
-    """Finishes an object with a state."""
+    """Function that sets the state of an object."""
     find_persistent: Callable[[object], object] | None = None
-    """Returns what lies outside of the pickle."""
+    """Function from a persistent id to the data outside the pickle."""
 
 
 def read_pickle(
     data: memoryview, vocabulary: PickleRules, *, start: int = 0, max_bytes: int | None = None
 ) -> tuple[Any, int]:
-    """Read one pickle; return the object and where the pickle ends.
+    """Read one pickle; return the object and the position after the pickle.
 
-    Dicts, lists, tuples and plain values come as themselves, sets as lists, bytes as memoryviews.
+    Dicts, lists, tuples and plain values stay as they are; sets become lists, and bytes memoryviews.
 
     Raises:
-      Refusal: the pickle is damaged, too large, or wants what no weights need.
+      Refusal: the pickle is damaged, too large, or asks for something that weights do not need.
     """
     machine = _Machine(data, vocabulary, start, max_bytes)
     result = machine.run()
@@ -69,7 +69,7 @@ class _Machine:
         self.position = start
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        # A list, as objects are numbered one after the other: a dict's keys could be made to collide.
+        # A list and not a dict, whose keys a file could make collide; objects are numbered in order.
         self.memo: list[Any] = []
         self.num_kept = 0
         self.check_key = KeyCheck()
@@ -205,10 +205,10 @@ class _Machine:
 
     def name(self, module: object, attribute: object) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
-            raise Refusal("names a function by something that is no text", SAVE_WITHOUT_CODE)
+            raise Refusal("names a function by something other than text", SAVE_WITHOUT_CODE)
         if (module, attribute) not in self.vocabulary.names:
             what = quoted(f"{module}.{attribute}")
-            raise Refusal(f"wants to use {what}, which no weights need", SAVE_WITHOUT_CODE)
+            raise Refusal(f"wants to use {what}, which weights do not need", SAVE_WITHOUT_CODE)
         self.push(self.vocabulary.names[module, attribute])
 
     def stack_name(self) -> None:
@@ -218,7 +218,7 @@ class _Machine:
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
-            raise Refusal("calls something that is no function of weights", SAVE_WITHOUT_CODE)
+            raise Refusal("calls something other than a function for weights", SAVE_WITHOUT_CODE)
         self.push(function.call(arguments))
 
     def build(self) -> None:
@@ -227,7 +227,7 @@ class _Machine:
 
     def persistent(self) -> None:
         if self.vocabulary.find_persistent is None:
-            raise Refusal("refers to data outside of its pickle, where there are none")
+            raise Refusal("refers to data outside its pickle, but has none there")
         self.push(self.vocabulary.find_persistent(self.pop()))
 
     def protocol(self) -> None:
@@ -275,7 +275,7 @@ _ACTIONS_BY_NAME: dict[str, Callable[[_Machine], None]] = {
     "EMPTY_DICT": lambda machine: machine.push({}),
     "SETITEM": lambda machine: machine.set_items([machine.pop(), machine.pop()][::-1]),
     "SETITEMS": lambda machine: machine.set_items(machine.pop_to_mark()),
-    # Nobody here reads sets, and the members of a list need no hash.
+    # Sets are not read, and the members of a list need no hash.
     "EMPTY_SET": lambda machine: machine.push([]),
     "ADDITEMS": lambda machine: machine.extend(machine.pop_to_mark()),
     "FROZENSET": lambda machine: machine.push(machine.pop_to_mark()),
@@ -310,9 +310,9 @@ def _unknown_instruction(code: int) -> Refusal:
     name = _NAMES.get(code)
     if name in _RUNS_CODE:
         return Refusal(
-            f"uses the pickle instruction {name}, which makes objects of any class and no weights need",
+            f"uses the pickle instruction {name}, which makes objects of any class; weights do not need it",
             SAVE_WITHOUT_CODE,
         )
     if name is None:
         return Refusal(f"is damaged: its pickle has an instruction 0x{code:02x}, which does not exist")
-    return Refusal(f"uses the pickle instruction {name}, which no file of weights does", SAVE_WITHOUT_CODE)
+    return Refusal(f"uses the pickle instruction {name}, which files of weights never do", SAVE_WITHOUT_CODE)

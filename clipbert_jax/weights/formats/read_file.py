@@ -1,7 +1,7 @@
-"""Reads files of weights in others' formats, without PyTorch and without ever running what a file says.
+"""Reads files of weights in other formats, without PyTorch and without running anything that a file says.
 
-Before: a path from the user; after: names and arrays for `original_names`. The format is found by content.
-Whatever is odd in a file is an error with a sentence: half-read weights would cost a training.
+`import_weights` and `pretrained.directory` call it. The format is found by content. Anything odd in a file is
+an error: weights that are read in part would spoil a training.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from clipbert_jax.weights.formats.torch_files import (
 from clipbert_jax.weights.formats.torch_tensors import Tensor
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
-"""Where checkpoints with more than weights keep them."""
+"""Keys under which checkpoints keep their weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """The weights in a file; arrays are read-only and, where the format allows, views of the mapped file."""
+    """Weights in a file; arrays are read-only and, where the format allows, views of the mapped file."""
 
     path: Path
     format: str
     """"torch zip", "torch legacy", "pickle of NumPy arrays" or "safetensors"."""
     arrays: Mapping[str, np.ndarray]
     others: tuple[str, ...]
-    """Names of the file's other entries, which are not read: an optimizer's state, counters."""
+    """Names of other entries, such as an optimizer's state, which are not read."""
 
 
 def read_weights_file(path: str | os.PathLike[str]) -> WeightsFile:
     """Read a PyTorch checkpoint, a pickle of NumPy arrays (detectron2) or a safetensors file.
 
-    A state dict is taken from under the one of `WRAPPERS` that holds arrays; if none does, the file's own
-    entries are it. The file must not change while the arrays are in use: they are views of it.
+    The state dict is the entry of `WRAPPERS` that holds arrays, or else the whole file. The file must not
+    change while the arrays, which are views of it, are in use.
 
     Args:
-      path: of the file; its suffix does not matter.
+      path: file; its suffix does not matter.
 
     Raises:
-      UserError: it cannot be read, is damaged, holds no weights, or wants to run code.
+      UserError: the file cannot be read, is damaged, holds no weights, or wants to run code.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def read_weights_file(path: str | os.PathLike[str]) -> WeightsFile:
         raise UserError(f"{path} {refusal.reason}; {refusal.remedy}.") from refusal
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{path} cannot be read ({reason}); check the path and its rights.") from error
+        raise UserError(f"{path} cannot be read ({reason}); check the path and its permissions.") from error
 
 
 def _mapped(path: Path) -> memoryview:
@@ -76,9 +76,9 @@ def _mapped(path: Path) -> memoryview:
         raise Refusal("is a directory", "give the file of weights in it")
     if not path.exists():
         raise Refusal("does not exist", "check the path")
-    # Looked at before it is opened: to open a pipe is to wait for ever.
+    # Checked before opening: opening a pipe would wait for ever.
     if not stat.S_ISREG(path.stat().st_mode):
-        raise Refusal("is no regular file", "give a file on disk")
+        raise Refusal("is not a regular file", "give a file on disk")
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise Refusal("is empty", GET_AGAIN)
@@ -102,7 +102,7 @@ def _read(path: Path, data: memoryview) -> WeightsFile:
     entries = {name: value for name, value in state.items() if _is_array(value)}
     made: dict[int, np.ndarray] = {}
     for value in entries.values():
-        if id(value) not in made:  # one may have many names, and to make it is to verify it
+        if id(value) not in made:  # an array may have many names, and making it verifies it
             made[id(value)] = content.array(value)
     arrays = {name: made[id(value)] for name, value in entries.items()}
     _check_arrays(arrays, Budget(len(data)))
@@ -117,13 +117,13 @@ def _read_pickle(data: memoryview) -> Content:
 
 
 def _never() -> np.ndarray:
-    raise AssertionError("a pickle of NumPy arrays has no tensors: its vocabulary lacks them")
+    raise AssertionError("a pickle of NumPy arrays has no tensors: its rules have no name for them")
 
 
 def _state_dict(root: Any) -> tuple[dict[Any, Any], tuple[str, ...]]:
-    """Return the state dict of a checkpoint, and the names of all that is none of its arrays."""
+    """Return the state dict of a checkpoint, and the names of everything else."""
     if not isinstance(root, dict):
-        raise Refusal(f"holds no state dict but a {_kind(root)}", SAVE_AS_STATE_DICT)
+        raise Refusal(f"holds a {_kind(root)}, not a state dict", SAVE_AS_STATE_DICT)
     wrappers = [name for name in WRAPPERS if _holds_arrays(root.get(name))]
     if len(wrappers) > 1:
         where = " and ".join(wrappers)
@@ -149,10 +149,10 @@ def _is_array(value: object) -> bool:
 
 
 def _check_arrays(arrays: Mapping[Any, np.ndarray], budget: Budget) -> None:
-    """Check names and values; what has many names counts as often, as who copies it will do so for each."""
+    """Check names and values; an array counts once for each of its names, as it would be copied for each."""
     for name, array in arrays.items():
         if not isinstance(name, str) or len(name) > MAX_NAME_BYTES:
-            raise Refusal(f"has an array whose name is no name: {quoted(name)}", SAVE_AS_STATE_DICT)
+            raise Refusal(f"has an array whose name is not a short text: {quoted(name)}", SAVE_AS_STATE_DICT)
         budget.spend(array.nbytes)
     for array in {id(array): array for array in arrays.values()}.values():
         check_truth_values(array)
@@ -165,7 +165,7 @@ def _kind(root: object) -> str:
 
 
 def _unknown(data: memoryview) -> Refusal:
-    """Say what a file is that is none of weights."""
+    """Return the error for a file without weights, with what the file is."""
     head = bytes(data[:512])
     if head.startswith(b"version https://git-lfs"):
         return Refusal("is a Git LFS pointer, not the file itself", "run `git lfs pull`")
@@ -179,7 +179,7 @@ def _unknown(data: memoryview) -> Refusal:
     if not any(byte < 9 or 13 < byte < 32 or byte >= 127 for byte in head):
         return Refusal("is text, not weights", GET_AGAIN)
     return Refusal(
-        "is in none of the formats that are read (torch.save, pickles of NumPy arrays, safetensors)",
+        "has an unknown format; torch.save, pickles of NumPy arrays and safetensors are read",
         SAVE_AS_STATE_DICT,
     )
 

@@ -1,4 +1,4 @@
-"""What readers of weight files raise, and how they quote what a stranger wrote."""
+"""Errors of the readers of weight files, and safe quotes of what a stranger wrote."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ SAVE_AS_STATE_DICT = "save `model.state_dict()` with torch.save or safetensors, 
 SAVE_WITHOUT_CODE = "do not open it elsewhere unless you trust its maker, and ask for a safetensors file"
 
 
-class Refusal(Exception):  # noqa: N818 -- not all of them are errors: some files are merely of other kinds
-    """A file that is not read: `reason` continues a sentence that begins with its name, `remedy` ends it."""
+class Refusal(Exception):  # noqa: N818 -- some refused files are sound, and merely of another kind
+    """A file that is not read; `reason` continues a sentence that begins with its name, `remedy` ends it."""
 
     def __init__(self, reason: str, remedy: str = GET_AGAIN):
         super().__init__(reason, remedy)
@@ -19,18 +19,18 @@ class Refusal(Exception):  # noqa: N818 -- not all of them are errors: some file
 
 
 def quoted(text: object, most: int = 80) -> str:
-    """Return a stranger's text for a message: without control characters, and not long."""
+    """Return a stranger's text for a message, without control characters and cut to `most` letters."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in str(text)[: most + 1])
     return printable if len(printable) <= most else printable[:most] + "..."
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return a few of the names for a message."""
+    """Return the first eight names for a message."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(map(quoted, names[:8])) + more
 
 
 def indented(problems: Sequence[str]) -> str:
-    """Return problems for a message, one a line, as many as someone may read."""
+    """Return the first 50 problems for a message, one a line."""
     more = [f"and {len(problems) - 50:,} more"] if len(problems) > 50 else []
     return "\n".join(f"  {problem}" for problem in [*problems[:50], *more])

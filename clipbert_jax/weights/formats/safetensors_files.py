@@ -1,7 +1,7 @@
-"""Reader of safetensors: a JSON header that says where each array lies, then the arrays.
+"""Reader of safetensors files, for `read_file`: a JSON header says where each array lies, then they follow.
 
-The format's library copies every array and keeps the last of two entries of one name in silence; here arrays
-are views of the file, and each rule of the format is checked.
+The format's library copies every array, and silently keeps the last of two entries with one name. Here,
+arrays are views of the file, and each rule of the format is checked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DTYPES = {
 
 
 def is_safetensors(data: memoryview) -> bool:
-    """Tell whether a file begins with a length and a JSON object, and is no pickle that looks so."""
+    """Return whether a file begins with a length and a JSON object, and is not a pickle."""
     return bytes(data[8:9]) == b"{" and (data[0] != 0x80 or not any(data[4:8]))
 
 
@@ -57,7 +57,7 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
     header = _header(bytes(data[8 : 8 + header_size]))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(map(_is_text, [*metadata, *metadata.values()])):
-        raise _broken("its metadata are not texts by name")
+        raise _broken("its metadata must map names to texts")
     content = data[8 + header_size :]
     _check_ranges(header, len(content))
     budget = Budget(len(data))
@@ -65,24 +65,24 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
 
 
 def _header(text: bytes) -> dict[str, Any]:
-    # Small files make many Python objects by brackets alone; a header has a fixed number for each array.
+    # Brackets alone make many Python objects in a small file; each array of a header has a fixed number.
     if text.count(b"{") > MAX_ARRAYS + 2 or text.count(b"[") > 2 * MAX_ARRAYS:
         raise Refusal(f"lists more than {MAX_ARRAYS:,} arrays in its safetensors header", SAVE_AS_STATE_DICT)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise _broken("it is no JSON") from None
+        raise _broken("it is not JSON") from None
     if not isinstance(header, dict):
-        raise _broken("it is no object")
+        raise _broken("it is not an object")
     return header
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether a value is text that can be printed and written: JSON can spell halves of letters."""
+    """Return whether a value is text that can be printed: JSON can spell halves of letters."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -92,7 +92,7 @@ def _is_text(value: object) -> bool:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise _broken("it has two entries of one name")
+        raise _broken("it has two entries with one name")
     return result
 
 
@@ -110,12 +110,12 @@ def _check_ranges(header: dict[str, Any], num_bytes: int) -> None:
 
 def _range(name: str, entry: Any) -> tuple[int, int, str]:
     if not _is_text(name):
-        raise _broken(f"the name {quoted(name)} is no text")
+        raise _broken(f"the name {quoted(name)} is not text")
     match entry:
         case {"dtype": str(), "shape": list(), "data_offsets": [start, stop]} if len(entry) == 3:
             if is_size(start) and is_size(stop) and start <= stop:
                 return start, stop, name
-    raise _broken(f"its entry {quoted(name)} is none of an array")
+    raise _broken(f"its entry {quoted(name)} does not describe an array")
 
 
 def _array(content: memoryview, name: str, entry: dict[str, Any], budget: Budget) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writes safetensors files array by array: a model is never in memory twice for it."""
+"""Writes safetensors files array by array, so that a model is never in memory twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clipbert_jax.weights.formats.safetensors_files import DTYPES
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 WEIGHT_TYPES = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
-"""Of weights; integers and narrower floats are quantised, and mean nothing without their scales."""
+"""Data types of weights; narrower types are quantised, and mean nothing without their scales."""
 
 
 def write_safetensors(
@@ -27,9 +27,9 @@ def write_safetensors(
     """Write arrays under their names, whole or not at all.
 
     Args:
-      path: of the file; one that is there is replaced.
-      arrays: by name; on a device or not.
-      metadata: texts to go with them.
+      path: file to create or replace.
+      arrays: arrays by name, on a device or not.
+      metadata: texts by name, for the header.
 
     Raises:
       UserError: the file cannot be written.

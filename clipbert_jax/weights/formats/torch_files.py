@@ -1,6 +1,6 @@
-"""The two containers of torch.save: a ZIP archive since 1.6, before that pickles with the storages behind.
+"""Readers of the two formats of torch.save, for `read_file`: ZIP archives since 1.6, before that pickles.
 
-Both hold a pickle whose tensors refer to storages by key; a storage is its elements' bytes as they are, so
+Both hold a pickle whose tensors refer to storages by key. A storage is the plain bytes of its elements, so
 arrays are views of the file.
 """
 
@@ -21,13 +21,13 @@ from clipbert_jax.weights.formats.zip_members import Member, check_checksum, zip
 
 MAX_PICKLE_BYTES = 64 * 2**20
 LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first pickle of a legacy file, after what names its protocol."""
+"""First pickle of a legacy file, after the instruction that names its protocol."""
 _LEGACY_VERSION = 1001
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """The object in a file, and how to make arrays of its `Tensor` and `PickledArray` values."""
+    """The object in a file, and a function that makes arrays of its `Tensor` and `PickledArray` values."""
 
     root: Any
     array: Callable[[Tensor | PickledArray], np.ndarray]
@@ -39,7 +39,7 @@ def read_torch_zip(data: memoryview) -> Content:
     The checksum of a storage is verified when an array of it is made.
 
     Raises:
-      Refusal: the file is damaged or unsafe, or no such file.
+      Refusal: the file is damaged, unsafe, or another kind of ZIP archive.
     """
     members = zip_members(data)
     prefix = _prefix(members)
@@ -60,7 +60,7 @@ def read_torch_zip(data: memoryview) -> Content:
 
 
 class _ZipArrays:
-    """Makes arrays, and verifies each storage once."""
+    """Makes arrays; verifies each storage once."""
 
     def __init__(self, data: memoryview, places: dict[str, Member]):
         self._data = data
@@ -110,12 +110,12 @@ def _place(members: dict[str, Member], name: str, num_bytes: int) -> Member:
 
 
 def is_legacy(data: memoryview) -> bool:
-    """Tell whether a file that begins like a pickle is one of torch.save before PyTorch 1.6."""
+    """Return whether a file that begins like a pickle is one of torch.save before PyTorch 1.6."""
     return LEGACY_MAGIC in bytes(data[:32])
 
 
 def read_torch_legacy(data: memoryview) -> Content:
-    """Read a file of torch.save before PyTorch 1.6 (ClipBERT's released checkpoints are such).
+    """Read a file of torch.save before PyTorch 1.6, such as ClipBERT's released checkpoints.
 
     Raises:
       Refusal: the file is damaged or unsafe.
@@ -125,7 +125,7 @@ def read_torch_legacy(data: memoryview) -> Content:
     _, position = read_pickle(data, plain, max_bytes=64)
     version, position = read_pickle(data, plain, start=position, max_bytes=64)
     if version != _LEGACY_VERSION:
-        raise Refusal("is of a legacy version of torch.save that is not known", SAVE_AS_STATE_DICT)
+        raise Refusal("was written by an unknown legacy version of torch.save", SAVE_AS_STATE_DICT)
     system, position = read_pickle(data, plain, start=position, max_bytes=4096)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _big_endian()
@@ -137,9 +137,9 @@ def read_torch_legacy(data: memoryview) -> Content:
 
 
 def _legacy_starts(data: memoryview, keys: object, position: int, storages: Storages) -> dict[str, int]:
-    """Return where each storage begins; they lie one after the other, each behind its number of elements."""
+    """Return where each storage begins; each lies behind its number of elements, one after the other."""
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise Refusal("is damaged: its list of storages is none")
+        raise Refusal("is damaged: its list of storages is not a list of names")
     if len(set(keys)) != len(keys) or set(keys) != storages.by_key.keys():
         raise Refusal("is damaged: it lists other storages than its pickle refers to")
     starts = {}

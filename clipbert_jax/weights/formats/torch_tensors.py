@@ -1,6 +1,6 @@
-"""What pickles of PyTorch name, and ours in its place: tensors as a place in a storage, nothing else.
+"""Names that pickles of PyTorch may use, with what replaces them here: tensors as places in a storage.
 
-A storage is known by its key; where its bytes lie, the containers of `torch_files` say.
+A storage is known by its key; the readers of `torch_files` know where its bytes lie.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, q
 
 @dataclasses.dataclass(frozen=True)
 class StorageType:
-    """A class of storages; those without a type count bytes."""
+    """A class of storages; untyped ones count bytes."""
 
     dtype: np.dtype
 
@@ -68,12 +68,12 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A storage, or the part of one that a view of it is."""
+    """A storage, or a view of a part of it."""
 
     key: str
     dtype: np.dtype
     num_elements: int
-    """Of the whole storage."""
+    """Number of elements of the whole storage."""
     view_start: int
     view_elements: int
 
@@ -85,7 +85,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor that lies within its storage."""
+    """A tensor; its elements lie within its storage."""
 
     storage: Storage
     dtype: np.dtype
@@ -94,20 +94,20 @@ class Tensor:
     strides: tuple[int, ...]
 
     def array(self, data: memoryview, storage_start: int) -> np.ndarray:
-        """Return the array, given where in the data its storage begins."""
+        """Return the array; its storage begins at `storage_start` in the data."""
         start = storage_start + self.storage.view_start * self.storage.dtype.itemsize
         offset_bytes = start + self.offset * self.dtype.itemsize
         return strided_view(data, self.dtype, self.shape, self.strides, offset_bytes=offset_bytes)
 
 
 class Storages:
-    """The storages that a pickle refers to, each the same wherever it does."""
+    """Storages that a pickle refers to; each has one type and one size."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, Storage] = {}
 
     def find(self, identity: Any) -> Storage:
-        """Return the storage of a persistent id of torch.save."""
+        """Return the storage that a persistent id of torch.save names."""
         # A pattern would unpack any sequence, such as a gigabyte of bytes.
         if not isinstance(identity, tuple):
             raise _wrong_reference()
@@ -139,7 +139,7 @@ class Storages:
 
 
 def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> PickleRules:
-    """Return what a pickle of torch.save may name; NumPy's too, since checkpoints hold its numbers."""
+    """Return the names that a pickle of torch.save may use; NumPy's too, as checkpoints hold its numbers."""
     rebuild: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
         "_rebuild_tensor": lambda arguments: _rebuild_tensor(arguments, budget),
         "_rebuild_tensor_v2": lambda arguments: _rebuild_tensor_v2(arguments, budget),

@@ -34,11 +34,11 @@ def write_torch_file(path: str | os.PathLike[str], arrays: Mapping[str, Shaped[n
     """Write arrays as a state dict that `torch.load(path, weights_only=True)` reads, whole or not at all.
 
     Args:
-      path: of the file; one that is there is replaced.
-      arrays: by name. Those that are the same memory are one storage, as tied weights of PyTorch are.
+      path: file to create or replace.
+      arrays: arrays by name. Those with the same memory share a storage, as tied weights of PyTorch do.
 
     Raises:
-      UserError: the file cannot be written, or PyTorch has no tensors of an array's type.
+      UserError: the file cannot be written, or PyTorch lacks an array's type.
     """
     path = Path(path)
     try:
@@ -55,20 +55,20 @@ class UnwritableError(ValueError):
 
 
 def write_torch_zip(file: io.BufferedIOBase, arrays: Mapping[str, Shaped[np.ndarray, "*dims"]]) -> None:
-    """Write the file of a state dict at the beginning of an open file.
+    """Write a state dict to an open, empty file.
 
     Raises:
-      UnwritableError: PyTorch has no tensors of an array's type, or one is of 4 GiB or more.
+      UnwritableError: PyTorch lacks an array's type, or an array has 4 GiB or more.
     """
-    arrays = dict(arrays)  # keeps the memory alive that storages are known by
+    arrays = dict(arrays)  # keeps the memory, which identifies storages, alive
     keys: dict[object, str] = {}
     tensors: dict[str, Call] = {}
     storages: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         if array.dtype.name not in STORAGE_TYPES:
-            raise UnwritableError(f"{name} is of type {array.dtype}, of which PyTorch has no storages")
+            raise UnwritableError(f"{name} is of type {array.dtype}, which PyTorch does not have")
         if array.nbytes >= _MAX_BYTES:
-            raise UnwritableError(f"{name} is of 4 GiB or more")
+            raise UnwritableError(f"{name} has 4 GiB or more")
         key = keys.setdefault(_memory(array), str(len(keys)))
         tensors[name] = contiguous_tensor(storage_id(key, array.dtype.name, array.size), array.shape)
         storages.setdefault(key, array)
@@ -89,14 +89,14 @@ def _add(file: io.BufferedIOBase, archive: zipfile.ZipFile, name: str, content: 
 
 
 def _memory(array: np.ndarray) -> object:
-    """Return what only arrays with the same elements in the same memory have in common."""
+    """Return a key that is equal only for arrays with the same elements in the same memory."""
     if not array.size:
         return object()
     return array.__array_interface__["data"][0], array.dtype.str, array.shape, array.strides
 
 
 def _elements(array: np.ndarray) -> memoryview:
-    """Return the bytes of the elements, copied only if they do not lie in order."""
+    """Return the bytes of the elements; copies only if they are out of order."""
     ordered = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return ordered.reshape(-1).view(np.uint8).data
 
@@ -106,19 +106,19 @@ def _elements(array: np.ndarray) -> memoryview:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Name:
-    """Something that a pickle names by module and attribute."""
+    """A name in a pickle: module and attribute."""
 
     module: str
     attribute: str
 
     def __call__(self) -> None:
-        """Do nothing: pickle wants what it calls to be callable."""
+        """Fail: pickle demands a callable, but never calls it when it writes."""
         raise AssertionError("names in pickles are never called here")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """An object that a pickle makes by a call."""
+    """A call in a pickle."""
 
     function: Name
     arguments: tuple[Any, ...]
@@ -129,17 +129,17 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StorageId:
-    """A reference to data beside the pickle."""
+    """A reference to data outside the pickle."""
 
     identity: object
 
 
-# The pickler in Python: the one in C looks up what it names, which is not installed. Stubs know it in part.
+# The pickler in Python, as the one in C looks up the names, which are not installed. Stubs know it in part.
 _PicklerInPython: Any = pickle._Pickler
 
 
 class _Pickler(_PicklerInPython):
-    """Writes the names and references above."""
+    """Pickles names and references as they are."""
 
     dispatch: ClassVar[dict[type, Any]] = _PicklerInPython.dispatch.copy()
 
@@ -167,12 +167,12 @@ STORAGE_TYPES = {
 }
 
 _REBUILD = Name("torch._utils", "_rebuild_tensor_v2")
-# Pickles write an object once and then refer to it: these two are the same in all references.
+# A pickle writes an object once and then refers to it: these two must be the same objects in all references.
 _STORAGE, _CPU = "storage", "cpu"
 
 
 def storage_id(key: str, dtype: str, num_elements: int, *view: object) -> StorageId:
-    """Return the reference to a storage; files of before 1.6 add `view`, mostly None."""
+    """Return the reference to a storage; files from before 1.6 add `view`, mostly None."""
     return StorageId((_STORAGE, STORAGE_TYPES[dtype], key, _CPU, num_elements, *view))
 
 
@@ -182,8 +182,8 @@ def tensor(storage: StorageId, offset: object, shape: object, strides: object) -
 
 
 def contiguous_tensor(storage: StorageId, shape: tuple[int, ...]) -> Call:
-    """Return a tensor that is a whole storage, in order."""
-    # What PyTorch has for axes without elements: strides as if they had one.
+    """Return a tensor over a whole storage, in order."""
+    # PyTorch gives axes without elements strides as if they had one.
     strides, step = [], 1
     for size in reversed(shape):
         strides.insert(0, step)
@@ -192,9 +192,9 @@ def contiguous_tensor(storage: StorageId, shape: tuple[int, ...]) -> Call:
 
 
 def state_dict(tensors: Mapping[str, object] | Iterable[tuple[str, object]]) -> OrderedDict[str, object]:
-    """Return what `module.state_dict()` is, with the version of the module that PyTorch adds to it.
+    """Return the value of `module.state_dict()`, with the version of the module that PyTorch adds to it.
 
-    No version is given for modules within: detectron2 would then change the variances of its norms.
+    Modules within get no version: detectron2 would otherwise change the variances of its norms.
     """
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = OrderedDict({"": {"version": 1}})

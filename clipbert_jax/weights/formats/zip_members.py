@@ -25,23 +25,23 @@ _LOCATOR64 = struct.Struct("<4sIQI")
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 
 _MAX_32 = 0xFFFFFFFF
-"""Says that the value is where there are 64 bits for it."""
+"""Mark of a value that stands in a field of 64 bits elsewhere."""
 
 _ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
 _IS_UTF8 = 1 << 11
 _SIZES_FOLLOW = 1 << 3
-"""The member's sizes stand behind it and in the directory; its own header has zeros."""
+"""Flag of a member whose header has zeros, and whose sizes stand behind it and in the directory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A range of the file that holds a member's bytes."""
+    """Range of the file that holds a member's bytes."""
 
     name: str
     start: int
     size: int
     checksum: int
-    """CRC-32; 0 if whoever wrote the file left it out, as PyTorch can."""
+    """CRC-32; 0 if the writer left it out, as PyTorch can."""
 
 
 def zip_members(data: memoryview) -> dict[str, Member]:
@@ -68,7 +68,7 @@ def zip_members(data: memoryview) -> dict[str, Member]:
 
 
 def check_checksum(data: memoryview, member: Member) -> None:
-    """Refuse a member that is not what was written."""
+    """Refuse a member whose bytes have changed since they were written."""
     if member.checksum and zlib.crc32(data[member.start : member.start + member.size]) != member.checksum:
         raise Refusal(f"is damaged: the bytes of {quoted(member.name)} do not have their checksum")
 

@@ -1,9 +1,8 @@
-"""The original's parameter names and ours, both ways, strictly.
+"""Parameter names of the original ClipBERT and of this package, both ways.
 
-A checkpoint of the original is a `name -> array` dict (491 names common to all tasks, plus the head's).
-Readers of its file formats make that dict; `from_original` turns it into ours, `to_original` back.
-Every name must be claimed by exactly one line of the table: nothing is dropped or left as it was
-drawn in silence.
+A checkpoint of the original is a `name -> array` dict with 491 names common to all tasks, and those of a
+head. `import_weights` turns it into ours by `to_our_name`; `clipbert convert --to torch` writes it by
+`to_original`. Exactly one rule of `TABLE` claims each name, so nothing is dropped in silence.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ Flat = dict[str, Shaped[np.ndarray, "*dims"]]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One line of the table: `{word}` in both names stands for the same part of the name."""
+    """One row of the table; `{word}` stands for the same text in both names."""
 
     original: str
     ours: str
     layout: Literal["same", "dense", "convolution"] = "same"
-    """`dense`: (out, in) to (in, out); `convolution`: OIHW to HWIO."""
+    """Change of axes to our layout: `dense` from (out, in) to (in, out), `convolution` from OIHW to HWIO."""
 
     def to_ours(self, array: np.ndarray) -> np.ndarray:
         """Return the original's array in our layout."""
@@ -115,7 +114,7 @@ ALIASES: Mapping[str, str] = {
     "transformer.cls.predictions.decoder.weight": "transformer.bert.embeddings.word_embeddings.weight",
     "transformer.cls.predictions.decoder.bias": "transformer.cls.predictions.bias",
 }
-"""Original names that hold the same array as another one; a file may omit them but not contradict it."""
+"""Second names of arrays in the original -> first names; a file may omit them, but not contradict them."""
 
 IGNORED: tuple[str, ...] = (
     # The detector that the grid features were pretrained with: no output depends on it.
@@ -126,7 +125,7 @@ IGNORED: tuple[str, ...] = (
     r"(cnn\.feature\.)?pixel_(mean|std)",
     r".*\.(num_batches_tracked|position_ids)",
 )
-"""Patterns of original names that have no counterpart here."""
+"""Patterns of original names without a counterpart here."""
 
 IGNORED_BECAUSE = "no output depends on it"
 
@@ -154,14 +153,14 @@ _DETECTOR_SHAPES: Mapping[str, tuple[int, ...]] = {
     "roi_heads.attribute_predictor.attr_score.weight": (400, 512),
     "roi_heads.attribute_predictor.attr_score.bias": (400,),
 }
-"""Parts of grid-feat-vqa's R-50 that the original makes and never runs."""
+"""Parts of grid-feat-vqa's R-50 that the original creates and never runs."""
 
 
 def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
-    """Return zeros under the names that the original's code has and never reads, so that it finds every key.
+    """Return zeros for the parts that the original's code has and never reads, so that it finds every key.
 
     Args:
-      state: from `to_original`.
+      state: result of `to_original`.
     """
     table = np.shape(state["transformer.bert.embeddings.position_embeddings.weight"])
     shapes = {"transformer.bert.visual_embeddings.position_embeddings.weight": table}
@@ -184,15 +183,15 @@ def to_original_name(name: str) -> tuple[str, Rule] | None:
 
 
 def is_ignored(name: str) -> bool:
-    """Tell whether an original name has no counterpart here by rule."""
+    """Return whether a rule says that an original name has no counterpart here."""
     return any(re.fullmatch(pattern, name) for pattern in IGNORED)
 
 
 def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
-    """Turn our flat weights into an original checkpoint, without the names that are ignored by rule.
+    """Turn our flat weights into an original checkpoint, without the names that `IGNORED` covers.
 
     Raises:
-      WeightsMismatchError: with every name that is none of a ClipBERT.
+      WeightsMismatchError: names that a ClipBERT does not have, all of them.
     """
     state, unclaimed = {}, []
     for name, array in flat.items():
@@ -218,6 +217,6 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(template)))
 
 
-# Made once: files may have tens of thousands of names.
+# Compiled once, because files may have tens of thousands of names.
 _TO_OURS = tuple((_pattern(rule.original), rule.ours, rule) for rule in TABLE)
 _TO_ORIGINAL = tuple((_pattern(rule.ours), rule.original, rule) for rule in TABLE)

@@ -1,11 +1,10 @@
-"""Fits tables of positions from a file to a model that has more or fewer positions.
+"""Fits position tables of a file to a model with more or fewer positions, for `fit` and `start_from`.
 
-One rule for text, rows and columns: row i of a table is the i-th token, grid row or grid column, whatever the
-length of the text or the size of the frames. So the rows that both have stay as they are, and rows that the
-file has not are new ones of the model. They are not interpolated, as those of vision transformers are, whose
-table always covers the whole picture: here that would move positions that the other weights know. In the
-released checkpoints, too, all rows beyond the largest grid of training (12 at 768 pixels, of 100) are as they
-were drawn.
+One rule holds for text, rows and columns: entry i of a table is the i-th token, grid row or grid column,
+whatever the size of the text or the frame. So common entries stay as they are, and the model draws those that
+the file lacks. Vision transformers interpolate such tables, which always cover the whole picture; here,
+interpolation would move positions that the other weights know. In the released checkpoints, too, entries
+beyond the largest grid of training (12 of 100) keep their initial values.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ POSITION_TABLES = (
     "visual_embedding/row_embeddings/embedding",
     "visual_embedding/column_embeddings/embedding",
 )
-"""Our flat names."""
+"""Flat names of the tables."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizedTable:
-    """A table with as many rows as the model has, if it can have them."""
+    """A table with as many rows as the model has, if its width fits."""
 
     table: Shaped[np.ndarray, "*dims"]
     sentence: str
-    """What was left out or drawn anew; empty if nothing was."""
+    """Sentence about rows that were left out or drawn anew; empty if there are none."""
 
 
 def is_position_table(name: str) -> bool:
-    """Tell whether a flat name is that of a table whose number of rows may differ."""
+    """Return whether a flat name is that of a position table, whose number of rows may differ."""
     return name in POSITION_TABLES
 
 
@@ -42,12 +41,12 @@ def resize_position_table(
 ) -> ResizedTable:
     """Return a file's table with the number of rows that the model has.
 
-    A table of another width is returned as it is: no rule makes it fit; the check of all shapes reports it.
+    A table of another width is returned unchanged; the later check of all shapes reports it.
 
     Args:
-      name: our flat name, for the sentence.
-      table: of the file.
-      fresh: the model's own table, drawn anew.
+      name: flat name, for the sentence.
+      table: table of the file.
+      fresh: the model's own table with initial values.
     """
     if table.ndim != 2 or table.shape[1] != fresh.shape[1] or len(table) == len(fresh):
         return ResizedTable(table, "")
@@ -55,7 +54,7 @@ def resize_position_table(
         sentence = f"{name}: the first {len(fresh)} of the file's {len(table)} rows; the others are left out"
         return ResizedTable(table[: len(fresh)], sentence)
     sentence = (
-        f"{name}: the file's {len(table)} rows, and then {len(fresh) - len(table)} drawn anew, as the model "
-        f"has {len(fresh)}"
+        f"{name}: the file's {len(table)} rows, and {len(fresh) - len(table)} drawn anew, as the model has "
+        f"{len(fresh)}"
     )
     return ResizedTable(np.concatenate([table, fresh[len(table) :].astype(table.dtype)]), sentence)

@@ -1,7 +1,7 @@
-"""Finds whose weights a file has, and gives them the names of the original ClipBERT.
+"""Finds which model a file's weights belong to, and gives them the names of the original ClipBERT.
 
-Before: names and arrays from `files`; after: `original_names`, which turns the original's names into ours.
-The tables are strict: a name is renamed, or left out by a rule with a reason, or reported as unused.
+`import_weights` calls it, and then turns the original's names into ours. Each name is renamed, left out by a
+rule with a reason, or reported as unused.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _NORM_SCALE = ".norm.weight"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceNames:
-    """The weights of a file by the original ClipBERT's names, and what became of each name."""
+    """Weights of a file by the original ClipBERT's names, and what became of each name."""
 
     source: str
     """"ClipBERT", "BERT", "detectron2", "Caffe2 ResNet" or "torchvision ResNet"."""
     arrays: Mapping[str, Shaped[np.ndarray, "*dims"]]
-    """By the original's name; as they are in the file, but for what `notes` say."""
+    """Arrays by the original's name, as in the file except for what `notes` say."""
     origin: Mapping[str, str]
-    """The original's name -> the one in the file; for what the file only implies, what it is, in brackets."""
+    """The original's name -> the name in the file; for an implied array, its value in brackets."""
     ignored: Mapping[str, str]
-    """Names in the file that are left out by rule -> the reason."""
+    """Names in the file that a rule leaves out -> the reason."""
     unused: tuple[str, ...]
-    """Names in the file that no rule knows."""
+    """Names in the file that no rule covers."""
     notes: tuple[str, ...]
-    """What changed, and what to know of such weights, in sentences."""
+    """Sentences about changes, and about such weights in general."""
 
 
 def to_original_names(
@@ -49,18 +49,19 @@ def to_original_names(
 ) -> SourceNames:
     """Turn the names of a file of weights into those of the original ClipBERT.
 
-    Shapes are not looked at: they are checked against the model later.
+    Shapes are checked against the model later.
 
     Args:
-      path: of the file, for messages.
-      arrays: of the file.
-      pixel_encoder: of the model. A ResNet's stem is made to take pixels as it scales them, so that the same
-        picture gives the same features.
+      path: file, for messages.
+      arrays: arrays of the file.
+      pixel_encoder: config of the model. A ResNet's stem is changed to take pixels as this encoder scales
+        them, so that the same picture gives the same features.
 
     Raises:
-      UserError: the names are of no source that is known, or of several, or two of them mean one weight.
+      UserError: the names fit no known source, or several; or two of them mean one weight.
     """
-    # Training with several devices wraps a model; a file that is wrapped in part is odd and stays so.
+    # Training on several devices wraps a model. A file that is wrapped in part stays as it is, and is
+    # refused.
     wrapper = _WRAPPER if all(name.startswith(_WRAPPER) for name in arrays) else ""
     names = {name.removeprefix(wrapper): name for name in arrays}
     source = _find_source(path, names)
@@ -103,7 +104,7 @@ def _find_source(path: str | os.PathLike[str], names: Mapping[str, str]) -> Weig
     if not found:
         known = ", ".join(dict.fromkeys(source.name for source in SOURCES))
         raise UserError(
-            f"{path} has weights of none of the models that are known ({known}): its names are "
+            f"{path} has weights of an unknown model ({known} are known): its names are "
             f"{listed(list(names.values())) or 'none'}; give a file of one of them"
         )
     several = "; ".join(
@@ -114,28 +115,28 @@ def _find_source(path: str | os.PathLike[str], names: Mapping[str, str]) -> Weig
 
 
 def _settle_aliases(origin: dict[str, str]) -> None:
-    """Give an array the name that counts, where a file has kept only the other name of a shared one."""
+    """Rename arrays to their first name where a file has kept only the second."""
     for alias, name in ALIASES.items():
         if alias in origin and name not in origin:
             origin[name] = origin.pop(alias)
 
 
 def _add_statistics(arrays: dict[str, np.ndarray], origin: dict[str, str]) -> list[str]:
-    """Complete norms that are a scale and a shift alone."""
+    """Add mean and variance to norms that have only a scale and a shift."""
     num_completed = 0
     for scale_name in [name for name in arrays if name.endswith(_NORM_SCALE)]:
         norm, scale = scale_name.removesuffix("weight"), arrays[scale_name]
         mean, variance = f"{norm}running_mean", f"{norm}running_var"
         if mean in arrays or variance in arrays:
-            continue  # if only one is missing, the check of all names reports it
+            continue  # if one is missing, the check of all names reports it
         arrays[mean] = np.zeros(scale.shape, np.float32)
-        # As in detectron2: with the epsilon that norms add to the variance, exactly the scale remains.
+        # As in detectron2: norms add an epsilon to the variance, so that exactly the scale remains.
         arrays[variance] = np.full(scale.shape, 1 - 1e-5, np.float32)
         origin[mean], origin[variance] = "(not in the file: 0)", "(not in the file: 1)"
         num_completed += 1
     if not num_completed:
         return []
-    return [f"{num_completed} norms have a scale and a shift alone, and get a mean of 0 and a variance of 1"]
+    return [f"{num_completed} norms have only a scale and a shift, and get a mean of 0 and a variance of 1"]
 
 
 def _fold(
@@ -144,7 +145,7 @@ def _fold(
     constants: Mapping[str, np.ndarray],
     pixel_encoder: PixelEncoderConfig,
 ) -> list[str]:
-    """Make the stem fit the model's pixels, in place; return what is to be said of it."""
+    """Make the stem fit the model's pixels, in place; return sentences about it."""
     pixels = source.pixels
     if pixels is None:
         return []

@@ -1,7 +1,6 @@
-"""Tables from the names in others' files of weights to those of the original ClipBERT.
+"""Tables from the names in files of other models to those of the original ClipBERT, for `source_names`.
 
-Each source is a list of patterns for the names that it has and for those that are left out. `source_names`
-finds which of the sources a file is, `stem_folding` makes its pixels ours.
+Each source has patterns for the names that it has, and for those that are left out.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ _COUNTERS = {r".*\.num_batches_tracked": "a counter that only training of batch 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class WeightSource:
-    """Someone's names."""
+    """Names and pixels of one kind of weights."""
 
     name: str
     original: Callable[[str], str | None]
-    """Returns the original ClipBERT's name for one in the file, None for those that are no weight of it."""
+    """Function from a name in the file to the original ClipBERT's name, or None if it has no such weight."""
     ignored: Mapping[str, str]
-    """Patterns of names that are left out, with the reason."""
+    """Patterns of names that are left out -> the reason."""
     pixels: Pixels | None = None
-    """What the stem's kernel was trained on; None if it needs no change."""
+    """Pixels that the stem's kernel was trained on; None if the stem needs no change."""
     needs: str = ".*"
-    """Pattern of a name without which these are another's names."""
+    """Pattern of a name that must be there; without it, the names are those of another source."""
     notes: tuple[str, ...] = ()
-    """What a user should know of these weights."""
+    """Sentences that a user of these weights should know."""
 
     def has(self, names: Collection[str]) -> bool:
-        """Tell whether these are the source's names, at least one of them."""
+        """Return whether at least one of the names is the source's."""
         return any(re.fullmatch(self.needs, name) for name in names) and any(map(self.original, names))
 
     def reason_to_ignore(self, name: str) -> str | None:
-        """Return why a name is left out; None if no rule says so."""
+        """Return why a name is left out; None if no rule covers it."""
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, name)), None)
 
 
 def _by_table(table: Mapping[str, str]) -> Callable[[str], str | None]:
-    """Return the function of a table from patterns of whole names to what `re.Match.expand` takes."""
+    """Return a renaming function for a table of patterns of whole names -> templates of `re.Match.expand`."""
 
     def original(name: str) -> str | None:
         for pattern, replacement in table.items():
@@ -93,11 +92,12 @@ BERT = WeightSource(
         }
     ),
     ignored={r"(?:bert\.)?embeddings\.position_ids": "a constant: 0, 1, 2, ..."},
-    needs=r"(?:bert\.)?embeddings\.word_embeddings\.weight",  # the layers' names are vision transformers' too
+    needs=r"(?:bert\.)?embeddings\.word_embeddings\.weight",  # vision transformers have layers of these names
 )
 
 
-# detectron2 has the original's names behind a prefix: the original's pixel encoder is a detector of it.
+# detectron2 has the original's names behind a prefix, as the original's pixel encoder is one of its
+# detectors.
 
 _LAYER = r"(stem\.conv1|res\d\.\d+\.(?:shortcut|conv[123]))"
 _NOT_IN_CLIPBERT = "a part of the detector: ClipBERT uses the ResNet only"
@@ -146,7 +146,7 @@ CAFFE2 = WeightSource(
     original=_by_table(dict(_caffe2_table())),
     ignored={
         r"(?:fc1000|pred)_[wb]": "the classifier of ImageNet",
-        r"conv1_b": "about 0, and detectron2's stem has none either",
+        r"conv1_b": "about 0, and detectron2's stem also lacks it",
         r".*_momentum": "the optimizer's state",
     },
     pixels=CAFFE_PIXELS,
@@ -169,12 +169,12 @@ def _torchvision_table() -> Iterator[tuple[str, str]]:
 
 _STRIDE = (
     "torchvision's ResNet halves the resolution in the 3x3 convolution of a block, this one in the 1x1 "
-    "convolution before it, as the original does: the weights load, but the features from res3 on are not "
-    "those of torchvision, and training must adapt them"
+    "convolution before it, as the original does: the weights load, but features from res3 on differ from "
+    "torchvision's, and training must adapt them"
 )
 _PADDING = (
-    "torchvision's ResNet was trained on pictures that fill the frame: it has not seen the black padding of "
-    "frames here"
+    "torchvision's ResNet was trained on pictures that fill the frame, and has never seen the black padding "
+    "of frames here"
 )
 
 TORCHVISION = WeightSource(
@@ -185,8 +185,8 @@ TORCHVISION = WeightSource(
     notes=(_STRIDE, _PADDING),
 )
 
-# What detectron2's convert-torchvision-to-d2.py makes of it, such as torchvision/R-50.pkl of its model zoo.
-# Only the classifier, which no detector has, tells that the pixels are torchvision's.
+# Results of detectron2's convert-torchvision-to-d2.py, such as torchvision/R-50.pkl of its model zoo. Only
+# the classifier, which detectors lack, shows that the pixels are torchvision's.
 TORCHVISION_FOR_DETECTRON2 = dataclasses.replace(
     TORCHVISION,
     original=_by_table(

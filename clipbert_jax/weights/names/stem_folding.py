@@ -1,6 +1,6 @@
-"""Folds how others scale and order pixels into the weights of the first convolution.
+"""Folds the scale and order of another model's pixels into the first convolution, for `source_names`.
 
-The same picture then gives the same features of the stem, whatever mean and divisor the model's config has.
+The same picture then gives the same features, whatever mean and divisor the model's config has.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _NORM_MEAN = f"{_STEM}.norm.running_mean"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """What a stem's kernel takes: (pixel - mean) / std of pixels from 0 to 255."""
+    """Input of a stem's kernel: (pixel - mean) / std of pixels from 0 to 255."""
 
     mean: tuple[float, float, float]
-    """RGB."""
+    """Mean of R, G and B."""
     std: tuple[float, float, float]
-    """RGB."""
+    """Divisor of R, G and B."""
     is_rgb: bool
-    """Whether the kernel's input channels are RGB; else they are BGR."""
+    """Whether the kernel takes RGB; otherwise BGR."""
 
 
 CAFFE_PIXELS = Pixels(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), is_rgb=False)
-"""Of MSRA's ImageNet weights and of the detectors of detectron2 that start from them."""
+"""Pixels of MSRA's ImageNet weights, and of the detectors of detectron2 that start from them."""
 
 TORCHVISION_PIXELS = Pixels(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), is_rgb=True)
 """The mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225) of pixels from 0 to 1, times 255."""
@@ -41,7 +41,7 @@ TORCHVISION_PIXELS = Pixels(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 
 def stored_pixels(
     default: Pixels, mean: Shaped[np.ndarray, "*dims"] | None, std: Shaped[np.ndarray, "*dims"] | None
 ) -> Pixels:
-    """Return the pixels that a file of detectron2 says it takes, where it does (in the kernel's order)."""
+    """Return the pixels of a detectron2 model; `mean` and `std` are the file's, in the kernel's order."""
     changes: dict[str, Any] = {}
     if (
         mean is not None
@@ -59,27 +59,27 @@ def stored_pixels(
 def fold_pixels(
     arrays: Mapping[str, np.ndarray], pixels: Pixels, config: PixelEncoderConfig
 ) -> tuple[dict[str, Shaped[np.ndarray, "*dims"]], str]:
-    """Make a stem for the model's pixels out of one for others'.
+    """Make a stem for the model's pixels from a stem for other pixels.
 
     Args:
-      arrays: by the original's names.
-      pixels: that the arrays take.
-      config: of the model.
+      arrays: arrays by the original's names.
+      pixels: pixels that the arrays take.
+      config: config of the model.
 
     Returns:
-      The arrays that change, and a sentence about it; none and "" if the stem already fits or is not there.
+      The arrays that change, and a sentence about them; empty if the stem already fits or is missing.
     """
     kernel = arrays.get(_KERNEL)
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 3:
         return {}, ""  # the check of all shapes reports it
-    # What the kernel takes is what the model gives it, times the scale and plus the offset of each channel.
+    # The kernel's input is the model's pixels, times the scale and plus the offset of each channel.
     scale = _unless_close(np.divide(config.pixel_std, pixels.std), 1.0)
     offset = _unless_close(np.subtract(config.pixel_mean, pixels.mean), 0.0) / pixels.std
     if not pixels.is_rgb and (scale == 1).all() and not offset.any():
         return {}, ""
     rgb = kernel.astype(np.float64)[:, :: 1 if pixels.is_rgb else -1]
     folded = (rgb * scale[:, None, None])[:, ::-1]
-    # Half precision would lose what is divided by 58.
+    # Half precision would be too coarse after the division by 58.
     result = {_KERNEL: folded.astype(np.promote_types(kernel.dtype, np.float32))}
     sentence = "the stem's kernel was made to take pixels as this model scales them"
     if pixels.is_rgb:
@@ -89,17 +89,17 @@ def fold_pixels(
             shifted = mean - _response(rgb, offset)
             result[_NORM_MEAN] = shifted.astype(np.promote_types(mean.dtype, np.float32))
         sentence += (
-            "; as its pixel_mean is not the file's, the outermost three pixels, where the convolution pads, "
-            "come out otherwise than in the model of the file"
+            "; as its pixel_mean differs from the file's, the outermost three pixels, where the convolution "
+            "pads, come out differently than in the model of the file"
         )
     return result, sentence
 
 
 def _response(kernel: Float[np.ndarray, "o 3 kh kw"], colour: Float[np.ndarray, " 3"]) -> np.ndarray:
-    """Return what a kernel makes of a plane of one colour."""
+    """Return the output of a kernel for a plane of one colour."""
     return np.einsum("oihw,i->o", kernel, colour)
 
 
 def _unless_close(values: np.ndarray, neutral: float) -> np.ndarray:
-    """Return the values, or the neutral one if they are off by what float32 rounds away."""
+    """Return the values, or the neutral one if the difference is only rounding of float32."""
     return np.full_like(values, neutral) if np.allclose(values, neutral, rtol=0, atol=1e-4) else values

@@ -140,12 +140,12 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
         clipbert_jax.load("yours")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"model.safetensors is not what was named mine"):
+    with pytest.raises(UserError, match=r"model.safetensors has changed since it was named mine"):
         clipbert_jax.load("mine")
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="which is gone"):
         clipbert_jax.load("mine")
-    with pytest.raises(UserError, match="is no model directory"):
+    with pytest.raises(UserError, match="is not a model directory"):
         model_registry.register("other", tmp_path)
     with pytest.raises(UserError, match="is no name"):
         model_registry.register("../other", tmp_path)
@@ -161,10 +161,10 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
 def test_a_name_is_that_of_all_files(folder, name):
     model_registry.register("mine", folder)
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
-    with pytest.raises(UserError, match=f"{name} is not what was named mine .its sha256 differs"):
+    with pytest.raises(UserError, match=f"{name} has changed since it was named mine .its sha256 differs"):
         clipbert_jax.load("mine")
     (folder / name).unlink()
-    with pytest.raises(UserError, match=r"is not what was named|is gone"):
+    with pytest.raises(UserError, match=r"has changed since|is gone"):
         clipbert_jax.load("mine")
 
 
@@ -219,9 +219,9 @@ def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
         ("answers.json", "[" * 200_000, "answers.json is not valid JSON"),
         ("tokenizer_config.json", "{", "tokenizer_config.json is not valid JSON"),
         ("tokenizer_config.json", "[]", "tokenizer_config.json holds a list"),
-        ("tokenizer_config.json", '{"do_lower_case": "false"}', "neither true nor false"),
+        ("tokenizer_config.json", '{"do_lower_case": "false"}', "do_lower_case"),
         ("vocab.txt", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n", r"vocab.txt must have \[PAD\] on its first line"),
-        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n", r"vocab.txt is no BERT vocabulary: it lacks \[SEP\]"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n", r"vocab.txt is not a BERT vocabulary: it lacks \[SEP\]"),
         ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\xff\n", "vocab.txt is not UTF-8"),
         ("model.safetensors", "no weights", "model.safetensors"),
     ],
@@ -256,7 +256,7 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
 @pytest.mark.parametrize(
     ("part", "field", "value", "sentence"),
     [
-        ("fusion", "num_layers", 10**9, "of sizes that no ClipBERT has"),
+        ("fusion", "num_layers", 10**9, "impossible size"),
         ("fusion", "hidden_size", "16", "expected int @ config.fusion.hidden_size"),
         ("fusion", "num_layers", 1.0, "expected int @ config.fusion.num_layers"),
         ("pixel_encoder", "is_norm_trainable", "false", "expected bool @ config.pixel_encoder"),
@@ -266,7 +266,7 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
         ("fusion", "num_heads", 0, "no ClipBERT has"),
         ("fusion", "hidden_size", -4, "no ClipBERT has"),
         ("fusion", "num_token_types", 10**9, "no ClipBERT has"),
-        ("fusion", "vocab_size", 5, "has 7 tokens, and the model words for 5"),
+        ("fusion", "vocab_size", 5, "has 7 tokens, and the model has words for 5"),
         ("data", "size", math.inf, "expected int"),
         ("data", "size", 0, "data.size 0, which must be from 16 to 4096"),
         ("data", "size", 200_000, "data.size 200000"),
@@ -336,7 +336,7 @@ def test_a_model_has_no_steps(folder):
 
 
 def test_a_directory_that_holds_something_is_not_written(folder):
-    with pytest.raises(UserError, match="holds something already"):
+    with pytest.raises(UserError, match="is not empty"):
         clipbert_jax.load(folder).save(folder)
 
 

@@ -115,7 +115,7 @@ def zip_attacks() -> Iterator[Attack]:
     yield "a TorchScript program", zip_file(script), "TorchScript"
     yield "two pickles", zip_file([sound, storage, ZipMember("b/data.pkl", sound.content)]), "other things"
     yield "an archive of NumPy arrays", zip_file([ZipMember("x.npy", b"\x93NUMPY")]), "NumPy arrays"
-    yield "an archive of nothing", zip_file([]), "none of the formats"
+    yield "an archive of nothing", zip_file([]), "unknown format"
     big_endian = torch_zip_of(sound.content, {"0": storage.content}, byte_order=b"big")
     yield "a big-endian archive", big_endian, "big-endian"
     odd = torch_zip_of(sound.content, {"0": storage.content}, byte_order=b"middle")
@@ -164,15 +164,15 @@ def safetensors_attacks() -> Iterator[Attack]:
         "metadata that are a list": ({"__metadata__": [], "a": entry(0, 8, [2])}, "metadata"),
         "metadata that are no text": ({"__metadata__": {"a": [1]}, "a": entry(0, 8, [2])}, "metadata"),
         "metadata of half a letter": ({"__metadata__": {"a": "\ud800"}, "a": entry(0, 8, [2])}, "metadata"),
-        "a name of half a letter": ({"\ud800": entry(0, 8, [2])}, "is no text"),
-        "a number that is none": ({"__metadata__": {"a": float("nan")}, "a": entry(0, 8, [2])}, "no JSON"),
+        "a name of half a letter": ({"\ud800": entry(0, 8, [2])}, "is not text"),
+        "a number that is none": ({"__metadata__": {"a": float("nan")}, "a": entry(0, 8, [2])}, "not JSON"),
         "two arrays of one name": (b'{"a":' + one + b',"a":' + one + b"}", "two entries"),
-        "JSON that is deep": (b'{"a":' + b"[" * 150_000, "no JSON"),
+        "JSON that is deep": (b'{"a":' + b"[" * 150_000, "not JSON"),
         "JSON of brackets": (b'{"a":[' + b"[]," * 5_000_000 + b"0]}", "more than 100,000"),
         "JSON of braces": (b'{"a":[' + b"{}," * 5_000_000 + b"0]}", "more than 100,000"),
-        "a number of a million digits": (b'{"a":' + b"9" * 1_000_000 + b"}", "no JSON"),
-        "a header that is no UTF-8": (b'{"\xff":1}', "no JSON"),
-        "a header that is no JSON": (b"{nonsense", "no JSON"),
+        "a number of a million digits": (b'{"a":' + b"9" * 1_000_000 + b"}", "not JSON"),
+        "a header that is no UTF-8": (b'{"\xff":1}', "not JSON"),
+        "a header that is no JSON": (b"{nonsense", "not JSON"),
         "a name of 2 KB": ({"n" * 2048: entry(0, 8, [2])}, "name"),
         "truth values that are none": ({"a": entry(0, 8, [8], "BOOL")}, "truth values"),
     }

@@ -208,7 +208,7 @@ def array_attacks() -> Iterator[Attack]:
     truth = call("numpy", "dtype", text("b1"), b"\x89", b"\x88")
     yield "truth values that are letters", from_buffer(six, truth, shape, text("C")), "truth values"
     letters = call("_codecs", "encode", text("\u20ac" * 2000), text("latin1"))
-    yield "bytes beyond Latin-1", from_buffer(letters, dtype, shape, text("C")), "none of bytes"
+    yield "bytes beyond Latin-1", from_buffer(letters, dtype, shape, text("C")), "not bytes"
 
 
 def _without_frame(data: bytes) -> bytes:

@@ -234,7 +234,7 @@ def test_a_name_of_a_wrapper_may_be_a_weight(tmp_path: Path) -> None:
         ([np.ones(2)], "a list"),
         (np.ones(2), "a single array"),
         (3, "a single value"),
-        ({1: np.ones(2)}, "whose name is no name: 1"),
+        ({1: np.ones(2)}, "not a short text: 1"),
         ({"\x1b[31m" + "x" * 200: 1}, "entries are ?[31m" + "x" * 75 + "...;"),
         ({str(i): i for i in range(20)}, "6, 7 and 12 more"),
     ],
@@ -259,8 +259,8 @@ def test_what_is_no_state_dict_is_said(value: object, words: str, tmp_path: Path
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
         (b"\x93NUMPY" + bytes(100), "is a single NumPy array"),
         (b"sys_info" + bytes(249) + b"ustar" + bytes(250), "is a tar archive"),
-        (bytes(1000), "is in none of the formats"),
-        (b"\x7fELF" + bytes(100), "is in none of the formats"),
+        (bytes(1000), "has an unknown format"),
+        (b"\x7fELF" + bytes(100), "has an unknown format"),
         (b"\x80", "ends in the middle of its pickle"),
         (b"PK\3\4", "a ZIP archive whose end is missing"),
         (b"\0" * 8 + b"{", "broken safetensors header"),
@@ -278,7 +278,7 @@ def test_paths_that_are_no_files_are_said(tmp_path: Path) -> None:
         read_weights_file(tmp_path)
     with pytest.raises(UserError, match=r"nowhere.pt does not exist; check the path"):
         read_weights_file(str(tmp_path / "nowhere.pt"))
-    with pytest.raises(UserError, match=r"null is no regular file"):
+    with pytest.raises(UserError, match=r"null is not a regular file"):
         read_weights_file("/dev/null")
 
 

@@ -226,9 +226,9 @@ def test_a_place_that_cannot_be_written_is_said_first(run, checkpoint, tmp_path,
     options = ["--experiment", run, "--vocab", run / "vocab.txt"]
     for out in (tmp_path / "file" / "model", tmp_path / "file"):
         said = fails(["convert", checkpoint, "--out", out, *options], capsys)
-        assert re.search(r"cannot be written \(Not a directory\)|holds something already", said)
+        assert re.search(r"cannot be written \(Not a directory\)|is not empty", said)
     said = fails(["convert", checkpoint, "--out", tmp_path / "model", "--name", "a/b", *options], capsys)
-    assert "is no name for a model" in said
+    assert "is not valid for a model" in said
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_what_is_not_said_is_asked_for(options, sentence, run, checkpoint, tmp_p
 
 
 def test_an_output_that_is_there_is_kept(run, checkpoint, capsys):
-    assert "holds something already" in fails(["convert", checkpoint, "--out", run], capsys)
+    assert "is not empty" in fails(["convert", checkpoint, "--out", run], capsys)
     text = fails(["convert", run, "--to", "torch", "--out", checkpoint], capsys)
     assert "is there already" in text
 
