@@ -24,7 +24,7 @@ INPUT_RANGES: dict[str, tuple[float, float]] = {
     "fps": (1e-4, 1e4),  # NaN is in no range
     "max_text_length": (2, _MAX_WIDTH),  # [CLS] and [SEP] at least
 }
-"""Smallest and largest values in a config's data; training keeps to them, so that its models can be loaded."""
+"""Smallest and largest values in a config's data; training keeps to them, so that its models load."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

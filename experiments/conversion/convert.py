@@ -1,7 +1,7 @@
-"""`clipbert convert`: weights of others become a model directory, or ours a checkpoint of the original.
+"""Work of `clipbert convert`: other models' weights become a model directory, or ours an original checkpoint.
 
-Prints what became of every array, and refuses what does not fit: half-loaded weights would only show in the
-scores.
+It prints where every array went, and refuses what does not fit: weights that load in part would show only in
+the scores.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def convert_to_clipbert_jax(
     allow_missing: Sequence[str],
     name: str | None,
 ) -> None:
-    """Write a model directory of the weights in files.
+    """Write a model directory with the weights of files; the arguments are the options of `clipbert convert`.
 
     Raises:
-      UserError: files that cannot be read, weights that do not fit, no vocabulary.
+      UserError: a file cannot be read, the weights do not fit, or the vocabulary is missing.
     """
     check_new_directory(out)
     if name is not None:
@@ -85,7 +85,8 @@ def convert_to_clipbert_jax(
     _print_rest(imported, fitted)
     origin = {"experiment": experiment or _DEFAULT}
     for file in imported:
-        # With its folder, as many files are called model.safetensors; more would tell of this machine.
+        # With its folder, as many files are called model.safetensors; a longer path would describe this
+        # machine.
         source = Path(file.path.resolve().parent.name) / file.path.name
         origin[f"source: {source}"] = f"{file.source}, sha256 {file_sha256(file.path)}"
     if fitted.new:
@@ -107,10 +108,10 @@ def convert_to_torch(model: Path, out: Path) -> None:
     """Write a state dict with the original's names, which its code loads key for key.
 
     Raises:
-      UserError: no such model, or the file cannot be written.
+      UserError: the model does not exist, or the file cannot be written.
     """
     if out.exists():
-        raise UserError(f"--out {out} is there already: choose a new file")
+        raise UserError(f"--out {out} exists already: choose a new file")
     pretrained = load(model)
     try:
         state = to_original(pretrained.parameters)
@@ -133,7 +134,7 @@ _DEFAULT = "coco_vg/pretraining_original"
 
 
 def _experiment(name: str | None) -> Experiment:
-    """Return an experiment by its name, or that of a run or model."""
+    """Return an experiment by its name, or the experiment of a run or model directory."""
     if name is not None and name not in EXPERIMENTS and Path(name).is_dir():
         values = read_config(Path(name))
         values.pop(DATA_SHA256, None)
@@ -141,7 +142,7 @@ def _experiment(name: str | None) -> Experiment:
     if name is not None and name not in EXPERIMENTS:
         nearest = difflib.get_close_matches(name, EXPERIMENTS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(EXPERIMENTS)}"
-        raise UserError(f"there is no experiment {name!r}: {hint}")
+        raise UserError(f"there is no experiment {name!r}; {hint}")
     return EXPERIMENTS[name or _DEFAULT]()
 
 
@@ -151,8 +152,8 @@ def _vocabulary(vocab: Path | None, files: Sequence[Path]) -> Path:
     beside = [path.parent / "vocab.txt" for path in files if (path.parent / "vocab.txt").is_file()]
     if not beside:
         raise UserError(
-            "no vocab.txt lies beside these files: give it with --vocab (that of bert-base-uncased, for the "
-            "released models)"
+            "no vocab.txt lies beside these files: give it with --vocab (for the released models, that of "
+            "bert-base-uncased)"
         )
     return beside[0]
 
@@ -164,17 +165,17 @@ def _with_sizes(
     num_labels: int,
     paths: Sequence[Path],
 ) -> Experiment:
-    """Fill in what is not said: the files decide how many words there are, the labels how many answers.
+    """Fill in the number of words, which the files decide, and of answers, which the labels decide.
 
-    (A head in the files does not: it may be another task's, of the same name.)
+    A head in the files does not decide it, as it may be another task's with the same names.
     """
     shapes = {name: array.shape for file in files for name, array in file.arrays.items()}
     fusion, task = experiment.model.fusion, experiment.task
     num_words = shapes[_WORDS][0] if _WORDS in shapes else fusion.vocab_size or num_tokens
     if num_tokens > num_words:
         raise UserError(
-            f"the vocabulary has {num_tokens:,} tokens, and {paths[0]} rows for {num_words:,}: give the "
-            "vocabulary of this model with --vocab"
+            f"the vocabulary has {num_tokens:,} tokens, but {paths[0]} has rows for {num_words:,}: give this "
+            "model's vocabulary with --vocab"
         )
     model = dataclasses.replace(experiment.model, fusion=dataclasses.replace(fusion, vocab_size=num_words))
     if isinstance(task, AnswerTask):
@@ -188,8 +189,8 @@ def _read_answers(path: Path | None, experiment: Experiment) -> tuple[str, ...]:
         return ()
     if path is None or not path.is_file():
         raise UserError(
-            f"a model of {experiment.task_name} needs --answers FILE, a JSON list or one answer a line: what "
-            "its outputs mean"
+            f"a model of {experiment.task_name} needs --answers FILE, the meanings of its outputs: a JSON "
+            "list, or one answer a line"
         )
     return tuple(read_answers(path))
 
@@ -199,41 +200,41 @@ def _check_answers(path: Path | None, labels: Sequence[str], experiment: Experim
     if not isinstance(task, AnswerTask):
         return
     if len(labels) > task.num_answers:
-        raise UserError(f"{path} has {len(labels)} answers, and the head {task.num_answers} outputs")
+        raise UserError(f"{path} has {len(labels)} answers, but the head has {task.num_answers} outputs")
     if len(labels) < task.num_answers:
         num_others = task.num_answers - len(labels)
-        say(f"{path} has {len(labels)} answers: the other {num_others} outputs mean nothing")
+        say(f"{path} has {len(labels)} answers: the other {num_others} outputs have no meaning")
 
 
 def read_answers(path: Path) -> list[str]:
     """Return answers in the order of a head's outputs.
 
     Raises:
-      UserError: the file is broken, does not say their order, has none, or has one twice.
+      UserError: the file is broken or empty, does not give their order, or has an answer twice.
     """
     text = read_text(path)
     try:
         values = parsed_json(text, path)
     except UserError:
-        if text.lstrip().startswith(("{", "[")):  # JSON that was cut off would be one odd answer a line
+        if text.lstrip().startswith(("{", "[")):  # the lines of JSON that was cut off are not answers
             raise
         values = text_lines(text)
-    if isinstance(values, dict):  # answer -> its number, as the original has it
+    if isinstance(values, dict):  # answer -> number, the format of the original
         numbers = list(values.values())
         if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(numbers))):
             raise UserError(f"{path} must number its answers from 0 to {len(numbers) - 1}, each once")
         values = sorted(values, key=values.__getitem__)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise UserError(f"{path} must hold a list of answers, or their numbers by answer")
+        raise UserError(f"{path} must hold a list of answers, or a number for each answer")
     if not values:
         raise UserError(f"{path} has no answers: give the file of this model")
     if twice := [answer for answer, number in collections.Counter(values).items() if number > 1]:
-        raise UserError(f"{path} has answers twice ({listed(twice)}): give each output an answer of its own")
+        raise UserError(f"{path} has answers twice ({listed(twice)}): give each output a different answer")
     return values
 
 
 def _fresh(experiment: Experiment) -> dict[str, jax.Array]:
-    """Return the model's weights, drawn anew."""
+    """Return the model's initial weights."""
     model = ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
     return flat_parameters(model)
 
@@ -242,7 +243,7 @@ def _print_table(file: ImportedFile) -> None:
     say(f"{file.path}: {file.source}, {len(file.lines)} arrays")
     table = Table("name", "shape", "goes to", box=None, header_style="bold")
     for line in file.lines:
-        table.add_row(*map(Text, (line.name, str(line.shape), line.target)))  # names are no markup
+        table.add_row(*map(Text, (line.name, str(line.shape), line.target)))  # names may look like markup
     _print(table)
     for note in file.notes:
         say(note)
@@ -258,11 +259,11 @@ def _print_rest(files: Sequence[ImportedFile], fitted: Fitted) -> None:
         say(sentence)
     for file in files:
         if any(name.startswith(HEAD) for name in file.arrays):
-            say(f"the head is from {file.path}: its shapes fit, and a file does not say of which task it is")
+            say(f"the head is from {file.path}: its shapes fit, but a file does not name its task")
     say(f"{num_used} arrays used, {num_ignored} ignored by rule, 0 unused, {len(fitted.new)} new")
 
 
 def _print(table: Table) -> None:
     console = Console()
-    width = None if console.is_terminal else 200  # a file or a pipe has no width of its own
+    width = None if console.is_terminal else 200  # files and pipes have no width
     Console(width=width).print(table)

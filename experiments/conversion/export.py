@@ -1,9 +1,8 @@
-"""`clipbert export`: a trained model as files that run without this package, and how far they are from it."""
+"""Work of `clipbert export`: a trained model as files that run without this package, compared with it."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -29,7 +28,7 @@ from clipbert_jax.export import (
     make_predict,
     store_weights,
 )
-from clipbert_jax.pretrained.directory import ANSWERS
+from clipbert_jax.pretrained.directory import ANSWERS, file_sha256
 from clipbert_jax.training.saved_checkpoint import WhichStep
 from experiments.conversion import run_exported
 from experiments.conversion.export_description import describe, summary
@@ -45,7 +44,7 @@ _FILES = (PROGRAM, WEIGHTS, CONFIG, SCRIPT, ANSWERS, "vocab.txt", "tokenizer_con
 _MB = 1e6
 
 Function = Callable[..., np.ndarray]
-"""Inputs of a call -> what the model says."""
+"""Function from the inputs of a call to predictions."""
 
 
 def export(
@@ -63,12 +62,12 @@ def export(
     step: WhichStep = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a run's model for inputs of a fixed shape, compare it with the model in float32, and say so.
+    """Write a run's model for inputs of a fixed shape, and compare it with the model in float32.
 
-    `config.json` comes last: a directory without it is not complete.
+    `config.json` is written last: a directory without it is incomplete.
 
     Raises:
-      UserError: no such run or data, options that do not go together, a directory that holds something.
+      UserError: run or data are missing, options contradict each other, or the directory is not empty.
     """
     check_range("--batch-size", batch_size, 1)
     check_range("--num-clips", num_clips, 1, MAX_CLIPS)
@@ -98,7 +97,7 @@ def export(
     made_up = run_exported.made_up_inputs(description["inputs"], run.tokenizer.vocab_size)
     config = {
         **description,
-        "sha256": {name: _sha256(out / name) for name in (PROGRAM, WEIGHTS)},
+        "sha256": {name: file_sha256(out / name) for name in (PROGRAM, WEIGHTS)},
         "megabytes": {name: (out / name).stat().st_size / _MB for name in (PROGRAM, WEIGHTS)},
         "seconds": {**seconds, **seconds_of_calls},
         "agreement": {
@@ -128,7 +127,7 @@ def _checked_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
     here = jax.export.default_export_platform()
     if here not in BACKEND_OF_PLATFORM:
         raise UserError(
-            f"there is no export for {here}, the platform of this machine: give --platforms of {known}"
+            f"models cannot be exported for {here}, this machine's platform: give --platforms of {known}"
         )
     return (here,)
 
@@ -150,19 +149,19 @@ def _check_out(out: Path, *, is_overwritten: bool) -> None:
 
 
 def _tried_dir(run: Run, data_dir: Path | None) -> str:
-    """Return where the inputs are that the model is tried on."""
+    """Return the data directory of the inputs for the comparison."""
     if data_dir is None:
         return run.experiment.data.sources[0][0]
     if not find_records(run.experiment.task, str(data_dir))[1]:
         raise UserError(
             f"--data-dir {data_dir} has no validation or test records of {run.experiment.task_name}: give "
-            "another, or none for the run's own"
+            "another, or leave the option out for the run's own"
         )
     return str(data_dir)
 
 
 def _num_texts(run: Run, wanted: int | None, data_dir: str) -> int:
-    """Return how many texts a call has for each video."""
+    """Return the number of texts per video in a call."""
     if run.experiment.task.answer_form != "choice":
         check_range("--num-texts", 1 if wanted is None else wanted, 1)
         return wanted or 1
@@ -170,11 +169,11 @@ def _num_texts(run: Run, wanted: int | None, data_dir: str) -> int:
         _, questions = find_records(run.experiment.task, data_dir)
         if not questions:
             raise UserError(
-                f"--num-texts must say how many options a question has at most: {data_dir} has no questions"
+                f"--num-texts must give the largest number of options, as {data_dir} has no questions"
             )
         return max(len(question.options) for question in questions)
     if wanted < 2:
-        raise UserError(f"--num-texts is the number of options, which compete: at least 2, not {wanted}")
+        raise UserError(f"--num-texts is the number of competing options: at least 2, not {wanted}")
     return wanted
 
 
@@ -203,16 +202,11 @@ def _write_model(run: Run, exported: jax.export.Exported, stored: StoredWeights,
     shutil.copyfile(run_exported.__file__, out / SCRIPT)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # ---- How far it is from the float32 model -----------------------------------------------------------------
 
 
 def _measure(run: Run, function: Function, trial: Trial) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return how a function's predictions agree with those in float32, and the seconds that it takes."""
+    """Return how well a function agrees with the model in float32, and the seconds that it takes."""
     here = jax.export.default_export_platform()
     in_float32 = store_weights(run.scorer.parameters, dtype="float32", kind="float")
     reference = _jitted(_predict(run, "float32", [here]), in_float32)
@@ -231,7 +225,7 @@ def _measure(run: Run, function: Function, trial: Trial) -> tuple[dict[str, Any]
     predictions = np.concatenate(expected), np.concatenate(found)
     if not all(np.isfinite(predicted).all() for predicted in predictions):
         raise UserError(
-            f"{run.workdir} predicts what is not finite, at step {run.step}: choose another --step"
+            f"{run.workdir} gives predictions that are not finite, at step {run.step}: choose another --step"
         )
     return compare(run.experiment.task, *predictions, trial.is_text), {
         "compile_and_first_call": seconds[0],

@@ -1,4 +1,4 @@
-"""What `config.json` of an exported model says: inputs, output, what to do before, where it comes from."""
+"""Content of an exported model's `config.json`, for `export`: inputs, their making, output, origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.runs.load_run import Run
 from experiments.runtime.provenance import environment
 
 FORMAT = 1
-"""Of the directory; rises when readers have to change."""
+"""Version of the directory's format; it rises when readers must change."""
 
 _SAMPLING = {
     "corrected": "clip i of N is centred at duration * (i + 1/2) / N, moved inside the video; a frame is "
@@ -28,7 +28,7 @@ _SAMPLING = {
 def describe(
     run: Run, exported: jax.export.Exported, shape: InputShape, *, dtype: str, weights: str
 ) -> dict[str, Any]:
-    """Return everything but what is measured, as JSON values."""
+    """Return everything that is not measured, as JSON values."""
     experiment, data = run.experiment, run.experiment.data
     return {
         "format": FORMAT,
@@ -37,7 +37,7 @@ def describe(
         "output": _output(experiment.task, exported),
         "frames": {
             "size": data.size,
-            "colours": "RGB, 0-255; mean and deviation are taken in the program",
+            "colours": "RGB, 0-255; the program normalises them",
             "resize": "bilinear without antialiasing until the longer side is `size`; the shorter is rounded "
             "down",
             "pad": "zeros at the bottom or the right",
@@ -76,7 +76,7 @@ def _inputs(shape: InputShape) -> list[dict[str, Any]]:
     meanings = {
         "frames": ("b k t h w 3", "videos, clips, frames of a clip, pixels"),
         "text_ids": ("b n l", "texts of each video"),
-        "text_mask": ("b n l", "true at real tokens; a text without one is no text"),
+        "text_mask": ("b n l", "true at real tokens; a text without them is left out"),
     }
     return [
         {
@@ -102,7 +102,7 @@ def _output(task: Task, exported: jax.export.Exported) -> dict[str, Any]:
 
 
 def summary(config: dict[str, Any], out: Path) -> Iterator[str]:
-    """Yield the lines that a user sees."""
+    """Yield the lines that `clipbert export` prints."""
     agreement, seconds = config["agreement"], config["seconds"]
     sizes = ", ".join(f"{name} {size:.2f} MB" for name, size in config["megabytes"].items())
     yield f"{out}: {sizes}; for {', '.join(config['platforms'])}, made in {seconds['export']:.1f} s"
@@ -113,8 +113,8 @@ def summary(config: dict[str, Any], out: Path) -> Iterator[str]:
     yield f"compared with float32 on {agreement['inputs']}: {agreement['of']}"
     what = "counts" if config["output"]["name"] == "counts" else "probabilities"
     yield (
-        f"{what} differ by {agreement['max_difference']:.2g} at most, {agreement['mean_difference']:.2g} on "
-        f"average; {agreement['same_decisions']:.1%} of decisions are the same"
+        f"{what} differ by at most {agreement['max_difference']:.2g}, on average by "
+        f"{agreement['mean_difference']:.2g}; {agreement['same_decisions']:.1%} of decisions are the same"
         + (
             f", {agreement['same_order']:.2%} of pairs are in the same order"
             if "same_order" in agreement

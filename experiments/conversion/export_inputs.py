@@ -1,4 +1,4 @@
-"""What an exported program is tried on: videos and texts of the run's data, or random ones without it."""
+"""Videos and texts that `export` compares a program on: those of the run's data, or random ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_pipelines.video_batches import video_batches
 from experiments.runs.load_run import Run
 
 _NUM_MATCHED = 8
-"""Texts that each video is matched with, at least: its own and those of the videos after it."""
+"""Smallest number of texts that each video is matched with: its own, and those of the videos after it."""
 
 Inputs = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Frames [b k t h w 3], text ids [b n l], text mask [b n l]."""
@@ -30,24 +30,24 @@ class Trial:
     """Some videos, and texts for each."""
 
     source: str
-    """Where they are from, for people."""
+    """Origin of the videos, in words."""
     shape: InputShape
-    """Of a call."""
+    """Shape of a call's inputs."""
     data: DataConfig
     video_ids: tuple[str, ...]
-    """Of the corpus; none for random pixels."""
+    """Ids in the corpus; empty for random pixels."""
     one_clip: OneClip
     text_ids: Int[np.ndarray, "m t l"]
-    """Of each video; `t` is a multiple of the texts of a call."""
+    """Token ids of each video's texts; `t` is a multiple of the texts of a call."""
     text_mask: Bool[np.ndarray, "m t l"]
 
     @property
     def is_text(self) -> Bool[np.ndarray, "m t"]:
-        """Where there is a text."""
+        """Mask of the texts that are not padding."""
         return np.any(self.text_mask, axis=-1)
 
     def batches(self) -> Iterator[tuple[int, Inputs]]:
-        """Yield how many videos are in a batch, and it, filled up, with all texts; each is decoded once."""
+        """Yield the number of videos in a batch, and the padded batch with all texts."""
         num_videos = len(self.text_ids)
         for start, frames in self._frames():
             rows = np.minimum(np.arange(start, start + self.shape.num_videos), num_videos - 1)
@@ -57,7 +57,7 @@ class Trial:
             )
 
     def calls(self, batch: Inputs) -> Iterator[Inputs]:
-        """Yield a batch in calls of so many texts as one takes."""
+        """Split a batch into calls, by texts."""
         frames, ids, mask = batch
         for start in range(0, ids.shape[1], self.shape.num_texts):
             texts = slice(start, start + self.shape.num_texts)
@@ -80,10 +80,10 @@ class Trial:
 
 
 def make_trial(run: Run, shape: InputShape, data_dir: str, num_videos: int) -> Trial:
-    """Return videos of the validation split with their texts, else of the test split, else random ones.
+    """Return videos with their texts of the validation split, else of the test split, else random ones.
 
     Raises:
-      UserError: records that are broken.
+      UserError: records are broken.
     """
     is_matched = run.experiment.task.answer_form == "match"
     num_rows = shape.num_texts * -(-_NUM_MATCHED // shape.num_texts) if is_matched else shape.num_texts
@@ -113,10 +113,10 @@ def make_trial(run: Run, shape: InputShape, data_dir: str, num_videos: int) -> T
 
 
 def find_records(task: Any, data_dir: str) -> tuple[str, list[Any]]:
-    """Return a split, validation or else test, and its records of the task's kind; none if neither is there.
+    """Return a split, validation or else test, with its records of the task's kind; empty without any.
 
     Raises:
-      UserError: records that are broken.
+      UserError: records are broken.
     """
     kind = record_kind(task)
     for split in ("validation", "test"):
@@ -126,7 +126,7 @@ def find_records(task: Any, data_dir: str) -> tuple[str, list[Any]]:
 
 
 def _texts(of_videos: Sequence[Sequence[Any]], num_rows: int) -> list[list[str]]:
-    """Return texts for each video: its questions, the options of one, or captions of it and of others."""
+    """Return texts for each video: its questions, the options of one question, or captions of all videos."""
     match of_videos[0][0]:
         case MultipleChoice():
             return [option_texts(questions[0])[:num_rows] for questions in of_videos]
@@ -139,7 +139,7 @@ def _texts(of_videos: Sequence[Sequence[Any]], num_rows: int) -> list[list[str]]
 def _random_texts(
     vocab_size: int, num_rows: int, shape: InputShape, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "t l"], Bool[np.ndarray, "t l"]]:
-    """Return ids of random words, of three tokens and more."""
+    """Return ids of random texts of at least three tokens."""
     lengths = rng.integers(3, shape.text_length + 1, num_rows)
     mask = np.arange(shape.text_length) < lengths[:, None]
     ids = rng.integers(0, vocab_size, mask.shape, np.int32)

@@ -1,8 +1,8 @@
-"""Run an exported ClipBERT. This file lies beside the model and needs no other; copy from it what you need.
+"""Run an exported ClipBERT. This file lies beside the model and stands alone; copy what you need from it.
 
-pip install jax flatbuffers numpy safetensors
-python run_exported.py inputs.npz     # arrays `frames`, `text_ids`, `text_mask`: config.json has the shapes
-python run_exported.py                # compare this machine with the one that exported, on made-up inputs
+pip install jax flatbuffers numpy safetensors python run_exported.py inputs.npz     # arrays `frames`,
+`text_ids`, `text_mask`: config.json has the shapes python run_exported.py                # compare this
+machine with the one that exported the model, on made-up inputs
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 
 def load(folder: Path) -> Callable[..., np.ndarray]:
-    """Return (frames [b k t h w 3], text_ids [b n l], text_mask [b n l]) -> output; weights stay loaded."""
+    """Return the model, a function of frames [b k t h w 3], text_ids [b n l] and text_mask [b n l]."""
     exported = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
     weights = jax.device_put(load_file(folder / "weights.safetensors"))
     program = jax.jit(exported.call)  # compiled at the first call, for this machine
@@ -31,7 +31,7 @@ def load(folder: Path) -> Callable[..., np.ndarray]:
 
 
 def check_files(folder: Path, config: dict[str, Any]) -> None:
-    """Stop if the program or its weights are not those that were exported."""
+    """Stop if the program or its weights have changed since the export."""
     for name in ("model.stablehlo", "weights.safetensors"):
         path = folder / name
         if not path.is_file():
@@ -39,11 +39,11 @@ def check_files(folder: Path, config: dict[str, Any]) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != config["sha256"][name]:
-            sys.exit(f"{path} is not the file that was exported: copy it again")
+            sys.exit(f"{path} has changed since the export: copy it again")
 
 
 def read_inputs(path: Path, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Return the arrays of a .npz in the order of the program, or stop with what is wrong with them."""
+    """Return the arrays of a .npz file in the program's order; stop if one is wrong."""
     with np.load(path) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     for wanted in inputs:
@@ -56,7 +56,7 @@ def read_inputs(path: Path, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
 
 
 def made_up_inputs(inputs: list[dict[str, Any]], vocab_size: int) -> list[np.ndarray]:
-    """Return inputs that are the same everywhere; they mean nothing."""
+    """Return meaningless inputs that are the same on every machine."""
     frames, text_ids, text_mask = (tuple(wanted["shape"]) for wanted in inputs)
     waves = np.arange(math.prod(frames)) ** 2 // 97 % 256
     ids = np.arange(math.prod(text_ids)) * 7 % vocab_size
@@ -68,10 +68,12 @@ def made_up_inputs(inputs: list[dict[str, Any]], vocab_size: int) -> list[np.nda
 
 
 def main() -> None:
-    """Print what the model says as JSON; with an answer vocabulary, five answers to each question."""
+    """Print predictions as JSON; with an answer vocabulary, the best five answers to each question."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("inputs", type=Path, nargs="?", help="a .npz file")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="of the exported model")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).parent, help="folder of the exported model"
+    )
     options = parser.parse_args()
     config = json.loads((options.folder / "config.json").read_text())
     check_files(options.folder, config)

@@ -1,4 +1,4 @@
-"""First weights from another run or from files of others; a head of another kind starts anew."""
+"""Initial weights from another run or from files, for `train_run`; another task's head starts at random."""
 
 from __future__ import annotations
 
@@ -30,29 +30,30 @@ _PARTS = {
     "pixel_encoder": ("pixel_encoder/",),
     "transformer": ("text_encoder/", "fusion/"),
 }
-"""What a file must have, by option of --init; but for the pixel encoder a head is taken too where it fits."""
+"""Prefixes of the weights that a file must have, by --init option; a head that fits is taken too, except with
+--init.pixel-encoder."""
 
 _NEVER_THERE = {
     "pixel_encoder": ("pixel_encoder/grid_encoder/*",),
     "transformer": ("fusion/pooler/*",),
 }
-"""What such a file may lack: a part of ClipBERT alone; what BERT is not always saved with."""
+"""Patterns of weights that a file may lack: only ClipBERT has the first, and not every BERT the second."""
 
 
 def start_from_file(
     model: ClipBert, path: Path, part: str, *, has_answers: bool = False, tokens: Sequence[str] = ()
 ) -> list[str]:
-    """Set a part of the model's weights to those of a file, and return lines that say what was not taken.
+    """Set a part of the model's weights to those of a file; return lines that say what was not taken.
 
     Args:
-      model: with random weights, or with those of another file.
-      path: of the file; or a run, a model directory, or a name of one.
-      part: the model, the pixel_encoder or the transformer, as in --init.
-      has_answers: whether outputs of the head are answers of a vocabulary: a file does not say which.
-      tokens: of the model; a run or a model directory must have the same for the transformer.
+      model: model with random weights, or with those of another file.
+      path: file, run directory, model directory or registered name.
+      part: `model`, `pixel_encoder` or `transformer`, as in --init.
+      has_answers: whether the head's outputs are answers of a vocabulary, which a file does not name.
+      tokens: vocabulary of the model; a trained transformer must have the same.
 
     Raises:
-      UserError: the file cannot be read, or does not fit; names all that does not.
+      UserError: the file cannot be read, or does not fit; the message names all differences.
     """
     own = flat_parameters(model)
     file = _import(model, path, part, tokens)
@@ -93,33 +94,33 @@ def _option(part: str) -> str:
 
 
 def _import(model: ClipBert, path: Path, part: str, tokens: Sequence[str]) -> ImportedFile:
-    """Return the weights in a file, or those of a model that has been trained here or converted."""
+    """Return the weights of a file, or of a trained or converted model."""
     if path.is_file():
         return import_file(path, model.config.pixel_encoder)
     try:
         trained = load(path)
     except UserError as error:
-        raise UserError(f"--{_option(part)} {path} is no file, and as a model: {error}") from error
+        raise UserError(f"--{_option(part)} {path} is neither a file nor a model: {error}") from error
     if part != "pixel_encoder" and trained.inputs.tokens != tuple(tokens):
         raise UserError(
-            f"--{_option(part)} {path} was trained with another vocabulary than that of the data: words "
-            "would change their meaning"
+            f"--{_option(part)} {path} was trained with a vocabulary other than the data's, so words would "
+            "change their meaning; prepare the data with that vocabulary"
         )
     arrays = {name: np.asarray(array) for name, array in trained.parameters.items()}
     return ImportedFile(path=path, source="clipbert_jax", arrays=arrays, lines=(), notes=())
 
 
 def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:
-    """Set the model's weights to those of another model, and return lines that say what was not taken.
+    """Set the model's weights to those of another model; return lines that say what was not taken.
 
     Args:
-      model: with random weights.
-      weights: of the other model, by flat name.
-      source: what they are from, for messages.
-      is_same_head: whether the outputs of both heads mean the same; else the head starts anew in any case.
+      model: model with random weights.
+      weights: weights of the other model, by flat name.
+      source: name of the other model, for messages.
+      is_same_head: whether the outputs of both heads mean the same; otherwise the head starts at random.
 
     Raises:
-      UserError: anything but the head differs in name or shape; names all that does.
+      UserError: names or shapes differ outside the head; the message names all differences.
     """
     own = flat_parameters(model)
     resized = {
@@ -144,7 +145,7 @@ def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_hea
             f"--init.model {source} does not fit this model; give the same --model options, or another run. "
             f"{error}"
         ) from error
-    # As host arrays: those of a checkpoint belong to one device, and the mesh may span several processes.
+    # Host arrays, as those of a checkpoint belong to one device, and the mesh may span several processes.
     taken = {name: own[name] if name in new else np.asarray(weights[name]) for name in own}
     load_flat_parameters(model, taken)
     lines = [f"first weights from {source}"]
@@ -159,10 +160,10 @@ def _fits(name: str, weights: Parameters, others: Parameters) -> bool:
 
 
 def initial_weights(experiment: Experiment, model: ClipBert) -> list[str]:
-    """Set the model's weights to those that the experiment starts from, if any; return lines about them.
+    """Set the model's weights to those that the experiment starts from; return lines about them.
 
     Raises:
-      UserError: no such run or file, another vocabulary, or weights that do not fit.
+      UserError: a run or file does not exist, has another vocabulary, or does not fit.
     """
     init = experiment.init
     lines = []
@@ -189,8 +190,8 @@ def _start_from_run(experiment: Experiment, model: ClipBert, source: Path) -> li
     run = load_run(source)
     if run.tokenizer.tokens != experiment.data.load_tokenizer().tokens:
         raise UserError(
-            f"--init.model {source} was trained with another vocabulary than {vocabulary_path(experiment)}: "
-            f"words would change their meaning; prepare the data with --vocab {source / 'vocab.txt'}"
+            f"--init.model {source} was trained with a vocabulary other than {vocabulary_path(experiment)}, "
+            f"so words would change their meaning; prepare the data with --vocab {source / 'vocab.txt'}"
         )
     answers = training_answers(experiment)
     return start_from(

@@ -1,4 +1,4 @@
-"""A trained model with its task and texts, loaded from a run or model directory."""
+"""A trained model with its experiment and a scorer, for all commands that use one: wraps `load`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from experiments.runs.resolve import DATA_SHA256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """A trained model with all that is needed to use it."""
+    """A trained model with everything that its use needs."""
 
     workdir: Path
     experiment: Experiment
     step: int
-    """The checkpoint's step; 0 for a model directory, which has none."""
+    """Step of the checkpoint; 0 for a model directory, which has none."""
     scorer: Scorer
     tokenizer: Tokenizer
     answers: tuple[str, ...]
-    """What the outputs of the head mean, if it answers from a vocabulary."""
+    """Meanings of the head's outputs; empty for tasks without an answer vocabulary."""
     has_ema: bool = False
-    """Whether the scorer has moving averages in the place of trained parameters."""
+    """Whether the scorer has moving averages instead of the trained parameters."""
 
     @property
     def text_options(self) -> TextOptions:
-        """How texts become ids."""
+        """Settings that turn texts into ids."""
         return TextOptions(
             tokenizer=self.tokenizer,
             max_length=self.experiment.data.max_text_length,

@@ -130,7 +130,7 @@ def test_a_part_of_another_model_is_refused_with_what_train_can_do(source, tmp_p
     assert "--allow-missing" not in str(error.value)
     with pytest.raises(UserError, match=r"--init.transformer .* another vocabulary"):
         start_from_file(model, source.workdir, "transformer", tokens=tokens[:-1])
-    with pytest.raises(UserError, match=r"--init.pixel-encoder .*nowhere is no file"):
+    with pytest.raises(UserError, match=r"--init.pixel-encoder .*nowhere is neither"):
         start_from_file(model, tmp_path / "nowhere", "pixel_encoder")
 
 
