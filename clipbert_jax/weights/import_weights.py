@@ -20,7 +20,7 @@ from clipbert_jax.weights.flat import not_finite
 from clipbert_jax.weights.formats.read_file import read_weights_file
 from clipbert_jax.weights.formats.refusals import indented, quoted
 from clipbert_jax.weights.formats.safetensors_writer import WEIGHT_TYPES
-from clipbert_jax.weights.names.original_names import ALIASES, IGNORED_BECAUSE, is_ignored, to_our_name
+from clipbert_jax.weights.names.original_names import ALIASES, to_our_name
 from clipbert_jax.weights.names.position_tables import is_position_table, resize_position_table
 from clipbert_jax.weights.names.source_names import to_original_names
 
@@ -42,7 +42,7 @@ class ArrayReport:
     target: str
     """Our name, or the reason why it lacks one."""
     is_used: bool
-    is_unknown: bool = False
+    is_unknown: bool
     """Whether it is unused although no rule says so."""
 
 
@@ -71,66 +71,44 @@ def import_file(path: Path, pixel_encoder: PixelEncoderConfig) -> ImportedFile:
     """
     file = read_weights_file(path)
     other = tuple(f"{path} also holds {', '.join(file.others)}, which is not read" for _ in file.others[:1])
-    if _is_ours(file.arrays):
-        lines = [
-            ArrayReport(name=quoted(name), shape=x.shape, target=quoted(name), is_used=True)
-            for name, x in file.arrays.items()
-        ]
-        return ImportedFile(
-            path=path,
-            source=f"clipbert_jax ({file.format})",
-            arrays=file.arrays,
-            lines=tuple(lines),
-            notes=other,
-        )
+    if all("/" in name for name in file.arrays):  # our names
+        lines = tuple(_report(name, x, quoted(name), is_used=True) for name, x in file.arrays.items())
+        source = f"clipbert_jax ({file.format})"
+        return ImportedFile(path=path, source=source, arrays=file.arrays, lines=lines, notes=other)
     found = to_original_names(path, file.arrays, pixel_encoder)
     arrays: dict[str, np.ndarray] = {}
-    lines = [
-        ArrayReport(name=quoted(name), shape=file.arrays[name].shape, target=f"ignored: {why}", is_used=False)
-        for name, why in found.ignored.items()
-    ]
-    lines += [
-        ArrayReport(
-            name=quoted(name), shape=file.arrays[name].shape, target="unused", is_used=False, is_unknown=True
-        )
-        for name in found.unused
-    ]
+    reports = [_report(name, file.arrays[name], f"ignored: {why}") for name, why in found.ignored.items()]
+    reports += [_report(name, file.arrays[name], "unused", is_unknown=True) for name in found.unused]
     for original, array in found.arrays.items():
-        line, ours = _line(path, found.arrays, found.origin[original], original, array)
-        lines.append(line)
-        arrays.update(ours)
+        name = found.origin[original]
+        if original in ALIASES:
+            twin = ALIASES[original]
+            if twin not in found.arrays or not np.array_equal(found.arrays[twin], array):
+                raise UserError(
+                    f"{path} contradicts itself: {quoted(name)} should hold the same array as {twin}"
+                )
+            reports.append(_report(name, array, f"the same as {twin}", is_used=True))
+        elif (renamed := to_our_name(original)) is not None:
+            ours, rule = renamed
+            arrays[ours] = rule.to_ours(array)
+            reports.append(_report(name, array, ours, is_used=True))
+        else:
+            reports.append(_report(name, array, "unused", is_unknown=True))
     return ImportedFile(
         path=path,
         source=f"{found.source} ({file.format})",
         arrays=arrays,
-        lines=tuple(lines),
+        lines=tuple(reports),
         notes=(*found.notes, *other),
     )
 
 
-def _line(
-    path: Path, arrays: Mapping[str, np.ndarray], name: str, original: str, array: np.ndarray
-) -> tuple[ArrayReport, dict[str, np.ndarray]]:
-    shape = array.shape
-    if original in ALIASES:
-        twin = ALIASES[original]
-        if twin not in arrays or not np.array_equal(arrays[twin], array):
-            raise UserError(f"{path} contradicts itself: {quoted(name)} should hold the same array as {twin}")
-        return ArrayReport(name=quoted(name), shape=shape, target=f"the same as {twin}", is_used=True), {}
-    if (renamed := to_our_name(original)) is not None:
-        ours, rule = renamed
-        return ArrayReport(name=quoted(name), shape=shape, target=ours, is_used=True), {
-            ours: rule.to_ours(array)
-        }
-    if is_ignored(original):
-        return ArrayReport(
-            name=quoted(name), shape=shape, target=f"ignored: {IGNORED_BECAUSE}", is_used=False
-        ), {}
-    return ArrayReport(name=quoted(name), shape=shape, target="unused", is_used=False, is_unknown=True), {}
-
-
-def _is_ours(arrays: Mapping[str, np.ndarray]) -> bool:
-    return all("/" in name for name in arrays)
+def _report(
+    name: str, array: np.ndarray, target: str, *, is_used: bool = False, is_unknown: bool = False
+) -> ArrayReport:
+    return ArrayReport(
+        name=quoted(name), shape=array.shape, target=target, is_used=is_used, is_unknown=is_unknown
+    )
 
 
 def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list[ImportedFile]:

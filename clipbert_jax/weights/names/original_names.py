@@ -182,11 +182,6 @@ def to_original_name(name: str) -> tuple[str, Rule] | None:
     return _rename(name, _TO_ORIGINAL)
 
 
-def is_ignored(name: str) -> bool:
-    """Return whether a rule says that an original name has no counterpart here."""
-    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
-
-
 def to_original(flat: Mapping[str, ArrayLike]) -> Flat:
     """Turn our flat weights into an original checkpoint, without the names that `IGNORED` covers.
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from clipbert_jax.weights.names.original_names import ALIASES, is_ignored, to_our_name
+from clipbert_jax.weights.names.original_names import ALIASES, IGNORED, to_our_name
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a rule says that an original name has no counterpart here."""
+    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
 
 
 def from_original(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -20,13 +20,12 @@ from clipbert_jax.weights.flat import (
 from clipbert_jax.weights.names.original_names import (
     ALIASES,
     TABLE,
-    is_ignored,
     to_original,
     to_original_name,
     to_our_name,
     unread_by_original,
 )
-from tests.clipbert_jax.weights.original_weights import from_original
+from tests.clipbert_jax.weights.original_weights import from_original, is_ignored
 from tests.goldens import golden
 
 HEADS = {

@@ -128,7 +128,7 @@ def test_a_part_of_another_model_is_refused_with_what_train_can_do(source, tmp_p
         start_from_file(model, source.workdir, "transformer", tokens=tokens)
     assert "wrong shape: fusion/layers/0/" in str(error.value)
     assert "--allow-missing" not in str(error.value)
-    with pytest.raises(UserError, match=r"--init.transformer .* another vocabulary"):
+    with pytest.raises(UserError, match=r"--init.transformer .* vocabulary"):
         start_from_file(model, source.workdir, "transformer", tokens=tokens[:-1])
     with pytest.raises(UserError, match=r"--init.pixel-encoder .*nowhere is neither"):
         start_from_file(model, tmp_path / "nowhere", "pixel_encoder")
@@ -140,7 +140,7 @@ def test_another_vocabulary_is_refused(run_dir, data_dir, tmp_path, capsys):
     vocabulary.write_text("\n".join([first, *reversed(rest)]) + "\n")
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
     said = fails([*arguments, "--data.vocab", vocabulary, "--init.model", run_dir], capsys)
-    assert f"was trained with another vocabulary than {vocabulary}" in said
+    assert f"was trained with a vocabulary other than {vocabulary}" in said
     assert f"prepare the data with --vocab {run_dir}/vocab.txt" in said
     assert not (tmp_path / "run").exists()
 
