@@ -20,7 +20,7 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from benchmarks.torch_pixel_encoder import Bottleneck, NormedConv, PixelEncoder
 from clipbert_jax.config import ClipBertConfig, FusionConfig
 from clipbert_jax.models.heads import ClassifierHeadConfig, HeadConfig, PretrainingHeadConfig
-from clipbert_jax.weights.names.original_names import ALIASES, is_ignored
+from clipbert_jax.weights.names.original_names import ALIASES, IGNORED
 
 
 class LayerNorm(nn.LayerNorm):
@@ -259,7 +259,7 @@ def load_original(model: PeerModel, state: Mapping[str, np.ndarray]) -> None:
     for alias, source in ALIASES.items():
         if alias in state and not np.array_equal(state[alias], state.get(source, np.nan)):
             raise ValueError(f"{alias} should hold the same array as {source}.")
-    arrays = {name: x for name, x in state.items() if name not in ALIASES and not is_ignored(name)}
+    arrays = {name: x for name, x in state.items() if name not in ALIASES and not any(re.fullmatch(pattern, name) for pattern in IGNORED)}
     for query in [name for name in arrays if ".self.query." in name]:
         names = [query.replace("query", part) for part in ("query", "key", "value")]
         if all(name in arrays for name in names):
