@@ -9,6 +9,7 @@ Axis letters are those of `clipbert_jax/batch.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -259,7 +260,11 @@ def load_original(model: PeerModel, state: Mapping[str, np.ndarray]) -> None:
     for alias, source in ALIASES.items():
         if alias in state and not np.array_equal(state[alias], state.get(source, np.nan)):
             raise ValueError(f"{alias} should hold the same array as {source}.")
-    arrays = {name: x for name, x in state.items() if name not in ALIASES and not any(re.fullmatch(pattern, name) for pattern in IGNORED)}
+    arrays = {
+        name: x
+        for name, x in state.items()
+        if name not in ALIASES and not any(re.fullmatch(pattern, name) for pattern in IGNORED)
+    }
     for query in [name for name in arrays if ".self.query." in name]:
         names = [query.replace("query", part) for part in ("query", "key", "value")]
         if all(name in arrays for name in names):

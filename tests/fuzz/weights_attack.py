@@ -8,8 +8,8 @@ import os
 import time
 from pathlib import Path
 
-from tests.clipbert_jax.weights.attacks import sound_files
-from tests.clipbert_jax.weights.watched_reading import Watch, limit_growth, outcome
+from tests.clipbert_jax.weights.formats.attacks import sound_files
+from tests.clipbert_jax.weights.formats.watched_reading import Watch, limit_growth, outcome
 
 GROWTH_BYTES = 10**9
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.workers.isolation import Failure, Isolated
-from tests.clipbert_jax.weights.attacks import all_attacks, sound_files
-from tests.clipbert_jax.weights.weight_files import (
+from tests.clipbert_jax.weights.formats.attacks import all_attacks, sound_files
+from tests.clipbert_jax.weights.formats.weight_files import (
     example_arrays,
     state_dict,
     torch_pickle,

@@ -24,7 +24,7 @@ from clipbert_jax.config import ClipBertConfig, FusionConfig
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig, make_head
 from clipbert_jax.weights.flat import load_flat_parameters
-from tests.clipbert_jax.weights.original_weights import from_original
+from tests.clipbert_jax.weights.names.original_weights import from_original
 
 _FOLDER = Path(__file__).parent
 

@@ -29,7 +29,7 @@ from tests.goldens import golden
 case = golden.load_case("09_fullsize")
 model = clipbert_jax.load(sys.argv[1])
 state = golden.original_weights("weights_full_base", "weights_full_head_pretrain")
-from tests.clipbert_jax.weights.original_weights import from_original
+from tests.clipbert_jax.weights.names.original_weights import from_original
 expected = from_original(state)
 assert expected.keys() == model.parameters.keys()
 for name, array in expected.items():

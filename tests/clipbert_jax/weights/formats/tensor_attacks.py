@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tests.clipbert_jax.weights.pickle_attacks import Attack, call, pickled, text
-from tests.clipbert_jax.weights.weight_files import (
+from tests.clipbert_jax.weights.formats.pickle_attacks import Attack, call, pickled, text
+from tests.clipbert_jax.weights.formats.weight_files import (
     Call,
     Name,
     StorageId,

@@ -25,7 +25,7 @@ from clipbert_jax.weights.names.original_names import (
     to_our_name,
     unread_by_original,
 )
-from tests.clipbert_jax.weights.original_weights import from_original, is_ignored
+from tests.clipbert_jax.weights.names.original_weights import from_original, is_ignored
 from tests.goldens import golden
 
 HEADS = {

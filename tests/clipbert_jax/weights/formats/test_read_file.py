@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.weights.formats.read_file import WeightsFile, read_weights_file
-from tests.clipbert_jax.weights.attacks import sound_files
-from tests.clipbert_jax.weights.pickle_attacks import pickled, text
-from tests.clipbert_jax.weights.weight_files import (
+from tests.clipbert_jax.weights.formats.attacks import sound_files
+from tests.clipbert_jax.weights.formats.pickle_attacks import pickled, text
+from tests.clipbert_jax.weights.formats.weight_files import (
     Call,
     Name,
     example_arrays,

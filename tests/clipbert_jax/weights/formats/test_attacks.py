@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.clipbert_jax.weights.attacks import all_attacks
-from tests.clipbert_jax.weights.pickle_attacks import CANARY, CODE, pickled
+from tests.clipbert_jax.weights.formats.attacks import all_attacks
+from tests.clipbert_jax.weights.formats.pickle_attacks import CANARY, CODE, pickled
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 PATTERNS = {title: pattern for title, (_, pattern) in all_attacks().items()}
 
 
@@ -24,7 +24,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Read all attacks in one process, which may grow by 1 GB."""
     folder = tmp_path_factory.mktemp("attacks")
     result = subprocess.run(
-        [sys.executable, "-m", "tests.clipbert_jax.weights.attacks", "."],
+        [sys.executable, "-m", "tests.clipbert_jax.weights.formats.attacks", "."],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,

@@ -13,7 +13,7 @@ from data_pipelines.workers.isolation import Failure
 from tests.fuzz.weights_attack import Mutant, Outcome
 from tests.fuzz.weights_campaign import LIMIT_SECONDS, Report, make_seeds, mutants, run_campaign
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 
 def test_broken_files_give_arrays_or_a_sentence() -> None:
@@ -46,7 +46,7 @@ def test_what_must_not_be_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("deed", ["os.system('true')", "import this", "open('x', 'w')", "eval('1')"])
 def test_deeds_are_seen(deed: str, tmp_path: Path) -> None:
-    watch = "from tests.clipbert_jax.weights.watched_reading import Watch"
+    watch = "from tests.clipbert_jax.weights.formats.watched_reading import Watch"
     before = f"{watch}; import os; watch = Watch(); watch.is_on = True"
     after = "watch.is_on = False; os.write(2, str(len(watch.events)).encode())"
     result = subprocess.run(

@@ -21,8 +21,8 @@ from clipbert_jax.weights.flat import parameter_shapes
 from clipbert_jax.weights.formats.read_file import read_weights_file
 from clipbert_jax.weights.formats.torch_writer import write_torch_file
 from clipbert_jax.weights.names.original_names import ALIASES, to_original
-from tests.clipbert_jax.weights.original_weights import from_original
-from tests.clipbert_jax.weights.weight_files import TorchZip, example_arrays
+from tests.clipbert_jax.weights.formats.weight_files import TorchZip, example_arrays
+from tests.clipbert_jax.weights.names.original_weights import from_original
 
 DATA = Path(__file__).parent / "data"
 """Written by PyTorch 2.13: see `make_torch_files`."""

@@ -1,7 +1,7 @@
 """Writes the files in `data/` by PyTorch, and compares random tensors: needs torch, for development only.
 
-python -m tests.clipbert_jax.weights.make_torch_files          # writes tests/clipbert_jax/weights/data/*.pt
-python -m tests.clipbert_jax.weights.make_torch_files --check  # reads back 200 random state dicts
+python -m tests.clipbert_jax.weights.formats.make_torch_files          # writes data/*.pt
+python -m tests.clipbert_jax.weights.formats.make_torch_files --check  # reads back 200 random state dicts
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from clipbert_jax.weights.formats.read_file import read_weights_file
-from tests.clipbert_jax.weights.weight_files import example_arrays, state_dict
+from tests.clipbert_jax.weights.formats.weight_files import example_arrays, state_dict
 
 FOLDER = Path(__file__).parent / "data"
 

@@ -1,7 +1,7 @@
-"""Files that attack whoever reads them, each with a pattern that the refusal must match.
+"""Files that attack their reader, each with a pattern that the refusal must match.
 
-`python -m tests.clipbert_jax.weights.attacks FOLDER` reads them all under a limit of memory, watches what the
-interpreter is asked to do, and prints what came of each as JSON.
+`python -m tests.clipbert_jax.weights.formats.attacks FOLDER` reads them all under a limit of memory, watches
+what the interpreter is asked to do, and prints the results as JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from tests.clipbert_jax.weights.pickle_attacks import Attack, bombs, code_attacks
-from tests.clipbert_jax.weights.tensor_attacks import array_attacks, tensor_attacks
-from tests.clipbert_jax.weights.watched_reading import Watch, limit_growth, outcome
-from tests.clipbert_jax.weights.weight_files import (
+from tests.clipbert_jax.weights.formats.pickle_attacks import Attack, bombs, code_attacks
+from tests.clipbert_jax.weights.formats.tensor_attacks import array_attacks, tensor_attacks
+from tests.clipbert_jax.weights.formats.watched_reading import Watch, limit_growth, outcome
+from tests.clipbert_jax.weights.formats.weight_files import (
     ZipMember,
     example_arrays,
     numpy_core,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tests.clipbert_jax.weights.weight_files import (
+from tests.clipbert_jax.weights.formats.weight_files import (
     state_dict,
     torch_legacy_of,
     torch_pickle,
