@@ -220,9 +220,7 @@ def test_caffe2_has_the_whole_resnet(norm: Mapping[str, str], resnet) -> None:
 
 def test_norms_of_caffe2_are_exactly_their_scale_and_shift() -> None:
     found = find(caffe2(OLD_NORM))
-    assert found.notes == (
-        "53 norms have a scale and a shift alone, and get a mean of 0 and a variance of 1",
-    )
+    assert found.notes == ("53 norms have only a scale and a shift, and get a mean of 0 and a variance of 1",)
     norm = "cnn.feature.backbone.res2.0.shortcut.norm"
     assert found.origin[f"{norm}.running_var"] == "(not in the file: 1)"
     epsilon = np.float32(1e-5)
@@ -249,7 +247,7 @@ def test_torchvision_in_names_of_detectron2_is_known_by_its_classifier(resnet) -
     found = find(converted)
     assert (found.source, found.unused, len(found.notes)) == ("torchvision ResNet", (), 3)
     assert ours(found) == resnet
-    with pytest.raises(UserError, match="none of the models that are known"):
+    with pytest.raises(UserError, match="unknown model"):
         find(detectron2(""))  # nobody knows which pixels they take
 
 
@@ -312,7 +310,7 @@ def test_the_original_keeps_its_names(wrapper: str) -> None:
     ],
 )
 def test_names_of_nobody_are_refused(names: list[str]) -> None:
-    with pytest.raises(UserError, match="none of the models") as error:
+    with pytest.raises(UserError, match="unknown model") as error:
         find(dict.fromkeys(names, of_shape(3)))
     assert all(name in str(error.value) for name in names)
 
