@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 import shutil
 import sys
 import types
@@ -87,10 +86,6 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-LOADERS = pytest.mark.parametrize("load", [clipbert_jax.load, load_run])
-"""Of scripts and of commands."""
-
-
 @pytest.fixture(autouse=True)
 def _own_registry(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
@@ -106,7 +101,7 @@ def test_what_is_loaded_is_what_was_written_and_saves_to_the_same_bytes(folder, 
     for name in names:
         assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
     card = (tmp_path / "copy" / "README.md").read_text()
-    assert "nothing to do with OpenAI's CLIP" in card
+    assert "not related to OpenAI's CLIP" in card
     assert model_registry.file_sha256(folder / "model.safetensors") in card
 
 
@@ -147,7 +142,7 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
         clipbert_jax.load("mine")
     with pytest.raises(UserError, match="is not a model directory"):
         model_registry.register("other", tmp_path)
-    with pytest.raises(UserError, match="is no name"):
+    with pytest.raises(UserError, match="not valid for a model"):
         model_registry.register("../other", tmp_path)
     for text in ("{]", "[" * 200_000, '{"mine": {"path": "/", "sha256": {}}}'):
         model_registry.registry_path().write_text(text)
@@ -226,19 +221,20 @@ def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
         ("model.safetensors", "no weights", "model.safetensors"),
     ],
 )
-@LOADERS
-def test_a_damaged_file_is_named(folder, load, name, text, sentence):
-    if load is load_run and (name, text) == ("config.json", "{}"):
-        sentence = "is no config of this version"
+def test_a_damaged_file_is_named(folder, name, text, sentence):
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=sentence):
-        load(folder)
+        clipbert_jax.load(folder)
 
 
-def test_a_missing_vocabulary_is_named(folder):
+@pytest.mark.parametrize("load", [clipbert_jax.load, load_run], ids=["scripts", "commands"])
+def test_scripts_and_commands_refuse_the_same(folder, load):
     (folder / "vocab.txt").unlink()
     with pytest.raises(UserError, match=r"vocab.txt is missing"):
-        clipbert_jax.load(folder)
+        load(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="holds no run and no model"):
+        load(folder)
 
 
 def test_a_config_of_another_model_is_refused_with_all_names(folder):
@@ -261,11 +257,11 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
         ("fusion", "num_layers", 1.0, "expected int @ config.fusion.num_layers"),
         ("pixel_encoder", "is_norm_trainable", "false", "expected bool @ config.pixel_encoder"),
         ("pixel_encoder", "pixel_std", [1.0, math.nan, 1.0], "expected float"),
-        ("fusion", "num_layers", 100_000, "no ClipBERT has"),
-        ("fusion", "num_heads", 3, "no ClipBERT has"),
-        ("fusion", "num_heads", 0, "no ClipBERT has"),
-        ("fusion", "hidden_size", -4, "no ClipBERT has"),
-        ("fusion", "num_token_types", 10**9, "no ClipBERT has"),
+        ("fusion", "num_layers", 100_000, "impossible size"),
+        ("fusion", "num_heads", 3, "impossible size"),
+        ("fusion", "num_heads", 0, "impossible size"),
+        ("fusion", "hidden_size", -4, "impossible size"),
+        ("fusion", "num_token_types", 10**9, "impossible size"),
         ("fusion", "vocab_size", 5, "has 7 tokens, and the model has words for 5"),
         ("data", "size", math.inf, "expected int"),
         ("data", "size", 0, "data.size 0, which must be from 16 to 4096"),
@@ -280,25 +276,23 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
         ("data", "fps", math.inf, "expected float"),
         ("data", "fps", -1.0, "data.fps -1"),
         ("data", "fps", 0.0, "data.fps 0"),
-        ("data", "sampling_rule", "nonsense", r"@ config.(data\.)?sampling_rule"),
+        ("data", "sampling_rule", "nonsense", "@ config.sampling_rule"),
         ("data", "max_text_length", 0, "data.max_text_length 0"),
         ("data", "max_text_length", 5000, "data.max_text_length 5000, which must be from 2 to 64"),
     ],
 )
-@LOADERS
-def test_a_config_that_means_harm_or_nothing_is_refused(folder, load, part, field, value, sentence):
+def test_a_config_that_means_harm_or_nothing_is_refused(folder, part, field, value, sentence):
     values = json.loads((folder / "config.json").read_text())
     (values if part == "data" else values["model"])[part][field] = value
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=re.sub(r"@ config\.", r"@ config\.(model\.)?", sentence)):
-        load(folder)
+    with pytest.raises(UserError, match=sentence):
+        clipbert_jax.load(folder)
 
 
 @pytest.mark.parametrize(
     ("dtype", "value"), [(np.float32, np.nan), (ml_dtypes.bfloat16, np.inf), (np.float64, 1e300)]
 )
-@LOADERS
-def test_weights_that_are_not_finite_are_named(folder, load, dtype, value):
+def test_weights_that_are_not_finite_are_named(folder, dtype, value):
     arrays = dict(read_weights_file(folder / "model.safetensors").arrays)
     for name in ("fusion/layers/0/query/kernel", "head/output/bias"):
         arrays[name] = arrays[name].astype(dtype)
@@ -306,18 +300,17 @@ def test_weights_that_are_not_finite_are_named(folder, load, dtype, value):
     write_safetensors(folder / "model.safetensors", arrays, {})
     names = "fusion/layers/0/query/kernel, head/output/bias"
     with pytest.raises(UserError, match=rf"are not finite \(2 of {len(arrays)}: {names}\)"):
-        load(folder)
+        clipbert_jax.load(folder)
 
 
-@LOADERS
-def test_names_of_strangers_cannot_reach_the_terminal_and_are_few(folder, load):
+def test_names_of_strangers_cannot_reach_the_terminal_and_are_few(folder):
     arrays = dict(read_weights_file(folder / "model.safetensors").arrays)
     arrays |= {f"x/\x1b[2J{number}": np.zeros(1, np.float32) for number in range(80)}
     write_safetensors(folder / "model.safetensors", arrays, {})
     with pytest.raises(
         UserError, match=r"80 problems(.|\n)*unused: x/\?\[2J0 \(1,\)(.|\n)*and 30 more$"
     ) as error:
-        load(folder)
+        clipbert_jax.load(folder)
     assert "\x1b" not in str(error.value)
 
 
