@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,73 +42,65 @@ class Rule:
         return array if axes is None else array.transpose(axes)
 
 
-def _kernel(original: str, ours: str, layout: Literal["dense", "convolution"]) -> Iterator[Rule]:
-    yield Rule(f"{original}.weight", f"{ours}/kernel", layout)
+_Layout = Literal["same", "dense", "convolution"]
+_NORM: tuple[tuple[str, str, _Layout], ...] = (("weight", "scale", "same"), ("bias", "bias", "same"))
+_PARTS: Mapping[str, tuple[tuple[str, str, _Layout], ...]] = {
+    "dense": (("weight", "kernel", "dense"), ("bias", "bias", "same")),
+    "convolution": (("weight", "kernel", "convolution"),),
+    "embedding": (("weight", "embedding", "same"),),
+    "layer norm": _NORM,
+    "batch norm": (*_NORM, ("running_mean", "mean", "same"), ("running_var", "variance", "same")),
+}
+"""Kind of layer -> (original name, our name, layout) of its arrays."""
 
+_BLOCK, _OUR_BLOCK = (
+    "cnn.feature.backbone.res{stage}.{block}.{layer}",
+    "pixel_encoder/stages/res{stage}/{block}/{layer}",
+)
+_TEXT, _VISUAL = "transformer.bert.embeddings", "transformer.bert.visual_embeddings"
+_LAYER, _OUR_LAYER = "transformer.bert.encoder.layer.{layer}", "fusion/layers/{layer}"
+_HEAD = "transformer.cls.predictions.transform"
 
-def _dense(original: str, ours: str) -> Iterator[Rule]:
-    yield from _kernel(original, ours, "dense")
-    yield Rule(f"{original}.bias", f"{ours}/bias")
+_LAYERS = (
+    ("convolution", "cnn.feature.backbone.stem.conv1", "pixel_encoder/stem"),
+    ("batch norm", "cnn.feature.backbone.stem.conv1.norm", "pixel_encoder/stem/norm"),
+    ("convolution", _BLOCK, _OUR_BLOCK),
+    ("batch norm", f"{_BLOCK}.norm", f"{_OUR_BLOCK}/norm"),
+    ("convolution", "cnn.grid_encoder.0", "pixel_encoder/grid_encoder"),
+    ("embedding", f"{_TEXT}.word_embeddings", "text_encoder/word_embeddings"),
+    ("embedding", f"{_TEXT}.position_embeddings", "text_encoder/position_embeddings"),
+    ("embedding", f"{_TEXT}.token_type_embeddings", "text_encoder/token_type_embeddings"),
+    ("layer norm", f"{_TEXT}.LayerNorm", "text_encoder/layer_norm"),
+    ("embedding", f"{_VISUAL}.row_position_embeddings", "visual_embedding/row_embeddings"),
+    ("embedding", f"{_VISUAL}.col_position_embeddings", "visual_embedding/column_embeddings"),
+    ("embedding", f"{_VISUAL}.token_type_embeddings", "visual_embedding/token_type_embeddings"),
+    ("layer norm", f"{_VISUAL}.LayerNorm", "visual_embedding/layer_norm"),
+    *(("dense", f"{_LAYER}.attention.self.{x}", f"{_OUR_LAYER}/{x}") for x in ("query", "key", "value")),
+    ("dense", f"{_LAYER}.attention.output.dense", f"{_OUR_LAYER}/attention_output"),
+    ("layer norm", f"{_LAYER}.attention.output.LayerNorm", f"{_OUR_LAYER}/attention_layer_norm"),
+    ("dense", f"{_LAYER}.intermediate.dense", f"{_OUR_LAYER}/intermediate"),
+    ("dense", f"{_LAYER}.output.dense", f"{_OUR_LAYER}/output"),
+    ("layer norm", f"{_LAYER}.output.LayerNorm", f"{_OUR_LAYER}/output_layer_norm"),
+    ("dense", "transformer.bert.pooler.dense", "fusion/pooler"),
+    ("dense", f"{_HEAD}.dense", "head/transform"),
+    ("layer norm", f"{_HEAD}.LayerNorm", "head/transform_layer_norm"),
+    ("dense", "transformer.cls.seq_relationship", "head/matching"),
+    ("dense", "transformer.classifier.0", "head/hidden"),
+    ("dense", "transformer.classifier.2", "head/output"),
+    ("dense", "transformer.regressor.0", "head/regression_hidden"),
+    ("batch norm", "transformer.regressor.2", "head/regression_norm"),
+    ("dense", "transformer.regressor.4", "head/regression_output"),
+)
+"""(kind, original name, our name) of every layer."""
 
-
-def _embedding(original: str, ours: str) -> Iterator[Rule]:
-    yield Rule(f"{original}.weight", f"{ours}/embedding")
-
-
-def _layer_norm(original: str, ours: str) -> Iterator[Rule]:
-    yield Rule(f"{original}.weight", f"{ours}/scale")
-    yield Rule(f"{original}.bias", f"{ours}/bias")
-
-
-def _batch_norm(original: str, ours: str) -> Iterator[Rule]:
-    yield from _layer_norm(original, ours)
-    yield Rule(f"{original}.running_mean", f"{ours}/mean")
-    yield Rule(f"{original}.running_var", f"{ours}/variance")
-
-
-def _table() -> Iterator[Rule]:
-    resnet, ours = "cnn.feature.backbone", "pixel_encoder"
-    yield from _kernel(f"{resnet}.stem.conv1", f"{ours}/stem", "convolution")
-    yield from _batch_norm(f"{resnet}.stem.conv1.norm", f"{ours}/stem/norm")
-    block = resnet + ".res{stage}.{block}.{layer}", ours + "/stages/res{stage}/{block}/{layer}"
-    yield from _kernel(*block, "convolution")
-    yield from _batch_norm(f"{block[0]}.norm", f"{block[1]}/norm")
-    yield from _kernel("cnn.grid_encoder.0", f"{ours}/grid_encoder", "convolution")
-
-    text, ours = "transformer.bert.embeddings", "text_encoder"
-    yield from _embedding(f"{text}.word_embeddings", f"{ours}/word_embeddings")
-    yield from _embedding(f"{text}.position_embeddings", f"{ours}/position_embeddings")
-    yield from _embedding(f"{text}.token_type_embeddings", f"{ours}/token_type_embeddings")
-    yield from _layer_norm(f"{text}.LayerNorm", f"{ours}/layer_norm")
-
-    visual, ours = "transformer.bert.visual_embeddings", "visual_embedding"
-    yield from _embedding(f"{visual}.row_position_embeddings", f"{ours}/row_embeddings")
-    yield from _embedding(f"{visual}.col_position_embeddings", f"{ours}/column_embeddings")
-    yield from _embedding(f"{visual}.token_type_embeddings", f"{ours}/token_type_embeddings")
-    yield from _layer_norm(f"{visual}.LayerNorm", f"{ours}/layer_norm")
-
-    layer, ours = "transformer.bert.encoder.layer.{layer}", "fusion/layers/{layer}"
-    for part in ("query", "key", "value"):
-        yield from _dense(f"{layer}.attention.self.{part}", f"{ours}/{part}")
-    yield from _dense(f"{layer}.attention.output.dense", f"{ours}/attention_output")
-    yield from _layer_norm(f"{layer}.attention.output.LayerNorm", f"{ours}/attention_layer_norm")
-    yield from _dense(f"{layer}.intermediate.dense", f"{ours}/intermediate")
-    yield from _dense(f"{layer}.output.dense", f"{ours}/output")
-    yield from _layer_norm(f"{layer}.output.LayerNorm", f"{ours}/output_layer_norm")
-    yield from _dense("transformer.bert.pooler.dense", "fusion/pooler")
-
-    yield from _dense("transformer.cls.predictions.transform.dense", "head/transform")
-    yield from _layer_norm("transformer.cls.predictions.transform.LayerNorm", "head/transform_layer_norm")
-    yield Rule("transformer.cls.predictions.bias", "head/decoder_bias")
-    yield from _dense("transformer.cls.seq_relationship", "head/matching")
-    yield from _dense("transformer.classifier.0", "head/hidden")
-    yield from _dense("transformer.classifier.2", "head/output")
-    yield from _dense("transformer.regressor.0", "head/regression_hidden")
-    yield from _batch_norm("transformer.regressor.2", "head/regression_norm")
-    yield from _dense("transformer.regressor.4", "head/regression_output")
-
-
-TABLE: tuple[Rule, ...] = tuple(_table())
+TABLE: tuple[Rule, ...] = (
+    *(
+        Rule(f"{original}.{part}", f"{ours}/{our_part}", layout)
+        for kind, original, ours in _LAYERS
+        for part, our_part, layout in _PARTS[kind]
+    ),
+    Rule("transformer.cls.predictions.bias", "head/decoder_bias"),
+)
 
 ALIASES: Mapping[str, str] = {
     "transformer.cls.predictions.decoder.weight": "transformer.bert.embeddings.word_embeddings.weight",
