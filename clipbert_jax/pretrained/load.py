@@ -215,8 +215,8 @@ def find(path_or_name: str | Path) -> Path:
         return _from_hub(name.removeprefix(_HUB))
     known = ", ".join(model_registry.registered()) or "none"
     raise UserError(
-        f"there is no model {name}: give a run or model directory, a registered name (there are: {known}), "
-        f"or {_HUB}user/model"
+        f"the model {name} does not exist: give a run or model directory, a registered name (there are: "
+        f"{known}), or {_HUB}user/model"
     )
 
 

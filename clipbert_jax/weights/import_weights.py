@@ -34,7 +34,7 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrayReport:
-    """Where one array of a file went."""
+    """Target of one array of a file."""
 
     name: str
     """Name in the file."""

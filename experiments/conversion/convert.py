@@ -142,7 +142,7 @@ def _experiment(name: str | None) -> Experiment:
     if name is not None and name not in EXPERIMENTS:
         nearest = difflib.get_close_matches(name, EXPERIMENTS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(EXPERIMENTS)}"
-        raise UserError(f"there is no experiment {name!r}; {hint}")
+        raise UserError(f"the experiment {name!r} does not exist; {hint}")
     return EXPERIMENTS[name or _DEFAULT]()
 
 

@@ -1,4 +1,4 @@
-"""What a worker process does with a broken file of weights: read it under watch, in a folder of its own."""
+"""Reads a broken file of weights under watch in a worker process, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Mutant:
     mutations: str
     data: bytes
     folder: Path
-    """Where workers make theirs."""
+    """Folder of the workers' folders."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a file; `problem` says what must not be."""
+    """Result of a file; `problem` describes a failure."""
 
     verdict: str
     problem: str = ""

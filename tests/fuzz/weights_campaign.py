@@ -98,7 +98,7 @@ _MUTATIONS: list[Callable[[bytes, np.random.Generator], bytes]] = [
 
 @dataclasses.dataclass(frozen=True)
 class Seed:
-    """What is broken, and what makes a file of it."""
+    """Bytes to break, and a function that makes a file of them."""
 
     data: bytes
     wrap: Callable[[bytes], bytes] = bytes
@@ -159,7 +159,7 @@ class Report:
 
     @property
     def num_files(self) -> int:
-        """Of all kinds."""
+        """Number of files of all kinds."""
         return sum(counter.total() for counter in self.verdicts.values())
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Where the uncompressed members of a ZIP archive lie in its file; `torch_files` calls it.
+"""Finds the uncompressed members of a ZIP archive in its file, for `torch_files`.
 
 Python's `zipfile` reads the directory. The file may be an attacker's, so what `zipfile` takes on trust is
 checked here: one directory, which ends the file; members that do not overlap; sizes that agree wherever they

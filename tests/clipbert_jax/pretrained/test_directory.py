@@ -1,4 +1,4 @@
-"""What a run or model directory says of its texts is written whole, and once."""
+"""The vocabulary of a run or model directory is written whole, and once."""
 
 from pathlib import Path
 

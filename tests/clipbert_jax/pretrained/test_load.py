@@ -131,7 +131,7 @@ def test_a_name_finds_a_model_only_as_long_as_it_is_the_same(folder, tmp_path):
     model_registry.register("mine", folder)
     assert clipbert_jax.list_pretrained()["mine"].path == folder
     assert clipbert_jax.load("mine").config == config()
-    with pytest.raises(UserError, match=r"no model yours.*there are: mine"):
+    with pytest.raises(UserError, match=r"yours does not exist.*there are: mine"):
         clipbert_jax.load("yours")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -195,7 +195,7 @@ def test_a_hub_is_asked_for_known_kinds_of_files_alone(folder, monkeypatch):
     assert asked == [("someone/clipbert", "v1", ["*.json", "*.safetensors", "*.txt", "README.md"])]
     with pytest.raises(UserError, match=r"someone/else .*404 Client Error\)"):
         clipbert_jax.load("hf:someone/else")
-    with pytest.raises(UserError, match="there is no model runs/dmeo"):
+    with pytest.raises(UserError, match="runs/dmeo does not exist"):
         clipbert_jax.load("runs/dmeo")  # a path that is mistyped goes nowhere
     assert len(asked) == 2
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -18,7 +18,7 @@ import numpy as np
 
 VOCAB_SIZE = 30522
 UNREAD = {"transformer.bert.visual_embeddings.position_embeddings.weight"}
-"""By the original; the detector's parts have no values here in the first place."""
+"""Arrays that the original does not read; the detector's parts have no values here."""
 
 SCORES = """
 import sys

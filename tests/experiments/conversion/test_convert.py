@@ -328,7 +328,6 @@ def test_training_starts_from_a_model_directory_or_a_file(
 
 
 def test_pretraining_starts_from_a_resnet_and_a_bert(run, tmp_path, data_dir, capsys):
-    """Of a file of BERT and one of detectron2, by their names there."""
     state = to_original(load_run(run).scorer.parameters)
     bert = {
         name.removeprefix("transformer."): array

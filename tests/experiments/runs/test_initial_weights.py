@@ -147,7 +147,7 @@ def test_another_vocabulary_is_refused(run_dir, data_dir, tmp_path, capsys):
 
 def test_a_source_that_is_no_run_is_refused(data_dir, tmp_path, capsys):
     arguments = ["train", "demo/retrieval", "--data-dir", data_dir, "--workdir", tmp_path / "run", *SMALL]
-    assert "there is no model" in fails([*arguments, "--init.model", tmp_path / "nowhere"], capsys)
+    assert "does not exist" in fails([*arguments, "--init.model", tmp_path / "nowhere"], capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -57,7 +57,7 @@ def test_there_are_many_attacks() -> None:
 
 @pytest.mark.parametrize("title", ["os.system", "posix.system", "builtins.eval", "INST", "builtins.open"])
 def test_payloads_are_live(title: str, tmp_path: Path) -> None:
-    """What Python's own reader does with them, in a process that may be lost."""
+    """Python's own reader runs them, here in a process that may be lost."""
     code = f"import pickle; pickle.loads({pickled(CODE[title][0])!r})"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, stderr=subprocess.DEVNULL)
     assert [path.name for path in tmp_path.iterdir()] == [CANARY]

@@ -1,4 +1,4 @@
-"""Files of weights in every format, read without PyTorch; what is none is said to be none."""
+"""Files of weights in every format are read without PyTorch; other files are named in the error."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_what_is_no_state_dict_is_said(value: object, words: str, tmp_path: Path
     assert words in str(caught.value)
 
 
-# What is no file of weights.
+# Other files.
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_torchvision_in_names_of_detectron2_is_known_by_its_classifier(resnet) -
     assert (found.source, found.unused, len(found.notes)) == ("torchvision ResNet", (), 3)
     assert ours(found) == resnet
     with pytest.raises(UserError, match="unknown model"):
-        find(detectron2(""))  # nobody knows which pixels they take
+        find(detectron2(""))  # their pixels are unknown
 
 
 @pytest.mark.parametrize("is_old", [False, True])
@@ -297,7 +297,7 @@ def test_the_original_keeps_its_names(wrapper: str) -> None:
     assert all(found.origin[name] == wrapper + name for name in found.arrays)
 
 
-# What is no source, several, or in part another's.
+# Unknown sources, several sources, and mixtures.
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_the_original_keeps_its_names(wrapper: str) -> None:
         ["encoder.layer.0.intermediate.dense.weight", "embeddings.cls_token"],  # a vision transformer
     ],
 )
-def test_names_of_nobody_are_refused(names: list[str]) -> None:
+def test_unknown_names_are_refused(names: list[str]) -> None:
     with pytest.raises(UserError, match="unknown model") as error:
         find(dict.fromkeys(names, of_shape(3)))
     assert all(name in str(error.value) for name in names)
