@@ -16,11 +16,7 @@ _REMEDY = "restore it, or get the model again"
 
 
 def read_text(path: Path, *, remedy: str = _REMEDY) -> str:
-    """Return the text of a UTF-8 file.
-
-    Args:
-      path: file to read.
-      remedy: end of an error's sentence: what to do.
+    """Return the text of a UTF-8 file; `remedy` ends the sentence of an error.
 
     Raises:
       UserError: the file is missing, or is not UTF-8.
@@ -36,10 +32,7 @@ def read_text(path: Path, *, remedy: str = _REMEDY) -> str:
 def read_json(path: Path, kind: type, *, remedy: str = _REMEDY) -> Any:
     """Return the JSON value of a file.
 
-    Args:
-      path: file to read.
-      kind: type that the value must have, `dict` or `list`.
-      remedy: end of an error's sentence: what to do.
+    Its type must be `kind`, a `dict` or a `list`.
 
     Raises:
       UserError: the file is missing or broken, or holds another type.

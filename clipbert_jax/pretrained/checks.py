@@ -51,11 +51,7 @@ class InputsConfig:
 
 
 def inputs_from_json(data: Any, source: Path) -> InputsConfig:
-    """Return the settings of a model's clips and texts.
-
-    Args:
-      data: the config's data as JSON values; other fields are ignored.
-      source: file to name in errors.
+    """Return the settings of a model's clips and texts from a config's data; other fields are ignored.
 
     Raises:
       UserError: a field is missing or ill-typed.
@@ -68,14 +64,7 @@ def inputs_from_json(data: Any, source: Path) -> InputsConfig:
 def check_model_files(
     config: ClipBertConfig, task: Task, inputs: InputsConfig, vocabulary: Vocabulary, folder: Path
 ) -> None:
-    """Refuse impossible sizes, and words or answers of another model.
-
-    Args:
-      config: config of the model.
-      task: task of the model.
-      inputs: settings of its clips and texts.
-      vocabulary: words and answers in its directory.
-      folder: model or run directory, to name its files in errors.
+    """Refuse impossible sizes, and words or answers of another model; errors name the files in `folder`.
 
     Raises:
       UserError: the first problem.

@@ -90,11 +90,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_parameters(folder: Path, expected: Parameters) -> Parameters:
-    """Return the weights by flat name, as views of the file.
-
-    Args:
-      folder: model directory.
-      expected: arrays or shapes that the model needs; names and shapes must agree exactly.
+    """Return the weights by flat name, as views of the file; names and shapes must be those of `expected`.
 
     Raises:
       UserError: the file is damaged, or does not fit; the message names all differences.
@@ -142,10 +138,10 @@ def write_model(
     vocabulary: Vocabulary,
     origin: Mapping[str, str],
 ) -> None:
-    """Write a model directory, complete or not at all.
+    """Write a model to a new or empty directory, complete or not at all.
 
     Args:
-      folder: new or empty directory.
+      folder: directory to write.
       config: config as JSON values, with `model`, `task` and `data`.
       parameters: weights by flat name.
       vocabulary: tokens and answers.

@@ -115,10 +115,7 @@ def without_other_head(files: Sequence[ImportedFile], fresh: Parameters) -> list
     """Leave out another task's head, one whose names or shapes differ from the model's own.
 
     Classifiers of all tasks have the same names. If the shapes are equal too, they cannot be told apart.
-
-    Args:
-      files: imported files.
-      fresh: the model's initial weights by flat name.
+    `fresh` has the model's initial weights by flat name.
     """
     own = {name: np.shape(array) for name, array in fresh.items() if name.startswith(HEAD)}
     heads = [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,36 +58,39 @@ def start_from_file(
     """
     own = flat_parameters(model)
     file = _import(model, path, part, tokens)
-    needed = {name: x for name, x in own.items() if name.startswith(_PARTS[part])}
-    others = [name for name in _PARTS["model"] if name not in _PARTS[part]]
-    others += [_HEAD] * (part == "pixel_encoder")
-    of_others = {name: x for name, x in file.arrays.items() if name.startswith(tuple(others))}
-    head = {name: x for name, x in file.arrays.items() if name.startswith(_HEAD) and name not in of_others}
-    fits = (
-        bool(head)
-        and not has_answers
-        and {n: x.shape for n, x in head.items()}
-        == {name: x.shape for name, x in own.items() if name.startswith(_HEAD)}
-    )
-    arrays = {
-        name: x for name, x in file.arrays.items() if name not in of_others and (fits or name not in head)
-    }
-    target = {**needed, **({name: own[name] for name in head} if fits else {})}
+    parts = _PARTS[part]
+    other_parts = tuple(name for name in _PARTS["model"] if name not in parts)
+    head = _shapes_of_head(file.arrays)
+    if part == "pixel_encoder":
+        head, other_parts = {}, (*other_parts, _HEAD)
+    takes_head = bool(head) and not has_answers and head == _shapes_of_head(own)
+    left_out = other_parts if takes_head else (*other_parts, _HEAD)
     fitted = fit(
-        [dataclasses.replace(file, arrays=arrays)],
-        target,
+        [
+            dataclasses.replace(
+                file, arrays={name: x for name, x in file.arrays.items() if not name.startswith(left_out)}
+            )
+        ],
+        {name: x for name, x in own.items() if name.startswith((*parts, _HEAD) if takes_head else parts)},
         allow_missing=_NEVER_THERE.get(part, ()),
         remedy=f"Give --{_option(part)} another file, or the --model options that this one was made with.",
     )
     load_flat_parameters(model, {**own, **fitted.parameters})
     lines = [f"first weights of the {part.replace('_', ' ')} from {path}: {file.source}", *file.notes]
-    lines += [f"not in {path}, and left as they were: {', '.join(fitted.new)}"] * bool(fitted.new)
-    lines += [f"the head too is from {path}"] * fits
-    why = "the file does not say what its answers are" if has_answers else "the head is another"
-    lines += [f"not used of {path}, as {why}: {', '.join(map(quoted, head))}"] * bool(head and not fits)
-    groups = sorted({name.partition("/")[0] for name in of_others})
-    lines += [f"not used of {path}, as other parts of a model: {', '.join(groups)}"] * bool(groups)
+    if fitted.new:
+        lines.append(f"not in {path}, and left as they were: {', '.join(fitted.new)}")
+    if takes_head:
+        lines.append(f"the head too is from {path}")
+    elif head:
+        why = "the file does not say what its answers are" if has_answers else "the head is another"
+        lines.append(f"not used of {path}, as {why}: {', '.join(map(quoted, head))}")
+    if groups := sorted({name.partition("/")[0] for name in file.arrays if name.startswith(other_parts)}):
+        lines.append(f"not used of {path}, as other parts of a model: {', '.join(groups)}")
     return [*lines, *fitted.lines]
+
+
+def _shapes_of_head(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items() if name.startswith(_HEAD)}
 
 
 def _option(part: str) -> str:

@@ -66,14 +66,9 @@ def view(
     offset_bytes: int = 0,
     order: str = "C",
 ) -> np.ndarray:
-    """Return a read-only contiguous array over a part of the data.
+    """Return a read-only contiguous array over a part of the data, with a shape from `check_shape`.
 
-    Args:
-      data: bytes of a file.
-      dtype: data type of the array.
-      shape: checked by `check_shape`.
-      offset_bytes: start of the array in the data.
-      order: "C", or "F" if the first axis varies fastest.
+    Its order is "C", or "F" if the first axis varies fastest.
 
     Raises:
       Refusal: the array reaches beyond the data.
@@ -101,13 +96,9 @@ def strided_view(
 
 
 def check_strides(shape: tuple[int, ...], strides: object, *, offset: int, num_elements: int) -> None:
-    """Check that a strided array lies within its storage and has no element twice.
+    """Check that a strided array lies within its storage of `num_elements` and has each element once.
 
-    Args:
-      shape: checked by `check_shape`.
-      strides: strides from the file, in elements.
-      offset: position of the first element.
-      num_elements: size of the storage.
+    Strides and offset count elements; the shape comes from `check_shape`.
 
     Raises:
       Refusal: the array leaves its storage, or two elements share memory.

@@ -39,12 +39,7 @@ _NDARRAY = _Marker()
 
 
 def numpy_vocabulary(budget: Budget, file_size: int) -> PickleRules:
-    """Return the names that a pickle of NumPy arrays may use.
-
-    Args:
-      budget: limit on the file's arrays.
-      file_size: size of the file in bytes.
-    """
+    """Return the names that a pickle of NumPy arrays may use, in a file of `file_size` bytes."""
     maker = _ArrayMaker(budget, Budget(file_size))
     return PickleRules(
         names={

@@ -24,12 +24,7 @@ WEIGHT_TYPES = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtype
 def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray | jax.Array], metadata: Mapping[str, str]
 ) -> None:
-    """Write arrays under their names, whole or not at all.
-
-    Args:
-      path: file to create or replace.
-      arrays: arrays by name, on a device or not.
-      metadata: texts by name, for the header.
+    """Write arrays, on a device or not, and metadata by their names, whole or not at all.
 
     Raises:
       UserError: the file cannot be written.

@@ -151,8 +151,7 @@ _DETECTOR_SHAPES: Mapping[str, tuple[int, ...]] = {
 def unread_by_original(state: Mapping[str, ArrayLike]) -> Flat:
     """Return zeros for the parts that the original's code has and never reads, so that it finds every key.
 
-    Args:
-      state: result of `to_original`.
+    `state` is the result of `to_original`.
     """
     table = np.shape(state["transformer.bert.embeddings.position_embeddings.weight"])
     shapes = {"transformer.bert.visual_embeddings.position_embeddings.weight": table}

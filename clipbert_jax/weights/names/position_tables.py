@@ -42,11 +42,7 @@ def resize_position_table(
     """Return a file's table with the number of rows that the model has.
 
     A table of another width is returned unchanged; the later check of all shapes reports it.
-
-    Args:
-      name: flat name, for the sentence.
-      table: table of the file.
-      fresh: the model's own table with initial values.
+    `fresh` is the model's own table with initial values.
     """
     if table.ndim != 2 or table.shape[1] != fresh.shape[1] or len(table) == len(fresh):
         return ResizedTable(table, "")

@@ -61,13 +61,9 @@ def fold_pixels(
 ) -> tuple[dict[str, Shaped[np.ndarray, "*dims"]], str]:
     """Make a stem for the model's pixels from a stem for other pixels.
 
-    Args:
-      arrays: arrays by the original's names.
-      pixels: pixels that the arrays take.
-      config: config of the model.
-
     Returns:
-      The arrays that change, and a sentence about them; empty if the stem already fits or is missing.
+      The arrays that change, by the original's names, and a sentence about them; empty if the stem already
+      fits or is missing.
     """
     kernel = arrays.get(_KERNEL)
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 3:

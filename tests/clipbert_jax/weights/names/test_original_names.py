@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from flax import nnx
@@ -130,13 +128,6 @@ def test_flat_weights_that_do_not_fit_are_refused_and_load_nothing(tiny):
     ):
         load_flat_parameters(tiny, flat)
     np.testing.assert_array_equal(flat_parameters(tiny)["fusion/pooler/bias"], before)
-
-
-def test_many_unknown_names_take_little_time():
-    start = time.process_time()
-    for number in range(10_000):
-        assert to_our_name(f"transformer.bert.encoder.layer.{number}.attention.self.query.weighx") is None
-    assert time.process_time() - start < 1  # 2 s when patterns are made for each name, else 0.06 s
 
 
 def test_names_of_no_clipbert_are_refused():
