@@ -119,7 +119,7 @@ def test_bad_vocabularies_are_named(tmp_path):
         (
             "tokenizer_config.json",
             b'{"do_lower_case": "false"}',
-            "do_lower_case that is neither",
+            "do_lower_case",
         ),
         ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\xff\n", "vocab.txt is not UTF-8"),
     ],

@@ -260,19 +260,21 @@ def test_only_an_export_is_overwritten_and_nothing_of_it_stays(exported, retriev
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("option", "values"),
     [
-        (["--batch-size", "0"], "--batch-size must be"),
-        (["--num-clips", "65"], "--num-clips must be"),
-        (["--num-texts", "0"], "--num-texts must be"),
-        (["--num-compared", "0"], "--num-compared must be"),
-        (["--platforms", "cpu", "gpu"], "--platforms knows cpu, cuda, tpu, not gpu; NVIDIA GPUs are cuda"),
-        (["--data-dir", "nowhere"], "--data-dir nowhere has no validation or test records of retrieval"),
-        (["--step", "7"], "7"),
+        ("--batch-size", ["0"]),
+        ("--num-clips", ["65"]),
+        ("--num-texts", ["0"]),
+        ("--num-compared", ["0"]),
+        ("--platforms", ["cpu", "gpu"]),
+        ("--data-dir", ["nowhere"]),
+        ("--step", ["7"]),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_written(options, expected, run_dir, tmp_path, capsys):
-    assert expected in fails(["export", run_dir, "--out", tmp_path / "out", *options], capsys)
+def test_bad_options_are_refused_before_anything_is_written(option, values, run_dir, tmp_path, capsys):
+    said = fails(["export", run_dir, "--out", tmp_path / "out", option, *values], capsys)
+    assert option.removeprefix("--") in said
+    assert values[-1] in said
     assert not (tmp_path / "out").exists()
 
 
