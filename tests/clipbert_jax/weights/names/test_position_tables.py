@@ -35,7 +35,7 @@ def test_a_shorter_table_is_followed_by_rows_of_the_model(name: str) -> None:
     fresh = rows(10, start=1000)
     resized = resize_position_table(name, rows(6), fresh)
     np.testing.assert_array_equal(resized.table, np.concatenate([rows(6), fresh[6:]]))
-    assert resized.sentence == f"{name}: the file's 6 rows, and then 4 drawn anew, as the model has 10"
+    assert resized.sentence == f"{name}: the file's 6 rows, and 4 drawn anew, as the model has 10"
 
 
 def test_the_type_is_the_files() -> None:
