@@ -24,14 +24,14 @@ help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(READY) ## Make .venv with the pinned packages (every target does this by itself)
+setup: $(READY) ## Create .venv with the pinned packages (every target does this itself)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@tools/make-venv "$(VENV)" $(PYTHON)
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## Learn from generated H.264 videos, evaluate, write runs/demo/report.html
+demo: $(READY) ## Train on generated videos, evaluate, write runs/demo/report.html (about 6 minutes)
 	@$(BIN)/python -m experiments.demo.run
 
 .PHONY: picture
@@ -41,11 +41,11 @@ picture: $(READY) ## Take the README's picture of a search with the demo's model
 ARGS ?=
 
 .PHONY: findings
-findings: $(READY) ## The paper's claims as an experiment (about 40 minutes): make findings ARGS=--quick
+findings: $(READY) ## Test the paper's claims by experiment (about 40 minutes): make findings ARGS=--quick
 	@$(BIN)/python -m experiments.findings.run $(ARGS)
 
 .PHONY: pointing
-pointing: $(READY) ## Does attention of the demo's model fall on the object that a word names?
+pointing: $(READY) ## Check whether attention of the demo's model falls on what a word names
 	@$(BIN)/python -m experiments.pointing.run runs/demo $(ARGS)
 
 .PHONY: test
@@ -83,22 +83,22 @@ typecheck: $(READY) ## Check the types (pyright)
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 .PHONY: format
-format: $(READY) ## Rewrite the sources in the one format
+format: $(READY) ## Format the sources
 	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
 	@$(BIN)/ruff format $(SOURCES)
 
 .PHONY: check
-check: lint typecheck test ## Everything that CI checks
+check: lint typecheck test ## Run everything that CI checks
 
 # The interpreter that has PyTorch, for the peer: `make peer` makes one.
 PEER_PYTHON ?= $(if $(wildcard .venv-peer/bin/python),.venv-peer/bin/python,$(BIN)/python)
 
 .PHONY: bench
-bench: $(READY) ## Time the model on this CPU, against PyTorch where it is: make bench BENCH_OPTIONS="--set demo"
+bench: $(READY) ## Time the model on this CPU, against PyTorch if present: make bench BENCH_OPTIONS="--set demo"
 	@$(BIN)/python -m benchmarks.bench --rounds 2 --peer-python $(PEER_PYTHON) $(BENCH_OPTIONS)
 
 .PHONY: peer
-peer: ## Make .venv-peer, where PyTorch is, for the ratios of `make bench` (plain torch brings CUDA: 5 GB)
+peer: ## Create .venv-peer with PyTorch, for the ratios of `make bench` (plain torch brings CUDA: 5 GB)
 	@$(or $(PYTHON),python3) -m venv .venv-peer
 	@.venv-peer/bin/pip install --quiet -c constraints.txt "$(TORCH)" jax flax optax jaxtyping orbax-checkpoint
 
@@ -106,7 +106,7 @@ TORCH ?= torch
 
 # The interpreter that has JAX for the GPU is the one to measure; a .venv for CPUs would be of no use here.
 .PHONY: bench-gpu
-bench-gpu: ## Time the paper's tasks on a GPU, with the JAX and PyTorch that are there
+bench-gpu: ## Time the paper's tasks on a GPU, with the installed JAX and PyTorch
 	@python=$(or $(PYTHON),python3); \
 	"$$python" -c "import jax, flax, optax, orbax.checkpoint, jaxtyping" 2>/dev/null || { \
 	    echo "$$python lacks JAX or what the model needs: activate an environment of your own, then" \
@@ -114,22 +114,22 @@ bench-gpu: ## Time the paper's tasks on a GPU, with the JAX and PyTorch that are
 	"$$python" -m benchmarks.bench --set accelerator $(BENCH_OPTIONS)
 
 .PHONY: bench-host
-bench-host: $(READY) ## Time what the host does: dispatch, first steps, decoding beside training
+bench-host: $(READY) ## Time the host: dispatch, first steps, decoding beside training
 	@$(BIN)/python -m benchmarks.bench_host $(BENCH_OPTIONS)
 
 .PHONY: compile-check
-compile-check: $(READY) ## Compile for H100s and TPU pods that are not here (an hour): ARGS="--only h100"
+compile-check: $(READY) ## Compile for absent H100s and TPU pods (an hour): ARGS="--only h100"
 	@$(BIN)/python -m benchmarks.compile_check $(ARGS)
 
 .PHONY: soak
-soak: $(READY) ## Kill, stop and wear out small trainings for most of an hour: what is left must always do
+soak: $(READY) ## Kill, stop and resume small trainings for most of an hour
 	@$(BIN)/python -m tests.soak.kills $(ARGS)
 	@$(BIN)/python -m tests.soak.kills_together
 	@$(BIN)/python -m tests.soak.stops
 	@$(BIN)/python -m tests.soak.long_run
 
 .PHONY: bench-data
-bench-data: $(READY) ## Time the reading of clips against other ways to read them
+bench-data: $(READY) ## Time the reading of clips against other ways
 	@$(BIN)/python -m benchmarks.bench_data $(BENCH_OPTIONS)
 
 .PHONY: bench-search
@@ -137,7 +137,7 @@ bench-search: $(READY) ## Time indexing and searching 200 videos
 	@$(BIN)/python -m benchmarks.bench_search $(BENCH_OPTIONS)
 
 .PHONY: lock
-lock: ## Rewrite constraints.txt with today's versions, for all Pythons at once
+lock: ## Update constraints.txt for all supported Pythons
 	@tools/lock $(PYTHON)
 
 .PHONY: clean

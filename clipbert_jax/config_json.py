@@ -1,6 +1,6 @@
-"""Configs as JSON values and back, strictly: nothing is left out, nothing is run.
+"""Configs to JSON values and back, strictly; runs, models and exports store them.
 
-Tasks carry their name, so that the right dataclass is made of them.
+A task is stored with its name, which selects its dataclass.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
 def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
-    """Return what takes a JSON value of its own kind alone: bool("false") would be true."""
+    """Return a hook that accepts JSON values of these kinds only: bool("false") would be True."""
 
     def take(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
-            raise TypeError(f"{value!r} is no {kinds[0].__name__}")
+            raise TypeError(f"{value!r} is not a value of type {kinds[0].__name__}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise TypeError(f"{value!r} is no number")  # JSON has none of these, but Python reads them
+            raise TypeError(f"{value!r} is not a finite number")  # not JSON, but Python reads it
         return value
 
     return take
@@ -56,7 +56,7 @@ _converter.register_unstructure_hook_func(lambda kind: kind is Task, _unstructur
 
 
 def config_to_json(config: Any) -> Any:
-    """Return a config as JSON values; it equals what is read back from their JSON."""
+    """Return a config as JSON values, as they are after a round trip through a file."""
     return _as_lists(_converter.unstructure(config))
 
 
@@ -87,8 +87,8 @@ def _structured(values: Any, kind: Any, source: Path) -> Any:
     except (TypeError, KeyError, ValueError) as error:
         problems = f"{type(error).__name__}: {error}"
     raise UserError(
-        f"{source} is no config of this version ({problems}): use the version of clipbert_jax that wrote it, "
-        "or train again."
+        f"{source} is not a config of this version ({problems}): use the version of clipbert_jax that wrote "
+        "it, or train again."
     )
 
 

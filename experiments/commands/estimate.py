@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from experiments.experiment import Experiment
 
 _TOPOLOGIES = {"v5e": "v5e:2x4", "v5p": "v5p:2x2x2", "v6e": "v6e:2x4"}
-"""Of 8 chips each, of which fewer may be used."""
+"""Hosts of 8 chips each, of which a slice may use fewer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

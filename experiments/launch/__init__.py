@@ -1,1 +1,1 @@
-"""Scripts and specs that run one command on all processes of a cluster; docs/clusters.md compares them."""
+"""Scripts and specs that run one command on all processes of a cluster; see docs/clusters.md."""

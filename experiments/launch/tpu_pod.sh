@@ -6,11 +6,11 @@
 #   experiments/launch/tpu_pod.sh run \
 #       clipbert train tgif/action_corrected --workdir /shared/runs/tgif --data-dir /shared/data/tgif
 #
-# run COMMAND...  runs COMMAND on all workers until it is done, which find each other by themselves. Before that it
-#                 requests the slice if there is none, and installs where nothing is installed. After exit code 75, a
-#                 process that was killed, or the loss of a spot slice, it does so again. Ctrl-C only looks away: the
-#                 same `run`, from any machine, attaches to what still runs. Keep it in tmux on a small VM.
-# stop            lets the workers finish their step, save and end. First leave the `run` that would restart them.
+# run COMMAND...  runs COMMAND on all workers until it is done; they find each other by themselves. It first requests
+#                 a missing slice, and installs this project where it is missing. It starts again after exit code 75,
+#                 a killed process, or the loss of a spot slice. Ctrl-C only detaches: the same `run`, from any
+#                 machine, attaches to what still runs. Keep it in tmux on a small VM.
+# stop            lets the workers finish their step, save and end. First leave the `run`, which would restart them.
 # install         installs this source tree again, as after a change.
 #
 # The slice belongs to a queued resource of the same name, and costs money until it is deleted:
@@ -50,7 +50,7 @@ install() {
         on_workers install
 }
 
-# Print the state of the queued resource; nothing if there is none.
+# Print the state of the queued resource, or nothing if it does not exist.
 slice_state() {
     gcloud compute tpus queued-resources list --zone="$ZONE" --filter="name~/$TPU\$" --format='value(state.state)'
 }
@@ -66,7 +66,7 @@ request_slice() {
 wait_for_slice() {
     local state before=
     while true; do
-        # Being asked too often is no reason to end.
+        # gcloud refuses frequent questions; that is not a reason to end.
         state=$(slice_state) || state=UNKNOWN
         [ "$state" = "$before" ] || say "$TPU is ${state:-not there}"
         before=$state

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What tpu_pod.sh does on each worker. The command runs on its own, without the connection, so that a broken one
-# harms nothing: whoever connects next attaches to it.
+# The part of tpu_pod.sh that runs on each worker. The command does not depend on the connection: after a broken one,
+# the next connection attaches to it.
 #
 # run LOG_DIR MOUNT COMMAND...  start COMMAND, or attach to it where it runs; print what it prints; end as it ends
 # install                       make ~/clipbert_env from ~/clipbert_jax.tar.gz

@@ -245,7 +245,7 @@ def test_a_config_of_another_model_is_refused_with_all_names(folder):
         clipbert_jax.load(folder)
     values["model"]["fusion"]["__class__"] = "os.system"
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match="is no config of this version"):
+    with pytest.raises(UserError, match="is not a config of this version"):
         clipbert_jax.load(folder)
 
 
