@@ -27,13 +27,12 @@ class InitConfig:
     """Source of the initial weights; without one they are random."""
 
     model: str | None = None
-    """Run, model directory or registered name with the same vocabulary, or checkpoint file of the original. A
-    head for another task or other answers starts with random weights."""
+    """Run, model directory or name, or checkpoint of the original, with the same vocabulary.
+    A head for another task or other answers starts with random weights."""
     pixel_encoder: str | None = None
-    """File of ResNet-50 weights (grid-feat-vqa, detectron2 or torchvision) for the pixel encoder; or one of
-    the models above, whose pixel encoder is taken."""
+    """File of ResNet-50 weights (grid-feat-vqa, detectron2, torchvision), or one of the models above."""
     transformer: str | None = None
-    """File of BERT weights (Hugging Face) for the text encoder and the fusion; or one of the models above."""
+    """File of BERT weights (Hugging Face) for text encoder and fusion, or one of the models above."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

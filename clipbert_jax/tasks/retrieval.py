@@ -27,8 +27,8 @@ class Retrieval(MatchTask):
     """Learns to tell matching from mismatching texts, and ranks by it."""
 
     loss: Literal["ce", "rank"] = "ce"
-    """Loss: 2-way cross-entropy of every text, or `rank`, by which each matching text of a video should beat
-    each mismatching one by the margin."""
+    """Loss: 2-way cross-entropy of every text, or a ranking loss.
+    With `rank` each matching text of a video should beat each mismatching one by the margin."""
     consensus: Consensus = "mean"
     """Rule that pools the scores of the clips."""
     margin: float = 0.2
@@ -36,8 +36,8 @@ class Retrieval(MatchTask):
     num_negatives: int = 1
     """Number of mismatching texts drawn for each matching one."""
     ranking_rule: Literal["corrected", "original"] = "corrected"
-    """Rule of ranking; `original` rounds probabilities to 4 decimals, and counts only the last of several
-    captions of a video in video-to-text."""
+    """Rule of ranking.
+    `original` rounds probabilities to 4 decimals, and counts only the last caption of a video."""
 
     name = "retrieval"
     example_form = "matched_captions"

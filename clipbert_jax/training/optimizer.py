@@ -27,8 +27,8 @@ class OptimizerConfig:
     """AdamW and its schedule."""
 
     algorithm: Algorithm = "adamw"
-    """Kind of AdamW: Optax's, or `adamw_original`, which adds eps before the bias correction, decays the
-    updated weight and clips by max / (norm + 1e-6)."""
+    """Kind of AdamW: Optax's, or the original's.
+    The latter adds eps before the bias correction, decays updated weights, clips by max / (norm + 1e-6)."""
     transformer_learning_rate: float = 5e-5
     """Peak learning rate of text encoder, cross-modal fusion and head."""
     pixel_encoder_learning_rate: float = 5e-5
@@ -46,8 +46,8 @@ class OptimizerConfig:
     eps: float = 1e-6
     """Term added to the root of the mean square."""
     schedule: ScheduleName = "linear"
-    """Course of the learning rate: after a warm-up `linear` falls to 0 and `inverse_sqrt` falls slowly;
-    without one `constant` stays, and `multi_step` is halved at each milestone."""
+    """Course of the learning rate.
+    After a warm-up `linear` falls to 0 and `inverse_sqrt` slowly; `multi_step` halves at each milestone."""
     schedule_rule: ScheduleRule = "corrected"
     """Rule of the schedule; with `original` a rate of 0 becomes 1e-8, and the last milestone counts twice."""
     warmup_share: float = 0.1

@@ -25,14 +25,14 @@ class TrainConfig:
     accumulation: Accumulation = "mean"
     """`mean`: the parts together equal the whole batch. `sum`: adds their gradients, as the original did."""
     remat: Remat = "none"
-    """What the backward pass computes again, to save memory: with `full` each residual block and each layer
-    of the fusion, with `dots` these layers but for products with weights. Changes only rounding."""
+    """Layers that the backward pass computes again, to save memory; changes only rounding.
+    `full`: each residual block and fusion layer. `dots`: these but for products with weights."""
     clips_per_pass: int = 0
-    """Number of clips per video that the model sees at once, to save memory; must divide data.num_clips.
-    0 takes all. Passes are computed twice, and their dropout differs from that of a single pass."""
+    """Number of clips per video that the model sees at once, to save memory; 0 takes all.
+    Must divide data.num_clips. Passes are computed twice, with other dropout than a single pass."""
     ema_decay: float = 0.0
-    """Decay of a moving average of the parameters, such as 0.999; validation and evaluation then use the
-    average. 0 keeps no average."""
+    """Decay of a moving average of the parameters, such as 0.999; 0 keeps no average.
+    Validation and evaluation use the average."""
     frozen_parts: tuple[str, ...] = ()
     """Prefixes of the names of parameters that are not trained, such as pixel_encoder/ text_encoder/."""
     seed: int = 0

@@ -20,15 +20,14 @@ class Convert:
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")]
-    """Checkpoints (.pt, .pth, .bin, .pkl, .safetensors) that together hold a model; with --to torch a run or
-    model directory."""
+    """Checkpoints (.pt, .pth, .bin, .pkl, .safetensors) that together hold a model.
+    With --to torch: a run or model directory."""
     out: Path
     """Directory to create for the model; with --to torch the file to create."""
     to: Literal["clipbert_jax", "torch"] = "clipbert_jax"
     """Format to write; `torch` is a state dict with the original's names."""
     experiment: str | None = None
-    """Experiment, such as msrvtt/retrieval_original, or run or model directory, that decides task, head,
-    clips and texts; default: pretraining."""
+    """Experiment, run or model directory with the task, head, clips and texts; default: pretraining."""
     vocab: Path | None = None
     """File vocab.txt; default: the one beside a checkpoint."""
     answers: Path | None = None

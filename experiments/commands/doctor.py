@@ -27,8 +27,8 @@ class Doctor:
     path: Annotated[Positional[Path], arg(metavar="PATH")]
     """File, folder, zip, tar, LMDB folder, .txt list of paths, or data directory."""
     out: Path | None = None
-    """File for the full table, .tsv or .json. In the printed table `size` is the displayed size, `turn` the
-    rotation in degrees (m: mirrored), and `took` the seconds of the examination."""
+    """File for the full table, .tsv or .json.
+    In the printed table `turn` is the rotation in degrees (m: mirrored), `took` the seconds it took."""
     num_workers: int = 2
     """Number of processes that decode."""
 

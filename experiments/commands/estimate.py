@@ -45,8 +45,8 @@ class Estimate:
     decode_ms: float | None = None
     """Core-milliseconds for decoding a video; default: 55 for 16 frames, in proportion."""
     check: bool = True
-    """Compile the step for this CPU and compare the estimate with XLA's counts; half a minute for the
-    full-size model. Nothing is run."""
+    """Compile the step for this CPU and compare the estimate with XLA's counts; nothing is run.
+    The full-size model takes half a minute."""
     compile: bool = False
     """Ask the compiler of the device, which takes minutes and needs no device."""
     topology: str | None = None

@@ -23,8 +23,8 @@ class Evaluate:
     split: Literal["train", "validation", "test"] = "test"
     """Split of the data to evaluate on."""
     task: str | None = None
-    """Task to evaluate; default: the task of the training. A model for retrieval or pretraining can also do
-    multiple_choice, and a pretrained one retrieval."""
+    """Task to evaluate; default: the task of the training.
+    A model for retrieval or pretraining can also do multiple_choice, and a pretrained one retrieval."""
     data_dir: Path | None = None
     """Data directory; default: the one of the training."""
     step: int | Literal["best", "newest"] | None = None

@@ -35,8 +35,8 @@ class Export:
     num_compared: int = 32
     """Largest number of videos to compare the export with the float32 model on."""
     data_dir: Path | None = None
-    """Data directory of these videos (validation split, or else test); default: that of the run. Without data
-    the videos are random."""
+    """Data directory of these videos (validation, or else test); default: that of the run.
+    Without data the videos are random."""
     step: int | Literal["best", "newest"] | None = None
     """Checkpoint to use; default: the best on validation, or the newest without validation."""
     overwrite: bool = False

@@ -185,8 +185,8 @@ class PrepareFolder:
     data_dir: Path
     """Data directory to create; must not exist yet."""
     annotations: Path | None = None
-    """CSV with columns `video` and `caption` (optional: `split`, `id`), or JSON lines with the same keys;
-    without it, only the videos are stored."""
+    """CSV with columns `video` and `caption` (optional: `split`, `id`), or JSON lines with the same keys.
+    Without it, only the videos are stored."""
     vocab: Path | None = None
     """File vocab.txt or folder of a tokenizer; default: a vocabulary made from the captions."""
     allow_missing_videos: bool = False

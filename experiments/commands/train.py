@@ -29,7 +29,7 @@ class Train:
     profile: bool = False
     """Trace some steps into RUN/profile, for xprof, TensorBoard or Perfetto."""
     traced: Annotated[ProfileConfig, arg(name="profile")] = ProfileConfig()
-    """Each of these options traces some steps too."""
+    """Steps to trace; each of these options traces some steps too."""
 
     def run(self) -> None:
         """Train."""

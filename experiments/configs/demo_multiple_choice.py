@@ -1,4 +1,4 @@
-"""Multiple choice on the generated corpus, from random weights: which of five objects appears?
+"""Multiple choice on the generated videos, from random weights: which of five objects appears?
 
 Command:   clipbert prepare demo --data-dir data/demo
            clipbert train demo/multiple_choice --data-dir data/demo --workdir runs/demo_multiple_choice

@@ -1,4 +1,4 @@
-"""Open-ended questions on the generated corpus, from random weights: which object appears besides two others?
+"""Open-ended questions on the generated videos, from random weights: which object appears besides two others?
 
 Command:   clipbert prepare demo --data-dir data/demo
            clipbert train demo/open_ended_qa --data-dir data/demo --workdir runs/demo_open_ended_qa
