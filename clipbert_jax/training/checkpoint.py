@@ -3,13 +3,13 @@
     WORKDIR/checkpoints/STEP/
         parameters   flat name -> array, trained and frozen
         ema          flat name -> moving average of a trained array; only if the training keeps them
-        optimizer    the state of the optimizer
-        progress     JSON: schema version, step, position in the data, how the guards stand
-        config       JSON: the resolved config of the run
+        optimizer    state of the optimizer
+        progress     JSON: schema version, step, position in the data, steps without finite gradients
+        config       JSON: resolved config of the run
 
-A checkpoint appears under its name only when it is complete, and loses it before anything of it is deleted,
-so that a process may be killed at any moment. Each device writes and reads what it has: a run may go on with
-another number of devices or processes, or another mesh.
+A process may be killed at any moment: a checkpoint gets its name when it is complete, and loses it before
+any of its files is deleted. Each device writes and reads its own part: a run may go on with another number of
+devices or processes, or another mesh.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Checkpointer(Callback):
         """Save asynchronously, and keep the checkpoint of `best_step` too.
 
         Raises:
-          UserError: this save, or the one before, could not be written; older checkpoints are still there.
+          UserError: this save or the one before failed; older checkpoints are still there.
         """
         step = int(state.step)
         start = time.perf_counter()
@@ -133,8 +133,8 @@ class Checkpointer(Callback):
         waited = time.perf_counter() - start
         if waited > _SLOW_SECONDS:
             self._log(
-                f"step {step}: training waited {waited:.0f} s for the checkpoint before to be written, as "
-                f"the storage of {self.directory} is slow; --train.save-every-steps saves less often"
+                f"step {step}: training waited {waited:.0f} s for the last checkpoint, as the storage of "
+                f"{self.directory} is slow: save less often with --train.save-every-steps"
             )
         self._purge()
         self._keep_best.best_step = best_step
@@ -155,7 +155,7 @@ class Checkpointer(Callback):
         """Raise the error of a save that goes on beside the training; costs nothing.
 
         Raises:
-          UserError: it could not be written; older checkpoints are still there.
+          UserError: the save failed; older checkpoints are still there.
         """
         with self._explained("saved"):
             self._manager.check_for_errors()
@@ -199,7 +199,7 @@ class Checkpointer(Callback):
         """Wait for the last save.
 
         Raises:
-          UserError: it could not be written; older checkpoints are still there.
+          UserError: the save failed; older checkpoints are still there.
         """
         with self._explained("saved"):
             self._manager.wait_until_finished()
@@ -230,8 +230,10 @@ class Checkpointer(Callback):
             if not is_of_storage(error):
                 raise
             steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
-            left = f"the checkpoint of step {max(steps)} is still good" if steps else "there is none yet"
+            left = (
+                f"the checkpoint of step {max(steps)} is still good" if steps else "there is no earlier one"
+            )
             raise (TemporaryError if is_temporary(error) else UserError)(
                 f"a checkpoint could not be {what} in {self.directory} ({first_line(error)}); {left}. Look "
-                "at the space and the permissions there; the same command then goes on."
+                "at the space and the permissions there, then start the same command again."
             ) from error

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of, and how its reading fails: for the one who saves and the one who reads."""
+"""The items of a checkpoint and the errors of reading it; `checkpoint` and `saved_checkpoint` use them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from clipbert_jax.training.coordination import is_of_lost_process
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
 
 SCHEMA_VERSION = 1
-"""Version of the flat names and of the items; raised when a reader of old files needs to know."""
+"""Version of the flat names and of the items; increase it when readers must tell old files apart."""
 
 
 def item_handlers() -> dict[str, Any]:
-    """Return what reads and writes each item of a checkpoint, by its name."""
+    """Return the handler that reads and writes each item of a checkpoint, by name."""
     return {
         "parameters": ocp.StandardCheckpointHandler(),
         "ema": ocp.StandardCheckpointHandler(),
@@ -32,9 +32,9 @@ def item_handlers() -> dict[str, Any]:
 
 
 def restore_target(tree: Any, sharding: SingleDeviceSharding | None = None) -> Any:
-    """Return shapes, types and places of arrays: the given one, or that of each array now.
+    """Return shapes, types and shardings for Orbax: the given sharding, or the present one of each array.
 
-    Without a place Orbax wants the devices of the save.
+    Without a sharding Orbax wants the devices of the save.
     """
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
@@ -42,10 +42,10 @@ def restore_target(tree: Any, sharding: SingleDeviceSharding | None = None) -> A
 
 
 def read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Return how far a run was at a checkpoint.
+    """Return the progress of a run at a checkpoint.
 
     Raises:
-      UserError: it cannot be read, or another version wrote it.
+      UserError: it cannot be read, or another version has written it.
     """
     restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
     with readable(Path(manager.directory) / str(step)):
@@ -60,7 +60,7 @@ def read_progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 
 def check_parameter_names(manager: ocp.CheckpointManager, step: int, expected: Parameters) -> None:
-    """Compare the parameters of a checkpoint with those of a model, by name and shape, and read none.
+    """Compare the parameters of a checkpoint with those of a model by name and shape, without reading them.
 
     Raises:
       UserError: they differ, or their list cannot be read.
@@ -79,12 +79,12 @@ def check_parameter_names(manager: ocp.CheckpointManager, step: int, expected: P
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Tell whether an error is about files, and not another process that is gone or a full device."""
+    """Tell whether an error is about files, rather than a lost process or a full device."""
     return not is_of_lost_process(error) and explain_full_device(error) is None
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, or its kind if it says nothing."""
+    """Return the first line of an error, or its class if it has no text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
 

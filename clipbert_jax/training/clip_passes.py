@@ -1,8 +1,8 @@
-"""Clips in several passes through the model: less memory, for computing the scores twice.
+"""Several passes of clips through the model, which save memory and compute the scores twice.
 
-Between the train step and the model. A loss needs the scores of all clips of a video, so the model runs in a
-loop over groups of clips, and in the backward pass once more for each group in turn: all but the scores is
-there for one group at a time. The original's loop over clips kept everything.
+A loss needs the scores of all clips of a video. So the model runs in a loop over groups of clips, and again
+for each group in the backward pass; only scores are kept for all groups. The original's loop over clips kept
+everything. The train step calls it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def score_in_passes(
 ) -> ClipBertOutput:
     """Return `score(frames, key)`, computed a few clips at a time.
 
-    Every pass has a dropout key of its own, so that with dropout the draws are others than those of one pass,
-    of the same distribution; without it, results are the same but for rounding.
+    Every pass has its own dropout key: its draws differ from those of a single pass, and have the same
+    distribution. Without dropout the results are the same but for rounding.
 
     Args:
-      score: the model.
-      frames: of all clips.
-      key: for dropout.
-      clips_per_pass: clips of each video in one pass; 0 takes all.
-      is_unrolled: write the loop out.
+      score: model.
+      frames: frames of all clips.
+      key: dropout key.
+      clips_per_pass: number of clips per video in one pass; 0 takes all.
+      is_unrolled: whether to write the loop out.
 
     Raises:
       ValueError: `clips_per_pass` does not divide the number of clips.

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM as requests: training finishes its step, saves, and stops. All processes together.
+"""Ctrl-C and SIGTERM as requests to stop: all processes finish the same step, save, and end.
 
-Clusters send SIGTERM some seconds before they take a machine away. With several processes JAX passes the
-notice of any of them on to all, and they agree on the moment at which each looks for it.
+Clusters send SIGTERM some seconds before they take a machine away. JAX passes a notice to one process on to
+all, which agree on the step at which they stop.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Within the block the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once.
+    """Within the block, the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once.
 
-    A KeyboardInterrupt in the middle of an asynchronous save would tear down what the save stands on.
+    A KeyboardInterrupt in the middle of an asynchronous save would break the save.
+
+    Attributes:
+      is_by_keyboard: whether a person asked, by Ctrl-C at this process; launchers send SIGTERM.
     """
 
     def __init__(self) -> None:
         self.is_by_keyboard = False
-        """Whether a person has asked, at this process; a launcher asks by SIGTERM."""
         self._is_signalled = False
-        self._num_looks = 0
-        self._is_agreed = False  # JAX says it only once
+        self._num_calls = 0
+        self._is_agreed = False  # kept, as JAX reports it only once
         self._is_alone = jax.process_count() == 1
-        # JAX itself waits for SIGTERM where there are other processes to tell.
+        # With other processes JAX itself handles SIGTERM, to tell them.
         self._signals = (signal.SIGINT, signal.SIGTERM) if self._is_alone else (signal.SIGINT,)
         self._previous: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def should_stop(self) -> bool:
-        """Return whether to stop now; every process must look equally often."""
+        """Return whether to stop now; all processes must call it equally often."""
         if not self._is_alone and not self._is_agreed:
-            self._num_looks += 1
-            self._is_agreed = multihost_utils.reached_preemption_sync_point(self._num_looks)
+            self._num_calls += 1
+            self._is_agreed = multihost_utils.reached_preemption_sync_point(self._num_calls)
         return self._is_signalled if self._is_alone else self._is_agreed
 
     def __enter__(self) -> Interruption:

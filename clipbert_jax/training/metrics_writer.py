@@ -1,4 +1,4 @@
-"""Training metrics on disk: JSON lines to read by program, TensorBoard files to look at."""
+"""Training metrics on disk: JSON lines for programs, and files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import unwritable
 
 _FLUSH_SECONDS = 10.0
-"""Between two times that TensorBoard's file is brought to the disk, which training waits for."""
+"""Time between two flushes of TensorBoard's file; training waits for each."""
 
 
 class MetricsWriter:
-    """Append one record per logged step to `metrics.jsonl` and `tensorboard/`.
+    """Appends records to `metrics.jsonl` and to a file in `tensorboard/`.
 
-    On a resumed run the records after `first_step` are dropped first: those steps will be run again,
-    and a step must not appear twice.
+    It first drops the records after `first_step`, as those steps are made again.
     """
 
     def __init__(self, workdir: Path, *, first_step: int) -> None:
@@ -31,35 +30,35 @@ class MetricsWriter:
         drop_after(self.path, first_step)
         self._file = self.path.open("a")
         with naming(workdir / "tensorboard"):
-            self._board = _BoardFile(workdir / "tensorboard", first_step=first_step)
+            self._events = _EventFile(workdir / "tensorboard", first_step=first_step)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it holds `step` and numbers."""
+        """Write one record, which has `step` and numbers."""
         with naming(self.path):
             self._file.write(json.dumps(_finite(record)) + "\n")
             self._file.flush()
-        with naming(self._board.directory):
-            self._board.write(record)
+        with naming(self._events.directory):
+            self._events.write(record)
 
     def close(self) -> None:
         """Flush and close both files."""
         try:
-            with naming(self._board.directory):
-                self._board.close()
+            with naming(self._events.directory):
+                self._events.close()
         finally:
             with naming(self.path):
                 self._file.close()
 
 
-class _BoardFile:
-    """One file of events for TensorBoard.
+class _EventFile:
+    """A file for TensorBoard, written by tensorboardX's writer of records.
 
-    tensorboardX's own writer of events has a thread that no error leaves: on a full disk it prints a
-    traceback and dies, and training then waits for ever to hand it the eleventh record.
+    Its writers of events do not survive a full disk: the thread of one dies, and training then waits for it
+    for ever; the other leaves its file open, and Python prints a second error at the end.
     """
 
     def __init__(self, directory: Path, *, first_step: int) -> None:
-        # Slow to import, and needed by process 0 of a training run only.
+        # Late: slow to import, and only process 0 of a training needs it.
         from tensorboardX.proto import event_pb2, summary_pb2
         from tensorboardX.record_writer import RecordWriter
 
@@ -74,7 +73,7 @@ class _BoardFile:
         self._write(file_version="brain.Event:2")
         session_log = self._event_proto.SessionLog
         start = session_log(status=session_log.START)
-        # TensorBoard then forgets what earlier files say of later steps.
+        # It makes TensorBoard forget the later steps of earlier files.
         self._write(step=first_step + 1, session_log=start)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -88,7 +87,7 @@ class _BoardFile:
             self._flush_time = time.monotonic()
 
     def close(self) -> None:
-        """Close the file, even if what is left cannot be written."""
+        """Close the file, even if the rest cannot be written."""
         self._records.close()
 
     def _write(self, **event: Any) -> None:
@@ -96,7 +95,7 @@ class _BoardFile:
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Forget the records of steps after this one, which will be done again; the file appears if it is new."""
+    """Drop the records of the steps after this one, which are made again; create the file if it is new."""
     kept = [record for record in read_json_lines(path) if record.get("step", step + 1) <= step]
     with naming(path):
         write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -104,7 +103,7 @@ def drop_after(path: Path, step: int) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of writing say which file of the run it was, and how to go on; the system does not.
+    """Let an error of writing name the file of the run and the remedy.
 
     Raises:
       UserError: the block could not write.
@@ -117,16 +116,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run, whether it goes on, has ended or was killed in the middle of a line.
+    """Return the records of a run, even if a kill has cut off the last line.
 
-    Numbers that JSON lacks are the names that `float` takes.
+    Numbers that JSON lacks are strings, such as "nan", that `float` takes.
     """
     records = read_json_lines(workdir / "metrics.jsonl")
     return [record for record in records if isinstance(record.get("step"), int)]
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file that may be missing, or be written just now; other lines are left out."""
+    """Yield the objects of a file; a missing file has none, and broken lines are left out."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -140,7 +139,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinities, which JSON does not have, by their names."""
+    """Replace NaN and infinities, which JSON lacks, by their names."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()

@@ -73,7 +73,7 @@ class NonFiniteGuard(Callback):
         self._note(step, names)
         shown = ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
         where = f"(examples {shown}; all are in {self._path})"
-        self._log(f"step {step}: the gradient is not finite, so the update is left out {where}")
+        self._log(f"step {step}: the gradient is not finite, so the update is skipped {where}")
         if self.num_in_a_row >= MAX_IN_A_ROW:
             raise UserError(
                 f"{self.num_in_a_row} steps in a row, up to {step}, had no finite gradient {where}: train "

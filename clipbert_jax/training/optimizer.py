@@ -1,8 +1,8 @@
 """The optimizer: AdamW with parameter groups, global-norm clipping and a schedule (`schedules.py`).
 
-Groups follow `src/optimization/utils.py` of the original: learning rates and decay of the pixel encoder
-and of the transformer, no decay for biases and norms. `adamw_original` also follows its
-`src/optimization/adamw.py`; differences are in `docs/fidelity.md`.
+Groups follow `src/optimization/utils.py` of the original: the pixel encoder and the transformer have their
+own learning rates and decay, and biases and norms do not decay. `adamw_original` also follows its
+`src/optimization/adamw.py`. The differences are in `docs/fidelity.md`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def parameter_group(name: str) -> str:
 
 
 def is_decayed(name: str) -> bool:
-    """Return whether weight decay applies: to all but biases and the scales of norms."""
+    """Return whether a parameter decays: all do but biases and scales of norms."""
     return not name.endswith(("bias", "scale"))
 
 
@@ -128,11 +128,11 @@ def make_schedules(config: OptimizerConfig, num_steps: int) -> dict[str, optax.S
 def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
     """Build the transformation for parameters kept as a flat dict `name -> array`.
 
-    Its `update` takes `is_finite`. Where that is false, moments and their count stay as they were and the
-    updates mean nothing; schedules go on, so that rates are always those of the number of the step.
+    Its `update` takes `is_finite`. If that is false, moments and their count stay as they were, and the
+    updates mean nothing; schedules go on, so that rates always belong to the number of the step.
 
     Raises:
-      UserError: from `check_optimizer_config`.
+      UserError: as in `check_optimizer_config`.
     """
     check_optimizer_config(config)
     groups: dict[Hashable, optax.GradientTransformation] = {
@@ -166,10 +166,10 @@ def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _scale_by_adam(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """Return gradients -> direction: `optax.scale_by_adam`, but gradients may be not finite.
+    """Return gradients -> direction: `optax.scale_by_adam` for gradients that may be not finite.
 
-    Moments are chosen before the direction is made of them, so that compilers choose where they compute them
-    anyway. Chosen afterwards, a CPU reads and writes all of them again; at a branch, a GPU copies them.
+    It selects the old or the new moments before it computes the direction, so that compilers fuse both. If it
+    selected afterwards, a CPU would read and write all of them again; a branch makes a GPU copy them.
     """
     adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2)
 

@@ -1,4 +1,4 @@
-"""Batches on the devices before the step asks for them, and the time the step waited for input."""
+"""Brings batches to the devices before the step needs them, and measures how long steps wait for input."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Prefetcher(Iterator[Batch]):
     """Runs a batch iterator and the transfer to the devices in a thread, some batches ahead.
 
     Attributes:
-      wait_seconds: time that `__next__` has waited; 0 when input keeps up.
-      state: position after the last batch returned: what a checkpoint must hold.
+      wait_seconds: time that `__next__` has waited.
+      state: position after the last returned batch, for checkpoints.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Prefetcher(Iterator[Batch]):
         put: Callable[[Batch], Batch],
         *,
         num_ahead: int = 2,
-        timeout_seconds: float = 570.0,  # before the watchdog, which knows less of the reason
+        timeout_seconds: float = 570.0,  # less than the watchdog allows, which knows less of the reason
     ) -> None:
         self.wait_seconds = 0.0
         self.state = batches.get_state()
@@ -81,9 +81,9 @@ class Prefetcher(Iterator[Batch]):
             item = self._queue.get(timeout=self._timeout_seconds)
         except queue.Empty:
             raise TemporaryError(
-                f"No batch came within {self._timeout_seconds:.0f} seconds: a worker is stuck on a video, or "
-                f"the storage of the data does not answer. Check the data directory; the same command then "
-                f"continues from the newest checkpoint."
+                f"no batch came within {self._timeout_seconds:.0f} seconds: a worker is stuck on a video, or "
+                f"the storage of the data does not answer. Check the data directory, then start the "
+                f"same command again."
             ) from None
         self.wait_seconds += time.perf_counter() - start
         if isinstance(item, BaseException):
@@ -103,7 +103,7 @@ class Prefetcher(Iterator[Batch]):
         self.close()
 
     def close(self) -> None:
-        """Stop the thread, then the iterator; a thread that is stuck for good is left behind."""
+        """Stop the thread, then the iterator; a thread that never ends is left behind."""
         self._is_closed.set()
         give_up = time.perf_counter() + _CLOSE_SECONDS
         while self._thread.is_alive() and time.perf_counter() < give_up:

@@ -23,7 +23,7 @@ def is_terminal() -> bool:
 
 
 class ProgressBar:
-    """Shows how far a training is, and what was logged last."""
+    """Shows the progress of a training and the last log line."""
 
     def __init__(self, *, first_step: int, num_steps: int) -> None:
         from rich.console import Console
@@ -47,13 +47,13 @@ class ProgressBar:
         self._progress.start()
 
     def advance(self, step: int) -> None:
-        """Show that a step is under way; costs next to nothing, and asks nothing of the devices."""
+        """Show the step; this costs little, and does not wait for the devices."""
         self._progress.update(self._task, completed=step)
 
     def show(self, status: str) -> None:
-        """Show what was logged last."""
+        """Show a line of text beside the bar."""
         self._progress.update(self._task, status=status)
 
     def close(self) -> None:
-        """Take the line away, and leave the terminal as it was."""
+        """Remove the bar and restore the terminal."""
         self._progress.stop()

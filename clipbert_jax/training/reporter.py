@@ -208,7 +208,7 @@ def _learned_phrases(record: Mapping[str, Any]) -> list[str]:
         f"rate {_rates_phrase(record)}",
     ]
     skipped = record.get("num_skipped", 0)
-    return [*phrases, f"{skipped} update(s) left out"] if skipped else phrases
+    return [*phrases, f"{skipped} update(s) skipped"] if skipped else phrases
 
 
 def _rates_phrase(record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A run directory belongs to one config: it is claimed once, and a run with another config is refused."""
+"""The claim of a run directory: it belongs to one config, and to one training at a time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from clipbert_jax.renames import present_names
 from clipbert_jax.text_files import read_json
 
 _QUIET_SECONDS = 5.0
-"""Workers of a training that was killed may outlive it for a moment."""
+"""Time to wait for the lock in silence: workers of a killed training live a little longer."""
 
 _LOCK_SECONDS = 175.0
-"""After that; a file server may keep the lock of a host that was lost for a minute and a half."""
+"""Time to wait after that; a file server may keep the lock of a lost host for a minute and a half."""
 
 _CONFIG, _LOCK = "config.json", "lock"
 
 
 def check_claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
-    """Refuse a directory that `claim` would refuse; write nothing, not even a lock.
+    """Refuse a directory that `claim` would refuse, and write nothing, not even a lock.
 
     Raises:
-      UserError: as `claim`.
+      UserError: as in `claim`.
     """
     if (workdir / _CONFIG).exists():
         differences = list_differences(read_config(workdir), config, free=free)
@@ -38,29 +38,29 @@ def check_claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str
                 f"choose another run directory, or the same settings to continue that run."
             )
         return
-    # A start that was killed, or one that goes on beside this one, has left some files.
-    if workdir.exists() and (not workdir.is_dir() or any(map(_is_of_others, workdir.iterdir()))):
-        raise UserError(f"{workdir} holds something that is no run: choose another run directory.")
+    # A killed start, or one that goes on beside this one, has left some files.
+    if workdir.exists() and (not workdir.is_dir() or any(map(_is_foreign, workdir.iterdir()))):
+        raise UserError(f"{workdir} holds files that are not a run: choose another run directory")
 
 
-def _is_of_others(path: Path) -> bool:
+def _is_foreign(path: Path) -> bool:
     return path.name not in (_LOCK, "config.tmp") and not is_unfinished(path)
 
 
 def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> None:
     """Write the resolved config of a new run, or check that an existing run has the same.
 
-    To be called with the run's lock, or two first starts would mix their configs.
+    The caller holds the run's lock; without it two first starts would mix their configs.
 
     Args:
-      workdir: the run directory; created if needed.
-      config: the resolved config as JSON values.
+      workdir: run directory; created if needed.
+      config: resolved config as JSON values.
       free: dotted fields that may differ when a run goes on, because they change no result; `*` stands for
         any part of a name.
 
     Raises:
       UserError: the directory holds a run with another config (lists every field that differs), or files
-        that are no run.
+        that are not a run.
     """
     check_claim(workdir, config, free=free)
     path = workdir / _CONFIG
@@ -70,10 +70,7 @@ def claim(workdir: Path, config: Mapping[str, Any], *, free: frozenset[str] = fr
 
 
 class RunLock:
-    """Keeps a second training out of a run directory as long as this one goes on; a killed one holds nothing.
-
-    Two would delete what the other is just saving.
-    """
+    """Lock of a run directory: two trainings would delete each other's saves. A kill releases it."""
 
     def __init__(self, workdir: Path, *, log: Callable[[str], None] = print) -> None:
         self._lock = FileLock(workdir / _LOCK)
@@ -81,10 +78,10 @@ class RunLock:
         self._log = log
 
     def acquire(self) -> None:
-        """Take it, on one process of the run; creates the run directory if needed.
+        """Take the lock, on one process of the run; create the run directory if needed.
 
         Raises:
-          TemporaryError: another training has it, or had it on a host that was lost.
+          TemporaryError: another training holds it, or a lost host did.
         """
         self._workdir.mkdir(parents=True, exist_ok=True)
         if self._is_acquired(_QUIET_SECONDS):
@@ -92,8 +89,8 @@ class RunLock:
         self._log(f"{self._workdir / _LOCK} is held by another process: waiting up to {_LOCK_SECONDS:.0f} s")
         if not self._is_acquired(_LOCK_SECONDS):
             raise TemporaryError(
-                f"another process trains in {self._workdir} now, or the lock of a host that was lost has not "
-                "ended yet: wait for its end, or choose another run directory"
+                f"another process trains in {self._workdir} now, or a lost host still holds its lock: wait "
+                "for its end, or choose another run directory"
             )
 
     def _is_acquired(self, seconds: float) -> bool:
@@ -102,7 +99,7 @@ class RunLock:
         except Timeout:
             return False
         except (OSError, NotImplementedError):
-            pass  # a filesystem without locks: then users must take care themselves
+            pass  # a filesystem without locks: users must take care themselves
         return True
 
     def __enter__(self) -> RunLock:
@@ -116,7 +113,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """Return the resolved config of a run.
 
     Raises:
-      UserError: the directory holds no run, or its config is broken.
+      UserError: the directory is not a run, or its config is broken.
     """
     path = workdir / _CONFIG
     if not path.exists():
@@ -129,7 +126,7 @@ def list_differences(
 ) -> list[str]:
     """Return a phrase for every field that differs between two configs, except the `free` ones.
 
-    An entry of a list has its number as its name, if there are as many in both.
+    The name of a list's entry is its number, if both lists have as many.
     """
     return [
         f"{name}: {left!r} there, {right!r} now"

@@ -1,4 +1,4 @@
-"""Read one checkpoint of a run: its config and its parameters, on any number of devices of any kind."""
+"""Reads one checkpoint of a run: its config and its parameters, on any number of devices of any kind."""
 
 from __future__ import annotations
 
@@ -23,42 +23,46 @@ from clipbert_jax.training.checkpoint_items import (
 from clipbert_jax.training.validation import ValidationLog
 
 WhichStep = int | Literal["best", "newest"] | None
-"""A checkpoint: of a step, the best on validation, the newest; None stands for the best if there is one."""
+"""Choice of a checkpoint: a step, the best on validation or the newest; None: the best, else the newest."""
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Return whether a run has a complete checkpoint, and so goes on from there."""
+    """Return whether a run has a complete checkpoint to go on from."""
     directory = workdir.resolve() / "checkpoints"
     return directory.is_dir() and bool(ocp.utils.checkpoint_steps(directory))
 
 
 class SavedCheckpoint:
-    """One checkpoint of a run, to be read on any number of devices of any kind."""
+    """One checkpoint of a run.
+
+    Attributes:
+      config: resolved config of the run.
+      step: step of the checkpoint.
+      has_ema: whether `load_parameters` returns moving averages of the trained parameters.
+    """
 
     def __init__(self, workdir: Path, *, step: WhichStep = None) -> None:
         """Find the checkpoint of `step`; by default the best on validation, the newest if there was none.
 
         Raises:
-          UserError: there is none, or another version wrote it.
+          UserError: there is no such checkpoint, or another version has written it.
         """
         self._directory = workdir.resolve() / "checkpoints"
         if not self._directory.is_dir():
-            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a `clipbert train` run.")
+            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a `clipbert train` run")
         with self._open() as manager:
             steps = sorted(manager.all_steps())
             if not steps:
-                raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first.")
+                raise UserError(f"{self._directory} holds no complete checkpoint yet: train longer first")
             self.step = self._find(manager, steps, step)
             if self.step not in steps:
-                raise UserError(f"{self._directory} holds no checkpoint of step {self.step}; it has {steps}.")
+                raise UserError(f"{self._directory} holds no checkpoint of step {self.step}; it has {steps}")
             read_progress(manager, self.step)
             config = ocp.args.Composite(config=ocp.args.JsonRestore())
             with readable(self._directory / str(self.step)):
                 saved = manager.restore(self.step, args=config)["config"]
                 self.config: dict[str, Any] = present_names(saved)
-                """The resolved config that it was trained with."""
         self.has_ema = (self._directory / str(self.step) / "ema").is_dir()
-        """Whether `load_parameters` returns moving averages in the place of trained parameters."""
 
     def _find(self, manager: ocp.CheckpointManager, steps: Sequence[int], step: WhichStep) -> int:
         if isinstance(step, int):
@@ -77,7 +81,7 @@ class SavedCheckpoint:
         """Return the parameters by flat name, on one device.
 
         Args:
-          expected: arrays or shapes that the model needs; names and shapes must agree exactly.
+          expected: arrays or shapes of the model, whose names and shapes must agree exactly.
 
         Raises:
           UserError: they do not.

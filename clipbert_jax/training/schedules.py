@@ -1,7 +1,6 @@
-"""Learning rates over a training: those of the original's `src/optimization/sched.py`, and our corrections.
+"""Learning-rate schedules: those of the original's `src/optimization/sched.py`, and corrected ones.
 
-`optimizer.py` makes one schedule for each parameter group and scales the updates with it. Rates are
-float64 in JAX's x64 mode, else float32.
+`optimizer.py` makes one schedule for each parameter group. Rates are float64 in JAX's x64 mode, else float32.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ ScheduleName = Literal["linear", "inverse_sqrt", "constant", "multi_step"]
 ScheduleRule = Literal["corrected", "original"]
 
 RelativeRate = Callable[[jax.Array], jax.typing.ArrayLike]
-"""Step (1 for the first update) -> share of the peak."""
+"""Step (1 for the first update) -> fraction of the peak."""
 
 ORIGINAL_FLOOR = 1e-8
-"""What the original puts in the place of a learning rate that is not positive."""
+"""Learning rate of the original in the place of one that is not positive."""
 
 _MULTI_STEP_FACTOR = 0.5
 
@@ -37,15 +36,15 @@ def learning_rate_schedule(
 ) -> optax.Schedule:
     """Return update count (0 for the first update) -> learning rate.
 
-    As in the original the first update uses step 1, so that it is not wasted at rate 0.
+    As in the original, the first update uses step 1: at step 0 its rate would be 0.
 
     Args:
-      peak: the highest learning rate.
-      num_steps: updates in the whole training.
-      warmup_share: of all steps, rising linearly from 0; for `linear` and `inverse_sqrt`.
+      peak: highest learning rate.
+      num_steps: number of updates of the whole training.
+      warmup_share: warm-up fraction, in which the rate rises linearly from 0, of `linear` and `inverse_sqrt`.
       name: `linear` falls to 0 at the last step, `inverse_sqrt` falls as 1 / sqrt(step), `constant` stays,
         `multi_step` is halved at each milestone. The latter two have no warm-up.
-      milestones: rising shares of all steps.
+      milestones: rising fractions of all steps.
       rule: `original` has the original's floor and its deeper last step of `multi_step`.
     """
     relative_rate = _relative_rate(name, num_steps, int(warmup_share * num_steps), milestones, rule)

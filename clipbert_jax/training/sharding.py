@@ -1,11 +1,11 @@
-"""Where arrays live: a mesh of devices, and rules from the path of an array to its place on the mesh.
+"""The mesh of devices, and the rules that place arrays on it by their names.
 
     data     every device has its own videos and a copy of the parameters
     fsdp     the same, but the devices share one copy of parameters and optimizer state
     tensor   the devices share the products of the fusion (heads, inner width, vocabulary) for the same
-             videos; of the pixel encoder, whose convolutions do not divide well, each does its own videos
+             videos; in the pixel encoder, whose convolutions do not divide well, each has its own videos
 
-The step is the same program on every mesh: XLA adds the collectives that these places ask for. Rules follow
+The step is the same program on every mesh: XLA adds the collectives. Rules follow
 Shoeybi et al., "Megatron-LM", 2019 (tensor), and Rajbhandari et al., "ZeRO", 2020 (fsdp).
 """
 
@@ -30,10 +30,10 @@ from clipbert_jax.models.model_def import Parameters
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 
 VIDEOS = PartitionSpec(AXES)
-"""Of an array that counts videos first: every device has some, in the order of the devices."""
+"""Spec of arrays whose first axis is videos: each device has some, in the order of the devices."""
 
 _MIN_SHARDED_ELEMENTS = 1 << 14
-"""Smaller arrays are not divided by fsdp: gathering them costs more than keeping them."""
+"""Least size of an array that fsdp divides: gathering a smaller one costs more than it saves."""
 
 _TENSOR_DIMENSION = {
     r"fusion/layers/\d+/(query|key|value|intermediate)/(kernel|bias)": -1,
@@ -41,7 +41,7 @@ _TENSOR_DIMENSION = {
     r"text_encoder/word_embeddings/embedding": 0,
     r"head/decoder_bias": 0,
 }
-"""Which dimension of a parameter the tensor axis divides; the others are whole on every device."""
+"""Names of parameters -> dimension that the tensor axis divides; it divides no others."""
 
 Tree = TypeVar("Tree")
 
@@ -57,7 +57,7 @@ class MeshConfig:
 
 
 def check_mesh(config: MeshConfig, num_devices: int, *, num_heads: int | None = None) -> None:
-    """Refuse axes that do not divide the devices, or the heads of the fusion.
+    """Refuse axes that do not divide the devices or the heads of the fusion.
 
     Raises:
       UserError: names the options.
@@ -95,12 +95,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, config: MeshConfig | 
 
 
 def _process_and_id(device: Any) -> tuple[int, int]:
-    """Return what devices are ordered by: those of TPU pods are numbered by place, not by process."""
+    """Return the sort key of a device: TPU pods number devices by place, not by process."""
     return device.process_index, device.id
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device has."""
+    """Return the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -110,15 +110,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def parameter_sharding(name: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
-    """Return where a parameter lives, or an array of the optimizer that belongs to it.
+    """Return the sharding of a parameter, or of an array of the optimizer that belongs to it.
 
     Args:
       name: flat name, such as `fusion/layers/0/query/kernel`.
-      shape: of the array.
-      mesh: from `make_mesh`.
+      shape: shape of the array.
+      mesh: mesh of `make_mesh`.
 
     Raises:
-      UserError: the tensor axis does not divide the dimension that it is to divide.
+      UserError: the size of that dimension is not a multiple of the tensor axis.
     """
     spec: list[str | None] = [None] * len(shape)
     num_tensor, num_fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
@@ -147,25 +147,25 @@ def _checked_tensor(name: str, size: int, num_tensor: int) -> str | None:
 
 
 def state_shardings(tree: Tree, mesh: Mesh) -> Tree:
-    """Return where each array of a train state, or of a part of it, lives, by the names on its path."""
+    """Return the sharding of each array of a train state, or of a part of it, by the names on its path."""
     return jax.tree_util.tree_map_with_path(
         lambda path, x: parameter_sharding(_last_name(path), x.shape, mesh), tree
     )
 
 
 def _last_name(path: tuple[Any, ...]) -> str:
-    """Return the flat name of the parameter on the way to an array; scalars such as counts have none."""
+    """Return the flat name of the parameter on the path of an array; empty for scalars such as counts."""
     names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
     return str(names[-1]) if names else ""
 
 
 def constrain_state(tree: Tree, mesh: Mesh) -> Tree:
-    """Within a jitted function, keep the arrays of a train state where they live."""
+    """Keep the arrays of a train state where they are, within a jitted function."""
     return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh))
 
 
 def gather_over_fsdp(params: Parameters, mesh: Mesh) -> Parameters:
-    """Within a jitted function, bring together what the fsdp axis divides: before the model uses it."""
+    """Gather the parameters that the fsdp axis divides, within a jitted function, for the model to use."""
     if mesh.shape[FSDP] == 1:
         return params
 
@@ -180,7 +180,7 @@ def gather_over_fsdp(params: Parameters, mesh: Mesh) -> Parameters:
 
 
 def layer_sharding(mesh: Mesh) -> LayerSharding | None:
-    """Return where the arrays of the fusion's layers live, if devices share their products."""
+    """Return the shardings in the layers of the fusion, if devices share their products."""
     if mesh.shape[TENSOR] == 1:
         return None
     videos = (DATA, FSDP)
@@ -192,7 +192,7 @@ def layer_sharding(mesh: Mesh) -> LayerSharding | None:
 
 
 def share_videos(tree: Tree, mesh: Mesh) -> Tree:
-    """Within a jitted function, give devices that share the fusion's products the videos of each other."""
+    """Give devices that share the products of the fusion each other's videos, within a jitted function."""
     if mesh.shape[TENSOR] == 1:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
@@ -200,7 +200,7 @@ def share_videos(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def whole_parameters(params: Parameters, mesh: Mesh) -> Parameters:
-    """Return the parameters, each whole on every device of the mesh."""
+    """Return the parameters with each array whole on every device of the mesh."""
     if all(array.sharding.is_fully_replicated for array in params.values()):
         return params
     return _replicate(mesh)(params)
@@ -208,12 +208,12 @@ def whole_parameters(params: Parameters, mesh: Mesh) -> Parameters:
 
 @functools.cache
 def _replicate(mesh: Mesh) -> Callable[[Parameters], Parameters]:
-    """Return one function for all validations, so that it is compiled once."""
+    """Return a function that all validations share, so that it is compiled once."""
     return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Move this process's share of a batch to its devices; together they are the global batch.
+    """Move the share of this process in a batch to its devices; all shares are the global batch.
 
     Raises:
       ValueError: the global batch does not divide by the number of devices.
@@ -221,8 +221,8 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
     num_videos = batch.frames.shape[0] * jax.process_count()
     if num_videos % mesh.size:
         raise ValueError(
-            f"A batch of {num_videos} videos does not divide over {mesh.size} devices: "
-            f"set train.batch_size to a multiple of {mesh.size}."
+            f"a batch of {num_videos} videos does not divide over {mesh.size} devices: "
+            f"set train.batch_size to a multiple of {mesh.size}"
         )
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

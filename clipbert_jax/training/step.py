@@ -1,8 +1,8 @@
 """The train step: one jitted function from a state and a batch to the next state, on any mesh.
 
-Forward, task loss, gradient, accumulation, optimizer update: one compiled program, the same on one
-device and on many. The state is donated; dropout keys come from (seed, step), so nothing about
-randomness is stored and a resumed run draws what the unbroken run would have drawn.
+Forward pass, loss, gradient, accumulation and optimizer update are one program, the same on one device and
+on many. The state is donated. Dropout keys come from (seed, step): no random state is stored, and a run that
+goes on draws the same as an unbroken one.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from clipbert_jax.training.sharding import (
 Metrics = dict[str, jax.Array]
 
 _TOKEN_SAMPLE = 1 << 16
-"""Which part of a step's key draws visual tokens; dropout uses the small numbers."""
+"""Number folded into a step's key to draw visual tokens; dropout folds in small numbers."""
 
 
 Accumulation = Literal["mean", "sum"]
-"""`mean`: the parts of a batch together are as the whole batch. `sum`: each part is a batch of its own, and
-their gradients are added, as in the original, so that the step grows with the number of parts."""
+"""`mean`: the parts of a batch together equal the whole batch. `sum`: each part is a batch of its own, and
+their gradients are added, as in the original, so that the update grows with the number of parts."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Everything that a step changes, and the frozen arrays that it reads."""
+    """All arrays that a step changes, and the frozen ones that it reads."""
 
     params: Parameters
     frozen: Parameters
     opt_state: Any
     step: Any
-    """Number of steps done, those included whose update was left out."""
+    """Number of steps that are done, skipped updates included."""
     ema: Parameters = dataclasses.field(default_factory=dict)
-    """Moving averages of `params`, by the same names; empty if the training keeps none."""
+    """Moving averages of `params`, by the same names; empty if the training keeps no average."""
 
     @property
     def eval_params(self) -> Parameters:
-        """All arrays of the model as validation sees it: with averages, if there are any, for parameters."""
+        """All arrays of the model for validation: averages, if there are any, replace trained parameters."""
         return {**self.params, **self.frozen, **self.ema}
 
 
@@ -76,7 +76,7 @@ def make_train_state(
     frozen_parts: Sequence[str] = (),
     has_ema: bool = False,
 ) -> tuple[ModelDef, TrainState]:
-    """Split a model into its model_def and a fresh train state on the mesh.
+    """Split a model into its definition and a fresh train state on the mesh.
 
     Args:
       model: with its first weights.
@@ -93,7 +93,7 @@ def make_train_state(
         frozen={**frozen, **kept},
         opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
-        # Copies, because the step is given both and an array cannot be given away twice.
+        # Copies: the step donates both, and an array cannot be donated twice.
         ema=jax.tree.map(jnp.copy, params) if has_ema else {},
     )
     return model_def, jax.device_put(state, state_shardings(state, mesh))
@@ -115,12 +115,12 @@ def make_train_step(
     """Return the jitted `(state, batch) -> (state, metrics)`; it donates the state.
 
     Metrics are scalars: `loss`, `loss/<name>` for each of several losses of the task, `grad_norm` (before
-    clipping), and `is_skipped`: 1 if that norm was not finite. Then parameters, averages and the moments of
-    `make_optimizer` stay as they were; the step counts: data, dropout and learning rates go on as planned.
+    clipping) and `is_skipped`, which is 1 if that norm is not finite. A skipped step keeps parameters,
+    averages and moments as they were, and counts as a step for data, dropout and learning rates.
 
-    With `num_accumulation_steps` > 1 the batch is processed in that many parts: by `mean` to the same result
-    but for rounding and randomness; by `sum` the loss is the mean of the parts' and the gradient their sum.
-    `remat` changes rounding alone, `clips_per_pass` (0 for all at once) rounding and randomness.
+    With `num_accumulation_steps` > 1 the batch is processed in that many parts. `mean` gives the same result
+    but for rounding and randomness; with `sum` the loss is the mean of the parts and the gradient their sum.
+    `remat` changes only rounding; `clips_per_pass` (0 for all at once) changes rounding and randomness.
     """
 
     def part_losses(
@@ -188,7 +188,7 @@ def update_state(
     is_finite: jax.typing.ArrayLike,
     ema_decay: float,
 ) -> TrainState:
-    """Return the state after a step: updated if the gradients are finite, and else one step older."""
+    """Return the state after a step; only the step number changes if the gradients are not finite."""
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         grads, state.opt_state, state.params, is_finite=is_finite
     )
@@ -201,9 +201,9 @@ def update_state(
 def _moving_average(
     params: Parameters, state: TrainState, decay: float, is_finite: jax.typing.ArrayLike
 ) -> Parameters:
-    """Return the averages after an update from `state` to `params`; none without a decay.
+    """Return the averages after an update from `state` to `params`; empty without a decay.
 
-    At first the decay is smaller, so that averages forget where training began: (1 + step) / (10 + step) is
+    The decay is smaller at first, so that averages forget the first parameters: (1 + step) / (10 + step) is
     the warm-up of TensorFlow's `tf.train.ExponentialMovingAverage` with `num_updates`.
     """
     if not decay:
@@ -222,7 +222,7 @@ def forward(
     mesh: Mesh | None = None,
     clips_per_pass: int = 0,
 ) -> ClipBertOutput:
-    """Run the model as training does: with dropout, and on random visual tokens if the task wants it."""
+    """Run the model as training does: with dropout, and on random visual tokens if the task asks for it."""
     sampled_tokens = None
     if task.num_sampled_tokens:
         num_tokens = math.prod(grid_size(model.config.pixel_encoder, *batch.frames.shape[3:5]))
@@ -241,24 +241,24 @@ def forward(
 def unrolls_loops(mesh: Mesh) -> bool:
     """Return whether loops of the step are written out.
 
-    XLA optimises convolutions on CPU only outside of loops: written out, a ResNet-50 step takes a tenth.
+    On CPU, XLA optimises convolutions only outside of loops: a ResNet-50 step is then ten times as fast.
     """
     return mesh.devices.flat[0].platform == "cpu"
 
 
 def _total_weights(task: Task, batch: Batch) -> Metrics:
-    """Return what each loss is divided by; a batch of padding alone has loss 0, not 0/0."""
+    """Return the divisor of each loss; a batch of only padding has loss 0, not 0/0."""
     return {name: jnp.maximum(jnp.sum(weights), 1e-9) for name, weights in task.loss_weights(batch).items()}
 
 
 def _fold(x: jax.Array, num_parts: int) -> jax.Array:
-    """Fold `[b ...]` into `[num_parts b/num_parts ...]`, each part taking every num_parts-th video.
+    """Fold `[b ...]` into `[num_parts b/num_parts ...]`; each part takes every num_parts-th video.
 
-    Interleaved, because a device holds consecutive videos and every part must use every device.
+    A device holds consecutive videos, and every part must use every device.
     """
     if x.shape[0] % num_parts:
         raise ValueError(
-            f"A batch of {x.shape[0]} videos does not divide into {num_parts} parts: set "
-            f"train.batch_size to a multiple of train.num_accumulation_steps."
+            f"a batch of {x.shape[0]} videos does not divide into {num_parts} parts: set "
+            f"train.batch_size to a multiple of train.num_accumulation_steps"
         )
     return x.reshape(x.shape[0] // num_parts, num_parts, *x.shape[1:]).swapaxes(0, 1)

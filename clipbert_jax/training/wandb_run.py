@@ -1,7 +1,7 @@
-"""Metrics at Weights & Biases, for those who ask for it: an extra that is imported here alone.
+"""Metrics at Weights & Biases, on request; the reporter calls it beside `metrics_writer`.
 
-Beside `metrics_writer`. Steps that run again after a kill replace nothing there: they are more points of the
-same `step`, which is the horizontal axis of all metrics.
+Steps that are made again after a kill do not replace points there: they add points at the same `step`, which
+is the horizontal axis of all metrics.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from clipbert_jax.errors import UserError
 
 
 def import_wandb() -> Any:
-    """Return the package.
+    """Return the wandb package.
 
     Raises:
       UserError: it is not installed.
@@ -24,21 +24,21 @@ def import_wandb() -> Any:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError:
         wandb = None
-    if not hasattr(wandb, "init"):  # a folder of that name, as W&B itself makes them, can be imported too
+    if not hasattr(wandb, "init"):  # a folder of that name, which W&B itself makes, can be imported too
         raise UserError(
-            "--logging.wandb needs the package wandb: pip install 'clipbert_jax[wandb]', or leave it out"
+            "--logging.wandb needs the package wandb: pip install 'clipbert_jax[wandb]', or omit the option"
         )
     return wandb
 
 
 class WandbRun:
-    """One run there for one run directory, however often it is started."""
+    """One W&B run for a run directory, however often that is started."""
 
     def __init__(self, project: str, workdir: Path, config: Mapping[str, Any]) -> None:
-        """Begin, or go on.
+        """Begin the W&B run, or continue it.
 
         Raises:
-          UserError: the package is missing, or W&B refuses, such as without an account.
+          UserError: the package is missing, or W&B refuses the run.
         """
         wandb = import_wandb()
         try:
@@ -52,8 +52,8 @@ class WandbRun:
             )
         except wandb.Error as error:
             raise UserError(
-                f"Weights & Biases does not take the run ({error}): log in with `wandb login`, set "
-                f"WANDB_MODE=offline, or leave --logging.wandb out"
+                f"Weights & Biases refuses the run ({error}): log in with `wandb login`, set "
+                f"WANDB_MODE=offline, or omit --logging.wandb"
             ) from error
         self._run.define_metric("*", step_metric="step")
 
@@ -62,12 +62,12 @@ class WandbRun:
         self._run.log(dict(record))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         self._run.finish()
 
 
 def _run_id(workdir: Path) -> str:
-    """Return the id of a run directory, which stays with it."""
+    """Return the id of a run directory, which never changes."""
     path = workdir / "wandb_id.txt"
     if not path.exists():
         path.write_text(secrets.token_hex(4) + "\n")

@@ -1,4 +1,4 @@
-"""`clipbert evaluate`: a split, with several numbers of clips from one pass over the videos."""
+"""Evaluates a split with several numbers of clips in one pass over the videos, for `clipbert evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from experiments.runtime.provenance import environment, write_json
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A split as evaluated: the evaluator with its records, and by number of clips what was found."""
+    """Evaluator of a split, with scores and results by number of clips per video."""
 
     evaluator: Evaluator
     reduced: Mapping[int, Reduced]
@@ -56,12 +56,12 @@ def evaluate(
     """Evaluate a run, print the table, and write results, predictions and what else the task has.
 
     Results go to `results.json` for the run's own task on the test split, else to
-    `results-[<task>-]<split>.json`. Numbers of clips that the file already has, from an evaluation that
-    agrees in everything else, stay in it.
+    `results-[<task>-]<split>.json`. The file keeps its results with other numbers of clips if the evaluations
+    agree in everything else.
 
     Raises:
       UserError: no such run, checkpoint or split; a model that cannot do the task; a video that is missing or
-        cannot be decoded (nothing is ever put in its place).
+        cannot be decoded (no other video ever replaces it).
     """
     if not decode_timeout > 0:
         raise UserError(f"--decode-timeout takes seconds above 0, not {decode_timeout:g}")
@@ -83,7 +83,7 @@ def evaluate(
         decode_timeout_seconds=decode_timeout,
     )
     check_writable(out)
-    open_corpus(data.data_dir)  # before its records, so that it is the directory that is said to be missing
+    open_corpus(data.data_dir)  # before its records, so that the error names the directory
     own_name = run.experiment.task.evaluations[0]
     name = task or own_name
     evaluator = make_evaluator(name, run.experiment.task, data.data_dir, split, run.text_options)
@@ -123,7 +123,7 @@ def evaluate(
 def _write_details(
     evaluator: Evaluator, reduced: Reduced, out: Path, stem: str, num_clips: int
 ) -> list[Path]:
-    """Write a line for every question or caption, and what else there is; return the paths."""
+    """Write a line for every question or caption, and the extras of the task; return the paths."""
     name = f"{stem}-{num_clips}-clips"
     path = out / f"predictions-{name}.jsonl"
     with path.open("w", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def write_results(
     baseline: Mapping[str, float],
     run: Mapping[str, Any],
 ) -> None:
-    """Write metrics, intervals, baseline and factors, and keep what fits of the old file."""
+    """Write metrics, intervals, baseline and factors; keep results of the old file that agree with them."""
 
     def lasting(factors: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in factors.items() if name not in ("command", "date")}
@@ -153,7 +153,7 @@ def write_results(
     }
     differences = list_differences(lasting(old.get("run", {})), lasting(run))
     if old and differences:
-        say(f"{path} held results of another evaluation, which are replaced ({'; '.join(differences)})")
+        say(f"{path} had results of another evaluation, which are replaced ({'; '.join(differences)})")
     elif old:
         for name, by_count in tables.items():
             merged = {**old[name], **by_count}
@@ -162,7 +162,7 @@ def write_results(
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    """Return an older file; nothing of one that is broken is worth keeping."""
+    """Return the older file; empty if there is none or it is broken."""
     try:
         results = json_format.loads(path.read_text())
         run = results["run"]
@@ -172,7 +172,7 @@ def _read_results(path: Path) -> dict[str, Any]:
 
 
 def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
-    """Return everything else that the numbers depend on, for the result file."""
+    """Return the settings on which the numbers depend, for the result file."""
     experiment = run.experiment
     return {
         "workdir": str(run.workdir),
@@ -192,21 +192,21 @@ def run_factors(run: Run, data: DataConfig) -> dict[str, Any]:
 
 
 def _note_on_seen(path: Path) -> str | None:
-    """Return a sentence if the records of a split are those of training, as in a trial with a few videos."""
+    """Return a warning if the split has the records of training, as in a trial with a few videos."""
     train = path.with_name("train.jsonl")
     if path == train or not train.is_file() or not filecmp.cmp(path, train, shallow=False):
         return None
     return (
-        f"{path} is the same as {train.name}: the model is asked about the videos that it learnt from, and "
-        "the numbers say nothing about others"
+        f"{path} is the same as {train.name}: the model is evaluated on its training videos, and the numbers "
+        "say nothing about other videos"
     )
 
 
 def _table(metrics: Mapping[int, Mapping[str, float]], baseline: Mapping[str, float]) -> str:
-    """Return a line for every metric and a column for every number of clips."""
+    """Return a table with a line for each metric and a column for each number of clips."""
     names = list(dict.fromkeys(name for of_count in metrics.values() for name in of_count))
     if not names:
-        return "the answers of this split are withheld: predictions are written, there is nothing to score"
+        return "the answers of this split are withheld: predictions are written, but not scored"
     width = max(map(len, names))
     lines = [f"{'clips per video':<{width}}" + "".join(f"{count:>9}" for count in metrics) + " baseline"]
     for name in names:

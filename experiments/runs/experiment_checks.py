@@ -16,7 +16,7 @@ from experiments.experiment import Experiment, model_shapes
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Refuse settings that mean nothing, or do not go together.
+    """Refuse settings that make no sense, or contradict each other.
 
     Raises:
       UserError: names the first such option.
@@ -50,10 +50,10 @@ def check_devices(experiment: Experiment, num_devices: int) -> None:
 
 
 def check_model(experiment: Experiment) -> None:
-    """Trace the model on shapes alone, so that sizes that do not fit are reported before anything is written.
+    """Trace the model on shapes, so that sizes that do not fit are reported before anything is written.
 
     Raises:
-      UserError: such as a grid larger than its position table, or a width that the heads do not divide.
+      UserError: for example a grid is larger than its position table, or heads do not divide the width.
     """
     data = experiment.data
     frames = jax.ShapeDtypeStruct((1, 1, data.num_frames, data.size, data.size, 3), jnp.uint8)
@@ -80,6 +80,6 @@ def _check_frozen_parts(parts: Sequence[str], trainable: Iterable[str]) -> None:
         if not any(name.startswith(part) for name in trainable):
             groups = sorted({name.partition("/")[0] + "/" for name in trainable})
             raise UserError(
-                f"--train.frozen-parts {part} begins the name of no trained parameter; the largest parts are "
-                f"{' '.join(groups)}"
+                f"--train.frozen-parts {part} is not a prefix of any trained parameter: choose among "
+                f"{' '.join(groups)} and their parts"
             )

@@ -1,7 +1,6 @@
-"""What of the machine is looked at before a training writes anything: disk, memory, permissions, open files.
+"""Checks of the machine before a training writes anything: disk, memory, permissions, open files.
 
-After `checks.py`, which looks at the options, and before the run directory is claimed. Shared memory is the
-business of `data_pipelines/workers/batch_workers.py`.
+`train_run.py` calls it; `data_pipelines/workers/batch_workers.py` checks the shared memory.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from experiments.runtime.processes import processes_of_this_host
 _GB = 10**9
 
 _WORKER_BYTES = _GB // 4
-"""Of a decoding worker before its first video: the interpreter and the libraries."""
+"""Memory of a decoding worker before its first video, for the interpreter and the libraries."""
 
 _BATCHES_ON_DEVICES = 3
-"""Ahead of the step, and the one that it has; on a CPU they are in the host's memory."""
+"""Number of batches ahead of the step, and its own; on a CPU they are in the host's memory."""
 
 _DISK_MARGIN = 1.25
-"""Less room than that many times what is written is worth a line: logs and other runs grow too."""
+"""Room, in multiples of the checkpoints, below which a line warns: logs and other runs grow too."""
 
 _MIN_OPEN_FILES = 1024
 
 
 def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
-    """Refuse a place or a machine on which this training must fail; return lines on where it may.
+    """Refuse a directory or a machine on which this training must fail; return lines about what may fail.
 
     A run that has all its steps needs nothing.
 
     Args:
-      experiment: resolved, with its number of steps.
-      workdir: the run directory, which may hold a part of the run already.
+      experiment: resolved experiment, with its number of steps.
+      workdir: run directory, which may have a part of the run already.
 
     Raises:
       UserError: the run directory cannot be written, its disk cannot hold the checkpoints, or the host cannot
@@ -71,16 +70,15 @@ def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _StateSizes:
-    """Bytes of what training changes and saves."""
+    """Bytes of the arrays that training changes and saves."""
 
     parameters: int
-    """Trained and frozen."""
+    """Parameters, trained and frozen."""
     trained: int
-    """Of these, trained; gradients are as many."""
+    """Trained parameters; gradients take as much."""
     optimizer: int
-
     average: int
-    """Moving averages of the trained ones."""
+    """Moving averages of the trained parameters."""
 
     @property
     def checkpoint(self) -> int:
@@ -104,11 +102,11 @@ def _num_bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-# ---- The place of the run directory -----------------------------------------------------------------------
+# ---- The run directory -----------------------------------------------------------------------
 
 
 def _saved_steps(workdir: Path) -> list[int]:
-    """Return the steps of the complete checkpoints; others have longer names."""
+    """Return the steps of the complete checkpoints; incomplete ones have longer names."""
     folder = workdir / "checkpoints"
     return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
 
@@ -119,27 +117,27 @@ def _place(path: Path) -> Path:
 
 
 def check_writable(workdir: Path) -> None:
-    """Refuse a run directory in which this process could write nothing.
+    """Refuse a run directory to which this process cannot write.
 
     Raises:
-      UserError: says which directory it is, and why.
+      UserError: names the directory and the reason.
     """
     for place in (_place(workdir), _place(workdir / "checkpoints")):
         reason = _why_not_writable(place)
         if reason:
             raise UserError(
-                f"{workdir} cannot be written: {place} {reason}; choose another directory, or change that"
+                f"{workdir} cannot be written: {place} {reason}; choose another directory, or change that one"
             )
 
 
 def _why_not_writable(place: Path) -> str | None:
     if not place.is_dir():
-        return "is no directory"
+        return "is not a directory"
     if not os.access(place, os.W_OK | os.X_OK):
         if os.statvfs(place).f_flag & os.ST_RDONLY:
             return "is on a read-only filesystem"
         return "does not let this user write"
-    if jax.process_index() == 0:  # alone, or another process might see the file and take it for part of a run
+    if jax.process_index() == 0:  # alone: another process might take the file for part of a run
         try:
             tempfile.TemporaryFile(dir=place).close()
         except OSError as error:
@@ -148,7 +146,7 @@ def _why_not_writable(place: Path) -> str | None:
 
 
 def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num_saved: int) -> str | None:
-    """Refuse a disk without room for the checkpoints to come; return a line if there is little."""
+    """Refuse a disk without room for the next checkpoints; return a line if there is little room."""
     place = _place(workdir / "checkpoints")
     num_more = max(1, _max_checkpoints(train) - num_saved)
     needed = num_more * checkpoint_bytes
@@ -160,23 +158,23 @@ def _check_disk(train: TrainConfig, workdir: Path, checkpoint_bytes: int, *, num
     remedy = "free some, choose another --workdir, or keep fewer with --train.num-kept-checkpoints"
     if free < needed:
         raise UserError(f"the disk is too small: {what}; {remedy}")
-    return f"disk: {what}; if that gets too little, {remedy}" if free < _DISK_MARGIN * needed else None
+    return f"disk: {what}; if the room runs out, {remedy}" if free < _DISK_MARGIN * needed else None
 
 
 def _leftover_bytes(folder: Path) -> int:
-    """Return the size of what killed processes left beside the checkpoints: training deletes that first."""
+    """Return the size of what killed processes left beside the checkpoints; training deletes it first."""
     num_bytes = 0
     for place, folders, files in os.walk(folder):
         if Path(place) == folder:
             folders[:] = [name for name in folders if not name.isdigit()]
         for name in files:
-            with contextlib.suppress(OSError):  # a training that goes on deletes them now
+            with contextlib.suppress(OSError):  # a training that runs now deletes them
                 num_bytes += os.lstat(os.path.join(place, name)).st_size
     return num_bytes
 
 
 def _max_checkpoints(train: TrainConfig) -> int:
-    """Return how many there are at once at most: those kept, the best, and the one being written."""
+    """Return the most checkpoints at one time: those that are kept, the best, and the one being written."""
     kept = train.num_kept_checkpoints + bool(train.num_validations) + 1
     regular = set(range(train.save_every_steps, train.num_steps + 1, train.save_every_steps))
     written = {*regular, *validation_steps(train.num_steps, train.num_validations), train.num_steps}
@@ -191,13 +189,13 @@ class _MemoryNeeds:
     """Bytes that this process and its workers need on the host."""
 
     batches: int
-    """Made ahead, on the way, and on the devices."""
+    """Batches made ahead, on the way, and on the devices."""
     state: int
-    """The model's first arrays or the copy of the state that is being saved; on a CPU all of training's too,
-    but for activations."""
+    """First arrays of the model, or copy of the state that is being saved; on a CPU also the arrays of
+    training, but for activations."""
     num_workers: int
     decoding: int
-    """What decoding may take in one worker."""
+    """Memory for decoding in one worker."""
 
     @property
     def least(self) -> int:
@@ -223,7 +221,7 @@ class _MemoryNeeds:
 
 
 def _check_memory(needs: _MemoryNeeds, num_processes: int) -> str | None:
-    """Refuse a host without the least that its processes need; return a line if it has less than the most."""
+    """Refuse a host with less than its processes need; return a line if it has less than they may need."""
     memory = host_memory()
     what = (
         f"(batches {needs.batches / _GB:.1f}, model and checkpoints {needs.state / _GB:.1f}, "
@@ -234,12 +232,12 @@ def _check_memory(needs: _MemoryNeeds, num_processes: int) -> str | None:
     if num_processes * needs.least > memory.total:
         raise UserError(
             f"the memory is too small: {each} needs {needs.least / _GB:.1f} GB {what}, and "
-            f"{memory.total / _GB:.1f} GB is all that there is for them; {remedy}"
+            f"the host has {memory.total / _GB:.1f} GB for them; {remedy}"
         )
     if num_processes * needs.most > memory.available:
         return (
             f"memory: {each} may need {needs.most / _GB:.1f} GB {what}, and "
-            f"{memory.available / _GB:.1f} GB are free; if the system ends a process for it, {remedy}"
+            f"{memory.available / _GB:.1f} GB are free; if the system kills a process, {remedy}"
         )
     return None
 
@@ -249,24 +247,24 @@ def _note_on_open_files() -> str | None:
     if limit == resource.RLIM_INFINITY or limit >= _MIN_OPEN_FILES:
         return None
     return (
-        f"a process may open {limit} files at once here, which workers and checkpoints may exceed: raise it "
-        f"with `ulimit -n {_MIN_OPEN_FILES}` before the command"
+        f"a process may open {limit} files at once, and workers and checkpoints may need more: run "
+        f"`ulimit -n {_MIN_OPEN_FILES}` before the command"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class HostMemory:
-    """Bytes that this process may have in all, and that are free now."""
+    """Bytes of memory for this process: in all, and free now."""
 
     total: int
     available: int
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:
-    """Return the memory of this machine, or of the container or job that this process is in.
+    """Return the memory of this machine, or of the container or job of this process.
 
     Args:
-      root: where /proc and /sys are found.
+      root: directory of /proc and /sys.
     """
     sizes = {
         line.partition(":")[0]: int(line.split()[1]) * 1024
@@ -285,13 +283,13 @@ _CGROUP_FILES = {
         "total_inactive_file",
     ),
 }
-"""Controller in /proc/self/cgroup -> folder, limit, usage, and what the kernel can give back at once.
+"""Controller in /proc/self/cgroup -> folder, limit, usage, and memory that the kernel can free at once.
 
-The first is of version 2."""
+The first is version 2."""
 
 
 def _cgroup_memory(root: Path) -> Iterator[HostMemory]:
-    """Yield what each control group leaves, from that of this process up to the outermost that is seen."""
+    """Yield the memory of each control group, from that of this process to the outermost visible one."""
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUP_FILES.keys() & set(controllers.split(",")):
@@ -302,9 +300,6 @@ def _cgroup_memory(root: Path) -> Iterator[HostMemory]:
                     limit = int((folder / limit_file).read_text())
                     usage = int((folder / usage_file).read_text())
                     stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                except (
-                    OSError,
-                    ValueError,
-                ):  # no limit ("max"), or not to be seen from inside of a container
+                except (OSError, ValueError):  # no limit ("max"), or not visible in a container
                     continue
                 yield HostMemory(limit, max(0, limit - usage + int(stat.get(reclaimable, 0))))

@@ -1,4 +1,4 @@
-"""Fills in what the data decide: sizes of vocabularies, the number of steps; and fingerprints the data."""
+"""Fills in what the data decide (sizes of vocabularies, number of steps), and fingerprints the data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from experiments.experiment import Experiment
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """Fill in what the data decide: a `vocab_size` or `num_answers` of 0 becomes as many as there are.
+    """Fill in a `vocab_size` or `num_answers` of 0 from the data.
 
     Raises:
-      UserError: no data or vocabulary, or the model has too few word embeddings, positions or answers.
+      UserError: data or vocabulary are missing, or the model is too small for them.
     """
     open_corpus(experiment.data.data_dir)
     path, fusion, data = vocabulary_path(experiment), experiment.model.fusion, experiment.data
@@ -29,20 +29,20 @@ def resolve(experiment: Experiment) -> Experiment:
         fusion = dataclasses.replace(fusion, vocab_size=num_tokens)
     if num_tokens > fusion.vocab_size:
         raise UserError(
-            f"The vocabulary {path} has {num_tokens} tokens and the model {fusion.vocab_size}: set "
-            f"--model.fusion.vocab-size to {num_tokens}, or to 0 for as many as there are."
+            f"the vocabulary {path} has {num_tokens} tokens and the model {fusion.vocab_size}: set "
+            f"--model.fusion.vocab-size to {num_tokens}, or to 0 to take the number from the data"
         )
     if data.max_text_length > fusion.max_text_length:
         raise UserError(
-            f"--data.max-text-length is {data.max_text_length}, the model has {fusion.max_text_length} text "
-            f"positions: raise --model.fusion.max-text-length or shorten the texts."
+            f"--data.max-text-length is {data.max_text_length}, but the model has {fusion.max_text_length} "
+            f"text positions: raise --model.fusion.max-text-length, or lower --data.max-text-length"
         )
     model = dataclasses.replace(experiment.model, fusion=fusion)
     return dataclasses.replace(experiment, model=model, task=_resolve_answers(experiment))
 
 
 def _resolve_answers(experiment: Experiment) -> Task:
-    """Fill in how many answers there are.
+    """Fill in the number of answers.
 
     Raises:
       UserError: no answer vocabulary, or the head has too few outputs for it.
@@ -53,14 +53,14 @@ def _resolve_answers(experiment: Experiment) -> Task:
     num_answers = len(training_answers(experiment))
     if 0 < task.num_answers < num_answers:
         raise UserError(
-            f"the data has {num_answers} answers, --task.num-answers {task.num_answers} is too small: use 0 "
-            "for as many as there are"
+            f"--task.num-answers {task.num_answers} is too small for the {num_answers} answers of the data: "
+            "use 0 to take the number from the data"
         )
     return task.with_num_answers(num_answers)
 
 
 def resolve_num_steps(experiment: Experiment, num_examples: int) -> Experiment:
-    """Turn a number of epochs, if there is one, into a number of steps."""
+    """Convert a number of epochs, if there is one, to a number of steps."""
     train = experiment.train
     if not train.num_epochs:
         return experiment
@@ -69,7 +69,7 @@ def resolve_num_steps(experiment: Experiment, num_examples: int) -> Experiment:
 
 
 def vocabulary_path(experiment: Experiment) -> Path:
-    """Return the vocabulary that the experiment's texts go through."""
+    """Return the path of the vocabulary for the experiment's texts."""
     return Path(experiment.data.vocab or Path(experiment.data.data_dir) / "vocab.txt")
 
 
@@ -80,11 +80,11 @@ def training_answers(experiment: Experiment) -> tuple[str, ...]:
 
 
 DATA_SHA256 = "data_sha256"
-"""Field of config.json beside the experiment's own: what the data were, wherever they are."""
+"""Field of config.json with the fingerprint of the data, beside the fields of the experiment."""
 
 
 def data_sha256(experiment: Experiment) -> str:
-    """Return a fingerprint of what training reads: videos, their names, records, vocabularies."""
+    """Return a fingerprint of the videos, their names, the records and the vocabularies of a training."""
     tokenizer = experiment.data.load_tokenizer()
     digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
     digest.update(repr(training_answers(experiment)).encode())

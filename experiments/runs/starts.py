@@ -1,4 +1,4 @@
-"""Every start of a training, with the command, the versions and the devices, in the run directory."""
+"""Records every start of a training in the run directory: command, versions, devices and end."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ import jax
 from experiments.runtime.provenance import environment, now, write_json
 
 ENVIRONMENT = "environment.json"
-"""File of a run directory: `{"starts": [...]}`, the first start first."""
+"""File of a run directory with `{"starts": [...]}`, the first start first."""
 
 
 @contextlib.contextmanager
 def noted_start(workdir: Path) -> Iterator[None]:
-    """Note that a training starts here, and in the end how it ended; a killed one has no end.
-
-    On process 0 alone.
-    """
+    """Write down the start of a training, and its end unless it is killed; only on process 0."""
     if jax.process_index() != 0:
         yield
         return
@@ -37,14 +34,14 @@ def noted_start(workdir: Path) -> Iterator[None]:
     except BaseException as error:
         is_request = isinstance(error, KeyboardInterrupt | SystemExit)
         how = "stopped" if is_request else f"failed: {type(error).__name__}: {error}"
-        with contextlib.suppress(OSError):  # what ended it may be the disk, and is what the user must read
+        with contextlib.suppress(OSError):  # perhaps the disk is full; the user must read the first error
             note(ended=now(), how=how)
         raise
     note(ended=now(), how="done")
 
 
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
-    """Return the starts of a run; none if nobody has noted them, or if the file is broken."""
+    """Return the starts of a run; empty if the file is missing or broken."""
     try:
         starts = json.loads((workdir / ENVIRONMENT).read_text(errors="replace"))["starts"]
         return [dict(start) for start in starts]

@@ -1,4 +1,4 @@
-"""Validation of a run while it trains."""
+"""Makes the validation of a training from its experiment; `train_run.py` calls it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from experiments.runs.resolve import (
 
 
 def make_validate(experiment: Experiment) -> Validate:
-    """Return parameters -> score and metrics on the validation split of the first data directory.
+    """Return the function that validates parameters on the validation split of the first data directory.
 
     Raises:
-      UserError: there is no validation split, its answers are withheld, or a video of it is missing.
+      UserError: the split is missing or has no answers, or one of its videos is missing.
     """
     tokenizer, count = experiment.data.load_tokenizer(), experiment.train.num_validation_clips
     data = dataclasses.replace(
         experiment.data,
         data_dir=experiment.data.sources[0][0],
-        # Threads, since the workers of training occupy the shared memory.
+        # Threads: the workers of training occupy the shared memory.
         num_workers=0,
         num_threads=max(experiment.data.num_threads, experiment.data.num_workers),
     )
@@ -45,10 +45,10 @@ def make_validate(experiment: Experiment) -> Validate:
             experiment.task.evaluations[0], experiment.task, data.data_dir, "validation", options
         )
     except UserError as error:
-        raise UserError(f"{error}; or train without, with --train.num-validations 0") from error
+        raise UserError(f"{error}; or train without validation, with --train.num-validations 0") from error
     if not evaluator.has_answers:
         path = records_path(data.data_dir, record_kind(experiment.task), "validation")
-        raise UserError(f"{path} has no answers to validate on: train with --train.num-validations 0")
+        raise UserError(f"{path} has no answers: train without validation, with --train.num-validations 0")
     check_videos(evaluator.video_ids, open_corpus(data.data_dir), "of the validation records")
     scorer = Scorer(model_shapes(experiment)[0], {})
 
@@ -66,11 +66,11 @@ def make_validate(experiment: Experiment) -> Validate:
                 after_batch=after_batch,
             )
         finally:
-            scorer.parameters = {}  # copies of them would stay on the devices
+            scorer.parameters = {}  # else their copies stay on the devices
         try:
             metrics = evaluator.metrics(reduced[count])
         except ValueError:
-            # Not finite: training goes on or stops by its own rules, and this is never the best.
+            # Scores are not finite: never the best, and training has its own rules for when to stop.
             metrics = {evaluator.headline: math.nan}
         score = metrics[evaluator.headline] * (-1 if evaluator.is_lower_better else 1)
         return ValidationResult(score=score, metrics=metrics)

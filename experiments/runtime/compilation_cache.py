@@ -1,8 +1,8 @@
-"""Compiled programs on disk, so that a command compiles once and not at every start.
+"""Compiled programs on disk, so that a command does not compile at every start.
 
-What lies there is machine code that JAX loads and runs: whoever may write into the directory can run programs
-as this user. So it is private to the user; one that others may write into is not used. JAX's own variables
-rule: `JAX_COMPILATION_CACHE_DIR` names another directory, `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+JAX runs the machine code in this directory: everyone who may write to it can run programs as this user. So it
+is private, and a directory that others may write to is not used. JAX's own variables hold:
+`JAX_COMPILATION_CACHE_DIR` names another directory, `JAX_ENABLE_COMPILATION_CACHE=false` keeps no programs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from clipbert_jax.errors import UserError
 from experiments.runtime.progress import say
 
 MAX_BYTES = 10 * 2**30
-"""Above this JAX deletes the programs that were not used for longest."""
+"""Size above which JAX deletes the programs that were unused for longest."""
 
 MIN_COMPILE_SECONDS = 0.1
-"""Programs that take less are not kept. JAX's own limit is a second, and a model is initialised by dozens of
-programs that take some tenths each."""
+"""Shortest compilation that is kept. JAX's own limit is a second, but initialising a model takes dozens of
+programs of some tenths each."""
 
 _JAX_MIN_COMPILE_SECONDS = 1.0
 _LOCK_SECONDS = 10.0
@@ -36,15 +36,15 @@ _OTHERWISE = (
 
 
 def _say_aside(message: str) -> None:
-    """Print a line that is no part of a command's result, which may be JSON."""
+    """Print a line outside of a command's result, which may be JSON."""
     say(message, stream=sys.stderr)
 
 
 def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
-    """Have JAX keep compiled programs from here on; go on without if the directory cannot be made.
+    """Have JAX keep compiled programs from here on, unless the directory cannot be made.
 
-    Of several processes each reads its own directory, and only the first one writes: on many hosts name one
-    that they share.
+    Each of several processes reads its own directory, and only the first one writes: on several hosts name a
+    shared directory.
 
     Args:
       log: receives a line if programs cannot be kept.
@@ -68,7 +68,10 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
             raise
         log(f"compiled programs are not kept for the next start: {error}")
         return
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home, or a file system without locks
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: no home directory, or a file system without locks
         log(f"compiled programs cannot be kept for the next start ({error}): {_OTHERWISE}")
         return
     if config.jax_compilation_cache_max_size < 0:  # a limit that the user has set stays
@@ -76,7 +79,7 @@ def use_compilation_cache(log: Callable[[str], None] = _say_aside) -> None:
 
 
 def default_directory() -> Path:
-    """Return where compiled programs are kept unless JAX is told otherwise."""
+    """Return the directory of compiled programs, unless JAX has another one."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
     return home / "clipbert_jax" / "compiled"
@@ -85,7 +88,7 @@ def default_directory() -> Path:
 def _own_directory() -> Path:
     directory = default_directory()
     _make(directory)
-    directory = directory.resolve()  # what is checked is what is used, even if a link is turned later
+    directory = directory.resolve()  # so that the checked directory is used even if a link changes later
     for part in (directory.parent, directory):
         _check_own(part)
     _remove_unfinished(directory)
@@ -93,7 +96,7 @@ def _own_directory() -> Path:
 
 
 def _make(directory: Path) -> None:
-    """Make a directory and those above it, private whatever the umask, as the XDG standard asks for."""
+    """Make a directory and those above it, private whatever the umask, as the XDG standard asks."""
     for part in reversed([directory, *directory.parents]):
         part.mkdir(mode=0o700, exist_ok=True)
 
@@ -104,18 +107,18 @@ def _check_own(directory: Path) -> None:
         raise UserError(f"{directory} is for compiled programs but belongs to another user: {_OTHERWISE}")
     if status.st_mode & (_BY_GROUP | _BY_ANYBODY):
         raise UserError(
-            f"others may write into {directory}, and so have JAX run their programs as you: "
-            f"chmod 700 {directory}, and delete what is in it if you do not trust them"
+            f"others may write to {directory}, and so make JAX run their programs as you: run "
+            f"chmod 700 {directory}, and delete its files if you do not trust them"
         )
 
 
 def _check_chosen(name: str) -> None:
-    """Refuse a directory, named by the user, of which nobody knows who fills it.
+    """Refuse a directory of the user's choice to which everyone may write.
 
-    Who names a directory may trust a group, or another owner. Nobody can mean to trust everybody, and a name
-    in a place such as /tmp is open to whoever is first to make it.
+    A user may trust a group, or another owner, but not everyone. In a folder such as /tmp any user may be the
+    first to make a directory of that name.
     """
-    if "://" in name:  # in a bucket, whose permissions are not ours to read
+    if "://" in name:  # a bucket, whose permissions cannot be read here
         return
     _make(Path(name))
     directory = Path(name).resolve()
@@ -123,16 +126,16 @@ def _check_chosen(name: str) -> None:
     is_foreign = status.st_uid not in (0, os.geteuid())
     if status.st_mode & _BY_ANYBODY or (is_foreign and directory.parent.stat().st_mode & _BY_ANYBODY):
         raise UserError(
-            f"anybody may have put programs into {directory}, which JAX would run as you: unset "
-            f"JAX_COMPILATION_CACHE_DIR, or let it name a new directory, which will be private to you"
+            f"everyone may have put programs into {directory}, which JAX would run as you: unset "
+            f"JAX_COMPILATION_CACHE_DIR, or set it to a new directory, which will be private"
         )
 
 
 def _remove_unfinished(directory: Path) -> None:
-    """Delete programs whose writing was cut off, by a kill or a full disk.
+    """Delete incomplete programs, of a kill or a full disk.
 
-    JAX notes the time of use after it has written a program. One without a time makes releases before August
-    2026 complain at every start, and write no others either.
+    JAX writes the time of use after the program. A program without that time makes releases before August
+    2026 warn at every start, and keep no other programs.
     """
     with FileLock(directory / ".lockfile", timeout=_LOCK_SECONDS):  # JAX's own lock
         for program in directory.glob("*-cache"):

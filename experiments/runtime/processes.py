@@ -1,8 +1,8 @@
-"""Several processes of one command: they find each other, and when one dies the others end too.
+"""Several processes of one command: they find each other, and if one dies the others end too.
 
-On TPU pods, under Slurm and Open MPI, and on Kubernetes JAX knows by itself who belongs together. Elsewhere
-environment variables say so: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
-JAX_PROCESS_ID.
+On TPU pods, under Slurm and Open MPI, and on Kubernetes JAX finds the processes by itself. Elsewhere set the
+environment variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+Commands that may run as several processes call it.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from clipbert_jax.training.coordination import (
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 HEARTBEAT_SECONDS = 40
-"""A process that has not been heard of for so long is dead; the others end soon after."""
+"""Time without a sign of life after which a process counts as dead; the others end soon after."""
 
 _LAST_SECONDS = 3600
-"""How long a process waits at its end for those that still write results; the dead are noticed anyway."""
+"""Time that a process waits at its end for others that still write results; dead ones are noticed anyway."""
 
 _num_said = itertools.count()
-"""How often process 0 has said something to all, who count alike."""
+"""Number of texts that process 0 has sent; all processes count alike."""
 
 _STAY_SECONDS = 2.0
 """Time that a failing process stays, so that the others can read why it ends."""
@@ -60,24 +60,23 @@ _STAY_SECONDS = 2.0
 
 @contextlib.contextmanager
 def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
-    """Run the block as one of several processes, if there are several; to be entered before JAX is used.
+    """Run the block as one of several processes, if there are several; enter it before JAX is used.
 
-    What ends one process ends all of them, with the same exit code, which says whether to start them again;
-    a launcher may look at that of any. One that is killed says nothing: the others notice, and ask for a
-    restart.
+    An error in one process ends all of them with the same exit code, so that a launcher may look at any of
+    them to decide on a restart. If one is killed, the others notice it and ask for a restart.
 
     Args:
-      has_notices: whether the block looks for notices of the end (SIGTERM); else the signal ends a process.
+      has_notices: whether the block handles SIGTERM; else the signal ends a process.
 
     Raises:
-      UserError: the environment variables name no processes.
+      UserError: the environment variables are wrong or incomplete.
     """
     if not _initialize() or jax.process_count() == 1:
         yield
         return
     _explain_abort()
     if not has_notices:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX keeps it for a look that does not come
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX would keep it for a check that never comes
     is_over = threading.Event()
     on_end_notice(_end_with_others, is_over)
     try:
@@ -85,17 +84,17 @@ def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
     except BaseException as error:
         _end(error)
     else:
-        # Who is done waits here, where it still hears of another one that fails.
-        with contextlib.suppress(Exception):  # one that is gone is noticed by others, and has no more to do
+        # Wait here for the others, in case one of them fails.
+        with contextlib.suppress(Exception):  # a lost process changes nothing for this one, which is done
             store().wait_at_barrier("clipbert/done", 1000 * _LAST_SECONDS)
         is_over.set()
 
 
 def on_first_process(act: Callable[[], None]) -> None:
-    """Do something on process 0 alone; where it fails, all processes raise what it raised.
+    """Call a function on process 0 alone; its error is raised on all processes.
 
     Raises:
-      UserError: it could not be done.
+      UserError: the function raised it.
     """
     problem = ""
     if jax.process_index() == 0:
@@ -110,7 +109,7 @@ def on_first_process(act: Callable[[], None]) -> None:
 
 
 def _as_first_process_says(text: str) -> str:
-    """Return the text of process 0 on all; a collective would not wait for it as long as it may take."""
+    """Return the text of process 0 on all processes; a collective would not wait long enough."""
     key = f"clipbert/first/{next(_num_said)}"
     if jax.process_index() == 0:
         store().key_value_set(key, text)
@@ -119,7 +118,7 @@ def _as_first_process_says(text: str) -> str:
 
 
 def processes_of_this_host() -> int:
-    """Return how many of the processes share this host, its memory and its disk."""
+    """Return the number of processes on this host, which share its memory and its disk."""
     if jax.process_count() == 1:
         return 1
     own = np.frombuffer(hashlib.sha256(socket.gethostname().encode()).digest()[:4], np.uint32)
@@ -147,8 +146,8 @@ def _initialize() -> bool:
         if "must be called before" in str(error):
             return False  # in a notebook or a test, where JAX is in use already
         print(
-            f"clipbert: the processes did not come together ({str(error).splitlines()[0]}): start the same "
-            "command on all hosts, and let them reach the first one",
+            f"clipbert: the processes did not find each other ({str(error).splitlines()[0]}): start the same "
+            "command on all hosts, which must reach the first one",
             file=sys.stderr,
             flush=True,
         )
@@ -165,9 +164,7 @@ def _from_environment() -> dict[str, Any]:
         raise _missing(missing, list(values))
     address, count, index = (values[name] for name in _VARIABLES)
     if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
-        raise UserError(
-            f"JAX_PROCESS_ID={index} must be a number from 0 on and below JAX_NUM_PROCESSES={count}"
-        )
+        raise UserError(f"JAX_PROCESS_ID={index} must be at least 0 and below JAX_NUM_PROCESSES={count}")
     if not re.fullmatch(r".+:\d+", address):
         raise UserError(f"JAX_COORDINATOR_ADDRESS={address} must be host:port of process 0")
     return {
@@ -179,11 +176,11 @@ def _from_environment() -> dict[str, Any]:
 
 
 def _missing(names: Sequence[str], given: Sequence[str]) -> UserError:
-    return UserError(f"{' and '.join(names)} must be set too, where {' and '.join(given)} is")
+    return UserError(f"{' and '.join(given)} needs {' and '.join(names)}: set them too")
 
 
 def _end(error: BaseException) -> None:
-    """Say why this process ends, let the others know, and end without waiting for them."""
+    """Say why this process ends, tell the others, and end without waiting for them."""
     code = 1
     try:
         sentence, code = _describe(error)
@@ -198,19 +195,19 @@ def _end(error: BaseException) -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    """End at once; process 0 last, as the others read from it what has happened."""
+    """End at once; process 0 last, as it has the store with the notice."""
     if jax.process_index() == 0:
         time.sleep(_STAY_SECONDS)
     os._exit(code)
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
-    """Return what to say, and the exit code."""
+    """Return the sentence and the exit code of an error."""
     if isinstance(error, SystemExit):
         return "", error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
-    if is_of_lost_process(error):  # perhaps gone because a third one has failed
+    if is_of_lost_process(error):  # perhaps because a third one has failed
         notice = end_notice()
         if notice is not None:
             return _quote(notice), notice.exit_code
@@ -259,16 +256,16 @@ def _say(sentence: str) -> None:
 
 
 def _explain_abort() -> None:
-    """Let this process end with a sentence when JAX aborts it because another one is not heard of any more.
+    """Have this process end with a sentence when JAX aborts it, because another one gives no sign of life.
 
-    JAX does so in a thread of its own, where Python's signal handlers do not run: a handler of C is needed.
-    That thread also completes the calls to the key-value store: asking it from here would wait for
-    ever. What another process has left is heard by `_end_with_others` long before a heartbeat is missed.
+    JAX does so in a thread of its own, where Python's signal handlers do not run: it takes a handler of C.
+    That thread also completes the calls to the key-value store, so that a call from here would wait for ever;
+    `_end_with_others` reads the notice of another process long before JAX misses a heartbeat.
     """
 
     def explain(number: int) -> None:
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
-        _say(_lost("it has not been heard of, as JAX says above; else this one itself has broken down"))
+        _say(_lost("it gives no sign of life, as JAX says above, unless this process itself has crashed"))
         os._exit(CONTINUE_EXIT_CODE)
 
     _explain_abort.handler = handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)  # type: ignore[attr-defined]

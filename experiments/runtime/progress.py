@@ -1,4 +1,4 @@
-"""Progress lines of long work: rate and time left, from process 0 only."""
+"""Progress lines of long work, with rate and time left; only process 0 prints them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def say(message: str, *, stream: TextIO | None = None) -> None:
 
 
 class Progress:
-    """Says every few seconds how much of something is done, and of a known total how long it still takes.
+    """Prints every few seconds how much is done, and the time left if the total is known.
 
-    The first portion holds start-up or compilation, so it does not count in the rate.
+    The rate leaves out the first portion, which includes start-up or compilation.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Progress:
         self._last_line = self._begin
 
     def update(self, done: int) -> None:
-        """Note that `done` of the total are done; log if it is time or if this is the end."""
+        """Note that `done` of the total are done; print a line if it is time or the end."""
         now = time.perf_counter()
         self._first = self._first or (done, now)
         is_end = self._total is not None and done >= self._total

@@ -1,4 +1,4 @@
-"""Result files: every number together with all that it depends on."""
+"""The provenance in result files: versions, device, command and time, beside every number."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def command_line() -> str:
-    """Return how this process was started, as one would type it."""
+    """Return the command of this process, as a user would type it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
     return shlex.join([*program, *sys.argv[1:]])

@@ -73,7 +73,7 @@ def test_an_input_that_never_comes_is_an_error_and_does_not_block_the_end(monkey
     source = Batches(stuck_at=1)
     batches = Prefetcher(source, lambda batch: batch, timeout_seconds=0.2)
     next(batches)
-    with pytest.raises(UserError, match="No batch came"):
+    with pytest.raises(UserError, match="no batch came"):
         next(batches)
     batches.close()
     source.free.set()

@@ -34,7 +34,7 @@ def test_fields_that_change_no_result_may_differ(tmp_path):
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something that is no run"):
+    with pytest.raises(UserError, match="files that are not a run"):
         claim(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -64,7 +64,7 @@ def test_a_second_training_waits_and_asks_to_be_started_again(tmp_path, monkeypa
     with RunLock(tmp_path / "run", log=lines.append) as first:
         first.acquire()
         assert not lines
-        with pytest.raises(TemporaryError, match=r"another process trains in .*, or the lock of a host"):
+        with pytest.raises(TemporaryError, match="another process trains in"):
             RunLock(tmp_path / "run", log=lines.append).acquire()
         assert len(lines) == 1
         assert "is held by another process: waiting" in lines[0]

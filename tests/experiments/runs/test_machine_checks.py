@@ -185,7 +185,7 @@ def test_a_place_that_takes_no_files_whatever_it_permits_is_refused(machine):
 
 def test_a_file_is_no_place(machine, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"{tmp_path}/file is no directory"):
+    with pytest.raises(UserError, match=f"{tmp_path}/file is not a directory"):
         check_machine(experiment(), tmp_path / "file" / "run")
 
 

@@ -58,5 +58,5 @@ def test_withheld_answers_cannot_be_validated_on(run_of, images_dir, tmp_path):
     write_records(records_path(folder, SoftQuestion, "validation"), withheld)
     experiment = load_run(run_of("image_qa")).experiment
     data = dataclasses.replace(experiment.data, data_dir=str(folder))
-    with pytest.raises(UserError, match=r"validation.jsonl has no answers to validate on"):
+    with pytest.raises(UserError, match=r"validation.jsonl has no answers"):
         make_validate(dataclasses.replace(experiment, data=data))

@@ -192,7 +192,7 @@ def test_a_named_directory_that_anybody_fills_is_refused(cache_home, tmp_path):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "tmp"))
-    with pytest.raises(UserError, match=r"anybody .* unset JAX_COMPILATION_CACHE_DIR"):
+    with pytest.raises(UserError, match=r"JAX_COMPILATION_CACHE_DIR"):
         use_compilation_cache()
 
 
@@ -204,7 +204,7 @@ def test_a_named_directory_that_somebody_made_in_a_public_place_is_refused(cache
     public.chmod(0o755)
     use_compilation_cache()  # of a colleague, in a place that is not open to all
     public.chmod(0o1777)
-    with pytest.raises(UserError, match="anybody"):
+    with pytest.raises(UserError, match="JAX_COMPILATION_CACHE_DIR"):
         use_compilation_cache()
 
 

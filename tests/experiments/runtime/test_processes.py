@@ -190,7 +190,7 @@ def test_a_fault_of_one_process_ends_all_with_its_code_and_its_reason(data_dir, 
 def test_what_only_the_first_process_looks_at_ends_all_alike(data_dir, tmp_path):
     (tmp_path / "file").write_text("no run")
     for output in end_together(start_together(2, data_dir, tmp_path, **OPTIONS), 2):
-        assert "holds something that is no run" in output
+        assert "files that are not a run" in output
         assert "Traceback" not in output
 
 
@@ -260,21 +260,21 @@ def test_an_address_alone_names_no_processes():
     )
     environment = {"JAX_COORDINATOR_ADDRESS": "host:1"}
     output = start_command([sys.executable, "-c", program], environment).ends_with(1)
-    assert "JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set too" in output
+    assert "JAX_NUM_PROCESSES and JAX_PROCESS_ID" in output
     assert "inside" not in output
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID must be set too"),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID"),
         (
             {
                 "JAX_COORDINATOR_ADDRESS": "host:1",
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": "2",
             },
-            "JAX_PROCESS_ID=2 must be a number from 0 on and below JAX_NUM_PROCESSES=2",
+            "JAX_PROCESS_ID=2 .* JAX_NUM_PROCESSES=2",
         ),
         (
             {"JAX_COORDINATOR_ADDRESS": "host", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
