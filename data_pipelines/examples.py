@@ -355,18 +355,18 @@ def _count_examples(task: Any, data_dir: str | Path, split: str) -> CountExample
     return CountExamples(chunk(questions, task.num_questions), task.num_questions)
 
 
-class _ExampleForm(NamedTuple):
+class _ExampleMaker(NamedTuple):
     """Records that examples of one form are made of, and the function that makes them."""
 
     record_kind: type
     make: Callable[[Any, str | Path, str], TaskExamples]
 
 
-_FORMS: dict[ExampleForm, _ExampleForm] = {
-    "matched_captions": _ExampleForm(Caption, _matched_captions),
-    "options": _ExampleForm(MultipleChoice, _options),
-    "open_questions": _ExampleForm(OpenQuestion, _open_question_examples),
-    "soft_questions": _ExampleForm(SoftQuestion, _soft_question_examples),
-    "counts": _ExampleForm(Count, _count_examples),
-    "masked_captions": _ExampleForm(Caption, _masked_captions),
+_FORMS: dict[ExampleForm, _ExampleMaker] = {
+    "matched_captions": _ExampleMaker(Caption, _matched_captions),
+    "options": _ExampleMaker(MultipleChoice, _options),
+    "open_questions": _ExampleMaker(OpenQuestion, _open_question_examples),
+    "soft_questions": _ExampleMaker(SoftQuestion, _soft_question_examples),
+    "counts": _ExampleMaker(Count, _count_examples),
+    "masked_captions": _ExampleMaker(Caption, _masked_captions),
 }
