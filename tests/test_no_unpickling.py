@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 UNSAFE_MODULES = {"_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+PICKLERS, LOADS = {"pickle", "torch"}, re.compile("load|unpickler", re.IGNORECASE)
 
 
 def unsafe_uses(tree: ast.AST) -> Iterator[int]:
     """Yield the lines that load a pickle, or import what can."""
     for node in ast.walk(tree):
         match node:
-            case ast.Import(names=names) if any(name.name.split(".")[0] in UNSAFE_MODULES for name in names):
-                yield node.lineno
-            case ast.ImportFrom(module=str() as module) if module.split(".")[0] in UNSAFE_MODULES:
-                yield node.lineno
-            case ast.ImportFrom(module="pickle" | "torch", names=names) if any(
-                "load" in name.name.lower() or "unpickler" in name.name.lower() for name in names
-            ):
-                yield node.lineno
-            case ast.Attribute(value=ast.Name(id="pickle" | "torch"), attr=attribute) if (
-                "load" in attribute.lower() or "unpickler" in attribute.lower()
-            ):
-                yield node.lineno
-            case ast.keyword(arg="allow_pickle", value=value) if ast.unparse(value) != "False":
-                yield value.lineno
+            case ast.Import(names=names):
+                is_unsafe = any(name.name.split(".")[0] in UNSAFE_MODULES for name in names)
+            case ast.ImportFrom(module=str() as module, names=names):
+                from_pickle = module in PICKLERS and any(LOADS.search(name.name) for name in names)
+                is_unsafe = module.split(".")[0] in UNSAFE_MODULES or from_pickle
+            case ast.Attribute(value=ast.Name(id=module), attr=name):
+                is_unsafe = module in PICKLERS and LOADS.search(name) is not None
+            case ast.keyword(arg="allow_pickle", value=value):
+                is_unsafe = ast.unparse(value) != "False"
+            case _:
+                continue
+        if is_unsafe:
+            yield node.lineno
 
 
 def test_the_product_never_unpickles() -> None:
