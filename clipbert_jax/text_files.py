@@ -55,16 +55,11 @@ def parsed_json(text: str, path: Path, *, remedy: str = _REMEDY) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}): {remedy}") from error
 
 
-def read_lines(path: Path) -> list[str]:
+def text_lines(text: str) -> list[str]:
     """Return the lines of a text from any system.
 
     Only a line feed ends a line: `str.splitlines` also splits at letters that words may contain.
     """
-    return text_lines(read_text(path))
-
-
-def text_lines(text: str) -> list[str]:
-    """Return the lines of a text; see `read_lines`."""
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
 
@@ -75,7 +70,7 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     Raises:
       UserError: the file is not a vocabulary of BERT.
     """
-    tokens = tuple(read_lines(path))
+    tokens = tuple(text_lines(read_text(path)))
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
     if missing:
         raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; one token per line")

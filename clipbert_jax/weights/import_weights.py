@@ -21,7 +21,7 @@ from clipbert_jax.weights.formats.read_file import read_weights_file
 from clipbert_jax.weights.formats.refusals import indented, quoted
 from clipbert_jax.weights.formats.safetensors_writer import WEIGHT_TYPES
 from clipbert_jax.weights.names.original_names import ALIASES, to_our_name
-from clipbert_jax.weights.names.position_tables import is_position_table, resize_position_table
+from clipbert_jax.weights.names.position_tables import POSITION_TABLES, resize_position_table
 from clipbert_jax.weights.names.source_names import to_original_names
 
 HEAD = "head/"
@@ -184,7 +184,7 @@ def fit(
                 problems.append(f"twice: {quoted(name)} is in {sources[name]} and in {file.path}")
             sources[name] = file.path
             arrays[name] = array
-    for name in [name for name in arrays if name in fresh and is_position_table(name)]:
+    for name in [name for name in POSITION_TABLES if name in arrays and name in fresh]:
         resized = resize_position_table(name, arrays[name], np.asarray(fresh[name]))
         arrays[name] = resized.table
         sentences += [resized.sentence] if resized.sentence else []

@@ -19,7 +19,7 @@ POSITION_TABLES = (
     "visual_embedding/row_embeddings/embedding",
     "visual_embedding/column_embeddings/embedding",
 )
-"""Flat names of the tables."""
+"""Flat names of the tables whose number of rows may differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,6 @@ class ResizedTable:
     table: Shaped[np.ndarray, "*dims"]
     sentence: str
     """Sentence about rows that were left out or drawn anew; empty if there are none."""
-
-
-def is_position_table(name: str) -> bool:
-    """Return whether a flat name is that of a position table, whose number of rows may differ."""
-    return name in POSITION_TABLES
 
 
 def resize_position_table(
