@@ -1,8 +1,7 @@
-"""What a compiler made of a program, read from the text of the compiled HLO.
+"""Counts of a compiled program, read from the text of its HLO. `compiler.py` calls it.
 
-The compilers of accelerators say little about a program that they cannot run, but its text says it all:
-every instruction of the entry computation (and of loops, as often as they turn) is one kernel that reads its
-operands from memory and writes its result.
+Compilers report little about a program that they cannot run. Each instruction of the entry computation, and of
+loops, is one kernel that reads its operands from memory and writes its result.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _FUSED_CONVOLUTION = "__cudnn$convBiasActivationForward"
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One instruction, with how often it runs."""
+    """Instruction that runs as a kernel."""
 
     name: str
     shape: str
@@ -32,10 +31,11 @@ class Instruction:
     rest: str
     """Operands and attributes, as written."""
     times: int
+    """Number of times that it runs."""
 
     @property
     def target(self) -> str:
-        """What a custom call calls."""
+        """Name of the function that a custom call calls; empty for other instructions."""
         match = re.search(r'custom_call_target="([^"]+)"', self.rest)
         return match[1] if match else ""
 
@@ -46,36 +46,36 @@ class Instruction:
 
     @property
     def cycles(self) -> int:
-        """What the TPU's compiler expects it to take; 0 where it does not say."""
+        """Cycles that the TPU's compiler expects; 0 where it does not say."""
         match = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
         return int(match[1]) if match else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Counts over one run of the program, on one device."""
+    """Counts of one run of the program on one device."""
 
     num_kernels: int
     moved_bytes: int
     """Operands read and results written by all kernels."""
     estimated_cycles: int
-    """Of a TPU's compiler."""
+    """Cycles that a TPU's compiler expects."""
     collectives: dict[str, int]
     num_convolutions: int
     """Calls of cuDNN, or convolutions of a TPU, matrix products included."""
     num_fused_bias: int
     """Calls of cuDNN and cuBLAS that add a bias."""
     num_fused_relu: int
-    """Of these, those that also apply the ReLU."""
+    """Calls among these that also apply the ReLU."""
     num_fused_attention: int
     copies: int
     """Copies and transposes that are kernels of their own."""
     copied_bytes: int
-    """What they move."""
+    """Bytes that copies move."""
 
 
 def summarise(text: str) -> Summary:
-    """Count what matters in the text of a compiled program."""
+    """Return the counts of a compiled program."""
     instructions = list(read_program(text))
     shapes = {i.name: i.shape for i in instructions}
     counts: collections.Counter[str] = collections.Counter()

@@ -1,7 +1,6 @@
-"""What devices can do, and the least time that they need for costs: the roofline.
+"""Rates and memory of devices: a table of known ones, and a measurement of the device that is here.
 
-A work takes as long as its operations at the device's peak or its bytes at the memory's bandwidth, whichever
-is longer, and works follow one another. After Williams et al., "Roofline", CACM 2009.
+`step_cost.py` turns operations and bytes into the shortest possible time at these rates.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ class Device:
     bf16_flops: float | None = None
     """Operations a second of matrix products of bfloat16; a multiplication with its addition is 2."""
     fp32_flops: float | None = None
-    """The same of float32 arrays at JAX's default precision: TF32 on an NVIDIA GPU, bfloat16 on a TPU."""
+    """Operations a second of products of float32 arrays at JAX's default precision: TF32 on an NVIDIA GPU,
+    bfloat16 on a TPU."""
     bandwidth: float | None = None
     """Bytes a second to and from the device's memory."""
     memory_bytes: int | None = None
@@ -94,9 +94,9 @@ DEVICES: dict[str, Device] = {
         memory_bytes=32 * _GB,
         source="datasheet of one chip",
     ),
-    "cpu": Device(source="nothing known: they differ too much"),
+    "cpu": Device(source="not known: CPUs differ too much"),
 }
-"""Datasheets promise more than products and copies reach: of an H100 989e12 and 3.35e12."""
+"""Datasheets promise more than products and copies reach: 989e12 and 3.35e12 for an H100."""
 
 
 _KINDS = {
@@ -116,7 +116,7 @@ def platform_of(target: str) -> Platform:
 
 
 def known_device(kind: str) -> Device | None:
-    """Return what the table says of a JAX `device_kind`, such as `NVIDIA H100 80GB HBM3`; None if nothing."""
+    """Return the entry for a JAX `device_kind`, such as `NVIDIA H100 80GB HBM3`; None if it is not known."""
     return next((DEVICES[name] for pattern, name in _KINDS.items() if re.search(pattern, kind)), None)
 
 
@@ -124,8 +124,8 @@ def measure_device(*, matrix_size: int | None = None, num_copied_bytes: int | No
     """Measure the first of JAX's devices, by products of square matrices and by copies, in a few seconds.
 
     Args:
-      matrix_size: rows and columns; by default enough to keep the device busy.
-      num_copied_bytes: as many are read, and as many written; should be far more than caches hold.
+      matrix_size: rows and columns; default: enough to keep the device busy.
+      num_copied_bytes: bytes that are read, and as many that are written; far more than caches hold.
     """
     device = jax.devices()[0]
     is_cpu = device.platform == "cpu"

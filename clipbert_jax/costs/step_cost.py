@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
-from clipbert_jax.costs.devices import Device
+from clipbert_jax.costs.devices import Device, Platform
 from clipbert_jax.costs.kernels import OpCost
 from clipbert_jax.costs.program import Purpose, TracedProgram, Value, count_flops
+
+_NUM_AT_ONCE: dict[Platform, int] = {"cpu": 9}
+"""Kernels that run at the same time; by the memory of compiled programs, small ones above all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,29 +82,37 @@ class Peak:
     """Bytes that are alive when the backward pass begins."""
 
 
-def peak_memory(kernels: Sequence[OpCost]) -> Peak:
+def peak_memory(kernels: Sequence[OpCost], platform: Platform = "gpu") -> Peak:
     """Return the most memory that is alive at once, if kernels run in the order of the program.
 
     A pass may write over an array that only it still reads; a product may not. Outputs take the place of
-    donated arguments. Inside of a loop its own arrays come on top of those around it.
+    donated arguments. Inside of a loop its own arrays come on top of those around it. A CPU runs some kernels
+    at the same time, so that arrays live longer there.
     """
-    last_read = {value: index for index, kernel in enumerate(kernels) for value in kernel.reads}
     made = {value for kernel in kernels for value in kernel.writes if not value.is_output}
+    freed = _freed_bytes(kernels, made, _NUM_AT_ONCE.get(platform, 1) - 1)
     live, peak = 0, Peak(num_bytes=0, purpose="forward", before_backward=0)
     for index, kernel in enumerate(kernels):
         if kernel.purpose == "backward" and not peak.before_backward:
             peak = dataclasses.replace(peak, before_backward=live)
         written = _num_bytes(value for value in kernel.writes if value in made)
-        freed = _num_bytes(value for value in kernel.reads if value in made and last_read[value] == index)
-        needed = max(written - freed, 0) if kernel.is_pass else written
+        needed = max(written - freed[index], 0) if kernel.is_pass else written
         if kernel.body:
-            inner = peak_memory(kernel.body)
-            needed += inner.num_bytes - freed
+            needed += peak_memory(kernel.body, platform).num_bytes - freed[index]
         if live + needed > peak.num_bytes:
             peak = dataclasses.replace(peak, num_bytes=live + needed, purpose=kernel.purpose)
-        unread = _num_bytes(value for value in kernel.writes if value in made and value not in last_read)
-        live += written - freed - unread
+        live += written - freed[index]
     return peak
+
+
+def _freed_bytes(kernels: Sequence[OpCost], made: set[Value], delay: int) -> dict[int, int]:
+    """Return the bytes that are freed after each kernel: those of arrays whose last reader has run."""
+    last_read = {value: index for index, kernel in enumerate(kernels) for value in kernel.reads}
+    freed: dict[int, int] = collections.Counter()
+    for index, kernel in enumerate(kernels):
+        for value in made.intersection(kernel.writes):
+            freed[last_read.get(value, index) + delay] += value.num_bytes
+    return freed
 
 
 def _num_bytes(values: Iterable[Value]) -> int:

@@ -118,7 +118,7 @@ class DeviceStep:
         state = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)[0]
         mesh = _mesh(self.num_devices, self.setting.mesh)
         batch = sum(_num_bytes(x) for x in batch_arrays(self.setting).values()) // self.num_devices
-        peak = peak_memory(self.kernels)
+        peak = peak_memory(self.kernels, self.platform)
         return StepMemory(
             parameters=sum(_bytes_on_device(part, mesh) for part in (state.params, state.frozen, state.ema)),
             optimizer=_bytes_on_device(state.opt_state, mesh),
