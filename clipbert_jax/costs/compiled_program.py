@@ -1,7 +1,7 @@
 """Counts of a compiled program, read from the text of its HLO. `compiler.py` calls it.
 
-Compilers report little about a program that they cannot run. Each instruction of the entry computation, and of
-loops, is one kernel that reads its operands from memory and writes its result.
+Compilers report little about a program that they cannot run. Each instruction of the entry computation, and
+of loops, is one kernel that reads its operands from memory and writes its result.
 """
 
 from __future__ import annotations
