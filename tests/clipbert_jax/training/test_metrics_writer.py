@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -51,13 +52,17 @@ def test_tensorboard_gets_all_numbers_and_where_a_run_went_on(tmp_path):
     assert fourth.summary.value[0].simple_value != fourth.summary.value[0].simple_value
 
 
+def fill(writer):
+    for step in range(1000):  # the first ones fit into a buffer
+        writer.write({"step": step, "loss": 1.0})
+
+
 def test_a_disk_that_fills_up_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("clipbert_jax.training.metrics_writer._FLUSH_SECONDS", 0)
+    full = Path("/dev/full").open("wb")  # noqa: SIM115
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: full)
     writer = MetricsWriter(tmp_path, first_step=0)
-    writer._board._records.close()
-    writer._board._records._writer = open("/dev/full", "wb")  # noqa: SIM115
     with pytest.raises(UserError, match=r"tensorboard cannot be written .No space left on device."):
-        writer.write({"step": 1, "loss": 1.0})
+        fill(writer)
     with pytest.raises(UserError, match="tensorboard cannot be written"):
         writer.close()
 

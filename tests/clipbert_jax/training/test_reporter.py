@@ -26,6 +26,7 @@ from .conftest import make_batch
 
 ROOT = Path(__file__).parents[3]
 BATCH = make_batch(0, num_videos=4)
+ADVICE = "use more workers"
 UNKNOWN = Utilization(None, None, "not known")
 
 
@@ -60,7 +61,9 @@ def report(tmp_path, monkeypatch):
             logging=LoggingConfig(wandb=project),
             resolved={"train": {"seed": 0}},
         )
-        reporter = Reporter(config, tmp_path, 0, source, counter, utilization, lambda rate: "", said.append)
+        reporter = Reporter(
+            config, tmp_path, 0, source, counter, utilization, lambda rate: ADVICE, said.append
+        )
         for step, of_step in enumerate(steps, start=1):
             clock.now += 2.0
             batch = batches[step - 1] if batches else BATCH
@@ -68,7 +71,7 @@ def report(tmp_path, monkeypatch):
             source.wait_seconds = 0.5 * step
             reporter.after_step(step, batch, of_step)
         reporter.close()
-        return read_metrics(tmp_path), said
+        return read_metrics(tmp_path), [line for line in said if line != ADVICE]
 
     return run
 
