@@ -89,7 +89,7 @@ _MAX_DECODE_TIMEOUT_SECONDS = 250.0
 """Two attempts at a video end before training gives up waiting for a batch."""
 
 _MIN_WORKER_MEMORY_GIB = 0.5
-"""With less memory libraries abort or wait for ever, instead of reporting that there is none."""
+"""Least memory of a worker: with less, libraries abort or wait for ever instead of reporting an error."""
 
 
 def check_data_config(config: DataConfig) -> None:

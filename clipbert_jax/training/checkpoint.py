@@ -64,7 +64,7 @@ _SLOW_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """Where a run goes on, besides its arrays; stored with each checkpoint."""
+    """Point at which a run goes on, besides its arrays; stored with each checkpoint."""
 
     data: dict[str, Any]
     """Position in the data."""

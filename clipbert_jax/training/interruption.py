@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Within the block, the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once.
+    """Makes the first SIGINT or SIGTERM in the block set a flag only; a second one interrupts at once.
 
     A KeyboardInterrupt in the middle of an asynchronous save would break the save.
 

@@ -1,4 +1,4 @@
-"""The last line of a terminal while a training runs; elsewhere there is none.
+"""The progress bar on the last line of a terminal during a training.
 
 Beside the reporter. What is printed meanwhile, by whomever, appears above it. Files, pipes and notebooks get
 the printed lines alone, without control codes.

@@ -59,7 +59,7 @@ class TrainSetting:
     train: TrainConfig
     mesh: MeshConfig = MeshConfig()
     shape: BatchShape
-    """Of the batch of one update, over all devices."""
+    """Shape of the batch of one update, over all devices."""
 
     def with_batch_size(self, num_videos: int) -> TrainSetting:
         """Return the setting with another batch."""

@@ -48,7 +48,7 @@ _LAST_SECONDS = 5.0
 
 
 class Watchdog(Callback):
-    """Within the block, ends the process if more than `limit` seconds pass between two beats.
+    """Ends the process if, within the block, more than `limit` seconds pass between two beats.
 
     That is 10 minutes, or 20 times the median time of a step if that is longer; an hour until a few steps are
     known. With several processes it also ends this one when another makes no progress.

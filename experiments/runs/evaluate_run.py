@@ -162,7 +162,7 @@ def write_results(
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    """Return the older file; empty if there is none or it is broken."""
+    """Return the older file; empty if it is missing or broken."""
     try:
         results = json_format.loads(path.read_text())
         run = results["run"]
