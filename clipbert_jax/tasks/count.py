@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
@@ -18,7 +18,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import RegressionHeadConfig
 from clipbert_jax.tasks.losses import squared_error
-from clipbert_jax.tasks.task import Losses, Task
+from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,16 +43,12 @@ class CountQA(Task):
     probe_unit = "number"
     probe_question = "How many the model counts"
     output_name = "counts"
+    output_meaning = "numbers; to answer, round and keep them from {task.min_count} to {task.max_count}"
 
     @property
     def num_texts(self) -> int:
         """Questions of one video."""
         return self.num_questions
-
-    @property
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`."""
-        return f"numbers; to answer, round and keep them from {self.min_count} to {self.max_count}"
 
     @property
     def head(self) -> RegressionHeadConfig:
@@ -68,25 +64,19 @@ class CountQA(Task):
         """Return 1 at real questions [b n]."""
         return {"mse": batch.is_real_text.astype(jnp.float32)}
 
-    def counts(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+    def counts(self, scores: Scores) -> Float[Array, "b n"]:
         """Return the predicted numbers, neither rounded nor limited to the range."""
         return pool_clips(scores, self.consensus)[..., 0]
 
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the numbers [b n], neither rounded nor limited to the range."""
         return self.counts(scores)
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the predicted numbers."""
         return self.counts(scores)
 
-    def decisions(
-        self, predicted: Float[np.ndarray, "m n *answers"], is_text: Bool[np.ndarray, "m n"]
-    ) -> Shaped[np.ndarray, " decisions"]:
+    def decisions(self, predicted: np.ndarray, is_text: Bool[np.ndarray, "m n"]) -> np.ndarray:
         """Return the counts, rounded and limited to the range."""
         return np.clip(np.rint(predicted), self.min_count, self.max_count)[is_text]
 

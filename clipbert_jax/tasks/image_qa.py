@@ -14,10 +14,9 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
-from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.tasks.losses import binary_cross_entropy
-from clipbert_jax.tasks.task import AnswerTask, Losses
+from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,21 +33,7 @@ class ImageQA(AnswerTask):
     name = "image_qa"
     example_form = "soft_questions"
     evaluations = ("image_qa",)
-
-    @property
-    def num_texts(self) -> int:
-        """Questions of one image."""
-        return self.num_questions
-
-    @property
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`."""
-        return "of each answer of answers.json for itself: several may be right"
-
-    @property
-    def head(self) -> ClassifierHeadConfig:
-        """The head that this task needs: a score per answer."""
-        return ClassifierHeadConfig(num_outputs=self.num_answers)
+    output_meaning = "of each answer of answers.json for itself: several may be right"
 
     def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
         """Return the binary cross-entropy of each question, summed over the answers [b n]."""
@@ -60,19 +45,11 @@ class ImageQA(AnswerTask):
         """Return 1 at real questions [b n]."""
         return {"bce": batch.is_real_text.astype(jnp.float32)}
 
-    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Return a logit for each answer: the highest is the answer."""
-        return pool_clips(scores, self.consensus)
-
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the probability of each answer [b n a], each for itself."""
         return jax.nn.sigmoid(self.answer_logits(scores)[..., :num_answers])
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the log odds of one answer."""
         return self.answer_logits(scores)[..., answer]
 

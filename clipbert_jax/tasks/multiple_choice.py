@@ -17,7 +17,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses, Task
+from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,8 @@ class MultipleChoiceQA(Task):
     answer_form = "choice"
     evaluations = ("multiple_choice",)
     probe_unit = "logit"
+    output_meaning = "of each option among those of its video"
     probe_question = "How much speaks for “{answer}”, compared with the other options"
-
-    @property
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`."""
-        return "of each option among those of its video"
 
     @property
     def head(self) -> ClassifierHeadConfig:
@@ -54,19 +50,15 @@ class MultipleChoiceQA(Task):
         """Return 1 at real videos [b]."""
         return {"ce": jnp.asarray(batch.example_mask).astype(jnp.float32)}
 
-    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+    def choice_logits(self, scores: Scores) -> Float[Array, "b n"]:
         """Return a logit for each option: the highest is the answer."""
         return pool_clips(scores, self.consensus)[..., 0]
 
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the probability of each option among those of its video [b n]; 0 where there is no text."""
         return jax.nn.softmax(self.choice_logits(scores), axis=-1, where=is_text)
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the logit of each option."""
         return self.choice_logits(scores)
 

@@ -15,10 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
-from clipbert_jax.models.heads import ClassifierHeadConfig
+from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import AnswerTask, Losses
+from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,21 +35,6 @@ class OpenEndedQA(AnswerTask):
     example_form = "open_questions"
     evaluations = ("open_ended_qa",)
 
-    @property
-    def num_texts(self) -> int:
-        """Questions of one video."""
-        return self.num_questions
-
-    @property
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`."""
-        return "of each answer of answers.json"
-
-    @property
-    def head(self) -> ClassifierHeadConfig:
-        """The head that this task needs: a score per answer."""
-        return ClassifierHeadConfig(num_outputs=self.num_answers)
-
     def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
         """Return the cross-entropy of each question [b n]."""
         return {"ce": cross_entropy(self.answer_logits(output.scores), jnp.asarray(batch.labels))}
@@ -60,19 +44,11 @@ class OpenEndedQA(AnswerTask):
         is_answered = batch.is_real_text & (jnp.asarray(batch.labels) >= 0)
         return {"ce": is_answered.astype(jnp.float32)}
 
-    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Return a logit for each answer: the highest is the answer."""
-        return pool_clips(scores, self.consensus)
-
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the probability of each answer [b n a]; they add up to 1."""
         return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the log odds of one answer against all others."""
         logits = self.answer_logits(scores)[..., :num_answers]
         others = jax.nn.logsumexp(logits, axis=-1, where=jnp.arange(logits.shape[-1]) != answer)

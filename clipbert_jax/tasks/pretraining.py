@@ -19,7 +19,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import PretrainingHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses, MatchTask
+from clipbert_jax.tasks.task import Losses, MatchTask, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Pretraining(MatchTask):
         assert output.token_scores is not None, "the pretraining head gives them"
         return pool_clips(output.token_scores, self.consensus)
 
-    def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+    def match_logit(self, scores: Scores) -> Float[Array, "b n"]:
         """Return the logit that ranks texts and videos without any fine-tuning."""
         logits = pool_clips(scores, self.consensus)
         return logits[..., 1] - logits[..., 0]

@@ -19,7 +19,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus, pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Losses, MatchTask
+from clipbert_jax.tasks.task import Losses, MatchTask, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Retrieval(MatchTask):
         is_positive, is_negative = is_real & (labels == 1), is_real & (labels == 0)
         return {"rank": (is_positive[:, :, None] & is_negative[:, None, :]).astype(jnp.float32)}
 
-    def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
+    def match_logit(self, scores: Scores) -> Float[Array, "b n"]:
         """Return the logit that ranks texts and videos: its sigmoid is the original's score.
 
         A logit rather than a probability, because probabilities saturate into ties.

@@ -13,12 +13,18 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus
-from clipbert_jax.models.heads import HeadConfig
+from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.heads import ClassifierHeadConfig, HeadConfig
+
+Scores = Float[Array, "b k n a"]
+"""Scores of every clip."""
+
+Answers = Float[Array, "b n *answers"]
+"""Output of `Task.predict`."""
 
 Losses = dict[str, Float[Array, "..."]]
 """Losses by name. The step minimises the sum, over the names, of the weighted means."""
@@ -56,6 +62,8 @@ class Task(abc.ABC):
     """Question that `probe_score` answers; `{answer}` stands for the probed answer."""
     output_name: ClassVar[str] = "probabilities"
     """Name of the output of `predict` in an exported program."""
+    output_meaning: ClassVar[str]
+    """Meaning of that output; `{task}` stands for the task."""
 
     @property
     @abc.abstractmethod
@@ -66,11 +74,6 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def head(self) -> HeadConfig:
         """Head that the task needs."""
-
-    @property
-    @abc.abstractmethod
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`, for the readers of an exported program."""
 
     @property
     def num_texts(self) -> int | None:
@@ -94,9 +97,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Pool the clips and return the task's answers, as probabilities where it has such.
 
         Args:
@@ -106,9 +107,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Pool the clips and return the number that a probe explains.
 
         Args:
@@ -117,9 +116,7 @@ class Task(abc.ABC):
           num_answers: size of that vocabulary.
         """
 
-    def decisions(
-        self, predicted: Float[np.ndarray, "m n *answers"], is_text: Bool[np.ndarray, "m n"]
-    ) -> Shaped[np.ndarray, " decisions"]:
+    def decisions(self, predicted: np.ndarray, is_text: Bool[np.ndarray, "m n"]) -> np.ndarray:
         """Return what follows from the output of `predict`: by default the best text of each video."""
         return np.where(is_text, predicted, -np.inf).argmax(axis=-1)
 
@@ -149,19 +146,33 @@ class AnswerTask(Task):
 
     answer_form = "answers"
     probe_question = "How sure the model is that the answer is “{answer}”"
+    output_meaning = "of each answer of answers.json"
 
     @property
     @abc.abstractmethod
     def num_answers(self) -> int:
         """Number of outputs of the head; 0 takes the size of the vocabulary when training starts."""
 
+    @property
     @abc.abstractmethod
-    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Pool the clips and return a logit for each answer: the highest is the answer."""
+    def num_questions(self) -> int:
+        """Largest number of questions about one video in a batch."""
 
-    def decisions(
-        self, predicted: Float[np.ndarray, "m n *answers"], is_text: Bool[np.ndarray, "m n"]
-    ) -> Shaped[np.ndarray, " decisions"]:
+    @property
+    def num_texts(self) -> int:
+        """Questions of one video."""
+        return self.num_questions
+
+    @property
+    def head(self) -> ClassifierHeadConfig:
+        """Head with a score per answer."""
+        return ClassifierHeadConfig(num_outputs=self.num_answers)
+
+    def answer_logits(self, scores: Scores) -> Float[Array, "b n a"]:
+        """Pool the clips and return a logit for each answer: the highest is the answer."""
+        return pool_clips(scores, self.consensus)
+
+    def decisions(self, predicted: np.ndarray, is_text: Bool[np.ndarray, "m n"]) -> np.ndarray:
         """Return the best answer to each question."""
         return predicted.argmax(axis=-1)[is_text]
 
@@ -181,33 +192,25 @@ class MatchTask(Task):
     answer_form = "match"
     one_clip = "middle"
     probe_question = "How sure the model is that the text matches the video"
+    output_meaning = "that each text matches its video"
 
     @property
     def ranking_rule(self) -> Literal["corrected", "original"]:
         """Rule that ranks videos and texts."""
         return "corrected"
 
-    @property
-    def output_meaning(self) -> str:
-        """Meaning of the output of `predict`."""
-        return "that each text matches its video"
-
     @abc.abstractmethod
-    def match_logit(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Pool the clips and return what texts and videos are ranked by."""
+    def match_logit(self, scores: Scores) -> Float[Array, "b n"]:
+        """Pool the clips and return the logit that ranks texts and videos."""
 
-    def choice_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n"]:
-        """Return what options are chosen by: the one that matches best, as in MSRVTT-MC."""
+    def choice_logits(self, scores: Scores) -> Float[Array, "b n"]:
+        """Return a logit for each option: the best match is the answer, as in MSRVTT-MC."""
         return self.match_logit(scores)
 
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the probability that each text matches [b n]."""
         return jax.nn.sigmoid(self.match_logit(scores))
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the log odds of a match."""
         return self.match_logit(scores)

@@ -97,7 +97,7 @@ def _output(task: Task, exported: jax.export.Exported) -> dict[str, Any]:
         "shape": list(aval.shape),
         "dtype": str(aval.dtype),
         "axes": "b n a"[: 2 * aval.ndim - 1],
-        "meaning": f"{task.output_meaning}, after the consensus over clips",
+        "meaning": f"{task.output_meaning.format(task=task)}, after the consensus over clips",
     }
 
 

@@ -10,9 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
-from clipbert_jax.models.heads import ClassifierHeadConfig
-from clipbert_jax.tasks.task import AnswerTask, Losses
+from clipbert_jax.models.consensus import Consensus
+from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,18 +24,12 @@ class HingeQA(AnswerTask):
     """Wanted lead of the right answer."""
     num_answers: int = 0
     """Number of outputs of the head; 0 takes the size of the data's answer vocabulary."""
+    num_questions: int = 1
+    """Largest number of questions about one video in a batch."""
 
     name = "hinge_qa"
     example_form = "open_questions"
     evaluations = ("open_ended_qa",)
-    num_questions = 1
-    num_texts = 1
-    output_meaning = "of each answer of answers.json"
-
-    @property
-    def head(self) -> ClassifierHeadConfig:
-        """One score per answer."""
-        return ClassifierHeadConfig(num_outputs=self.num_answers)
 
     def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
         """Return how far the lead of the right answer is below the margin [b n]."""
@@ -47,19 +40,11 @@ class HingeQA(AnswerTask):
         """Return 1 at real questions [b n]."""
         return {"hinge": batch.is_real_text.astype(jnp.float32)}
 
-    def answer_logits(self, scores: Float[Array, "b k n a"]) -> Float[Array, "b n a"]:
-        """Return the pooled scores."""
-        return pool_clips(scores, self.consensus)
-
-    def predict(
-        self, scores: Float[Array, "b k n a"], is_text: Bool[Array, "b n"], num_answers: int
-    ) -> Float[Array, "b n *answers"]:
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
         """Return the probability of each answer [b n a]."""
         return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
 
-    def probe_score(
-        self, scores: Float[Array, "b k n a"], answer: int, num_answers: int
-    ) -> Float[Array, "b n"]:
+    def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the lead of an answer."""
         logits = self.answer_logits(scores)[..., :num_answers]
         return _lead(logits, jnp.full(logits.shape[:-1], answer))
