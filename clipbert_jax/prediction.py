@@ -25,7 +25,7 @@ NUM_ANSWERS = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextMatch:
-    """How well one text matches one video."""
+    """Match of one text with one video."""
 
     text: str
     probability: float

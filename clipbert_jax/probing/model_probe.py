@@ -37,7 +37,7 @@ class AttentionRecord:
     scores: Float[np.ndarray, "k a"]
     """Outputs of the head for each clip."""
     clip_numbers: Float[np.ndarray, " k"]
-    """What each clip alone says of the probe_score."""
+    """Probe score of each clip alone."""
     number: float
     """Probe score of all clips together."""
     attention: Float[np.ndarray, "layers k heads s s"]

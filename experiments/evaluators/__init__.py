@@ -1,1 +1,1 @@
-"""How each task is evaluated: what each video is asked, and the metrics of the scores."""
+"""Evaluators of all tasks: the questions to each video, and the metrics of the scores."""
