@@ -160,7 +160,7 @@ class StoreOptions:
         for option in ("size", "gop", "crf", "jpeg_fps", "jpeg_quality"):
             if getattr(self, option) is not None and option not in option_of.values():
                 raise UserError(
-                    f"--{option.replace('_', '-')} is no setting of --storage {self.storage}; see --help"
+                    f"--{option.replace('_', '-')} is not a setting of --storage {self.storage}; see --help"
                 )
         values = {name: getattr(self, option) for name, option in option_of.items()}
         return form(**{name: value for name, value in values.items() if value is not None})

@@ -21,7 +21,7 @@ from experiments.estimate.step_costs import (
 )
 
 EXPECTED_SHARE = 0.65
-"""Of the floor's rate: what is usual, not measured."""
+"""Expected fraction of the rate at the floor: usual for such programs, not measured."""
 
 _DECODE_MS, _DECODED_FRAMES = 55.0, 16
 """Core-milliseconds for a video of 8 clips of 2 frames: 448 pixels from H.264 of 320x240 (docs/speed.md)."""

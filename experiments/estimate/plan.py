@@ -1,4 +1,4 @@
-"""From an experiment to what its train step is made of; from the data where they are, else by assumption."""
+"""The train step of an experiment: sizes from the data if they exist, else by assumption."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.runs.experiment_checks import check_devices, check_experiment, 
 from experiments.runs.resolve import resolve, resolve_num_steps
 
 _NUM_WORDS, _NUM_ANSWERS, _NUM_OPTIONS = 30522, 1500, 5
-"""Where the data would say: words of bert-base-uncased, answers of MSRVTT-QA, options of TGIF-QA."""
+"""Sizes without data: words of bert-base-uncased, answers of MSRVTT-QA, options of TGIF-QA."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class StepMemory:
     optimizer: int
     batch: int
     batches_ahead: int
-    """The next batches, which are no part of the step's program."""
+    """The next batches, which are not part of the program of the step."""
     gradients: int
     """Gradients of all trained parameters."""
     activations: int
