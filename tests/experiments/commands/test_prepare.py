@@ -49,9 +49,9 @@ def test_settings_of_a_storage_form():
     assert form() == Original()
     assert form(storage="compact", size=224, gop=8) == Compact(size=224, gop=8)
     assert form(storage="frames", jpeg_fps=2.0) == Frames(fps=2.0)
-    with pytest.raises(UserError, match="--jpeg-fps is no setting of --storage compact"):
+    with pytest.raises(UserError, match="--jpeg-fps"):
         form(storage="compact", jpeg_fps=2.0)
-    with pytest.raises(UserError, match="--size is no setting of --storage original"):
+    with pytest.raises(UserError, match="--size"):
         form(size=224)
 
 
