@@ -39,7 +39,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torc
 NO_TIME = "no time left"
 
 JOB_SECONDS = 200.0
-"""Of one process, so that one that hangs does not take the time of all others."""
+"""Time limit of one process, so that one that hangs does not take the time of all others."""
 
 # Each is turned round from what kernel_choices.py chooses, alone.
 LEVERS: dict[str, dict[str, Any]] = {
@@ -99,7 +99,9 @@ def _mistake(options: argparse.Namespace) -> str | None:
     if not options.minutes > 0:
         return f"--minutes takes a number above 0, not {options.minutes:g}"
     if shutil.which(options.peer_python) is None:
-        return f"--peer-python {options.peer_python} is no program; `make peer` makes .venv-peer/bin/python"
+        return (
+            f"--peer-python {options.peer_python} is not a program; `make peer` makes .venv-peer/bin/python"
+        )
     return _why_not_writable(options.out) if options.out else None
 
 

@@ -34,7 +34,7 @@ from data_pipelines.workers.decoding_speed import num_usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "opencv-python-headless")
 TEXTS = ("a drop, a moon and a ball", "a star and a leaf")
-"""As long as those that the demo is trained on."""
+"""Queries, as long as the texts that the demo is trained on."""
 LARGE_HW = (480, 640)
 LARGE_SECONDS = 30
 _LARGE_RATE = 30

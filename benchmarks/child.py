@@ -1,4 +1,4 @@
-"""Programs that measure in processes of their own and print what they found as JSON."""
+"""Starts programs that measure in processes of their own and print JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_child(
     timeout_seconds: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the last JSON object that a program prints, or `problem`: why there is none."""
+    """Return the last JSON object that a program prints, or `problem`: the reason why it printed none."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
         process = subprocess.run(

@@ -1,4 +1,4 @@
-"""The programs of the workloads, as training and evaluation run them: for timing and for compiling alike."""
+"""Programs of the workloads, as training and evaluation run them; for timing, compiling and counting."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if __name__ == "__main__":  # JAX only draws weights here, and would take most o
 try:
     import torch  # pyright: ignore[reportMissingImports]
 except ModuleNotFoundError:
-    sys.exit("benchmarks.torch_peer needs PyTorch, which is no dependency here: pip install torch")
+    sys.exit("benchmarks.torch_peer needs PyTorch, which is not a dependency here: pip install torch")
 
 import numpy as np
 import torch._inductor.config as inductor_config  # pyright: ignore[reportMissingImports]
@@ -59,7 +59,7 @@ class PeerOptions:
 
     device: str = "cuda"
     compile_mode: str | None = "default"
-    """Of `torch.compile`; None runs eagerly."""
+    """Mode of `torch.compile`; None runs eagerly."""
     num_steps: int = 30
     num_warmup_steps: int = 5
     """The first call, which compiles, is one of them."""

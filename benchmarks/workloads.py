@@ -1,6 +1,6 @@
-"""What is timed: a task, a model and the shape of a batch, the same for us, the peer and the compilers.
+"""Programs to time: a task, a model and the shape of a batch, for this project, the peer and the compilers.
 
-Batches are random: neither data pipeline nor network is needed, and only the model is timed.
+Batches are random, so that only the model is timed, without data or network.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ class Workload:
     task: Retrieval | MultipleChoiceQA | Pretraining
     model: ClipBertConfig
     batch_size: int
-    """Videos (or images) in one call, over all devices."""
+    """Number of videos, or images, in one call on all devices together."""
     num_clips: int
     num_frames: int
     size: int
-    """Pixels of a side; frames are square."""
+    """Side of a square frame in pixels."""
     num_texts: int
-    """Per video; for `pairs`, texts that each of the videos is scored against."""
+    """Number of texts per video; for `pairs`, of texts that each video is scored against."""
     text_length: int
 
     @property
     def items_per_call(self) -> int:
-        """What its rate counts: videos, or (text, clip) pairs."""
+        """Number of videos, or of (text, clip) pairs, in one call."""
         pairs = self.batch_size * self.num_texts * self.num_clips
         return pairs if self.kind == "pairs" else self.batch_size
 
     @property
     def unit(self) -> str:
-        """What its rate counts, in words."""
+        """Name of the items."""
         return "pairs" if self.kind == "pairs" else "videos"
 
     @property
     def num_visual_tokens(self) -> int:
-        """Of each clip, as the fusion sees them."""
+        """Number of visual tokens per clip that the fusion sees."""
         num_tokens = math.prod(grid_size(self.model.pixel_encoder, self.size, self.size))
         num_sampled = self.task.num_sampled_tokens if self.kind == "train" else 0
         return min(num_tokens, num_sampled) if num_sampled else num_tokens

@@ -34,16 +34,16 @@ COMPILER_OPTIONS: dict[Platform, dict[str, Any]] = {
 
 
 def num_devices_of(target: str) -> int:
-    """Return how many devices a target has.
+    """Return the number of devices of a target.
 
     Raises:
-      UserError: it is not written as a kind and a shape.
+      UserError: the target is not a kind and a shape.
     """
     _, _, shape = target.partition(":")
     sides = shape.split("x")
     if not all(side.isdecimal() and int(side) for side in sides):
         raise UserError(
-            f"{target!r} is no topology: write a device and a shape, such as v5e:16x16, v5p:4x8x8 or h100:8"
+            f"{target!r} is not a topology: write a device and a shape, such as v5e:16x16 or h100:8"
         )
     return math.prod(map(int, sides))
 
@@ -96,11 +96,11 @@ def compile_program(
 
 
 def environment_folder(platform: Platform) -> str:
-    """Return how the environment of a compiler is called."""
+    """Return the folder name of a compiler's environment."""
     return ".venv-cuda" if platform == "gpu" else f".venv-{platform}"
 
 
 def packages_to_compile(platform: Platform) -> list[str]:
-    """Return the packages that such an environment needs, in the versions that are here."""
+    """Return the packages that a compiler's environment needs, in the versions installed here."""
     versions = [f"{name}=={version(name)}" for name in ("flax", "optax", "jaxtyping", "numpy", "cattrs")]
     return [f"{REQUIREMENTS[platform]}=={version('jax')}", *versions]

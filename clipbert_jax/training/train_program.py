@@ -51,7 +51,7 @@ class BatchShape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSetting:
-    """What decides the program of a train step."""
+    """Settings that decide the program of a train step."""
 
     model: ClipBertConfig
     task: Task
@@ -59,7 +59,7 @@ class TrainSetting:
     train: TrainConfig
     mesh: MeshConfig = MeshConfig()
     shape: BatchShape
-    """Shape of the batch of one update, over all devices."""
+    """Shape of the batch of one update, on all devices together."""
 
     def with_batch_size(self, num_videos: int) -> TrainSetting:
         """Return the setting with another batch."""

@@ -55,11 +55,11 @@ class CompileRequest:
 def compile_elsewhere(
     request: CompileRequest, python: str = sys.executable, *, timeout_seconds: float | None = None
 ) -> dict[str, Any]:
-    """Return what `compile_program` says of the train step, from a process of another interpreter.
+    """Compile the train step in a process of another interpreter.
 
     Raises:
-      UserError: the interpreter's environment has not the compiler, the program does not compile (it may need
-        more memory than there is), or it takes too long.
+      UserError: the environment lacks the compiler, the program does not compile (it may need more memory
+        than there is), or it takes too long.
     """
     with tempfile.TemporaryDirectory() as folder:
         # These packages alone: what is installed beside them would hide the environment's own JAX.
@@ -82,7 +82,7 @@ def compile_elsewhere(
                 timeout=timeout_seconds,
             )
         except FileNotFoundError as error:
-            raise UserError(f"--python {python} is no interpreter: {error.strerror}") from error
+            raise UserError(f"--python {python} is not a Python interpreter: {error.strerror}") from error
         except subprocess.TimeoutExpired as error:
             raise UserError(
                 f"compiling for {request.target} took more than {timeout_seconds:g} s: allow more with "
@@ -101,7 +101,7 @@ def compile_elsewhere(
 def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = [line for line in lines if "RESOURCE_EXHAUSTED" in line or "Error" in line]
-    return (telling or lines or ["it said nothing"])[-1][:500]
+    return (telling or lines or ["it printed no message"])[-1][:500]
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _missing_plugin(target: str) -> str:
-    """Return what this environment lacks to compile for a target; empty if nothing."""
+    """Return a sentence about the module that this environment lacks for a target; empty if it lacks none."""
     platform = platform_of(target)
     if platform == "cpu" or importlib.util.find_spec(PLUGINS[platform]):
         return ""

@@ -1,4 +1,4 @@
-"""An estimate as text: each part says whether its numbers are counted, estimated, assumed or a compiler's."""
+"""Lines of an estimate; each part names its source: counted, estimated, assumed, or a compiler."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _fit(numbers: dict[str, Any]) -> Iterator[str]:
     elif num_parts:
         yield f"  {videos} at once do not fit; --train.num-accumulation-steps {num_parts} makes them fit"
     else:
-        yield f"  {videos} at once {'does' if at_once == 1 else 'do'} not fit, in no number of parts"
+        yield f"  {videos} at once {'does' if at_once == 1 else 'do'} not fit, in any number of parts"
     yield f"  most at once on a device, among powers of two: {memory['most_videos_at_once']}"
 
 

@@ -90,7 +90,7 @@ def test_the_report_shows_ratios_floors_and_what_failed(record):
         (["--rounds", "0"], "--rounds takes a number from 1 on, not 0"),
         (["--batch-size", "-1"], "--batch-size takes a number from 1 on, not -1"),
         (["--minutes", "0"], "--minutes takes a number above 0, not 0"),
-        (["--peer-python", "no-such-python"], "--peer-python no-such-python is no program"),
+        (["--peer-python", "no-such-python"], "--peer-python no-such-python"),
         (["--out", "/proc/no/out"], "--out /proc/no/out cannot be written"),
     ],
 )

@@ -99,7 +99,7 @@ def test_other_meshes_are_compiled_where_they_say_something(monkeypatch, tmp_pat
     assert said == [(training, "1", "1"), (training, "8", "1"), (training, "1", "2"), ("inference", "1", "1")]
 
 
-def test_targets_that_nobody_knows_are_refused(tmp_path, capsys):
+def test_unknown_targets_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         compile_check.main(["--only", "nothing", "--out", str(tmp_path / "out")])
     assert exit_.value.code == 2

@@ -29,7 +29,7 @@ from clipbert_jax.weights.names.original_names import to_original
 from tests.clipbert_jax.tasks.step_golden import FLOAT32, FLOAT64, Tolerances, fill, make_batch
 from tests.goldens import golden
 
-torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
+torch = pytest.importorskip("torch", reason="PyTorch is not a dependency")
 
 from benchmarks import torch_peer, torch_trainer  # noqa: E402
 from benchmarks.torch_model import PeerModel, load_original  # noqa: E402

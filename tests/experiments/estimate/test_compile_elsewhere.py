@@ -54,7 +54,7 @@ def interpreter(path: pathlib.Path, script: str) -> str:
 
 
 def test_what_is_no_interpreter_or_breaks_is_said(tmp_path):
-    with pytest.raises(UserError, match="no interpreter"):
+    with pytest.raises(UserError, match="not a Python interpreter"):
         compile_elsewhere(REQUEST, str(tmp_path / "nothing"))
     broken = interpreter(tmp_path / "broken", "echo 'RESOURCE_EXHAUSTED: 17.2G of 16G' >&2; exit 1")
     with pytest.raises(UserError, match=r"v5e:2x4 failed: RESOURCE_EXHAUSTED: 17\.2G of 16G"):
