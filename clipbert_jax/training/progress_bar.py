@@ -1,7 +1,7 @@
 """The progress bar on the last line of a terminal during a training.
 
-Beside the reporter. What is printed meanwhile, by whomever, appears above it. Files, pipes and notebooks get
-the printed lines alone, without control codes.
+The reporter shows it; printed lines appear above it. Files, pipes and notebooks get only the printed lines,
+without control codes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from typing import Any
 
 _REFRESHES_PER_SECOND = 4.0
-"""Each takes a millisecond of the thread that dispatches steps."""
+"""Refreshes per second; each takes a millisecond of the thread that dispatches steps."""
 
 _MIN_WIDTH_FOR_BAR = 110
-"""Characters; narrower terminals need the space for the numbers."""
+"""Least width in characters for the bar; narrower terminals need the space for the numbers."""
 
 
 def is_terminal() -> bool:
