@@ -7,7 +7,6 @@ command line of them, with `tyro`. A user's mistake ends in one sentence and exi
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -16,7 +15,7 @@ import operator
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -24,6 +23,7 @@ from tyro.conf import subcommand
 
 from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
 from data_pipelines.terminal_text import printable_lines
+from experiments.input_checks import suggestion
 from experiments.old_names import replace_old_names
 
 COMMANDS = {
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> Any:
     """Return the command that the arguments describe."""
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
-        raise UserError(f"there is no command {name!r}: {_nearest(name, COMMANDS)}")
+        raise UserError(f"there is no command {name!r}: {suggestion(name, COMMANDS)}")
     if name not in COMMANDS:
         every = [_listed(name) for name in COMMANDS]
         any_of_them: Any = functools.reduce(operator.or_, every)
@@ -192,13 +192,7 @@ def check_experiment_name(arguments: Sequence[str]) -> None:
             f"name an experiment, for example `clipbert {arguments[0]} demo/retrieval`; the experiments are "
             f"{known}"
         )
-    raise UserError(f"there is no experiment {given!r}: {_nearest(given, EXPERIMENTS)}")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """Return a suggestion: the nearest name, or all names."""
-    nearest = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"
+    raise UserError(f"there is no experiment {given!r}: {suggestion(given, EXPERIMENTS)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,3 +72,9 @@ def check_utf8(texts: Iterable[str]) -> None:
 def has_words(tokenizer: Tokenizer, text: str) -> bool:
     """Return whether a text has words; spaces and invisible characters do not count."""
     return len(tokenizer.split(text)) > len(("[CLS]", "[SEP]"))
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return a suggestion: the nearest name, or all names."""
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +46,7 @@ from clipbert_jax.weights.names.original_names import to_original, to_original_n
 from data_pipelines.tokenizer import load_tokenizer
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import Experiment, from_json, to_json
+from experiments.input_checks import suggestion
 from experiments.runs.resolve import DATA_SHA256
 from experiments.runtime.progress import say
 
@@ -140,9 +140,7 @@ def _experiment(name: str | None) -> Experiment:
         values.pop(DATA_SHA256, None)
         return from_json(values, Path(name) / CONFIG)
     if name is not None and name not in EXPERIMENTS:
-        nearest = difflib.get_close_matches(name, EXPERIMENTS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(EXPERIMENTS)}"
-        raise UserError(f"the experiment {name!r} does not exist; {hint}")
+        raise UserError(f"there is no experiment {name!r}: {suggestion(name, EXPERIMENTS)}")
     return EXPERIMENTS[name or _DEFAULT]()
 
 
