@@ -82,7 +82,7 @@ def test_ask_about_an_upload(opened, folder):
     assert page.inner_text(".picker summary b") == "a.mp4"
     page.click("form.ask button")
     page.wait_for_selector(".found.wide")
-    assert "that the text describes the video" in page.inner_text(".cards")
+    assert "that the text describes the video" in page.inner_text(".found")
     assert page.locator(".moments .best img").count() == 1
     has_room(opened)
 
