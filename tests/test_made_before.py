@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import clipbert_jax
+from clipbert_jax.renames import present_names
 from clipbert_jax.training.metrics_writer import read_metrics
 from data_pipelines.corpus.reader import open_corpus, videos_sha256
 from data_pipelines.inputs import encode_texts, read_clips
@@ -65,9 +66,9 @@ def test_commands_load_the_parameters_that_the_library_loads(name, made):
 def test_settings_keep_their_meaning_under_new_names(made):
     run = load_run(made / "run").experiment
     rules = {run.data.sampling_rule, run.task.ranking_rule, run.optimizer.schedule_rule}
-    assert rules == {"released"}
+    assert rules == {"original"}
     pretraining = load_run(made / "pretraining").experiment
-    assert pretraining.task.masking.share == 0.3
+    assert pretraining.task.masking.mask_prob == 0.3
 
 
 @pytest.mark.parametrize("name", ["run", "pretraining"])
@@ -91,7 +92,7 @@ def test_a_training_goes_on_to_the_same_losses(name, made, tmp_path):
 def experiment_of(workdir):
     values = json.loads((workdir / "config.json").read_text())
     del values["data_sha256"]
-    return from_json(values, workdir / "config.json")
+    return from_json(present_names(values), workdir / "config.json")
 
 
 def test_data_are_read(made):
