@@ -24,9 +24,10 @@ from data_pipelines.annotations.store import answers_path, read_answers
 from data_pipelines.clips import sample_clips
 from data_pipelines.corpus.reader import Corpus, open_corpus
 from data_pipelines.data_config import DataConfig
-from data_pipelines.examples import TaskExamples, answer_kind, make_examples
+from data_pipelines.examples import TaskExamples
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
 from data_pipelines.mixture import Mixture
+from data_pipelines.read_examples import answer_kind, make_examples
 from data_pipelines.tokenizer import Tokenizer
 from data_pipelines.workers.batch_workers import WatchedBatches, check_shared_memory
 from data_pipelines.workers.decoding_speed import explain_wait

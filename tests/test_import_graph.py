@@ -1,4 +1,7 @@
-"""Dependencies run one way: experiments -> data_pipelines -> clipbert_jax; between rooms and files too."""
+"""Dependencies run one way: experiments -> data_pipelines -> clipbert_jax; between rooms and files too.
+
+A file that grows past 350 lines has a second concept in it.
+"""
 
 from __future__ import annotations
 
@@ -171,3 +174,11 @@ def test_rooms_of_experiments_import_from_lower_floors_only():
         if room_of(name) != room_of(module) and floors[room_of(name)] <= floors[room_of(module)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_is_longer_than_350_lines():
+    files = [
+        path for package in PACKAGES for kind in ("*.py", "*.js") for path in (ROOT / package).rglob(kind)
+    ]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > 350} == {}

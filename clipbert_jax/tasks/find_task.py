@@ -14,7 +14,7 @@ def task_class(name: str) -> type[Task]:
     """Return the task of a name: one of this folder, or one that an imported experiment brings.
 
     Raises:
-      ValueError: there is none, or there are several.
+      ValueError: no task has that name, or several have it.
     """
     for module in pkgutil.iter_modules(clipbert_jax.tasks.__path__):
         importlib.import_module(f"{clipbert_jax.tasks.__name__}.{module.name}")

@@ -13,8 +13,9 @@ from clipbert_jax.export import InputShape
 from data_pipelines.annotations.records import Caption, MultipleChoice
 from data_pipelines.annotations.store import read_records, records_path
 from data_pipelines.data_config import DataConfig
-from data_pipelines.examples import option_texts, record_kind
+from data_pipelines.examples import option_texts
 from data_pipelines.original_sampling import OneClip
+from data_pipelines.read_examples import record_kind
 from data_pipelines.video_batches import video_batches
 from experiments.runs.load_run import Run
 

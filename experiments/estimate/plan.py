@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipbert_jax.tasks.task import AnswerTask
 from clipbert_jax.training.train_program import BatchShape, TrainSetting
-from data_pipelines.examples import make_examples
+from data_pipelines.read_examples import make_examples
 from experiments.experiment import Experiment
 from experiments.runs.experiment_checks import check_devices, check_experiment, check_model
 from experiments.runs.resolve import resolve, resolve_num_steps
@@ -24,7 +24,7 @@ class Plan:
     num_steps: int | None
     """None if it is as many epochs of who knows how many examples."""
     assumptions: tuple[str, ...]
-    """About the data, a line each."""
+    """Assumptions about the data, a line each."""
 
 
 def make_plan(experiment: Experiment, *, num_devices: int, num_examples: int | None) -> Plan:

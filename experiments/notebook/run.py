@@ -57,7 +57,7 @@ QUICK = NotebookScale()
 
 
 def notebook_run(workdir: str | Path | None = None, *, step: WhichStep = None) -> Run:
-    """Return a trained retrieval model; train it first if there is none.
+    """Return a trained retrieval model; train one first if needed.
 
     Args:
       workdir: run to use, relative to the repository.

@@ -11,7 +11,7 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.task import AnswerTask, Task
 from data_pipelines.annotations.store import read_answers, records_path
 from data_pipelines.corpus.reader import open_corpus, videos_sha256
-from data_pipelines.examples import answer_kind, record_kind
+from data_pipelines.read_examples import answer_kind, record_kind
 from data_pipelines.tokenizer import load_tokenizer
 from experiments.experiment import Experiment
 

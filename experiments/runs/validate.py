@@ -12,8 +12,8 @@ from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.validation import Validate, ValidationResult
 from data_pipelines.annotations.store import records_path
 from data_pipelines.corpus.reader import open_corpus
-from data_pipelines.examples import record_kind
 from data_pipelines.loader import check_videos
+from data_pipelines.read_examples import record_kind
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make_evaluator import make_evaluator
 from experiments.evaluators.score_split import score_split

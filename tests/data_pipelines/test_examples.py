@@ -24,8 +24,9 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 from data_pipelines.annotations.store import read_records, records_path, write_answers, write_records
 from data_pipelines.data_config import DataConfig
-from data_pipelines.examples import TaskExamples, chunk, make_examples
+from data_pipelines.examples import TaskExamples, chunk
 from data_pipelines.loader import train_batches
+from data_pipelines.read_examples import make_examples
 from data_pipelines.tokenizer import SPECIAL_TOKENS
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
