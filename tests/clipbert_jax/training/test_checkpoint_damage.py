@@ -13,6 +13,9 @@ from clipbert_jax.training.checkpoint import Checkpointer, ResumePoint
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.step import TrainState
 
+# After the error TensorStore still completes other reads, whose event loop Orbax has closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 STEP, CONFIG = 3, {"a": 1}
 
 
