@@ -1,1 +1,1 @@
-"""From video files and annotations on disk to a `clipbert_jax.batch.Batch`."""
+"""The input pipeline: turns video files and annotations on disk into a `clipbert_jax.batch.Batch`."""

@@ -1,6 +1,6 @@
-"""What a trained model takes, from a file and from texts: for notebooks and scripts of a few lines.
+"""Turns a video file and texts into the inputs of a loaded model, in notebooks and short scripts.
 
-`inputs` is that of a `clipbert_jax.load(...)`: how its clips and texts are made.
+`inputs` is `clipbert_jax.load(...).inputs`, which describes the model's clips and texts.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from data_pipelines.tokenizer import Tokenizer
 
 
 def read_clips(video: str | Path, inputs: Inputs, *, num_clips: int = 8) -> UInt8[np.ndarray, "k t s s 3"]:
-    """Return clips of a video file, spread over all of it, in the size that the model takes.
+    """Return clips of a video file, spread over all of it, in the model's size.
 
     Args:
-      video: the file; images, GIF and the like are videos too.
-      inputs: of the model.
-      num_clips: how many; more see more of a long video.
+      video: the file; images and GIFs count as videos.
+      inputs: the model's inputs.
+      num_clips: number of clips; more of them see more of a long video.
 
     Raises:
-      UserError: the file is no video that can be decoded.
+      UserError: the file cannot be decoded.
     """
     config = DataConfig(
         data_dir="",
@@ -43,6 +43,6 @@ def read_clips(video: str | Path, inputs: Inputs, *, num_clips: int = 8) -> UInt
 def encode_texts(
     texts: Sequence[str], inputs: Inputs
 ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
-    """Return the token ids of texts, and True where there is one."""
+    """Return the token ids of texts, and a mask that is True at real tokens."""
     tokenizer = Tokenizer(inputs.tokens, is_lower_case=inputs.is_lower_case)
     return tokenizer.encode(list(texts), inputs.max_text_length)

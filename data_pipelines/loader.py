@@ -1,9 +1,8 @@
-"""Stage 6, the end of the corridor's host side: the stages put together, batches out.
+"""Makes training batches; `experiments.runs` calls `train_batches`.
 
-Data order, clips and negatives are functions of (seed, epoch, example) alone. So the same batches come out
-for any number of workers and processes, and training resumes at a step by starting there. `mixture` says
-which example is at a position, `clips` makes its frames, `examples` its texts; `workers` runs it all.
-After: `clipbert_jax.training`. Videos to be evaluated come from `video_batches`.
+Data order, clips and negatives are functions of (seed, epoch, example) alone. So any number of workers and
+processes makes the same batches, and training resumes at a step by starting there. `mixture` chooses the
+example at a position, `clips` makes its frames, `examples` its texts, and `workers` runs the work.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _BY_TOKEN = {"text_ids", "text_mask", "token_labels"}
 
 @dataclasses.dataclass(frozen=True)
 class _MakeTrainBatch:
-    """Turns the number of a step into this process's share of its batch."""
+    """Makes this process's share of the batch of a step."""
 
     sources: tuple[tuple[TaskExamples, Corpus], ...]
     mixture: Mixture
@@ -68,7 +67,7 @@ class _MakeTrainBatch:
         return {**texts, "frames": self._frames(mine), "example_mask": np.ones(share, bool)}
 
     def _texts(self, position: int) -> dict[str, np.ndarray]:
-        """Return what the task makes of an example: texts [n l], which of them there are, and labels."""
+        """Return the texts [n l], their masks and the labels of an example."""
         place = self.mixture.place(position)
         examples, _ = self.sources[place.source]
         rng = np.random.default_rng(place.key(self.mixture.seed, _TEXTS))
@@ -88,12 +87,12 @@ class _MakeTrainBatch:
 
     @functools.cached_property
     def _num_texts(self) -> int:
-        """Texts of an example at most, in all data directories; counted once, as there may be a million."""
+        """Maximum number of texts of an example, counted once because there may be a million examples."""
         return max(examples.num_texts for examples, _ in self.sources)
 
     @functools.cached_property
     def masking_vocabulary(self) -> MaskingVocabulary:
-        """What may be hidden, for tasks that do."""
+        """Tokens that may be masked."""
         return MaskingVocabulary.from_tokens(self.tokenizer.tokens)
 
     def _frames(self, positions: range) -> UInt8[np.ndarray, "b k t h w 3"]:
@@ -114,7 +113,7 @@ class _MakeTrainBatch:
 
 
 class TrainBatches(Iterator[Batch]):
-    """Endless training batches; the position is the number of the next step, whatever the workers."""
+    """An endless iterator over training batches; its position is the number of the next step."""
 
     def __init__(self, make_batch: _MakeTrainBatch, *, start_step: int):
         self._make_batch = make_batch
@@ -128,12 +127,12 @@ class TrainBatches(Iterator[Batch]):
 
     @property
     def num_examples(self) -> int:
-        """How many examples all data directories have together."""
+        """Number of examples in all data directories."""
         return sum(len(examples) for examples, _ in self._make_batch.sources)
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the examples, a line each."""
+        """Notes on the examples for the user, a line each."""
         config, tokenizer = self._make_batch.config, self._make_batch.tokenizer
         notes = [note for examples, _ in self._make_batch.sources for note in examples.notes]
         texts = itertools.chain.from_iterable(
@@ -156,36 +155,36 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Return the position of the batch that comes next, as JSON."""
+        """Return the position of the next batch, ready for JSON."""
         return {"next_step": self._next_step}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a position."""
+        """Move to a position."""
         self.close()
         self._next_step = int(state["next_step"])
 
     def starting_at(self, step: int) -> TrainBatches:
-        """Go to a step, and return these batches."""
+        """Move to a step, and return this iterator."""
         self.set_state({"next_step": step})
         return self
 
     def name_examples(self, step: int) -> list[str]:
-        """Return the videos of a step, counted from 1 on, of all processes."""
+        """Return the ids of the videos of a step (counted from 1), over all processes."""
         make_batch = self._make_batch
         first = (step - 1) * make_batch.batch_size
         places = map(make_batch.mixture.place, range(first, first + make_batch.batch_size))
         return [make_batch.sources[place.source][0].video_id(place.index) for place in places]
 
     def core_seconds_per_video(self) -> float | None:
-        """Return what a video has cost the decoders so far, on average; nothing before the first."""
+        """Return the mean cost of a video for the decoders so far; None before the first."""
         return self._batches.core_seconds_per_video() if self._batches is not None else None
 
     def explain_wait(self, videos_per_second: float) -> str:
-        """Return what to do so that this process gets so many videos per second."""
+        """Return a line on how this process can get so many videos per second."""
         return explain_wait(self._make_batch.config, self.core_seconds_per_video(), videos_per_second)
 
     def close(self) -> None:
-        """Stop the workers; asking for another batch would start them again."""
+        """Stop the workers; the next batch starts them again."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -204,23 +203,23 @@ def train_batches(
 ) -> TrainBatches:
     """Return an endless iterator over this process's share of the training batches.
 
-    Every example comes once in an epoch (of its data directory, in a mixture); epochs run into each other, so
-    no batch is short. Process p of P has rows [p/P, (p+1)/P) of the batch that one process alone would have.
+    Every example comes once in an epoch (of its data directory, in a mixture). Epochs run into each other, so
+    no batch is short. Process p of P gets rows [p/P, (p+1)/P) of the batch that a single process would get.
 
     Args:
-      config: data and clips.
-      task: says which texts and labels come with a video.
-      batch_size: videos of a step, over all processes.
-      seed: of order, clips and negatives.
-      start_step: the step whose batch comes first.
-      process_index: which process this is.
-      process_count: how many there are.
-      split: whose records.
+      config: settings for data and clips.
+      task: the task, which decides the texts and labels of a video.
+      batch_size: number of videos in a step, over all processes.
+      seed: seed of order, clips and negatives.
+      start_step: step of the first batch.
+      process_index: index of this process.
+      process_count: number of processes.
+      split: split of the records.
 
     Raises:
-      UserError: data directory, records or vocabulary are missing or do not do for the task; records name
-        videos that are not there; bad weights or text lengths; too little shared memory; while iterating, a
-        worker dies or is stuck.
+      UserError: the data directory, its records or its vocabulary are missing or unfit for the task; records
+        name missing videos; weights or text lengths are bad; there is too little shared memory; while
+        iterating, a worker dies or is stuck.
       UnreadableVideo: while iterating, a video does not decode.
     """
     if batch_size % process_count:
@@ -230,7 +229,7 @@ def train_batches(
     data_dirs, weights = zip(*config.sources, strict=True)
     sources = tuple(_open_source(task, data_dir, split) for data_dir in data_dirs)
     _check_answers(task, data_dirs)
-    _ = config.text_lengths  # bad ones are refused here
+    _ = config.text_lengths  # raises if a length is bad
     make_batch = _MakeTrainBatch(
         sources=sources,
         mixture=Mixture([len(examples) for examples, _ in sources], [*map(float, weights)], seed),
@@ -241,7 +240,7 @@ def train_batches(
         process_count=process_count,
     )
     if any(examples.masking is not None for examples, _ in sources):
-        _ = make_batch.masking_vocabulary  # one without [MASK] is refused here
+        _ = make_batch.masking_vocabulary  # raises if [MASK] is missing
     return TrainBatches(make_batch, start_step=start_step)
 
 
@@ -249,13 +248,15 @@ def _open_source(task: Any, data_dir: str, split: str) -> tuple[TaskExamples, Co
     corpus = open_corpus(data_dir)
     examples = make_examples(task, data_dir, split)
     if not len(examples):
-        raise UserError(f"{corpus.data_dir} has no {split} examples for this task; prepare it with some")
+        raise UserError(
+            f"{corpus.data_dir} has no {split} examples for this task; prepare it with records of that split"
+        )
     check_videos(map(examples.video_id, range(len(examples))), corpus, f"of the {split} records")
     return examples, corpus
 
 
 def _check_answers(task: Any, data_dirs: Sequence[str]) -> None:
-    """Refuse a mixture in which a label means one answer here and another there."""
+    """Refuse a mixture in which a label means different answers."""
     if (kind := answer_kind(task)) is None:
         return
     first, *others = data_dirs
@@ -268,10 +269,10 @@ def _check_answers(task: Any, data_dirs: Sequence[str]) -> None:
 
 
 def check_videos(video_ids: Iterable[str], corpus: Corpus, which: str) -> None:
-    """Refuse videos that a corpus does not hold.
+    """Refuse video ids that a corpus lacks.
 
     Raises:
-      UserError: names the first, and says how many there are.
+      UserError: names the first missing id and their number.
     """
     missing = sorted({video_id for video_id in video_ids if video_id not in corpus})
     if missing:

@@ -1,7 +1,7 @@
-"""Which example is at a position of the endless training stream; pure arithmetic, no state.
+"""Finds the example at a position of the endless training stream, by arithmetic without state.
 
-So any worker or process can make any batch, and training resumes at a step by starting there. Before: the
-numbers of examples of the data directories; after: `loader` makes the example.
+So any worker or process can make any batch, and training resumes at a step by starting there. `loader` calls
+it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from clipbert_jax.errors import UserError
 _MAX_PERIOD = 1_000_000
 
 _ORDER = 0
-"""Last part of the random key of an epoch's order."""
+"""Last part of the random key for the order of an epoch."""
 
 
 class MixturePlace(NamedTuple):
-    """An example of the stream."""
+    """The place of an example: its source, epoch and index."""
 
     source: int
     epoch: int
     index: int
 
     def key(self, seed: int, purpose: int) -> list[int]:
-        """Return a random key of this example; those of the first source are as if it were alone."""
+        """Return a random key of this example; keys of the first source are the same without a mixture."""
         return [seed, self.epoch, self.index, purpose] + [self.source] * (self.source > 0)
 
 
@@ -66,7 +66,7 @@ class Mixture:
 
     @functools.cached_property
     def _turns(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Return, for each turn of a period, the source and how often it has come; and how often in all."""
+        """Return the source of each turn of a period, its earlier turns, and the turns of each source."""
         counts = _whole_weights(self.weights)
         sources = np.repeat(np.arange(len(counts)), counts)
         ranks = np.concatenate([np.arange(count) for count in counts])
@@ -77,14 +77,14 @@ class Mixture:
 
 def _whole_weights(weights: Sequence[float]) -> list[int]:
     if not all(weight > 0 and math.isfinite(weight) for weight in weights):
-        raise UserError(f"weights of --data.mixture must be above 0, not {list(weights)}")
+        raise UserError(f"the weights of --data.mixture must be above 0, not {list(weights)}")
     exact = [Fraction(str(weight)) for weight in weights]
     common = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * common) for weight in exact]
     whole = [weight // math.gcd(*whole) for weight in whole]
     if sum(whole) > _MAX_PERIOD:
         raise UserError(
-            f"weights {list(weights)} of --data.mixture have too many digits: write small whole numbers"
+            f"weights {list(weights)} of --data.mixture have too many digits; use small whole numbers"
         )
     return whole
 

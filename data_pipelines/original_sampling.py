@@ -1,8 +1,8 @@
-"""Beside stage 3: the frame arithmetic of the original ClipBERT, to reproduce its released numbers.
+"""Chooses frames by the arithmetic of the original ClipBERT, to reproduce its numbers; `sampling` calls it.
 
 It counts in frames: a clip is num_frames / fps * (the video's frames per second) frames long. The first pass
 keeps the frames whose time stamps lie in the clip, from the first one at or after its start to the first one
-after its end; the second spreads `num_frames` evenly over what was kept. `sampling.choose_frames` is ours.
+after its end. The second pass spreads `num_frames` evenly over the kept frames.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from jaxtyping import Int
 
 OneClip = Literal["start", "middle", "end"]
-"""Where the only clip of a video lies: the original's retrieval asks for `middle`, its QA for `start`."""
+"""Position of a single clip: the original's retrieval takes `middle`, its question answering `start`."""
 
 ONE_CLIP: dict[OneClip, tuple[int, int]] = {"start": (0, 3), "middle": (1, 3), "end": (2, 3)}
-"""These as clip i of N; `middle` is therefore the beginning of the second third."""
+"""The positions as clip i of N; `middle` is therefore the beginning of the second third."""
 
 _LEAST_DURATION_SHARE = 0.8
-"""A file that ends before this share of the duration in its header has a wrong header. (The reference values
-put the original's limit between 0.67 and 0.9.)"""
+"""Share of the header's duration before which a file may not end, or its header counts as wrong.
+The reference values put the original's limit between 0.67 and 0.9."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a file says about its video stream."""
+    """The video stream as the header of a file describes it."""
 
     num_frames: int
     fps: float
     duration: int | None
-    """In the units of the time stamps; without it frames are taken by their numbers alone."""
+    """Duration in the units of the time stamps; None chooses frames by their numbers alone."""
 
 
 def original_span(
@@ -42,15 +42,15 @@ def original_span(
     clip: tuple[int, int] | Literal["random"],
     rng: random.Random | np.random.Generator | None = None,
 ) -> tuple[float, float]:
-    """Return the first and the last frame number of a clip; they need not be whole, nor in the video.
+    """Return the first and the last frame number of a clip; both may be fractions or outside the video.
 
-    Clip i of N starts at i/N of what the clip leaves free, so that the end of the video is never seen.
+    Clip i of N starts at i/N of the length that the clip leaves free, so no clip sees the end of the video.
 
     Args:
-      header: of the video.
-      clip_length: frames of the video that a clip takes, num_frames / fps * header.fps.
-      clip: (i, N), or one at random.
-      rng: needed by a random clip only; one number is drawn (the original's is Python's).
+      header: header of the video.
+      clip_length: length of a clip in frames of the video, num_frames / fps * header.fps.
+      clip: (i, N), or "random".
+      rng: generator for a random clip, from which one number is drawn (the original's is Python's).
     """
     free = max(header.num_frames - clip_length, 0.0)
     if clip == "random":
@@ -71,14 +71,14 @@ def original_frames(
     num_frames: int,
     safeguards_duration: bool = False,
 ) -> Int[np.ndarray, " t"] | None:
-    """Return the positions in the file of a clip's frames; None where the original fails for want of any.
+    """Return the positions of a clip's frames in the file; None if the original fails because none is left.
 
     Args:
       pts: time stamps of the frames, rising, in any unit.
-      header: of the same file.
+      header: header of the same file.
       span: the clip, from `original_span`.
-      num_frames: frames of the clip; a short video repeats its last frame.
-      safeguards_duration: take the last time stamp for the duration where the header's is far too long.
+      num_frames: number of frames in the clip; a short video repeats its last frame.
+      safeguards_duration: use the last time stamp as duration if the header's is far too long.
     """
     first, last = span
     if header.duration is None:
@@ -94,7 +94,7 @@ def original_frames(
 
 
 def spread(first: float, last: float, num_frames: int, *, num_available: int) -> Int[np.ndarray, " t"]:
-    """Return `num_frames` positions spread from first to last, cut to whole ones that are available."""
+    """Return `num_frames` positions spread from first to last, truncated and clipped to available ones."""
     # In single precision and from both ends, as `torch.linspace` counts: rounding decides some frames.
     low, high, steps = np.float32(first), np.float32(last), np.arange(num_frames, dtype=np.float32)
     step = (high - low) / np.float32(max(num_frames - 1, 1))

@@ -1,8 +1,7 @@
-"""Stage 3 of the corridor: which frames make the clips of a video; pure functions over frame times.
+"""Chooses the frames of a video's clips by pure functions over frame times; `clips` calls it.
 
 A clip is `num_frames` frames, 1/`fps` seconds apart, so it is num_frames/fps seconds long. Working with
-times rather than frame numbers makes variable frame rates and start offsets a matter of course.
-Before: the frame times in the corpus; after: `decode.read_frames`.
+times rather than frame numbers handles variable frame rates and start offsets.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from data_pipelines.decoding.video import Video
 from data_pipelines.original_sampling import ONE_CLIP, Header, OneClip, original_frames, original_span
 
 Sampling = Literal["random", "uniform"]
-"""`random`: starts drawn independently (training); `uniform`: spread over the whole video (evaluation)."""
+"""`random` draws starts independently (training); `uniform` spreads clips over the video (evaluation)."""
 
 SamplingRule = Literal["corrected", "original"]
 """`corrected`: frames by time, over the whole video. `original`: the original's frame arithmetic."""
 
 _TOLERANCE_SECONDS = 1e-6
-"""A frame this little after the wanted time is taken as shown: 0.1 + 0.2 is not 0.3."""
+"""Largest delay of a frame that still counts as shown at the wanted time: 0.1 + 0.2 is not 0.3."""
 
 _TICKS_PER_SECOND = 1_000_000
 """Unit of the whole-numbered time stamps that the released arithmetic works on."""
@@ -51,17 +50,17 @@ def choose_frames(
     one_clip: OneClip = "middle",
     rng: np.random.Generator | None = None,
 ) -> ChosenFrames:
-    """Return which frames make the clips of a video.
+    """Return the frames of a video's clips.
 
     Args:
-      video: only what is known of its frames is looked at.
-      num_clips: how many clips.
+      video: a video, of which only the frame index is used.
+      num_clips: number of clips.
       num_frames: frames per clip.
-      fps: frames per second inside a clip.
+      fps: frames per second within a clip.
       sampling: random or uniform.
       rule: ours or the original's.
       one_clip: where a single uniform clip lies by the original's rule; ours is in the middle.
-      rng: needed by `random` only.
+      rng: generator for random clips.
     """
     if rule == "original":
         return _original(video, num_clips, num_frames, fps, sampling, one_clip, rng)
@@ -83,16 +82,16 @@ def clip_starts(
 ) -> Float[np.ndarray, " k"]:
     """Return when each clip starts, in seconds after the first frame.
 
-    random: uniform over [0, duration - clip_seconds], each clip for itself, so clips may overlap (the
-    original's training). uniform: clip i of N is centred at duration * (i + 1/2) / N, moved inside the video;
-    unlike the original's, these clips see its end too. All clips of a video shorter than a clip start at 0.
+    random: each start is drawn from [0, duration - clip_seconds], so clips may overlap, as in the original's
+      training. uniform: clip i of N is centred at duration * (i + 1/2) / N and moved inside the video; unlike
+      the original's, these clips also see its end. All clips of a video shorter than a clip start at 0.
 
     Args:
       duration: seconds from the first frame to the end of the last.
-      num_clips: how many starts.
+      num_clips: number of starts.
       clip_seconds: num_frames / fps.
       sampling: random or uniform.
-      rng: needed by `random` only.
+      rng: generator for random clips.
     """
     last_start = max(0.0, duration - clip_seconds)
     if sampling == "random":
@@ -112,8 +111,8 @@ def shown_frames(
 ) -> tuple[Int[np.ndarray, "k t"], Float[np.ndarray, "k t"]]:
     """Return the frames of each clip and their times in seconds.
 
-    The frame at a time is the one on the screen then: the last with frame_time <= time. After the end of the
-    video its last frame repeats.
+    The frame at a time is the one on the screen: the last with frame_time <= time. After the end of the video
+    its last frame repeats.
     """
     times = starts[:, None] + np.arange(num_frames) / fps
     indices = np.searchsorted(frame_times, times + _TOLERANCE_SECONDS, side="right") - 1
@@ -130,10 +129,10 @@ def _original(
     one_clip: OneClip,
     rng: np.random.Generator | None,
 ) -> ChosenFrames:
-    """Choose by the original's arithmetic, but from the first frame on, whatever time the file gives it."""
+    """Choose by the original's arithmetic, but with times counted from the first frame."""
     frame_times = video.index.frame_times
     pts = np.rint(frame_times * _TICKS_PER_SECOND).astype(np.int64)
-    # The original falls back on frame numbers where the header is silent, and fails where no frame is left.
+    # The original uses frame numbers if the header has no duration, and fails if no frame is left.
     duration = round(video.index.duration * _TICKS_PER_SECOND) if video.health.has_duration else None
     header = Header(num_frames=len(pts), fps=_mean_fps(video, default=fps), duration=duration)
     clips = [ONE_CLIP[one_clip]] if num_clips == 1 else [(number, num_clips) for number in range(num_clips)]
@@ -148,12 +147,12 @@ def _original(
     ]
     found = [original_frames(pts, header, span, num_frames=num_frames) for span in spans]
     indices = np.stack([np.full(num_frames, len(pts) - 1) if one is None else one for one in found])
-    # A clip of less than a frame of the video ends, in its arithmetic, before it starts.
+    # In its arithmetic a clip shorter than a frame of the video ends before it starts.
     wanted = [np.linspace(first, max(first, last), num_frames) / header.fps for first, last in spans]
     return ChosenFrames(wanted_times=np.stack(wanted), indices=indices, times=frame_times[indices])
 
 
 def _mean_fps(video: Video, *, default: float) -> float:
-    """Return frames per second; a picture of no duration has the rate of the clip, whatever that is."""
+    """Return frames per second; for a still image, which has no duration, the default."""
     duration = video.index.duration
     return len(video.index.frame_times) / duration if duration > 0 else default

@@ -1,10 +1,10 @@
-"""Beside the corridor: how text of strangers, such as the names of files, is shown in a terminal."""
+"""Makes foreign text, such as names of files, safe to print in a terminal."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    r"""Return text that breaks no line, column or terminal: what is not printable becomes \n or \x1b."""
+    r"""Return text on one line, with escapes such as \n or \x1b for characters that are not printable."""
     return "".join(
         character if character.isprintable() and character != "\\" else _escaped(character)
         for character in text
@@ -12,7 +12,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text that breaks no terminal; lines and backslashes stay, as some of it may be escaped."""
+    """Return text with escapes; line ends and backslashes stay, because parts may be escaped already."""
     return "".join(
         character if character.isprintable() or character == "\n" else _escaped(character)
         for character in text

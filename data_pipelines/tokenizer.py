@@ -1,7 +1,7 @@
-"""Stage 5 of the corridor: texts become token ids, as BERT's WordPiece makes them.
+"""Turns texts into token ids by BERT's WordPiece; training, prediction, search and probes call it.
 
-Uses the small `tokenizers` package alone, so that worker processes start quickly; ids equal those of
-`transformers.BertTokenizerFast`. Before: annotations; after: batching in `loader`.
+It uses only the small `tokenizers` package, so that worker processes start quickly. The ids equal those of
+`transformers.BertTokenizerFast`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clipbert_jax.text_files import read_is_lower_case, read_tokens
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TEXTS_AT_ONCE = 10_000
-"""Whose tokens are in memory together when lengths are counted."""
+"""Number of texts whose tokens are in memory together when lengths are counted."""
 _LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -48,9 +48,9 @@ class Tokenizer:
     def encode(
         self, texts: Sequence[str], max_length: int, *, num_rows: int | None = None
     ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
-        """Return ids `[CLS] ... [SEP]` padded with 0 to `max_length`, and True at real tokens.
+        """Return ids `[CLS] ... [SEP]` padded with 0 to `max_length`, and a mask that is True at tokens.
 
-        Longer texts lose their end; [SEP] stays. With `num_rows`, empty rows follow up to so many.
+        Longer texts lose their end but keep [SEP]. With `num_rows`, empty rows follow up to that number.
         """
         shape = (len(texts) if num_rows is None else num_rows, max_length)
         ids, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
@@ -77,7 +77,7 @@ class Tokenizer:
         )
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        """Return the words, each once, that the vocabulary can spell only letter by letter, or not at all."""
+        """Return the words, each once, that the vocabulary can spell only letter by letter or not at all."""
         unknown: dict[str, None] = {}
         for text in texts:
             encoding = self._model.encode(text)
@@ -92,9 +92,9 @@ class Tokenizer:
         return list(unknown)
 
     def words(self, text: str, max_length: int) -> list[tuple[str, tuple[int, ...]]]:
-        """Return each word of a text, as it is written there, with the places of its tokens in `encode`.
+        """Return each word of a text as written, with the positions of its tokens in the ids of `encode`.
 
-        [CLS] and [SEP] are words too. Words whose tokens are all cut off are left out.
+        [CLS] and [SEP] count as words. A word whose tokens are all cut off is left out.
         """
         encoding = self._model.encode(text)
         kept = len(encoding.ids)
@@ -111,7 +111,7 @@ class Tokenizer:
         return [("[CLS]", (0,)), *written, ("[SEP]", (last,))]
 
     def save(self, folder: Path) -> None:
-        """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` makes an equal tokenizer."""
+        """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` restores this tokenizer."""
         write_vocab(folder / "vocab.txt", self.tokens)
         config = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
         (folder / "tokenizer_config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
@@ -126,10 +126,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     Args:
       path: a vocab.txt, or a Hugging Face tokenizer folder that has one. Letters become lower case unless
-        tokenizer_config.json says otherwise; without that file, unless the vocabulary has upper-case words.
+        tokenizer_config.json forbids it; without that file, unless the vocabulary has upper-case words.
 
     Raises:
-      UserError: no such file; no WordPiece vocabulary; a broken tokenizer_config.json.
+      UserError: the file does not exist or is not a WordPiece vocabulary, or tokenizer_config.json is broken.
     """
     path = Path(path)
     vocab_path = path / "vocab.txt" if path.is_dir() else path
@@ -143,8 +143,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def build_vocab(texts: Iterable[str], *, max_size: int = 30_000) -> list[str]:
     """Return a WordPiece vocabulary that can spell every given text, and any English one.
 
-    Special tokens, then single characters (alone and as `##` continuations), then whole words, the most
-    frequent first. No merges are learnt: deterministic, and enough for the few words of a small corpus.
+    It holds special tokens, then single characters (alone and as `##` continuations), then whole words, the
+    most frequent first. It has no merges: it is deterministic, and enough for a small corpus.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts = collections.Counter(

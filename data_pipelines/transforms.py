@@ -1,8 +1,7 @@
-"""Stage 4 of the corridor: frames of any size become squares of the model's size.
+"""Resizes and pads frames to squares of the model's size; `clips` calls it.
 
-As the original: bilinear without antialiasing until the longer side is `size`, then zeros at the bottom or
-the right. The mean is subtracted later, on the device, from padding too. Before: `decode`; after: batching in
-`loader`.
+As in the original, the resize is bilinear without antialiasing until the longer side is `size`, and zeros
+fill the bottom or the right. The device subtracts the mean later, also from the padding.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from jaxtyping import UInt8
 from clipbert_jax.errors import UserError
 
 MAX_ASPECT_RATIO = 5.0
-"""Longer over shorter side; like the original, anything longer is refused."""
+"""Largest ratio of the longer to the shorter side; as in the original, longer frames are refused."""
 
-cv2.setNumThreads(1)  # parallelism is by video; OpenCV's own threads only get in the way
+cv2.setNumThreads(1)  # videos are decoded in parallel; OpenCV's own threads would only interfere
 
 
 def resized_hw(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the size of the picture inside its padded square; the shorter side is truncated, not rounded.
+    """Return the size of the picture within its padded square; the shorter side is truncated, not rounded.
 
     Raises:
-      UserError: a side would have no pixel left.
+      UserError: a side would be 0 pixels long.
     """
     if height >= width:
         resized = size, int(size * (width / height))
@@ -37,7 +36,7 @@ def resized_hw(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def check_aspect_ratio(height: int, width: int) -> None:
-    """Refuse pictures that are too long.
+    """Refuse elongated pictures.
 
     Raises:
       UserError: the longer side is more than `MAX_ASPECT_RATIO` times the shorter one.
@@ -54,7 +53,7 @@ def resize_and_pad(frames: UInt8[np.ndarray, "m h w 3"], size: int) -> UInt8[np.
     """Return frames whose longer side is `size`, with zeros at the bottom or the right.
 
     Raises:
-      UserError: too long, or too small for a pixel to be left.
+      UserError: the frames are too elongated, or a side would be 0 pixels long.
     """
     num_frames, height, width, _ = frames.shape
     check_aspect_ratio(height, width)
@@ -68,7 +67,7 @@ def resize_and_pad(frames: UInt8[np.ndarray, "m h w 3"], size: int) -> UInt8[np.
 def _resize(frame: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "oh ow 3"]:
     """Interpolate in 16 bits and round once.
 
-    OpenCV's own 8-bit path is off by up to 0.75 of a grey level, and slower.
+    OpenCV's 8-bit path is wrong by up to 0.75 of a grey level, and slower.
     """
     fine = cv2.resize(frame.astype(np.uint16) << 8, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.convertScaleAbs(fine, alpha=1 / 256)

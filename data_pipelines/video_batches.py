@@ -1,7 +1,4 @@
-"""Stage 6 for evaluation: videos without texts, each once and in order, with any numbers of clips.
-
-Beside `loader`, which makes training batches. After: `clipbert_jax.evaluation.score`.
-"""
+"""Makes batches of videos without texts, each once and in order, for evaluation; evaluators call it."""
 
 from __future__ import annotations
 
@@ -27,10 +24,10 @@ class VideoBatch:
     """Videos without texts, for evaluation and search.
 
     Attributes:
-      video_ids: of the real rows only, so there may be fewer than b.
-      frames: RGB 0-255; of several processes each has a share of the rows.
-      example_mask: False for the rows that fill the last batch.
-      clip_times: when each frame is shown, in seconds after the video's first frame; shared like frames.
+      video_ids: ids of the real rows, so there may be fewer than b.
+      frames: RGB 0-255; each process has its share of the rows.
+      example_mask: False at the rows that fill the last batch.
+      clip_times: time of each frame in seconds after the video's first frame, for this process's rows.
     """
 
     video_ids: tuple[str, ...]
@@ -41,7 +38,7 @@ class VideoBatch:
 
 @dataclasses.dataclass(frozen=True)
 class _MakeVideoBatch:
-    """Turns the number of an evaluation batch into arrays; rows beyond the last video stay zero."""
+    """Makes the arrays of an evaluation batch; rows after the last video stay zero."""
 
     video_ids: tuple[str, ...]
     corpus: Corpus
@@ -62,7 +59,7 @@ class _MakeVideoBatch:
         video_ids = self.rows(number)
         mine = video_ids[self.process_index * share : (self.process_index + 1) * share]
         for row, video_id in enumerate(mine):
-            # Random clips of evaluation depend on the video alone, not on its place in a batch.
+            # Random clips of evaluation depend only on the video, not on its place in a batch.
             rng = np.random.default_rng(list(video_id.encode())) if self.sampling == "random" else None
             with decoding(video_id):
                 clips = sample_clips(
@@ -78,7 +75,7 @@ class _MakeVideoBatch:
         return {"frames": frames, "example_mask": example_mask, "clip_times": clip_times}
 
     def rows(self, number: int) -> tuple[str, ...]:
-        """Return the videos of a batch."""
+        """Return the ids of the videos in a batch."""
         return self.video_ids[number * self.batch_size : (number + 1) * self.batch_size]
 
 
@@ -96,20 +93,20 @@ def video_batches(
     """Yield each video once, in order; the last batch is filled up with masked zeros.
 
     Args:
-      config: data and frames; its `num_clips` is that of training and not used.
-      video_ids: which videos.
-      batch_size: videos of a batch, over all processes, which must divide it.
-      num_clips: clips per video; several numbers give the clips of each, one after the other, from reading
-        the video once.
-      sampling: `uniform` covers the whole video.
+      config: settings for data and frames; its `num_clips` is for training and not used.
+      video_ids: ids of the videos.
+      batch_size: number of videos in a batch, over all processes; a multiple of `process_count`.
+      num_clips: clips per video; several numbers give the clips of each, one after the other, and the video
+        is read once.
+      sampling: positions of the clips; `uniform` covers the whole video.
       one_clip: where a single clip lies by the original's rule; `start` for its question answering.
-      process_index: which process this is; it reads only its rows of each batch, which follow each other.
-      process_count: how many there are.
+      process_index: index of this process, which reads only its rows of each batch.
+      process_count: number of processes.
 
     Raises:
-      UserError: no such data directory or video; a video twice; too little shared memory; a worker dies or is
-        stuck.
-      UnreadableVideo: a video does not decode; nothing is put in its place.
+      UserError: a data directory or video does not exist, a video occurs twice, there is too little shared
+        memory, or a worker dies or is stuck.
+      UnreadableVideo: a video does not decode; no other video replaces it.
     """
     corpus = open_corpus(config.data_dir)
     check_videos(video_ids, corpus, "asked for")

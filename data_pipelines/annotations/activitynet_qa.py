@@ -19,7 +19,7 @@ _PUBLISHED = {
 _TYPES = (
     "motion", "spatial", "temporal", "yes/no", "color", "object", "location", "number", "other",
 )  # fmt: skip
-"""By the number in `type`, as the authors' evaluation names them."""
+"""Question types in the order of the numbers in `type`; the names are those of the authors' evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class ActivitynetQa(PublicDataset):
     ans2label: Path | None = None
     """Answers and their labels as JSON, {"yes": 0, ...}."""
     num_answers: int = 1_000
-    """Answers to take from train, the most frequent first, if there is no --ans2label."""
+    """Number of answers to take from train, the most frequent first; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions with their answers."""

@@ -1,6 +1,6 @@
 """Answer vocabularies: from the original's `ans2label` files, or the most frequent training answers.
 
-An answer outside of the vocabulary can never be given; in evaluation such a question counts as wrong, and
+A model cannot give an answer outside of the vocabulary. Evaluation counts such a question as wrong, and
 `outside_of` tells how many there are.
 """
 
@@ -34,11 +34,11 @@ def read_ans2label(path: Path, *, allow_partial: bool = False) -> tuple[str, ...
     """Return the answers of a JSON object {answer: label}, in the order of their labels.
 
     Args:
-      path: such as the original's `train_ans2label.json`.
-      allow_partial: take the answers of a sample, whose labels have gaps, in the order of those.
+      path: a file such as the original's `train_ans2label.json`.
+      allow_partial: accept a sample of the answers, whose labels have gaps.
 
     Raises:
-      UserError: no such file; labels are not 0, 1, 2 ... each once.
+      UserError: the file does not exist, or its labels are not 0, 1, 2 ... each once.
     """
     labels = read_json(path)
     is_mapping = isinstance(labels, dict) and labels and all(type(v) is int for v in labels.values())
@@ -53,7 +53,7 @@ def read_ans2label(path: Path, *, allow_partial: bool = False) -> tuple[str, ...
         gap = next(i for i, number in enumerate(numbers) if i != number)
         raise UserError(
             f"{path} has {len(numbers)} labels from {numbers[0]} to {numbers[-1]}, but none is {gap}: it is "
-            "truncated, or another file; --allow-partial takes it as it is"
+            "truncated, or it is another file; --allow-partial accepts it"
         )
     return tuple(ordered)
 
@@ -65,12 +65,12 @@ def question_vocabulary(
     *,
     allow_partial: bool,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the answers of open questions and lines about them.
+    """Return the answer vocabulary of open questions, and lines about it for the user.
 
     Args:
-      records: of each split.
-      ans2label: answers and labels to use; else the most frequent of the train split.
-      num_answers: how many to take from the train split.
+      records: the questions of each split.
+      ans2label: a file of answers and labels; None takes the most frequent answers of the train split.
+      num_answers: number of answers to take from the train split.
       allow_partial: see `read_ans2label`.
 
     Raises:
@@ -85,12 +85,12 @@ def question_vocabulary(
         answers = most_frequent((record.answer for record in records["train"]), num_answers)
         line = f"{len(answers):,} answers: the most frequent of train"
     else:
-        raise UserError("there is nothing to take answers from; give --train or --ans2label")
+        raise UserError("there are no answers to learn; give --train or --ans2label")
     return answers, (line, *outside_of(answers, records))
 
 
 def outside_of(answers: Collection[str], records: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    """Return a line for every split that tells how many of its questions cannot be answered rightly."""
+    """Return a line for each split: how many of its answers are outside of the vocabulary."""
     known, lines = set(answers), []
     for split, questions in records.items():
         outside = sum(question.answer not in known for question in questions)
@@ -98,7 +98,7 @@ def outside_of(answers: Collection[str], records: Mapping[str, Sequence[Any]]) -
             effect = "not trained on" if split == "train" else "always count as wrong"
             share = 100 * outside / len(questions)
             lines.append(
-                f"{split}: {outside:,} of {len(questions):,} answers ({share:.1f} %) are none of these, "
+                f"{split}: {outside:,} of {len(questions):,} answers ({share:.1f} %) are not among these, "
                 f"{effect}"
             )
     return tuple(lines)

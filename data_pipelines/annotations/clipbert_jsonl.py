@@ -30,7 +30,7 @@ class ClipbertJsonl(PublicDataset):
     """The original ClipBERT's own files: one JSON object a line, as it hosted them until 2022 (CVPR 2021).
 
     https://github.com/jayleicn/ClipBERT tells how its download scripts laid them out, under txt_db/. The
-    files are no longer hosted; this is for those who kept a copy. Everybody else starts from the public
+    files are no longer hosted, so this is for users who kept a copy. Others start from the public
     annotations: `clipbert prepare msrvtt`, `tgif_qa`, `vqa` ...
 
     Keys by task:
@@ -45,7 +45,7 @@ class ClipbertJsonl(PublicDataset):
     {answer: score}.
 
     Videos are named as in clip_name, gif_name or video_id; COCO and Visual Genome images as those do.
-    No counts are published for these files, so they are printed, not compared.
+    No counts were published for these files, so they are printed and not compared.
     """
 
     task: Task

@@ -1,8 +1,8 @@
-"""What every dataset module gives: records, answers, names of video files, and what was checked.
+"""What every dataset module returns: records, answers, names of video files, and facts that were checked.
 
-Before: `files` reads the originals. After: `corpus/dataset.py` looks for the videos and writes it all down.
-A new dataset is one module with one frozen dataclass like `annotations/msvd.py`; its fields are the options
-of `clipbert prepare`, its docstring is the help.
+`corpus/dataset.py` finds the videos of a dataset and stores everything. A new dataset is one module with one
+frozen dataclass like `annotations/msvd.py`: its fields become options of `clipbert prepare`, its docstring
+the help.
 """
 
 from __future__ import annotations
@@ -21,68 +21,68 @@ Records = Mapping[tuple[type, str], Sequence[Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """A dataset as read.
+    """The content of a dataset's annotation files.
 
     Raises:
-      UserError: no records at all, or two of a split with one id.
+      UserError: there are no records, or two records of a split have the same id.
     """
 
     records: Records
-    """By kind and split."""
+    """Records by kind and split."""
     answers: Mapping[type, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """Answer vocabularies; position = label."""
+    """Answer vocabulary of each kind; the position of an answer is its label."""
     file_stems: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """Video id -> names its file may have, without suffix, besides the id."""
+    """Other names, without suffix, that the file of a video may have."""
     facts: tuple[str, ...] = ()
-    """What was counted and checked, a line each, for the user."""
+    """Lines for the user about what was counted and checked."""
 
     def __post_init__(self) -> None:
         if not any(self.records.values()):
-            raise UserError("no annotation files are given, so there is nothing to prepare; see --help")
+            raise UserError("no annotation files are given; --help lists the options that name them")
         for (kind, split), records in self.records.items():
             id_, count = next(
                 iter(collections.Counter(record.id for record in records).most_common(1)), ("", 0)
             )
             if count > 1:
                 raise UserError(
-                    f"{kind.__name__} {id_!r} is there {count} times in {split}; is a file given twice, or "
-                    "two files pasted together?"
+                    f"{kind.__name__} {id_!r} occurs {count} times in {split}; check that no file is given "
+                    "twice and that no two files were pasted together"
                 )
 
     @property
     def video_ids(self) -> tuple[str, ...]:
-        """Videos that records name, sorted."""
+        """Ids of the videos that records name, sorted."""
         return tuple(sorted({record.video_id for records in self.records.values() for record in records}))
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A dataset's annotation files; a frozen dataclass whose fields are command line options."""
+    """The annotation files of a dataset: a frozen dataclass whose fields are command line options."""
 
     def read(self) -> Annotations:
         """Read and check the files.
 
         Raises:
-          UserError: a file is missing, is not what it should be, or has not the published counts.
+          UserError: a file is missing, has the wrong format, or does not have the published counts.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PublicDataset:
-    """What the published datasets have in common."""
+    """Base of the published datasets, which compares what it reads with the published counts."""
 
     allow_partial: bool = False
-    """Take files whose counts are not the published ones: a sample, or a revised edition."""
+    """Accept files with other counts than the published ones, such as a sample or a revised edition."""
 
     def check(self, path: Path, name: str, found: Mapping[str, int], published: Mapping[str, int]) -> str:
-        """Return a line that says what a file has, after a comparison with what was published.
+        """Compare the counts of a file with the published ones, and return a line about it.
 
         Args:
-          path: of the file.
-          name: of what it holds, such as `MSR-VTT's test split`.
-          found: what is counted -> number.
-          published: the same, or empty if not known for sure.
+          path: the file.
+          name: name of its content, such as `MSR-VTT's test split`.
+          found: numbers by what is counted.
+          published: the published numbers; empty if they are not known for sure.
 
         Raises:
           UserError: the numbers differ and partial files are not allowed.
@@ -96,8 +96,8 @@ class PublicDataset:
         if self.allow_partial:
             return f"{line}; {name} has {in_words(published)}: partial"
         raise UserError(
-            f"{name} has {in_words(published)}; {path} has {in_words(relevant)}: it is truncated, or another "
-            "file; --allow-partial takes it as it is"
+            f"{name} has {in_words(published)}; {path} has {in_words(relevant)}, so it is truncated or "
+            "another file; --allow-partial accepts it"
         )
 
 
@@ -108,10 +108,10 @@ def in_words(numbers: Mapping[str, int]) -> str:
 
 
 def check_disjoint(name: str, records: Records) -> str:
-    """Return a line that no video is in two splits.
+    """Check that no video is in two splits, and return a line that says so.
 
     Raises:
-      UserError: one is; evaluating on training videos would flatter the result.
+      UserError: a video is in two; evaluating on training videos would flatter the result.
     """
     split_of: dict[str, str] = {}
     for (_, split), of_split in records.items():
@@ -119,17 +119,17 @@ def check_disjoint(name: str, records: Records) -> str:
             other = split_of.setdefault(record.video_id, split)
             if other != split:
                 raise UserError(
-                    f"video {record.video_id!r} is in {other} and in {split}; {name} keeps them apart: is a "
-                    "file given for the wrong split?"
+                    f"video {record.video_id!r} is in {other} and in {split}; {name} keeps them apart; check "
+                    "that each file is given for its own split"
                 )
     return "no video is in two splits"
 
 
 def check_evaluation(records: Records, bad: Iterable[str], allow_missing: bool) -> None:
-    """Refuse an evaluation that would silently be an easier or harder one.
+    """Refuse to leave out records of validation or test, which would change the evaluation in silence.
 
     Raises:
-      UserError: videos of validation or test are among the bad ones.
+      UserError: videos of validation or test are among the bad ones, and `allow_missing` is not set.
     """
     bad = set(bad)
     for (kind, split), of_split in records.items():
@@ -145,12 +145,12 @@ def check_evaluation(records: Records, bad: Iterable[str], allow_missing: bool) 
 
 
 def num_videos(records: Iterable[Any]) -> int:
-    """Return of how many videos there are records."""
+    """Return the number of different videos that the records name."""
     return len({record.video_id for record in records})
 
 
 def numbered_repeats(ids: Iterable[str]) -> list[str]:
-    """Return ids with `_2`, `_3` ... behind those that came before, for files whose ids may repeat."""
+    """Append `_2`, `_3` ... to ids that repeat, so that each is unique."""
     seen: collections.Counter[str] = collections.Counter()
     unique = []
     for id_ in ids:

@@ -1,7 +1,7 @@
-"""Reads the public annotation files as text, JSON, JSON lines or tables, and says what is wrong with them.
+"""Reads public annotation files as text, JSON, JSON lines or tables.
 
-Before: files as their authors published them. After: one module per dataset, which takes values out of
-`AnnotationEntry` objects; those know where they stood, so that every complaint names file, place and key.
+The dataset modules take values out of `AnnotationEntry` objects. An entry knows its place in the file, so
+every error names file, place and key.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class AnnotationEntry:
         return self.fields.get(key) is not None
 
     def value(self, key: str) -> Any:
-        """Return a value as it is.
+        """Return a value unchanged.
 
         Raises:
-          UserError: no such key.
+          UserError: the entry lacks the key.
         """
         if key not in self.fields:
             found = ", ".join(map(str, self.fields)) or "nothing"
-            raise UserError(f"{self.where} has no `{key}`, but {found[:200]}; is it another file?")
+            raise UserError(f"{self.where} has no `{key}` (found: {found[:200]}); is it another file?")
         return self.fields[key]
 
     def text(self, key: str, *, may_be_empty: bool = False) -> str:
-        """Return a text without space around it; a whole number is taken as text.
+        """Return a text with single spaces and none around it; a whole number counts as text.
 
         Raises:
-          UserError: no such key, no text, an empty one.
+          UserError: the key is missing, or its value is not a text or empty.
         """
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, str | int):
@@ -57,7 +57,7 @@ class AnnotationEntry:
         """Return a list of texts.
 
         Raises:
-          UserError: no such key, no such list, an empty text.
+          UserError: the key is missing, its value is not a list of texts, or a text is empty.
         """
         values = self.value(key)
         if not isinstance(values, list) or not values:
@@ -66,10 +66,10 @@ class AnnotationEntry:
         return tuple(map(places.text, places.fields))
 
     def integer(self, key: str) -> int:
-        """Return a whole number; a table has it as text.
+        """Return a whole number, which may be written as text.
 
         Raises:
-          UserError: no such key, no whole number.
+          UserError: the key is missing, or its value is not a whole number.
         """
         value = self.value(key)
         try:
@@ -80,10 +80,10 @@ class AnnotationEntry:
             raise self.bad(key, "a whole number", value) from None
 
     def position(self, key: str, count: int) -> int:
-        """Return a whole number from 0 to count - 1: which of some options is right.
+        """Return the position of the right one of `count` options.
 
         Raises:
-          UserError: no such key, no such number.
+          UserError: the key is missing, or its value is not a whole number from 0 to count - 1.
         """
         value = self.integer(key)
         if not 0 <= value < count:
@@ -94,12 +94,12 @@ class AnnotationEntry:
         """Return a list of objects.
 
         Raises:
-          UserError: no such key, no such list.
+          UserError: the key is missing, or its value is not a list of objects.
         """
         return _entries(f"{self.where}: `{key}`", self.value(key))
 
     def bad(self, key: str, expected: str, value: Any) -> UserError:
-        """Return the error that a value is not what it should be."""
+        """Return the error that names a bad value and what was expected."""
         return UserError(f"{self.where}: `{key}` must be {expected}, not {json.dumps(value)[:80]}")
 
 
@@ -107,7 +107,7 @@ def read_text(path: Path, purpose: str = "annotations") -> str:
     """Return a file as text, without byte-order mark, with Unix line ends.
 
     Raises:
-      UserError: no such file; it is not UTF-8.
+      UserError: the file does not exist, or it is not UTF-8.
     """
     if not path.is_file():
         raise UserError(f"no {purpose} at {path}; give the path of the file itself")
@@ -122,7 +122,7 @@ def read_text(path: Path, purpose: str = "annotations") -> str:
             f"{path} line {line} is not UTF-8 text (latin-1, perhaps); save it as UTF-8"
         ) from error
     if other is None:
-        raise UserError(f"{path} is no text file; if it is compressed, unpack it first")
+        raise UserError(f"{path} is not a text file; if it is compressed, unpack it first")
     raise UserError(f"{path} is {other}, not UTF-8 text; save it as UTF-8")
 
 
@@ -130,26 +130,26 @@ def read_json(path: Path) -> Any:
     """Return the value in a JSON file.
 
     Raises:
-      UserError: no such file, no UTF-8, no JSON.
+      UserError: the file does not exist, or it is not JSON in UTF-8.
     """
     text = read_text(path)
     try:
         return json.loads(text)
     except ValueError as error:
         if text.lstrip()[:1] not in ("{", "["):
-            raise UserError(f"{path} is no JSON: it begins with {text[:40]!r}; is it a table?") from error
+            raise UserError(f"{path} is not JSON: it begins with {text[:40]!r}; is it a table?") from error
         if getattr(error, "msg", "") == "Extra data" and text.startswith("{"):
             raise UserError(
                 f"{path} has one object a line (jsonl), but a single JSON value is expected"
             ) from error
-        raise UserError(f"{path} is no complete JSON ({error}); it is truncated or damaged") from error
+        raise UserError(f"{path} is truncated or damaged: it is not complete JSON ({error})") from error
 
 
 def read_object(path: Path) -> AnnotationEntry:
     """Return the object in a JSON file.
 
     Raises:
-      UserError: no such file, no UTF-8, no JSON, no object.
+      UserError: the file does not exist, or it is not one JSON object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -161,7 +161,7 @@ def read_objects(path: Path) -> list[AnnotationEntry]:
     """Return the objects of a JSON list or of JSON lines, told apart by the first character.
 
     Raises:
-      UserError: no such file, no UTF-8, neither of both, nothing in it.
+      UserError: the file does not exist, is empty, or has another format.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -177,12 +177,13 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
     """Return the rows of a table whose first line names its columns.
 
     Args:
-      path: of the table.
-      columns: that it must have; it may have others.
-      delimiter: between values; values are in quotes only if the delimiter is a comma.
+      path: the file.
+      columns: columns that it must have; it may have others.
+      delimiter: character between values; quotes count only if it is a comma.
 
     Raises:
-      UserError: no such file, no UTF-8, a column is missing, a row has too many or too few values, no rows.
+      UserError: the file does not exist or is not UTF-8, a column is missing, a row has too many or too few
+        values, or there are no rows.
     """
     rows = _rows(path, delimiter)
     _, header = next(rows, (1, []))
@@ -203,7 +204,8 @@ def read_table_without_header(
     """Return the rows of a table that does not name its columns.
 
     Raises:
-      UserError: no such file, no UTF-8, a row has too many or too few values, no rows.
+      UserError: the file does not exist or is not UTF-8, a row has too many or too few values, or there are
+        no rows.
     """
     return _checked(path, _rows(path, delimiter), columns)
 
@@ -215,7 +217,7 @@ def _json_lines(path: Path, text: str) -> Iterator[AnnotationEntry]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path} line {number} is no JSON ({error}); is the file truncated?") from error
+            raise UserError(f"{path} line {number} is not JSON ({error}); is the file truncated?") from error
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be a JSON object, not {line[:40]!r}")
         yield AnnotationEntry(f"{path} line {number}", value)
@@ -243,7 +245,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield number, values
             number = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path} line {number} is no csv ({error}); is a quote not closed?") from error
+        raise UserError(f"{path} line {number} is not csv ({error}); is a quote not closed?") from error
 
 
 def _checked(

@@ -1,4 +1,4 @@
-"""Ids of COCO and Visual Genome images, the same in every dataset on them, so that all share one corpus."""
+"""Ids of COCO and Visual Genome images: the same in every dataset, so that all of them share one corpus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def coco_id(image: int | str) -> str:
     """Return the video id of a COCO image: `coco_000000458752` for 458752 or COCO_train2014_000000458752.jpg.
 
     Raises:
-      ValueError: neither a number nor a name of COCO's.
+      ValueError: the image is neither a number nor a name of COCO's.
     """
     match = _COCO_NAME.fullmatch(str(image))
     if match is None:

@@ -17,15 +17,15 @@ from data_pipelines.annotations.records import Caption
 
 _COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
 _PUBLISHED = {"test": {"sentences": 1_000}}
-"""Of the public test of the challenge; editions of the other files differ."""
+"""Counts of the challenge's public test; editions of the other files differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lsmdc(PublicDataset):
     """LSMDC: 118,000 clips of 202 films, a sentence each (Rohrbach et al., IJCV 2017).
 
-    LSMDC16_annos_training.csv, LSMDC16_annos_val.csv and LSMDC16_challenge_1000_publictect.csv (the name is
-    theirs; the retrieval test of 1,000 clips) are given out, with a password for the videos, by
+    LSMDC16_annos_training.csv, LSMDC16_annos_val.csv and LSMDC16_challenge_1000_publictect.csv (sic; the
+    retrieval test of 1,000 clips) come, with a password for the videos, from
     https://sites.google.com/site/describingmovies/download.
 
     Videos are named FILM/CLIP.avi, for example

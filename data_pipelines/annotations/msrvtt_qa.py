@@ -28,8 +28,8 @@ class MsrvttQa(PublicDataset):
     Videos are those of MSR-VTT, video0.mp4 to video9999.mp4. To add the questions to a data directory that
     has them already, leave out --videos.
 
-    Answers are the 1,500 most frequent ones of train, as in ClipBERT; --ans2label keeps the labels of its
-    own file, which a checkpoint of it needs.
+    Answers are the 1,500 most frequent ones of train, as in ClipBERT. Its checkpoints need the labels of its
+    own file: give --ans2label.
     """
 
     train: Path | None = None
@@ -41,7 +41,7 @@ class MsrvttQa(PublicDataset):
     ans2label: Path | None = None
     """ClipBERT's train_ans2label.json."""
     num_answers: int = 1_500
-    """Answers to take from train if there is no --ans2label."""
+    """Number of answers to take from train; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions."""
@@ -74,8 +74,8 @@ class MsrvttMc(PublicDataset):
     its site no longer serves: `video` (or `clip_name`, `vid_id`), five `options` (or `caption`), `answer`,
     the position of the right one from 0, and `qid`.
 
-    Videos are those of MSR-VTT, video7010.mp4 to video9999.mp4. It is a test of a retrieval model; there is
-    nothing to train on. To add it to a data directory that has the videos, leave out --videos.
+    Videos are those of MSR-VTT, video7010.mp4 to video9999.mp4. It tests a retrieval model and has no train
+    split. To add it to a data directory that has the videos, leave out --videos.
     """
 
     test: Path

@@ -40,7 +40,7 @@ class MsvdQa(PublicDataset):
     ans2label: Path | None = None
     """Answers and their labels as JSON, {"man": 0, ...}."""
     num_answers: int = 1_000
-    """Answers to take from train, the most frequent first, if there is no --ans2label."""
+    """Number of answers to take from train, the most frequent first; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions."""

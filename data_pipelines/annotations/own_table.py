@@ -17,17 +17,17 @@ from data_pipelines.annotations.table import read_any_table
 class OwnTable:
     """Your own captions or questions: a csv file with a header line, or JSON lines.
 
-    Columns (or keys) tell what it is:
+    The columns (or keys) decide the kind:
       captions         video, caption
       open questions   video, question, answer
       multiple choice  video, question, a1, a2, ... (or a list `options`), answer
       counts           video, question, count
 
-    and for all of them `split` (train, validation or test), and optionally `id`. `video` is the name of a
-    file, with or without its suffix and folder. The answer of a multiple choice is the text of an
-    option, or else its position from 0.
+    Each also needs `split` (train, validation or test) and may have `id`. `video` is the name of a file, with
+    or without its suffix and folder. The answer of a multiple choice is the text of an option, or its
+    position from 0.
 
-    For captions without splits, or to see which videos no line names, use `clipbert prepare folder`.
+    Use `clipbert prepare folder` for captions without splits, or to see which videos have no caption.
     """
 
     table: Path
@@ -35,7 +35,7 @@ class OwnTable:
     ans2label: Path | None = None
     """Open questions: answers and their labels as JSON, {"cat": 0, "dog": 1}."""
     num_answers: int = 1_000
-    """Open questions: answers to take from train, the most frequent first, if there is no --ans2label."""
+    """Open questions: number of answers to take from train, if --ans2label is not given."""
 
     def read(self) -> Annotations:
         """Read the table."""

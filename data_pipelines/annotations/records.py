@@ -1,10 +1,10 @@
 """The annotation records that every dataset is turned into, stored as JSON lines.
 
-Records name videos by id, so that many tasks share one corpus in which each video is stored once. An `id` is
-that of the original file wherever it has one, so that results can be handed in to whoever scores them.
+Records name videos by id, so many tasks share one corpus that stores each video once. A record keeps the `id`
+of the original file if it has one, so results can be submitted to an evaluation server.
 
-A record that says nothing or contradicts itself cannot be made: it raises a ValueError with a short phrase,
-to which `store.read_records` adds file and line. Readers of original files find such things themselves.
+An empty or contradictory record raises a ValueError with a short phrase; `store.read_records` adds file and
+line. The readers of original files check such things themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Caption:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultipleChoice:
-    """A question about one video with written-out options, one of them right; the question may be empty."""
+    """A question about one video with options in words, one of them right; the question may be empty."""
 
     id: str
     video_id: str
@@ -70,10 +70,10 @@ class SoftQuestion:
     video_id: str
     question: str
     answer_scores: Mapping[str, float]
-    """Of every answer given, its score in (0, 1]; empty where answers are withheld, as in a test split."""
+    """Score in (0, 1] of each answer given; empty where answers are withheld, as in a test split."""
     question_type: str = ""
     answer_type: str = ""
-    """`yes/no`, `number` or `other`, by which VQA reports accuracy."""
+    """`yes/no`, `number` or `other`; VQA reports the accuracy of each."""
 
     def __post_init__(self) -> None:
         _check_text("question", self.question)
@@ -109,5 +109,5 @@ def _check_text(name: str, value: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as the file has it."""
+    """Return a value as JSON, cut to 80 characters."""
     return json.dumps(value, default=repr, ensure_ascii=False)[:80]

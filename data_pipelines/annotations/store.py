@@ -29,17 +29,17 @@ FOLDER_OF_KIND: dict[type, str] = {
 
 
 def records_path(data_dir: str | Path, kind: type, split: str) -> Path:
-    """Return where the records of a kind and split are kept."""
+    """Return the path of the records of a kind and split."""
     return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / f"{split}.jsonl"
 
 
 def answers_path(data_dir: str | Path, kind: type) -> Path:
-    """Return where the answer vocabulary of a kind is kept."""
+    """Return the path of the answer vocabulary of a kind."""
     return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / "answers.json"
 
 
 def missing_videos_path(data_dir: str | Path, kind: type) -> Path:
-    """Return where the videos are listed that records of a kind name and that are not there, one a line."""
+    """Return the path of the list of missing videos that records of a kind name, one a line."""
     return Path(data_dir) / "annotations" / FOLDER_OF_KIND[kind] / "missing_videos.txt"
 
 
@@ -54,7 +54,7 @@ def read_records(data_dir: str | Path, kind: type[Record], split: str) -> list[R
     """Return the records of a kind and split, in the order of the file.
 
     Raises:
-      UserError: no such file, a line that is no such record or a bad one, an id twice.
+      UserError: the file does not exist, a line is not a valid record, or an id occurs twice.
     """
     path = records_path(data_dir, kind, split)
     if not path.is_file():
@@ -83,19 +83,19 @@ def _read_record(kind: type[Record], line: str, where: str) -> Record:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return kind(**values)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where} is no JSON ({error.msg}); correct it or remove the line") from error
+        raise UserError(f"{where} is not JSON ({error.msg}); correct it or remove the line") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where} is a bad {name}: {error}; correct it or remove the line") from error
 
 
 def _check_fields(kind: type[Record], fields: Any) -> None:
-    """Refuse a line that has not the fields of a record.
+    """Refuse a line without the fields of a record.
 
     Raises:
-      ValueError: names those that are missing or unknown.
+      ValueError: names the fields that are missing or unknown.
     """
     if not isinstance(fields, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     all_fields = {field.name: field for field in dataclasses.fields(kind)}
     needed = [
         name
@@ -105,7 +105,7 @@ def _check_fields(kind: type[Record], fields: Any) -> None:
     if missing := [name for name in needed if name not in fields]:
         raise ValueError(f"it lacks {' and '.join(missing)}")
     if unknown := [name for name in fields if name not in all_fields]:
-        raise ValueError(f"it has the unknown {' and '.join(unknown)}")
+        raise ValueError(f"it has the unknown field {' and '.join(unknown)}")
 
 
 def write_answers(data_dir: str | Path, kind: type, answers: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
     """Return the answer vocabulary of a kind; an answer's position is its label.
 
     Raises:
-      UserError: there is none, or it is no list of different texts.
+      UserError: the vocabulary does not exist, or it is not a list of different texts.
     """
     path = answers_path(data_dir, kind)
     if not path.is_file():
@@ -126,8 +126,8 @@ def read_answers(data_dir: str | Path, kind: type) -> tuple[str, ...]:
     try:
         answers = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); prepare the annotations again") from error
+        raise UserError(f"{path} is not JSON ({error}); prepare the annotations again") from error
     is_list = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
     if not is_list or len(set(answers)) < len(answers):
-        raise UserError(f"{path} is no list of different answers; prepare the annotations again")
+        raise UserError(f"{path} is not a list of different answers; prepare the annotations again")
     return tuple(answers)

@@ -1,8 +1,7 @@
 """A user's own table of captions or questions: csv with a header line, or JSON lines.
 
-Columns or keys are `video` and what belongs to it, optionally `split` and `id`; what it is a table of is told
-by the columns (see `COLUMNS_OF`). Nothing is guessed: a line that cannot be understood is an error that names
-it. After: `corpus/folder.py`.
+`COLUMNS_OF` lists the columns or keys of each kind; `split` and `id` are optional. Nothing is guessed: an
+error names the first line that cannot be understood. `own_table` and `corpus/folder.py` call it.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ else its position from 0."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of the table; `split` is None where the table has no such column."""
+    """A line of the table; `split` is None if the table has no such column."""
 
     video: str
     id: str
     split: str | None
     kind: type
     values: Mapping[str, Any]
-    """Fields of the record besides id and video_id."""
+    """Fields of the record other than id and video_id."""
 
     @property
     def caption(self) -> str:
@@ -54,7 +53,7 @@ class Row:
         return self.values["text" if self.kind is Caption else "question"]
 
     def record(self, video_id: str) -> Any:
-        """Return the annotation record, for a video that goes by this id."""
+        """Return the annotation record, with this id for the video."""
         return self.kind(id=self.id, video_id=video_id, **self.values)
 
 
@@ -62,11 +61,13 @@ def read_table(path: Path) -> list[Row]:
     """Return the rows of a csv or jsonl file of captions.
 
     Raises:
-      UserError: no file, another format, a column or value is missing, questions instead of captions.
+      UserError: the file does not exist, has another format or questions, or a column or value is missing.
     """
     rows = read_any_table(path)
     if rows[0].kind is not Caption:
-        raise UserError(f"{path} is a table of questions; captions are needed: columns video, caption")
+        raise UserError(
+            f"{path} is a table of questions; give one of captions, with the columns video, caption"
+        )
     return rows
 
 
@@ -74,14 +75,14 @@ def read_any_table(path: Path) -> list[Row]:
     """Return the rows of a csv or jsonl file of captions or questions, all of one kind.
 
     Raises:
-      UserError: no file, another format, a column or value is missing.
+      UserError: the file does not exist or has another format, or a column or value is missing.
     """
     if not path.is_file():
         raise UserError(
             f"no annotations at {path}; give --annotations a csv or jsonl file with `video` and `caption`"
         )
     if path.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"{path} is neither .csv nor .jsonl; those are the formats understood")
+        raise UserError(f"{path} is neither .csv nor .jsonl; give a file in one of these formats")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,14 +120,14 @@ def _read_csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
             number = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path} line {number} is no csv ({error}); is a quote not closed? Within quotes, write it twice"
+            f"{path} line {number} is not csv ({error}); close every quote, and double a quote within quotes"
         ) from error
 
 
 def _check_count(path: Path, number: int, values: Sequence[str], columns: Sequence[str]) -> None:
     remedy = "put quotes around a caption with commas"
     if len(values) < len(columns):
-        remedy = "give all of them, if only as empty"
+        remedy = "give a value for each, even an empty one"
     if len(values) != len(columns):
         raise UserError(
             f"{path} line {number} has {len(values)} values for the columns {', '.join(columns)}; {remedy}"
@@ -143,7 +144,7 @@ def _parse_json(path: Path, number: int, line: str) -> dict[str, object]:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{path} line {number} is no JSON: {error}") from error
+        raise UserError(f"{path} line {number} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise UserError(f'{path} line {number} must be an object such as {{"video": ..., "caption": ...}}')
     _check_columns(path, tuple(fields), where=f" line {number}")
@@ -161,7 +162,7 @@ def _check_columns(path: Path, found: Sequence[str], where: str = "") -> None:
 
 
 def _kind(columns: Sequence[str]) -> type:
-    """Return what a table with these columns holds; captions if they say nothing."""
+    """Return the kind of records that a table with these columns holds; Caption by default."""
     if "question" not in columns or "caption" in columns:
         return Caption
     if "count" in columns:
@@ -242,7 +243,7 @@ def _empty(path: Path, number: int, key: str) -> UserError:
 
 
 def _text(path: Path, number: int, key: str, value: object) -> str:
-    """Return a value of the table, empty if there is none; JSON may give numbers."""
+    """Return a value of the table as text, empty if it is missing; JSON may have numbers."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
         raise UserError(f"{path} line {number}: {key} must be text, not {json.dumps(value)}")
     return "" if value is None else str(value).strip()

@@ -37,11 +37,11 @@ class TgifQa(PublicDataset):
 
     GIFs are named as in the column gif_name, for example tumblr_nk172bbdPI1u1lr18o1_250.gif.
 
-    There is no official validation file. Every tenth GIF of the train file, by a hash of its name, becomes
-    the validation split; --validation-percent 0 keeps all for training, as if there were none.
+    TGIF-QA has no official validation file. Every tenth GIF of the train file, by a hash of its name, becomes
+    the validation split; --validation-percent 0 keeps all of them for training.
 
-    Answers of frameqa: the 1,540 most frequent of the train file, as many as ClipBERT had; --ans2label keeps
-    the labels of its own file, which a checkpoint of it needs. action and transition are both multiple
+    Answers of frameqa are the 1,540 most frequent ones of the train file, as many as in ClipBERT. Its
+    checkpoints need the labels of its own file: give --ans2label. action and transition are both multiple
     choice, so each needs a data directory of its own.
     """
 
@@ -52,11 +52,11 @@ class TgifQa(PublicDataset):
     test: Path | None = None
     """Test_TASK_question.csv."""
     validation_percent: int = 10
-    """Of the GIFs of the train file."""
+    """Percentage of the train file's GIFs that become the validation split."""
     ans2label: Path | None = None
     """ClipBERT's frameqa_trainval_ans2label.json."""
     num_answers: int = 1_540
-    """Answers to take from the train file if there is no --ans2label."""
+    """Number of answers to take from the train file; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions of a task."""
@@ -97,7 +97,7 @@ class TgifQa(PublicDataset):
         rows = read_table(path, (*_COLUMNS, *_OPTIONS) if has_options else _COLUMNS, delimiter="\t")
         make = {"frameqa": _open_question, "count": _count}.get(self.task, _choice)
         if "a1" in rows[0] and not has_options:
-            raise UserError(f"{path} has the columns a1 to a5: it is no file of --task {self.task}")
+            raise UserError(f"{path} has the columns a1 to a5: it is not a file of --task {self.task}")
         ids = numbered_repeats(row.text("vid_id") for row in rows)
         return [make(row, id_) for row, id_ in zip(rows, ids, strict=True)]
 

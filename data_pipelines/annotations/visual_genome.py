@@ -23,7 +23,8 @@ class VisualGenome(PublicDataset):
     Images are named by number, 1.jpg, 2.jpg, ..., in the folders VG_100K and VG_100K_2; --videos is the
     folder that holds both.
 
-    Each description of a region becomes a caption of the whole image, for pretraining; all are train.
+    For pretraining, each description of a region becomes a caption of the whole image. All are in the train
+    split.
     """
 
     regions: Path
@@ -43,10 +44,10 @@ class VisualGenome(PublicDataset):
 
 
 def read_questions(path: Path, dataset: PublicDataset) -> tuple[list[SoftQuestion], str]:
-    """Return the questions of question_answers.json, answers as they are, and a line of counts.
+    """Return the questions of question_answers.json with answers unchanged, and a line of counts.
 
     Raises:
-      UserError: no such file, or another one.
+      UserError: the file does not exist, or it is another one.
     """
     images = read_objects(path)
     questions = [_question(qa) for image in images for qa in image.entries("qas")]

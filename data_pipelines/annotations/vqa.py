@@ -39,11 +39,11 @@ class Vqa(PublicDataset):
     Images are named as COCO does, COCO_train2014_000000458752.jpg or 000000458752.jpg, and those of Visual
     Genome 1.jpg, 2.jpg, ...; --videos is one folder that holds them all, in subfolders as you like.
 
-    An answer that one of ten people gave scores 0.3, two 0.6, three 0.9, four or more 1, as in the official
-    evaluation. Answers are those that are the most common one of 9 questions or more of train and validation
-    (3,129 in the full files); --ans2label keeps the labels of ClipBERT's trainval_ans2label.json.
+    As in the official evaluation, an answer that one of ten people gave scores 0.3, two 0.6, three 0.9, four
+    or more 1. The vocabulary has the answers that are the most common one of 9 questions or more in train and
+    validation (3,129 in the full files). --ans2label takes ClipBERT's trainval_ans2label.json instead.
 
-    Questions of the test split have no answers; their ids are kept for handing results in.
+    Questions of the test split have no answers; they keep their ids so that results can be submitted.
     """
 
     train: tuple[Path, Path] | None = None
@@ -53,11 +53,11 @@ class Vqa(PublicDataset):
     test: Path | None = None
     """Questions of test2015 or test-dev2015."""
     visual_genome: Path | None = None
-    """question_answers.json, to train on as well; questions with an unknown answer are left out."""
+    """question_answers.json, as more train questions; those with an unknown answer are left out."""
     ans2label: Path | None = None
     """ClipBERT's trainval_ans2label.json."""
     min_occurrences: int = 9
-    """How often an answer must be the most common one, if there is no --ans2label."""
+    """Number of questions whose most common answer an answer must be; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions and score the answers."""
@@ -112,7 +112,7 @@ class Vqa(PublicDataset):
                 )
             answers = [answer.text("answer", may_be_empty=True) for answer in annotation.entries("answers")]
             if len(answers) < 2:
-                raise annotation.bad("answers", "those of ten people, or of two at least", answers)
+                raise annotation.bad("answers", "the answers of ten people, or at least of two", answers)
             records.append(_make(question, score_answers(answers), annotation.fields))
             common.append(_most_common(annotation, answers))
         return records, common
@@ -132,7 +132,7 @@ class Vqa(PublicDataset):
     def _visual_genome(self, path: Path, answers: Sequence[str], facts: list[str]) -> list[SoftQuestion]:
         known = set(answers)
         if not known:
-            raise UserError("--visual-genome needs to know the answers of VQA; give --train or --ans2label")
+            raise UserError("--visual-genome needs the answer vocabulary of VQA; give --train or --ans2label")
         questions, fact = read_questions(path, self)
         usable = [
             dataclasses.replace(question, answer_scores={answer: 1.0})
@@ -155,7 +155,7 @@ def _make(question: AnnotationEntry, scores: dict[str, float], annotation: Any) 
 
 
 def _most_common(annotation: AnnotationEntry, answers: Sequence[str]) -> str:
-    """Return the answer that the authors call so; a sample of the files may lack it."""
+    """Return the most common answer; it is counted if a sample of the files lacks the authors' one."""
     if "multiple_choice_answer" in annotation:
         return normalize_answer(annotation.text("multiple_choice_answer", may_be_empty=True))
     counts = collections.Counter(map(normalize_answer, answers))

@@ -1,8 +1,9 @@
-"""Beside `ingest`: builds the shards of a corpus on Apache Beam, for corpora of millions of videos.
+"""Builds the shards of a corpus on Apache Beam, for corpora of millions of videos; `ingest` calls it.
 
-Each element of the pipeline is a shard. A worker builds it with the function that builds it locally, on its
-own disk, and copies it to where the data directory is being built, so the result is the same to the byte, and
-finished shards are not built again. Plan and last step stay with the process that starts the pipeline.
+Each element of the pipeline is a shard. A worker builds it on its own disk, with the function of a local
+build, and copies it to the data directory that is being built. The result is the same to the byte, and
+finished shards are not built again. The process that starts the pipeline makes the plan and takes the last
+step.
 """
 
 # pyright: reportMissingImports=false
@@ -33,14 +34,14 @@ def build_on_beam(
     """Build all shards that are not finished.
 
     Args:
-      work: the shards; its folder must be seen by this process and, as itself or as a URI, by the workers.
-      function: makes a CorpusEntry or a Failure of an item, in a process of its own.
-      timeout_seconds: for one item, or a function that says it.
-      arguments: of the pipeline, such as `--runner=FlinkRunner`.
-      data_dir_parent: what workers call the folder of the data directory, such as `gs://bucket/data`.
+      work: the shards; this process and the workers must both reach its folder.
+      function: turns an item into a CorpusEntry or a Failure, in a process of its own.
+      timeout_seconds: time limit of one item, or a function that returns it.
+      arguments: arguments of the pipeline, such as `--runner=FlinkRunner`.
+      data_dir_parent: the workers' path or URI of the folder that the data directory is in.
 
     Raises:
-      UserError: Apache Beam is not installed; the pipeline failed, and finished shards are kept.
+      UserError: Apache Beam is not installed, or the pipeline failed.
     """
     beam = import_beam()
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -60,12 +61,12 @@ def build_on_beam(
     except RuntimeError as error:  # what went wrong in a worker, as text
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"the Beam pipeline failed ({reason}); finished shards are kept, and the same command goes on"
+            f"the Beam pipeline failed ({reason}); the same command continues after the finished shards"
         ) from error
     if missing := work.unfinished():
         raise UserError(
-            f"{len(missing)} shards written to {destination} do not appear in {work.work_dir}; --beam-dir "
-            f"must be what workers call {partial.parent}"
+            f"{len(missing)} shards written to {destination} do not appear in {work.work_dir}; set "
+            f"--beam-dir to the workers' path of {partial.parent}"
         )
 
 

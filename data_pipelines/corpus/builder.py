@@ -1,12 +1,12 @@
-"""Stage 1 of the corridor: the corpus, a TFDS dataset in which each video is stored once.
+"""Defines the corpus, a TFDS dataset that stores each video once, and writes its files.
 
-Written shard by shard by `ingest`, read at random by video id. Files are ArrayRecord; TensorFlow is not
-needed. A data directory:
+`shards` calls it; `reader` reads what it writes. The files are ArrayRecord; TensorFlow is not needed. A data
+directory:
 
     videos/                     the dataset: bytes, frame index, health and origin of every video
     video_ids.json              ids in the order of the dataset
-    videos.sha256               what all of them hold, in one fingerprint
-    unreadable.tsv              videos that were left out, and why (only if there are any)
+    videos.sha256               one fingerprint of the content of all videos
+    unreadable.tsv              unreadable videos and the reasons (only if there are any)
     annotations/<kind>/<split>.jsonl
     samples/                    some videos as files (synthetic corpus only)
     vocab.txt                   WordPiece vocabulary
@@ -41,7 +41,7 @@ _INDEX_FIELDS = tuple(field.name for field in dataclasses.fields(FrameIndex))
 
 class _OwnInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Do not ask Google's bucket about this dataset, nor leave a temporary folder behind."""
+        """Override the look-up of this dataset in Google's bucket, which leaves a temporary folder behind."""
 
 
 class VideoCorpus(tfds.core.GeneratorBasedBuilder):
@@ -61,7 +61,7 @@ class VideoCorpus(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         def binary(dtype: Any, *shape: int | None) -> tfds.features.Tensor:
-            """Not as lists of the record format: those have no float64, and take long to read."""
+            """Return a feature stored as bytes: lists of the format lack float64 and are slow."""
             return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
         integer = tfds.features.Scalar(np.int64)
@@ -84,7 +84,7 @@ class VideoCorpus(tfds.core.GeneratorBasedBuilder):
                     "health": tfds.features.Text(doc="JSON: what a full decode of the original found."),
                     "storage": tfds.features.Text(doc="JSON: the form, and what it did to frame times."),
                     "source_name": tfds.features.Text(doc="Name of the original file in its source."),
-                    "source_sha256": tfds.features.Text(doc="Of the bytes of the original file."),
+                    "source_sha256": tfds.features.Text(doc="SHA-256 of the original file."),
                 }
             ),
         )
@@ -97,7 +97,7 @@ class VideoCorpus(tfds.core.GeneratorBasedBuilder):
 
 
 class RecordEncoder:
-    """Makes the bytes of records: the same ones for the same video, in any process."""
+    """Encodes records: the same bytes for the same video, in any process."""
 
     def __init__(self, data_dir: Path):
         self._features: Any = VideoCorpus(data_dir=data_dir / "videos").info.features
@@ -138,13 +138,13 @@ def write_shard(path: Path, records: Iterable[bytes]) -> int:
 
 
 def shard_path(data_dir: Path, number: int, num_shards: int) -> Path:
-    """Return where TFDS looks for a shard."""
+    """Return the path where TFDS looks for a shard."""
     name = f"video_corpus-{SPLIT}.array_record-{number:05d}-of-{num_shards:05d}"
     return dataset_dir(data_dir) / name
 
 
 def video_digest(video: Video) -> str:
-    """Return a fingerprint of all that frames are decoded from: the stored bytes and the frame index."""
+    """Return a fingerprint of the stored bytes and the frame index, from which frames are decoded."""
     digest = hashlib.sha256(video.data)
     for name in _INDEX_FIELDS:
         digest.update(np.asarray(getattr(video.index, name)).tobytes())
@@ -159,17 +159,17 @@ def write_metadata(
     *,
     digests: Sequence[str],
 ) -> None:
-    """Write what TFDS, `open_corpus` and `videos_sha256` must know besides the shards.
+    """Write the files beside the shards that TFDS, `open_corpus` and `videos_sha256` need.
 
     Args:
-      data_dir: being built.
-      ids: of the videos, in the order of the dataset.
-      shard_lengths: videos of each shard.
-      num_bytes: of all records.
+      data_dir: the data directory that is being built.
+      ids: ids of the videos, in the order of the dataset.
+      shard_lengths: number of videos in each shard.
+      num_bytes: size of all records.
       digests: `video_digest` of each video.
     """
     for path in dataset_dir(data_dir).glob("*.json"):
-        path.unlink()  # TFDS would take up what an interrupted build has left, and write other files
+        path.unlink()  # TFDS would continue with the files of an interrupted build, and write other ones
     builder = VideoCorpus(data_dir=data_dir / "videos")
     split = tfds.core.SplitInfo(
         name=SPLIT,

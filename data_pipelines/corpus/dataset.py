@@ -1,8 +1,7 @@
-"""Makes a data directory of a dataset's annotations and the user's copy of its videos.
+"""Builds a data directory from a dataset's annotations and the user's copy of its videos.
 
-Before: `annotations/` reads the original files, `sources` lists the videos. After: `loader` and evaluation.
-Evaluation never shrinks in silence: if a video of the validation or test split is missing or cannot be read,
-nothing is built unless `allow_missing_videos`; then the records are left out, and the report says how many.
+`clipbert prepare` calls it. Evaluation never shrinks in silence: if a video of the validation or test split
+is missing or unreadable, nothing is built. With `allow_missing_videos` its records are left out and counted.
 """
 
 from __future__ import annotations
@@ -43,28 +42,28 @@ _NUM_SHOWN = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """What was built, and what was left out and why."""
+    """Counts of what was built, and reasons for what was left out."""
 
     facts: tuple[str, ...]
     num_records: dict[str, dict[str, int]]
-    """By kind and split."""
+    """Number of records by kind and split."""
     num_lost: dict[str, dict[str, int]]
-    """Records left out because their video is missing or unreadable, by kind and split."""
+    """Number of records left out because their video is missing or unreadable, by kind and split."""
     num_videos: int
-    """That records name and that are there."""
+    """Number of videos that records name and the corpus has."""
     missing: tuple[str, ...]
-    """Video ids for which there is no file."""
+    """Ids of videos without a file."""
     ingested: IngestReport | None
-    """What became of the videos; None where records were added to those of a data directory."""
+    """Report on the videos; None if records were added to a data directory."""
 
     @property
     def unreadable(self) -> tuple[tuple[str, str], ...]:
-        """(video id, reason)."""
+        """Pairs (video id, reason)."""
         return self.ingested.unreadable if self.ingested else ()
 
     @property
     def bad_share(self) -> float:
-        """The share of the named videos that are missing or unreadable."""
+        """Share of the named videos that are missing or unreadable."""
         num_bad = len(self.missing) + len(self.unreadable)
         return num_bad / max(1, num_bad + self.num_videos)
 
@@ -73,7 +72,7 @@ class DatasetReport:
         for kind, numbers in self.num_records.items():
             counts = ", ".join(f"{count:,} {split}" for split, count in numbers.items())
             lines.append(f"{kind.replace('_', ' ')}: {counts}")
-        lines.append(str(self.ingested or f"{self.num_videos:,} videos, which were there"))
+        lines.append(str(self.ingested or f"{self.num_videos:,} videos were already there"))
         if self.missing:
             lines.append(f"{len(self.missing):,} videos are missing; missing_videos.txt lists them:")
             lines += [f"  {video_id}" for video_id in self.missing[:_NUM_SHOWN]]
@@ -99,22 +98,22 @@ def prepare_dataset(
     overwrite: bool = False,
     on_progress: OnProgress = silently,
 ) -> DatasetReport:
-    """Store the videos that a dataset's records name, and the records; or add records to a corpus.
+    """Store the records of a dataset and the videos that they name, or add records to a corpus.
 
     Args:
-      dataset: its annotation files.
-      data_dir: where; with `videos` it must not exist unless `overwrite`.
-      videos: folder, zip, tar, LMDB folder or list of paths; None adds the records to the data directory
-        that is there, whose videos may have come with another dataset.
-      options: how videos are stored and checked.
-      vocab: vocab.txt or tokenizer folder to use; by default one is made from the texts, or that of the data
-        directory is kept.
+      dataset: the annotation files.
+      data_dir: the data directory; with `videos` it must not exist unless `overwrite`.
+      videos: folder, zip, tar, LMDB folder or list of paths; None adds the records to an existing data
+        directory, whose videos may have come with another dataset.
+      options: options for checking and storing videos.
+      vocab: vocab.txt or tokenizer folder; None makes a vocabulary from the texts, or keeps that of the data
+        directory.
       allow_missing_videos: leave out validation and test records without a readable video.
       overwrite: replace an older data directory, or older records of the same kind.
       on_progress: called with the number of videos checked so far.
 
     Raises:
-      UserError: annotations that are not as published, no videos, videos of validation or test missing.
+      UserError: the annotations differ from the published ones, or videos are missing.
     """
     annotations = dataset.read()  # first: it takes seconds, the videos may take hours
     tokenizer = load_tokenizer(vocab) if vocab else None
@@ -125,7 +124,7 @@ def prepare_dataset(
     missing = tuple(video_id for video_id in annotations.video_ids if video_id not in wanted)
     if not wanted:
         raise UserError(
-            f"none of the {len(missing):,} videos is in {videos}; expected names such as {missing[0]}.mp4"
+            f"{videos} has none of the {len(missing):,} videos; their names are such as {missing[0]}.mp4"
         )
     check_evaluation(annotations.records, missing, allow_missing_videos)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
@@ -139,13 +138,13 @@ def prepare_dataset(
 
 
 def resolve_videos(annotations: Annotations, names: Iterable[str]) -> dict[str, str]:
-    """Return video id -> name of its file in a source, for the videos that are there.
+    """Return the name in a source of each video's file, for the videos that have one.
 
     A file belongs to a video if the last part of its name, with or without suffix, is the id or one of the
-    dataset's other names for it. Hidden files are passed over.
+    dataset's other names for it. Hidden files do not count.
 
     Raises:
-      UserError: two files could be the same video.
+      UserError: two files match one video.
     """
     names_of: dict[str, set[str]] = collections.defaultdict(set)
     for name in names:
@@ -170,7 +169,7 @@ def resolve_videos(annotations: Annotations, names: Iterable[str]) -> dict[str, 
 def _add_records(
     annotations: Annotations, data_dir: Path, tokenizer: Any, allow_missing: bool, overwrite: bool
 ) -> DatasetReport:
-    """Write records into a data directory that has the videos, under the ids that it gave them."""
+    """Write records into a data directory that has the videos, with the ids of its corpus."""
     corpus = open_corpus(data_dir)
     id_of = resolve_videos(annotations, corpus.ids)
     missing = tuple(video_id for video_id in annotations.video_ids if video_id not in id_of)
@@ -182,12 +181,12 @@ def _add_records(
     has_vocab = (data_dir / "vocab.txt").is_file()
     if tokenizer is not None and has_vocab:
         raise UserError(
-            f"{data_dir} has a vocabulary already, which its other records rely on; leave out --vocab"
+            f"{data_dir} already has a vocabulary, which its other records rely on; leave out --vocab"
         )
     for path in _paths(annotations, data_dir):
         if path.exists() and not overwrite:
             raise UserError(
-                f"{path} is there already; use another --data-dir, or replace it with --overwrite"
+                f"{path} already exists; choose another --data-dir, or replace it with --overwrite"
             )
     check_evaluation(annotations.records, missing, allow_missing)
     records = {
@@ -204,7 +203,7 @@ def _add_records(
 def _write(
     data_dir: Path, annotations: Annotations, missing: Sequence[str], ingested: IngestReport | None
 ) -> DatasetReport:
-    """Write the records of the videos that are there, the answers, and the list of what is missing."""
+    """Write the records of the available videos, the answers, and the list of missing videos."""
     bad = {*missing, *(video_id for video_id, _ in (ingested.unreadable if ingested else ()))}
     num_records: dict[str, dict[str, int]] = collections.defaultdict(dict)
     num_lost: dict[str, dict[str, int]] = collections.defaultdict(dict)

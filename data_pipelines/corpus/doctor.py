@@ -1,7 +1,4 @@
-"""Beside stage 1 of the corridor: examines every video of a source or of a corpus and says what it found.
-
-Before: `sources` or `builder`; after: the table that `clipbert doctor` prints and writes. Nothing is changed.
-"""
+"""Examines every video of a source or a corpus, without changing any; `clipbert doctor` prints it."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What was found out about one file or record."""
+    """Findings about one file or record."""
 
     name: str
     num_bytes: int
     health: Health
     width: int = 0
-    """Pixels as displayed."""
+    """Width in pixels, as displayed."""
     height: int = 0
     rotation: int = 0
     is_reflected: bool = False
@@ -43,10 +40,10 @@ class Diagnosis:
     """Seconds."""
     num_key_frames: int = 0
     decode_seconds: float = 0.0
-    """Time it took to decode all of it and to try out random access."""
+    """Time for a full decode and the trials of random access."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the columns of the written table, units in their names."""
+        """Return the columns of the table that `write_table` writes."""
         health = self.health
         return {
             "name": self.name,
@@ -95,7 +92,7 @@ class OneFile:
 
 
 def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Diagnosis]:
-    """Yield what is found about every file of a source, in its order, whatever the files do to a decoder."""
+    """Yield a diagnosis of each file of a source, in order, whatever the files do to a decoder."""
     items = ((source, name) for name in source.names)
     names = iter(source.names)
     with Isolated(num_workers) as isolated:
@@ -105,7 +102,7 @@ def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Diagnos
 
 
 def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Diagnosis]:
-    """Yield what became of each stored video; those whose file is damaged are unreadable."""
+    """Yield a diagnosis of each stored video; a video in a damaged shard is unreadable."""
     return examine_records((_read(corpus, video_id) for video_id in corpus.ids), num_workers=num_workers)
 
 
@@ -117,9 +114,9 @@ def _read(corpus: Corpus, video_id: str) -> Video | UnreadableVideo:
 
 
 def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: int) -> Iterator[Diagnosis]:
-    """Yield whether each stored video still decodes and agrees with its stored index.
+    """Yield a diagnosis of each stored video: whether it decodes and agrees with its stored index.
 
-    An error stands for a video that could not be read.
+    An error in `videos` stands for a video that could not be read.
     """
     sizes: list[tuple[str, int]] = []
 
@@ -161,7 +158,7 @@ def _examine_file(item: tuple[VideoSource, str]) -> Diagnosis:
 
 
 def examine_record(video: Video | UnreadableVideo) -> Diagnosis:
-    """Decode a stored video again; differences to its stored index make it `damaged`."""
+    """Decode a stored video again; it is `damaged` if it differs from its stored index."""
     if isinstance(video, UnreadableVideo):
         return _failed(video.path, 0, video.reason)
     begin = time.perf_counter()
@@ -191,7 +188,7 @@ def _undecodable(video: Video) -> str:
 
 
 def _differences(examined: FrameIndex, stored: FrameIndex) -> list[str]:
-    """Return what differs; not the duration, which a re-encoded video has from its original."""
+    """Return the fields that differ, without the duration, which a re-encoded video keeps of its original."""
     names = [field.name for field in dataclasses.fields(FrameIndex) if field.name != "duration"]
     return [name for name in names if not np.array_equal(getattr(examined, name), getattr(stored, name))]
 
@@ -220,7 +217,7 @@ def _failed(name: str, num_bytes: int, reason: str) -> Diagnosis:
 
 
 def write_table(findings: Iterable[Diagnosis], path: Path) -> None:
-    """Write the full table: JSON if the name says so, else values separated by tabs under a header line."""
+    """Write the full table: JSON if the path ends in .json, else tab-separated values with a header line."""
     rows = [finding.fields() for finding in findings]
     if path.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1) + "\n"

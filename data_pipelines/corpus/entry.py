@@ -1,4 +1,4 @@
-"""A video as the corpus stores it, and the file that it came from."""
+"""The unit that builds of a corpus pass on: a stored video and its origin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_pipelines.corpus.storage import StoredVideo
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CorpusEntry:
-    """A video as it goes into the corpus, and where it came from."""
+    """A video as the corpus stores it, and the file that it came from."""
 
     video: StoredVideo
     source_name: str

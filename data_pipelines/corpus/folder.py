@@ -1,7 +1,7 @@
-"""Makes a data directory of a folder of videos and a table of captions: the user's own data.
+"""Builds a data directory from the user's own folder of videos and table of captions.
 
-The table is csv with a header line, or JSON lines, with `video` (file name below the folder) and `caption`,
-and optionally `split` and `id`. What cannot be used is reported by name and left out; the rest is built.
+`clipbert prepare folder` calls it. Videos and captions that cannot be used are left out and named in the
+report.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ VIDEO_SUFFIXES = frozenset({
     ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
 })
 # fmt: on
-"""Files that are taken for videos, images too, even if no caption names them."""
+"""Suffixes of files that count as videos (or images) even if no caption names them."""
 
 SMALLEST_SPLIT_CORPUS = 50
-"""With fewer videos and no `split` column, every video is in train, validation and test."""
+"""Number of videos below which, without a `split` column, every split holds all videos."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderReport:
-    """What was built, and what was left out and why."""
+    """Counts of what was built, and reasons for what was left out."""
 
     num_videos: int
     num_captions: dict[str, int]
-    """Of each split."""
+    """Number of captions in each split."""
     split_rule: str
     unreadable: tuple[tuple[str, str], ...]
-    """(file, reason)."""
+    """Pairs (file, reason)."""
     num_lost: dict[str, int]
-    """Captions of each split of the table that are left out because their video is missing or unreadable."""
+    """Number of captions in each split of the table whose video is missing or unreadable."""
     captions_without_video: tuple[str, ...]
-    """Names in the table for which there is no file."""
+    """Video names in the table without a file."""
     videos_without_caption: tuple[str, ...]
-    """In the corpus, but in no split."""
+    """Videos in the corpus that are not in any split."""
     ingested: IngestReport
 
     @property
     def bad_share(self) -> float:
-        """The share of the videos that could not be read."""
+        """Share of the videos that could not be read."""
         return self.ingested.bad_share
 
     def __str__(self) -> str:
@@ -93,25 +93,25 @@ def prepare_folder(
 ) -> FolderReport:
     """Check every video, store the readable ones and their captions, and say what was left out.
 
-    Without a `split` column 80 % of the videos are train, 10 % validation, 10 % test, by a hash of seed and
-    file name, so that adding videos moves no other; but with fewer than `SMALLEST_SPLIT_CORPUS` videos every
-    split holds all of them, which is what a trial with a handful of videos needs.
+    Without a `split` column 80 % of the videos are train, 10 % validation, 10 % test. A hash of seed and file
+    name decides, so added videos do not move the others. With fewer than `SMALLEST_SPLIT_CORPUS` videos every
+    split holds all of them, for a trial with a handful of videos.
 
     Args:
-      videos_dir: searched with its subfolders; or an archive, as `sources` says.
-      annotations_path: csv or jsonl; None stores the videos alone.
-      data_dir: where; must not exist unless `overwrite`.
-      options: how videos are checked and stored; `num_workers` is then taken from there.
-      vocab: vocab.txt or tokenizer folder to use; by default one is made from the captions.
-      seed: of the split.
-      num_workers: processes that check and store videos; 0 works in this one.
+      videos_dir: a folder, searched with its subfolders, or another source that `open_source` reads.
+      annotations_path: csv or jsonl file; None stores the videos alone.
+      data_dir: the data directory; it must not exist unless `overwrite`.
+      options: options for checking and storing videos; replaces `num_workers`.
+      vocab: vocab.txt or tokenizer folder; None makes a vocabulary from the captions.
+      seed: seed of the split.
+      num_workers: number of processes that check and store videos; 0 works in this one.
       allow_missing_videos: leave out validation and test captions of the table without a readable video.
       overwrite: replace an older data directory.
       on_progress: called with the number of videos checked so far.
 
     Raises:
-      UserError: a missing or empty folder, a table that cannot be understood, nothing usable;
-        videos of validation or test are missing.
+      UserError: the folder is missing or empty, the table cannot be understood, nothing is usable, or videos
+        of validation or test are missing.
     """
     options = options or IngestOptions(num_workers=num_workers)
     rows = read_table(Path(annotations_path)) if annotations_path else []
@@ -127,7 +127,7 @@ def prepare_folder(
         ingested = ingest(new_dir, source, {name: name for name in files}, options, on_progress)
         if not ingested.video_ids:
             name, reason = ingested.unreadable[0]
-            raise UserError(f"none of the {len(files)} videos in {videos_dir} can be read; {name}: {reason}")
+            raise UserError(f"cannot read any of the {len(files)} videos in {videos_dir}; {name}: {reason}")
         readable = set(ingested.video_ids)
         usable = [row for row in named if row.video in readable]
         _check_usable(rows, usable, annotations_path, videos_dir, ingested.video_ids[0])
@@ -158,7 +158,7 @@ def prepare_folder(
 
 
 def _in_splits(rows: Sequence[Row]) -> dict[tuple[type, str], list[Caption]]:
-    """Return what the table wants in each of its splits, under the names of the table."""
+    """Return the captions of each split of the table, with its names of videos."""
     return {
         (Caption, split): [
             Caption(id=row.id, video_id=row.video, text=row.caption) for row in rows if row.split == split
@@ -189,7 +189,7 @@ def _find_videos(videos_dir: str | Path, names: Sequence[str], rows: Sequence[Ro
 
 
 def _names_in_table(rows: Sequence[Row], files: Sequence[str]) -> dict[str, str]:
-    """Return table name -> file name; the table may leave out the suffix where that is clear."""
+    """Return the file name of each name in the table, which may lack the suffix if only one file fits."""
     stems: dict[str, list[str]] = {}
     for name in files:
         stems.setdefault(name.removesuffix(PurePosixPath(name).suffix), []).append(name)
@@ -204,7 +204,7 @@ def _names_in_table(rows: Sequence[Row], files: Sequence[str]) -> dict[str, str]
 
 
 def _splits(rows: Sequence[Row], videos: Sequence[str], seed: int) -> tuple[dict[str, set[str]], str]:
-    """Return split -> ids of its rows, and the rule in words."""
+    """Return the ids of the rows in each split, and the rule in words."""
     if rows[0].split is not None:
         return {s: {row.id for row in rows if row.split == s} for s in SPLITS}, "splits as in the table"
     if len(videos) < SMALLEST_SPLIT_CORPUS:

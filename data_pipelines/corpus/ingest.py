@@ -1,7 +1,7 @@
-"""Builds a data directory, in parallel: a killed build goes on where it was, to the same bytes.
+"""Builds a data directory in parallel; a killed build continues where it was, to the same bytes.
 
-Before: `sources`; after: `builder` reads what is written here by `shards`. Everything goes to the sibling
-`<data_dir>.partial/`, whose `data/` is renamed when it is complete; until then an older data directory stays.
+`folder`, `dataset` and the synthetic corpora call it. It writes to the sibling `<data_dir>.partial/` and
+renames `data/` in there when it is complete; until then an older data directory stays.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from data_pipelines.transforms import check_aspect_ratio
 from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
 
 NUM_SHOWN = 20
-"""Bad videos that a report names; a file lists all."""
+"""Number of bad videos that a report names; a file lists all of them."""
 
 OnProgress = Callable[[int], None]
 """Called with the number of videos done so far."""
 
 
 def silently(done: int) -> None:
-    """Take note of nothing: what is called where nobody wants to know how far it is."""
+    """Default progress callback: does nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How videos are checked and stored."""
+    """Options for checking and storing videos."""
 
     storage: StorageForm = Original()
     on_error: Literal["skip", "error"] = "skip"
-    """What a bad video does: it is left out and listed, or it ends everything."""
+    """Effect of a bad video: leave it out and list it, or stop the build."""
     num_workers: int = 2
-    """Processes; 0 works in this one, where a bad video may crash it. The result does not depend on it."""
+    """Number of processes; with 0 this process does the work, and a bad video may crash it."""
     beam: tuple[str, ...] | None = None
-    """Arguments of an Apache Beam pipeline that builds the shards instead of this machine."""
+    """Arguments of an Apache Beam pipeline; None builds the shards on this machine."""
     beam_dir: str | None = None
-    """URI by which Beam's workers know the folder of the data directory; its path by default."""
+    """The Beam workers' URI of the folder that the data directory is in; default: its path."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What was stored, what was not and why, and what the storage form did."""
+    """Counts of what was stored, reasons for what was not, and the effect of the storage form."""
 
     form: StorageForm
     video_ids: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
-    """(video id, reason)."""
+    """Pairs (video id, reason)."""
     num_bytes_before: int
     num_bytes_after: int
     num_frames_before: int
@@ -69,7 +69,7 @@ class IngestReport:
 
     @property
     def bad_share(self) -> float:
-        """The share of all videos that could not be stored."""
+        """Share of all videos that could not be stored."""
         return len(self.unreadable) / max(1, len(self.unreadable) + len(self.video_ids))
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class IngestReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _File:
-    """What a worker needs to make a corpus entry of a file."""
+    """A file for a worker to turn into a corpus entry."""
 
     video_id: str
     name: str
@@ -107,17 +107,18 @@ def ingest(
 ) -> IngestReport:
     """Examine and store videos: `videos/`, `video_ids.json` and `unreadable.tsv` of a data directory.
 
-    Finished shards of an earlier, killed run are kept if it was given the same.
+    It keeps the finished shards of an earlier, killed run with the same videos and options.
 
     Args:
-      data_dir: being built, from `new_data_dir`.
-      source: of the files.
-      wanted: video id -> name in the source.
-      options: how.
+      data_dir: the directory from `new_data_dir`.
+      source: the source of the files.
+      wanted: name in the source of each video id.
+      options: options for checking and storing.
       on_progress: called with the number of videos done so far.
 
     Raises:
-      UserError: another ingest began here; the disk is full; a bad video, if `on_error` says so.
+      UserError: the unfinished build here is of other videos, the disk is full, or a video is bad and
+        `on_error` is "error".
     """
     files = [
         _File(video_id=video_id, name=name, num_bytes=source.size(name), source=source, form=options.storage)
@@ -140,19 +141,19 @@ def build_shards(
     timeout_seconds: Callable[[Any], float] | float,
     on_progress: OnProgress = silently,
 ) -> IngestReport:
-    """Write the dataset of what a function makes of items, a CorpusEntry or a Failure each.
+    """Turn items into corpus entries in worker processes, and write the dataset.
 
     Args:
-      data_dir: being built.
-      function: of a module; runs in worker processes.
-      items: with a `video_id` each, in the order of the corpus.
-      facts: all that the result depends on, to know an earlier run by.
-      options: how.
-      timeout_seconds: for one item, or a function that says it.
+      data_dir: the directory from `new_data_dir`.
+      function: a module's function that turns an item into a CorpusEntry or a Failure.
+      items: objects with a `video_id`, in the order of the corpus.
+      facts: everything that the result depends on, which identifies an earlier run.
+      options: options for storing.
+      timeout_seconds: time limit of one item, or a function that returns it.
       on_progress: called with the number of videos done so far.
 
     Raises:
-      UserError: as `ingest`.
+      UserError: see `ingest`.
     """
     from data_pipelines.corpus.shards import ShardedWork  # late: keeps worker processes light
 
@@ -178,7 +179,7 @@ def build_shards(
                 for number in unfinished:
                     work.write(number, outcomes, note)
         total = work.finish()
-    if total.unreadable and options.on_error == "error":  # found by an earlier run that was to skip
+    if total.unreadable and options.on_error == "error":  # found by an earlier run with "skip"
         raise UnreadableVideo(*total.unreadable[0])
     fields = {f.name for f in dataclasses.fields(IngestReport)} - {"form"}
     return IngestReport(form=options.storage, **{name: getattr(total, name) for name in fields})
@@ -199,7 +200,7 @@ def _outcomes(
 
 
 def entry_of_file(file: _File) -> CorpusEntry | Failure:
-    """Examine a file and bring it into its storage form: a CorpusEntry, or a Failure with the reason."""
+    """Examine a file and convert it to its storage form; return a Failure with the reason if that fails."""
     try:
         data = file.source.read(file.name)
         video = examine_video(data, video_id=file.video_id)
@@ -214,9 +215,9 @@ def entry_of_file(file: _File) -> CorpusEntry | Failure:
 
 
 def _time_limit(file: _File) -> float:
-    """Return how long a file may take; one that is bad is found so long before.
+    """Return the time limit of a file in seconds.
 
-    Encoding takes many times as long as decoding, above all where few bytes make many frames.
+    Encoding takes many times as long as decoding, above all if few bytes make many frames.
     """
     limit = time_limit_seconds(file.num_bytes)
     return max(60.0, limit) if isinstance(file.form, Original) else max(600.0, 10.0 * limit)
@@ -230,7 +231,7 @@ def _explained_disk_full(data_dir: Path) -> Iterator[None]:
         if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
             raise
         raise UserError(
-            f"the disk of {data_dir.parent} is full; free some space, and the same command goes on"
+            f"the disk of {data_dir.parent} is full; free some space, and the same command continues"
         ) from error
 
 
@@ -238,12 +239,12 @@ def _explained_disk_full(data_dir: Path) -> Iterator[None]:
 def new_data_dir(data_dir: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a directory that becomes `data_dir` when the block ends without an exception.
 
-    It is empty but for the videos that an earlier, killed run has stored. After an exception the sibling
-    `<data_dir>.partial` stays if it holds stored videos: the same command goes on from there.
+    The directory holds only the videos that an earlier, killed run stored. After an exception the sibling
+    `<data_dir>.partial` stays if it holds stored videos, and the same command continues there.
 
     Raises:
-      UserError: `data_dir` exists, and `overwrite` is not set or it is no data directory; it cannot be made;
-        another process is building it.
+      UserError: `data_dir` exists and may not be replaced, it cannot be made, or another process is building
+        it.
     """
     data_dir = Path(data_dir)
     partial = data_dir.with_name(f"{data_dir.name}.partial")
@@ -260,8 +261,8 @@ def new_data_dir(data_dir: str | Path, *, overwrite: bool = False) -> Iterator[P
         except BaseException as error:
             if not any(partial.glob("data.ingest/shard-*.json")):
                 shutil.rmtree(partial, ignore_errors=True)
-            elif not isinstance(error, UserError):  # which says itself what to do
-                error.add_note(f"{partial} keeps what is done; the same command goes on from there")
+            elif not isinstance(error, UserError):  # its message says what to do
+                error.add_note(f"{partial} keeps what is done; the same command continues there")
             raise
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -274,33 +275,33 @@ def _check_target(data_dir: Path, overwrite: bool) -> None:
             f"{data_dir} already exists; choose another --data-dir, or replace it with --overwrite"
         )
     if data_dir.exists() and not (data_dir / "prepare.json").is_file():
-        raise UserError(
-            f"{data_dir} is no data directory (no prepare.json); it is not overwritten, remove it yourself"
-        )
+        raise UserError(f"{data_dir} is not a data directory (it has no prepare.json); remove it yourself")
 
 
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[None]:
-    """Keep other processes from the same folder; the lock goes with this process, however it ends."""
+    """Keep other processes out of the folder; the lock ends with this process, however that ends."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
         lock = (partial / "lock").open("w")
     except OSError as error:  # such as a file in the way, no permission, no space
         raise UserError(
-            f"no directory can be made in {partial.parent} ({error.strerror}); choose another --data-dir"
+            f"cannot make a directory in {partial.parent} ({error.strerror}); choose another --data-dir"
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is building {partial}; wait for it, or stop it") from error
+            raise UserError(
+                f"another process is building {partial}; wait for it to end, or stop it"
+            ) from error
         yield
 
 
 def _cleared(new_dir: Path) -> Path:
-    """Make the directory, without what an earlier run left in it besides stored videos."""
+    """Make the directory, and remove everything that an earlier run left except its stored videos."""
     shutil.rmtree(new_dir.with_name("replaced"), ignore_errors=True)
-    if not new_dir.exists():  # killed after the last rename: what the journals speak of is in use
+    if not new_dir.exists():  # killed after the last rename: the shards of the journals are in use
         shutil.rmtree(new_dir.with_name(f"{new_dir.name}.ingest"), ignore_errors=True)
     new_dir.mkdir(exist_ok=True)
     for path in new_dir.iterdir():

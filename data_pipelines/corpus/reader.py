@@ -55,7 +55,7 @@ class Corpus:
         """Return a video.
 
         Raises:
-          UserError: the corpus has no such video, or its descriptions are damaged.
+          UserError: the corpus does not have the video, or its description is damaged.
           UnreadableVideo: the file that holds it is damaged.
         """
         if video_id not in self._row_of:
@@ -67,14 +67,14 @@ class Corpus:
         row = self._row_of[video_id]
         try:
             record = self._source[row]
-        except (RuntimeError, OSError) as error:  # ArrayRecord's own are RuntimeErrors
+        except (RuntimeError, OSError) as error:  # ArrayRecord raises RuntimeError
             raise UnreadableVideo(video_id, self._shards.explain(row, error)) from error
         return _decode(video_id, record)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shards:
-    """The files of a dataset, and how many records they have together with those before."""
+    """The files of a dataset, and the number of records up to the end of each."""
 
     paths: tuple[str, ...]
     ends: tuple[int, ...]
@@ -82,13 +82,11 @@ class _Shards:
     def explain(self, row: int, error: Exception) -> str:
         path = self.paths[bisect.bisect_right(self.ends, row)]
         reason = str(error).strip().partition("\n")[0]
-        return (
-            f"its record is not to be had from {path} ({reason}); restore that file or prepare the data again"
-        )
+        return f"its record in {path} cannot be read ({reason}); restore that file or prepare the data again"
 
 
 def _open_source(data_dir: Path, num_videos: int) -> tuple[Any, _Shards]:
-    """Return the records by number, and which file has which."""
+    """Return the records by number, and the files that hold them."""
     folder = dataset_dir(data_dir)
     try:
         builder = tfds.builder_from_directory(folder)
@@ -100,19 +98,19 @@ def _open_source(data_dir: Path, num_videos: int) -> tuple[Any, _Shards]:
     except (OSError, ValueError, KeyError, ParseError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"the descriptions of the videos in {folder} cannot be read ({reason}); prepare the data again"
+            f"the dataset description in {folder} cannot be read ({reason}); prepare the data again"
         ) from error
     ends = tuple(itertools.accumulate(split.shard_lengths))
     if ends[-1:] != (num_videos,):
         raise UserError(
-            f"{data_dir / 'video_ids.json'} names {num_videos} videos, and {folder} has {sum(ends[-1:])}; "
+            f"{data_dir / 'video_ids.json'} names {num_videos} videos, but {folder} has {sum(ends[-1:])}; "
             "prepare the data again"
         )
     return source, _Shards(tuple(map(os.fspath, split.filepaths)), ends)
 
 
 def _decode(video_id: str, record: bytes) -> Video:
-    """Read a record as `VideoCorpus` describes it; TFDS' own reader takes four times as long."""
+    """Decode a record as `VideoCorpus` describes it, in a quarter of the time of TFDS' own reader."""
     feature = tf_example_pb2.Example.FromString(record).features.feature  # pyright: ignore
 
     def binary(name: str) -> bytes:
@@ -145,7 +143,7 @@ def open_corpus(data_dir: str | Path) -> Corpus:
     """Open the videos of a data directory.
 
     Raises:
-      UserError: there is no such directory, or no prepare command of this version made it.
+      UserError: the directory does not exist, or a prepare command of this version did not make it.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -153,22 +151,22 @@ def open_corpus(data_dir: str | Path) -> Corpus:
     ids_path = data_dir / "video_ids.json"
     if not ids_path.is_file():
         raise UserError(
-            f"{data_dir} is no prepared data directory (no video_ids.json); use `clipbert prepare`"
+            f"{data_dir} is not a data directory: it has no video_ids.json; make one with `clipbert prepare`"
         )
     if not dataset_dir(data_dir).is_dir():
-        raise UserError(f"{data_dir} was made by another version; prepare it again with `clipbert prepare`")
+        raise UserError(f"{data_dir} was made by another version; make it again with `clipbert prepare`")
     try:
         ids = json.loads(ids_path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{ids_path} is no JSON ({error}); prepare the data again") from error
+        raise UserError(f"{ids_path} is not JSON ({error}); prepare the data again") from error
     return Corpus(data_dir, tuple(ids))
 
 
 def videos_sha256(data_dir: str | Path) -> str:
-    """Return a fingerprint of what the videos of a data directory hold; "" if an older version made it.
+    """Return a fingerprint of the videos of a data directory; "" if an older version made it.
 
-    Made while the videos were stored, as reading them at every start would take too long. It does not depend
-    on how they are divided into shards, nor on where their files were.
+    It was made while the videos were stored, because reading them at every start would take too long. It does
+    not depend on the shards, nor on the paths of the original files.
     """
     path = Path(data_dir) / SHA256
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -3,9 +3,6 @@
 # pyright: reportMissingImports=false
 # The extra is not among the development tools: it needs an environment of its own.
 
-# pyright: reportMissingImports=false
-# The extra is not among the development tools: it needs an environment of its own.
-
 from __future__ import annotations
 
 import functools
@@ -39,11 +36,11 @@ class RemoteFolder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """'/'-separated names below the URI, sorted, without hidden ones."""
+        """Names below the URI, separated by '/' and sorted, without hidden ones."""
         return tuple(sorted(name for name in self._sizes if not _is_hidden(name)))
 
     def size(self, name: str) -> int:
-        """Return the bytes of a file."""
+        """Return the size of a file in bytes."""
         return self._sizes[name]
 
     def read(self, name: str) -> bytes:

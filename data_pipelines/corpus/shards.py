@@ -1,8 +1,7 @@
-"""Stage 1d of the corridor: writes a corpus shard by shard, so that a killed ingest goes on where it was.
+"""Writes a corpus shard by shard, so that a killed build continues where it was; `ingest` and `beam` call it.
 
-Before: `ingest` says which videos there are and how one is made. After: `builder` reads the dataset. The
-work lies beside the data directory that is being built, in `<name>.ingest/`: finished shards under temporary
-names, and a journal of each. A shard counts as finished once its journal is there.
+The folder `<name>.ingest/` beside the new data directory holds the finished shards under temporary names, and
+a journal of each. A shard is finished once its journal exists.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ from data_pipelines.corpus.reader import FORMAT_VERSION
 from data_pipelines.workers.isolation import Failure
 
 MIN_VIDEOS_PER_SHARD = 32
-"""An ArrayRecord file takes 64 KiB at least, and an unfinished shard is made again after a kill."""
+"""Videos per shard: an ArrayRecord file takes at least 64 KiB, and a kill loses an unfinished shard."""
 MAX_SHARDS = 1024
 
 OnOutcome = Callable[[Any, CorpusEntry | Failure], None]
-"""Called with what a video is made of, and what became of it."""
+"""Called with an item and its outcome."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Journal:
-    """What became of the videos of one shard, or of all together."""
+    """Outcomes of the videos of one shard, or of all shards."""
 
     video_ids: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
-    """Of what each of them holds."""
+    """Fingerprint of each video."""
     unreadable: tuple[tuple[str, str], ...] = ()
-    """(video id, reason)."""
+    """Pairs (video id, reason)."""
     num_that_may_pass: int = 0
-    """Unreadable ones for whose failure the machine may be the cause."""
+    """Number of unreadable videos whose failure the machine may have caused."""
     num_record_bytes: int = 0
     num_bytes_before: int = 0
     num_bytes_after: int = 0
@@ -57,7 +56,7 @@ class Journal:
 
     @property
     def num_videos(self) -> int:
-        """Those stored and those that are not."""
+        """Number of videos, stored or not."""
         return len(self.video_ids) + len(self.unreadable)
 
     def with_outcome(self, video_id: str, outcome: CorpusEntry | Failure) -> Journal:
@@ -83,31 +82,31 @@ class Journal:
 
 
 def plan_shards(items: Sequence[Any]) -> list[Sequence[Any]]:
-    """Return the videos of each shard; depends on their number alone."""
+    """Divide items into shards; the division depends on their number alone."""
     size = max(MIN_VIDEOS_PER_SHARD, math.ceil(len(items) / MAX_SHARDS))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class ShardedWork:
-    """The shards of a data directory that is being built: which are finished, and what is left to do."""
+    """The shards of a data directory that is being built, finished and unfinished."""
 
     def __init__(self, data_dir: Path, items: Sequence[Any], facts: Iterable[str]):
-        """Take up the work of an earlier run with the same facts.
+        """Continue the work of an earlier run with the same facts, or begin.
 
         Args:
-          data_dir: being built.
-          items: what videos are made of, with a `video_id` each, in the order of the corpus.
+          data_dir: the data directory that is being built.
+          items: objects with a `video_id` each, in the order of the corpus.
           facts: everything else that the bytes depend on.
 
         Raises:
-          UserError: finished shards of other videos or options are there.
+          UserError: the folder has finished shards of other videos or options.
         """
         self._data_dir = data_dir
         self.work_dir = data_dir.with_name(f"{data_dir.name}.ingest")
         self.work_dir.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.work_dir)
         self.shards = plan_shards(items)
-        # Journals of another version cannot be taken up.
+        # Journals of another version cannot be continued.
         lines = [FORMAT_VERSION, *(field.name for field in dataclasses.fields(Journal)), *facts]
         digest = hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
         plan = self.work_dir / "plan.json"
@@ -115,34 +114,34 @@ class ShardedWork:
         if plan.is_file() and plan.read_text() != text and any(self.work_dir.glob("shard-*.json")):
             raise UserError(
                 f"{data_dir.parent} holds an unfinished ingest of other videos, with other options or "
-                "other versions of libraries; give those again to go on, or remove the folder to begin anew"
+                "other versions of libraries; give those again to continue, or remove it to start over"
             )
         write_whole(plan, text)
-        self._has_places = any(data_dir.rglob("*.array_record*"))  # killed in `finish`: what was is decided
+        self._has_places = any(data_dir.rglob("*.array_record*"))  # killed in `finish`: outcomes are final
 
     def is_finished(self, number: int) -> bool:
-        """Tell whether a shard need not be made, nor made again because it may have all its videos now."""
+        """Tell whether a shard is complete; one with failures that may pass is made again."""
         if not self._journal_path(number).is_file():
             return False
         return self._has_places or not self.journal(number).num_that_may_pass
 
     def unfinished(self) -> list[int]:
-        """Return numbers of shards to be made."""
+        """Return the numbers of the shards to make."""
         return [number for number in range(len(self.shards)) if not self.is_finished(number)]
 
     def journal(self, number: int) -> Journal:
-        """Return what became of a finished shard."""
+        """Return the journal of a finished shard."""
         facts = json.loads(self._journal_path(number).read_text(encoding="utf-8"))
         facts["video_ids"], facts["digests"] = tuple(facts["video_ids"]), tuple(facts["digests"])
         facts["unreadable"] = tuple((video_id, reason) for video_id, reason in facts["unreadable"])
         return Journal(**facts)
 
     def write(self, number: int, outcomes: Iterator[CorpusEntry | Failure], on_outcome: OnOutcome) -> None:
-        """Write one shard of what becomes of its videos; takes as many outcomes as it has videos."""
+        """Write one shard from the next outcomes, one for each of its videos."""
         build_shard(self.work_dir, number, self.shards[number], outcomes, on_outcome)
 
     def finish(self) -> Journal:
-        """Give all shards with videos their places and write the metadata; may be done again after a kill."""
+        """Move the shards to their final names and write the metadata; safe to repeat after a kill."""
         journals = [self.journal(number) for number in range(len(self.shards))]
         filled = [number for number, journal in enumerate(journals) if journal.video_ids]
         for place, number in enumerate(filled):
@@ -165,7 +164,7 @@ class ShardedWork:
 
 
 def shard_name(number: int) -> str:
-    """Return the name of a shard before it gets its place in the dataset, without suffix."""
+    """Return the temporary name of a shard, without suffix."""
     return f"shard-{number:05d}"
 
 
@@ -176,14 +175,14 @@ def build_shard(
     outcomes: Iterator[CorpusEntry | Failure],
     on_outcome: OnOutcome = lambda item, outcome: None,
 ) -> None:
-    """Write a shard and then its journal: the same bytes for the same videos, wherever it is done.
+    """Write a shard and then its journal: the same bytes for the same videos, on any machine.
 
     Args:
-      work_dir: where to.
-      number: of the shard.
-      items: what its videos are made of.
-      outcomes: what becomes of them, in their order; no more are taken.
-      on_outcome: called for each.
+      work_dir: folder to write to.
+      number: number of the shard.
+      items: the items of the shard.
+      outcomes: an iterator from which the outcome of each item is taken, in order.
+      on_outcome: called for each item.
     """
     encoder = RecordEncoder(work_dir)
     journal = Journal()

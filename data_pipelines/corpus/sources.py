@@ -1,7 +1,6 @@
-"""Before stage 1 of the corridor: where original files come from, as names and bytes.
+"""Sources of original files, as names and bytes: a folder, an archive, an LMDB folder or a list of paths.
 
-A source is a folder, an archive, an LMDB folder or a list of paths. After: `ingest` and `doctor` read files
-by name, in worker processes; a source sent there travels as its path alone.
+`ingest` and `doctor` read files by name in worker processes; a source that is sent there travels as its path.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 
 @runtime_checkable
 class VideoSource(Protocol):
-    """Files by name."""
+    """A collection of files by name."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """'/'-separated names below the root, sorted, each once."""
+        """Names below the root, separated by '/', sorted, each once."""
         ...
 
     def size(self, name: str) -> int:
-        """Return the bytes of a file."""
+        """Return the size of a file in bytes."""
         ...
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
 
         Raises:
-          UserError: the archive is damaged there.
+          UserError: that part of the archive is damaged.
           OSError: the file cannot be read.
         """
         ...
@@ -48,14 +47,14 @@ class VideoSource(Protocol):
 def open_source(path: str | Path) -> VideoSource:
     """Open a folder, .zip, .tar, LMDB folder (extra `lmdb`), or a .txt list of paths, one a line.
 
-    A URI such as gs://bucket/videos is a folder that Apache Beam reaches (extra `beam`).
+    A URI such as gs://bucket/videos is a folder that Apache Beam reads (extra `beam`).
 
-    Hidden files and what macOS adds to archives are left out, unless a list names them. Links are followed,
-    to folders too; one that leads nowhere is a file that cannot be read. A compressed tar is refused: it has
-    no random access, and compression does not make videos smaller.
+    Hidden files and those that macOS adds to archives are left out, unless a list names them. Links to files
+    and folders are followed; a dangling link is a file that cannot be read. A compressed tar is refused: it
+    has no random access, and compression does not make videos smaller.
 
     Raises:
-      UserError: not there, empty, of no such kind, damaged, or a listed file is missing.
+      UserError: the path does not exist, is empty, damaged or of another kind, or a listed file is missing.
     """
     if re.match(r"\w+:/", str(path)):
         from data_pipelines.corpus.remote_folder import RemoteFolder  # late: an extra
@@ -80,13 +79,15 @@ def _kind(path: Path) -> type[_StoredVideos]:
         )
     kinds: Mapping[str, type[_StoredVideos]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
     if path.suffix.lower() not in kinds:
-        raise UserError(f"{path} is no folder, .zip, .tar, LMDB folder or .txt list of paths")
+        raise UserError(
+            f"{path} is not a folder, .zip, .tar, LMDB folder or .txt list of paths; give one of these"
+        )
     return kinds[path.suffix.lower()]
 
 
 @functools.lru_cache(maxsize=4)
 def _reopened(kind: type[_StoredVideos], path: Path) -> _StoredVideos:
-    """Return the source in a worker process, once for all the files read there."""
+    """Return the source in a worker process, opened once for all files that are read there."""
     return kind(path)
 
 
@@ -109,7 +110,7 @@ class _StoredVideos:
         return names
 
     def _is_wanted(self, name: str) -> bool:
-        """Tell a video's name from what systems leave behind.
+        """Tell whether a name may be a video's, and not a file that a system leaves behind.
 
         Raises:
           UserError: the name points out of the source.
@@ -117,7 +118,7 @@ class _StoredVideos:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts:
             raise UserError(
-                f"{self.path} holds the name {name!r}, which points out of it; make the archive anew"
+                f"{self.path} holds the name {name!r}, which points outside; make the archive again"
             )
         return bool(parts) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
@@ -132,10 +133,10 @@ class _StoredVideos:
 
 
 def _check_name(path: Path, name: str) -> None:
-    """Refuse names that no table could name and no record could hold.
+    """Refuse a name that a table or record cannot hold.
 
     Raises:
-      UserError: it is not UTF-8.
+      UserError: the name is not UTF-8.
     """
     try:
         name.encode()
@@ -154,12 +155,12 @@ class _Folder(_StoredVideos):
     def read(self, name: str) -> bytes:
         path = self.path / name
         if path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a link to {path.readlink()}, which is not there")
+            raise UserError(f"{path} is a link to {path.readlink()}, which does not exist")
         return path.read_bytes()
 
 
 def _files_below(folder: Path, prefix: str, inside: frozenset[Path]) -> Iterator[str]:
-    """Yield names of files, through links too; a folder that is inside itself is not entered again."""
+    """Yield names of files, also through links; a folder that links back into itself is entered once."""
     inside |= {folder.resolve()}
     for path in folder.iterdir():
         if path.is_dir():
@@ -172,19 +173,19 @@ def _files_below(folder: Path, prefix: str, inside: frozenset[Path]) -> Iterator
 class _List(_StoredVideos):
     @functools.cached_property
     def _paths(self) -> dict[str, Path]:
-        """Names are what the list says; those that lead out of its folder lose what leads there."""
+        """Return the file of each name; a name is the listed path without a leading `/` and `..`."""
         paths: dict[str, Path] = {}
         try:
             lines = self.path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path} is not UTF-8 text; save it as such") from error
+            raise UserError(f"{self.path} is not UTF-8 text; save it as UTF-8") from error
         for number, line in enumerate(lines, start=1):
             if not (text := line.strip()):
                 continue
             file = self.path.parent / text
             if not file.is_file():
                 raise UserError(
-                    f"{self.path} line {number}: no file {text!r} there; correct or remove the line"
+                    f"{self.path} line {number}: the file {text!r} does not exist; correct or remove the line"
                 )
             name = PurePosixPath(*(part for part in PurePosixPath(text).parts if part not in ("/", "..")))
             if name.as_posix() in paths:
@@ -196,7 +197,7 @@ class _List(_StoredVideos):
         return set(self._paths)
 
     def _is_wanted(self, name: str) -> bool:
-        return True  # it was asked for by name
+        return True  # the user listed it
 
     def size(self, name: str) -> int:
         return self._paths[name].stat().st_size
@@ -211,7 +212,7 @@ class _Zip(_StoredVideos):
         try:
             return zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
-            raise UserError(f"{self.path} is damaged or no zip file ({error}); copy it again") from error
+            raise UserError(f"{self.path} is damaged or not a zip file ({error}); copy it again") from error
 
     def _all_names(self) -> set[str]:
         return {info.filename for info in self._archive.infolist() if not info.is_dir()}
@@ -231,20 +232,20 @@ class _Zip(_StoredVideos):
 class _Tar(_StoredVideos):
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
-        """Return files and what links lead to; of two with one name the later counts, as when unpacked."""
+        """Return files and the targets of links; the later of two with one name counts, as when unpacked."""
         try:
             with tarfile.open(self.path, "r:") as archive:
                 members = {posixpath.normpath(m.name): m for m in archive.getmembers()}
                 self._check_end(archive.offset)
         except tarfile.TarError as error:
             raise UserError(
-                f"{self.path} is damaged or no plain tar file ({error}); copy it again"
+                f"{self.path} is damaged or not a plain tar file ({error}); copy it again"
             ) from error
         targets = {name: _link_target(member, members) for name, member in members.items()}
         return {name: target for name, target in targets.items() if target.isreg() or _is_link(target)}
 
     def _check_end(self, offset: int) -> None:
-        """Refuse an archive that stops being one before its end; `tarfile` takes what it has until there."""
+        """Refuse a truncated or concatenated archive: `tarfile` would silently read its first part."""
         with self.path.open("rb") as file:
             file.seek(offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -252,7 +253,7 @@ class _Tar(_StoredVideos):
             while rest := file.read(2**20):
                 if rest.count(0) < len(rest):
                     raise UserError(
-                        f"{self.path} goes on after its end at byte {offset:,}, as several tar files in one; "
+                        f"{self.path} continues after its end at byte {offset:,}, as if joined to another; "
                         "give --videos a folder with its content"
                     )
 
@@ -279,7 +280,7 @@ def _is_link(member: tarfile.TarInfo) -> bool:
 
 
 def _link_target(member: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo:
-    """Return what a link leads to in the end, or a link if that is not in the archive; else the member."""
+    """Return the final target of a link, or the last link if its target is missing; else the member."""
     for _ in members:  # links may go round in circles
         folder = posixpath.dirname(member.name) if member.issym() else ""
         name = posixpath.normpath(posixpath.join(folder, member.linkname))
@@ -291,21 +292,21 @@ def _link_target(member: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo]
 
 @functools.lru_cache(maxsize=4)
 def _lmdb_environment(path: Path) -> Any:
-    """Open an LMDB folder, which a process may do only once."""
+    """Open an LMDB folder; a process may open it only once."""
     try:
         import lmdb
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path} is an LMDB folder; reading it takes `pip install clipbert_jax[lmdb]`"
+            f"{path} is an LMDB folder; to read it, run `pip install clipbert_jax[lmdb]`"
         ) from error
     try:
         return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1)
     except lmdb.Error as error:
-        raise UserError(f"{path} is no LMDB folder that can be read ({error})") from error
+        raise UserError(f"the LMDB folder {path} cannot be read ({error}); copy it again") from error
 
 
 class _Lmdb(_StoredVideos):
-    """As the original stored its videos: key = name, value = the bytes of the file."""
+    """An LMDB folder as the original made it: the key is the name, the value the bytes of the file."""
 
     @property
     def _environment(self) -> Any:

@@ -1,8 +1,7 @@
-"""Stage 1c of the corridor: the form in which a video is stored, chosen when a corpus is prepared.
+"""Converts a video to the form in which the corpus stores it: original, compact or frames.
 
-Before: a probed `Video` with the bytes of its file. After: the corpus writes the `StoredVideo`, whose index
-fits its new bytes and whose note says what the form did to the times of frames; `decode.read_frames` reads
-every form. docs/adr/0009 has the measurements.
+`ingest` calls it. The index of the `StoredVideo` fits its new bytes, and its note says how the times of
+frames changed; `decode.read_frames` reads every form. docs/adr/0009 has the measurements.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from data_pipelines.decoding.video import FrameIndex, UnreadableVideo, Video
 
 _TICKS_PER_SECOND = 90_000
 _PORTION_BYTES = 96 * 2**20
-"""Pixels decoded at a time; decoding needs about three times as much."""
+"""Size of the pixels decoded at a time; decoding needs about three times as much memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Original:
-    """The bytes of the file as they are."""
+    """The unchanged bytes of the file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compact:
-    """Every frame, upright, as H.264 that is quick to decode from anywhere: short groups, no B frames."""
+    """All frames, upright, as H.264 that decodes quickly from anywhere: short groups, no B frames."""
 
     size: int = 448
-    """Pixels of the longer side at most; both sides become even."""
+    """Maximum of the longer side in pixels; both sides become even."""
     gop: int = 15
-    """Frames from one key frame to the next at most."""
+    """Maximum distance of key frames."""
     crf: int = 20
-    """Quality: less is better and larger; 18 can hardly be told from the original."""
+    """x264 quality factor: a smaller one gives better and larger videos; 18 looks like the original."""
 
     def __post_init__(self) -> None:
         _check("Compact.size", self.size, 16, 8192)
@@ -54,12 +53,12 @@ class Compact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frames:
-    """JPEGs, upright, of the frame shown every 1 / fps seconds."""
+    """Upright JPEGs of the frame shown every 1 / fps seconds."""
 
     fps: float = 4.0
     quality: int = 90
     size: int | None = None
-    """Pixels of the longer side at most; None keeps the size."""
+    """Maximum of the longer side in pixels; None keeps the size."""
 
     def __post_init__(self) -> None:
         _check("Frames.fps", self.fps, 0.01, 1000)
@@ -73,17 +72,17 @@ StorageForm = Original | Compact | Frames
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StorageNote:
-    """What a form did to a video."""
+    """The effect of a form on a video."""
 
     form: StorageForm
     num_frames_before: int
     num_frames_after: int
     max_time_error_seconds: float
-    """The most by which a stored frame appears later or earlier than in the original."""
+    """Largest difference between the times of a frame in the original and as stored."""
     num_bytes_before: int
     num_bytes_after: int
     encoder: str = ""
-    """Versions that the bytes depend on."""
+    """Versions of the encoder, on which the bytes depend."""
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(self.form).items())
@@ -98,20 +97,20 @@ class StorageNote:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class StoredVideo(Video):
-    """A video in the form in which it is stored; its health is that of the original file, and the note."""
+    """A video in its storage form, with the health of the original file."""
 
     note: StorageNote
 
 
 def store(video: Video, form: StorageForm) -> StoredVideo:
-    """Bring a video into a storage form: the same input and versions give the same bytes.
+    """Convert a video to a storage form; the same input and versions give the same bytes.
 
     Args:
-      video: from `examine_video`.
-      form: which.
+      video: a video from `examine_video`.
+      form: the storage form.
 
     Raises:
-      UnreadableVideo: one of the frames needed does not decode, or what was encoded is not what was meant.
+      UnreadableVideo: a frame does not decode, or the encoded video does not keep the times of frames.
     """
     match form:
         case Original():
@@ -139,7 +138,7 @@ def store(video: Video, form: StorageForm) -> StoredVideo:
 
 
 def _encode_h264(video: Video, form: Compact) -> tuple[bytes, str]:
-    """Return an mp4 file with every frame at its time, and the versions that made it."""
+    """Return an mp4 file with every frame at its time, and the versions of the encoder."""
     index = video.index
     width, height = _even(_fitting(index.width, index.height, form.size))
     ticks = np.rint(index.frame_times * _TICKS_PER_SECOND).astype(np.int64)
@@ -187,13 +186,13 @@ def _x264_options(form: Compact) -> dict[str, str]:
 
 
 def _mean_rate(index: FrameIndex) -> Fraction:
-    """Return frames per second; the encoder spends bits by it, times do not depend on it."""
+    """Return frames per second, by which the encoder spends bits; times do not depend on it."""
     rate = len(index.frame_times) / index.duration if index.duration > 0 else 25.0
     return Fraction(min(max(rate, 1.0), 1000.0)).limit_denominator(1000)
 
 
 def _checked_index(data: bytes, original: Video) -> FrameIndex:
-    """Return the index of re-encoded bytes after a look at whether every frame is there at its time."""
+    """Return the index of re-encoded bytes, after a check that every frame kept its time."""
     index = examine_video(data, video_id=original.video_id).index
     times = original.index.frame_times
     if len(index.frame_times) != len(times) or np.abs(index.frame_times - times).max() > 1e-3:
@@ -202,7 +201,7 @@ def _checked_index(data: bytes, original: Video) -> FrameIndex:
 
 
 def _encode_jpegs(video: Video, form: Frames) -> tuple[bytes, FrameIndex, float]:
-    """Return the file of JPEGs, its index, and by how much the times of its frames are off."""
+    """Return the file of JPEGs, its index, and the largest error of a frame's time in seconds."""
     index = video.index
     count = max(1, int(np.ceil(index.duration * form.fps - 1e-6)))
     times: Float[np.ndarray, " m"] = np.arange(count) / form.fps
@@ -227,14 +226,14 @@ def _encode_jpegs(video: Video, form: Frames) -> tuple[bytes, FrameIndex, float]
 
 
 def _frames(video: Video, positions: Int[np.ndarray, " m"]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Yield frames, some at a time, to bound memory."""
+    """Yield frames, decoding a few at a time to bound memory."""
     portion = max(1, _PORTION_BYTES // (video.index.width * video.index.height * 3))
     for start in range(0, len(positions), portion):
         yield from read_frames(video.data, positions[start : start + portion], video.index)
 
 
 def _fitting(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """Return the size shrunk to a longer side; never enlarged."""
+    """Return the size shrunk so that its longer side fits; a size is never enlarged."""
     scale = min(1.0, (size or max(width, height)) / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -251,7 +250,7 @@ def _resized(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8
 
 
 def duration_in_words(seconds: float) -> str:
-    """Return "3.2 ms" or "1.5 s"; what is less than a nanosecond comes of rounding alone."""
+    """Return "3.2 ms" or "1.5 s"; less than a nanosecond is a rounding error and counts as 0."""
     if seconds < 1e-9:
         return "0 ms"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,9 +1,9 @@
-"""Stage 2 of the corridor: from video bytes to the wanted frames, in one pass.
+"""Decodes the wanted frames of a video in one pass; `clips` and `storage` call `read_frames`.
 
 `examine_video` finds out at ingest when every frame is shown and where decoding may start. `read_frames`
 opens the file once, reads its packets once, and decodes only from the key frame before a wanted frame up to
 that frame. In long files it jumps over stretches without a wanted frame, and reads in order wherever a jump
-fails. Before: the corpus; after: `sampling` (which frames) and `transforms`.
+fails.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from data_pipelines.decoding.still_images import picture_kind, read_picture
 from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, UnreadableVideo
 
 DAMAGE = (av.FFmpegError, OverflowError)
-"""What PyAV raises for damaged content."""
+"""Errors that PyAV raises for damaged content."""
 
 _NOTHING_ELSE = {"protocol_whitelist": "none"}
-"""What a file may open besides: FFmpeg would play other files and listen at ports if its text says so."""
+"""Options that keep a file from opening others: FFmpeg would open files and ports that its text names."""
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""Options for files whose metadata are not UTF-8: PyAV 18 refuses them unless told, 19 never does."""
+"""Options for files whose metadata are not UTF-8: PyAV 18 refuses them by default, 19 does not."""
 
 
 def read_frames(
     video: bytes, frame_indices: Int[np.ndarray, " m"], index: FrameIndex
 ) -> UInt8[np.ndarray, "m h w 3"]:
-    """Return RGB frames at native size, equal to the bit to those of a full decode.
+    """Return RGB frames at native size, identical to those of a full decode.
 
     Args:
-      video: the file's bytes.
-      frame_indices: positions in `index.frame_times`, any order, repeats allowed.
-      index: made by `examine_video` from the same bytes.
+      video: bytes of the file.
+      frame_indices: positions in `index.frame_times`, in any order, with or without repeats.
+      index: index that `examine_video` made from the same bytes.
 
     Raises:
-      UnreadableVideo: a wanted frame does not come out; the bytes are not those of the index.
+      UnreadableVideo: a wanted frame does not decode, or the bytes do not fit the index.
     """
     if is_jpeg_frames(video):
         return read_jpegs(video, frame_indices)
@@ -73,19 +73,19 @@ def read_frames(
 
 
 MIN_JUMP = 500
-"""Frames to pass over for which a jump costs less than reading their packets."""
+"""Number of skipped frames from which a jump costs less than reading their packets."""
 
 _SKIPPING_DECODERS = ("h264", "mpeg4", "mpeg2video")
-"""Which skip frames exactly if no other frame refers to them. HEVC's may be referred to by higher layers; the
-AV1 decoder takes the setting of the start for all."""
+"""Decoders that skip exactly the frames that no other frame refers to. HEVC layers may refer to them;
+the AV1 decoder applies its first setting to all frames."""
 
 
 @contextlib.contextmanager
 def open_video(data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream, av.VideoCodecContext]]:
-    """Open a file for decoding its first video stream in one thread; cover art counts if it is alone.
+    """Open a file to decode its first video stream in one thread; cover art counts only if it is alone.
 
     Raises:
-      ValueError: no video stream; frames beyond `MAX_PIXELS`.
+      ValueError: the file has no video stream, or its frames exceed `MAX_PIXELS`.
     """
     with av.open(io.BytesIO(data), "r", container_options=_NOTHING_ELSE, **TOLERANT) as container:
         if not container.streams.video:
@@ -117,7 +117,7 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
 def decoded(
     container: InputContainer, stream: av.VideoStream, codec: av.VideoCodecContext
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frames in the order in which they are shown, passing over packets that do not decode."""
+    """Yield the frames in display order, without packets that do not decode."""
     with demuxed(container, stream) as packets:
         for packet in packets:
             try:
@@ -128,7 +128,7 @@ def decoded(
 
 @contextlib.contextmanager
 def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Iterator[av.Packet]]:
-    """Yield the packets of a stream; PyAV frees its own one (156 bytes) only if it is told of the end."""
+    """Yield the packets of a stream; only closing the generator frees a packet (156 bytes) of PyAV."""
     generator: Any = container.demux(stream)
     with contextlib.closing(generator) as packets:
         yield packets
@@ -137,12 +137,12 @@ def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Itera
 def wanted_frames(
     data: bytes, wanted: Int[np.ndarray, " u"], index: FrameIndex
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the position and the decoder's frame of each wanted position, in no certain order.
+    """Yield the position and the decoder's frame of each wanted position, in any order.
 
     Args:
-      data: the file's bytes.
+      data: bytes of the file.
       wanted: positions in `index.frame_times`, each once, rising.
-      index: made by `examine_video` from the same bytes.
+      index: index that `examine_video` made from the same bytes.
     """
     if index.first_pts == UNKNOWN_PTS:
         with open_video(data) as (container, stream, codec):
@@ -160,7 +160,7 @@ def wanted_frames(
                 for position, frame in _decode(codec, packets, position_of, key_ticks):
                     missing.discard(position)
                     yield position, frame
-    if missing:  # no jump pays, or one went astray
+    if missing:  # no jump pays, or one failed
         with open_video(data) as (container, stream, codec):
             position_of = _ticks(stream, np.array(sorted(missing)), index)
             with demuxed(container, stream) as all_packets:
@@ -175,7 +175,7 @@ def _read_from_start(
     codec: av.VideoCodecContext,
     wanted: Int[np.ndarray, " u"],
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the wanted frames by counting."""
+    """Yield the wanted frames by counting from the start."""
     remaining = set(wanted.tolist())
     for position, frame in enumerate(decoded(container, stream, codec)):
         if position in remaining:
@@ -186,7 +186,7 @@ def _read_from_start(
 
 
 def _stretches(wanted: Int[np.ndarray, " u"], index: FrameIndex) -> list[tuple[int, Int[np.ndarray, " v"]]]:
-    """Return wanted positions, each part with the key frame to jump to; none if no jump pays."""
+    """Divide wanted positions into parts, each with the key frame to jump to; empty if no jump pays."""
     keys = index.key_frames[np.maximum(0, np.searchsorted(index.key_frames, wanted, side="right") - 1)]
     passed_over = keys - np.concatenate([[0], wanted[:-1]])
     cuts = np.flatnonzero(passed_over >= MIN_JUMP)
@@ -199,7 +199,7 @@ def _stretches(wanted: Int[np.ndarray, " u"], index: FrameIndex) -> list[tuple[i
 
 def _ticks(stream: av.VideoStream, positions: Int[np.ndarray, " v"], index: FrameIndex) -> dict[int, int]:
     """Return the position of each time stamp."""
-    assert stream.time_base is not None  # or `_frame_times` had found no first_pts
+    assert stream.time_base is not None  # else `_frame_times` would not have found first_pts
     ticks = index.first_pts + np.rint(index.frame_times[positions] / float(stream.time_base)).astype(np.int64)
     return dict(zip(ticks.tolist(), positions.tolist(), strict=True))
 
@@ -207,7 +207,7 @@ def _ticks(stream: av.VideoStream, positions: Int[np.ndarray, " v"], index: Fram
 def _jump(
     container: InputContainer, stream: av.VideoStream, key_tick: int, position_of: dict[int, int]
 ) -> list[av.Packet]:
-    """Return packets from a key frame on; none if the container does not lead there."""
+    """Return packets from a key frame on; empty if the container's seek does not lead to it."""
     try:
         container.seek(key_tick, stream=stream)
         with demuxed(container, stream) as all_packets:
@@ -223,7 +223,7 @@ def _jump(
 
 
 def _awaited(packets: Iterator[av.Packet], position_of: dict[int, int]) -> list[av.Packet]:
-    """Return packets up to the end of the group with the last wanted frame."""
+    """Return packets up to the end of the group that holds the last wanted frame."""
     awaited, taken = set(position_of), []
     for packet in packets:
         if not awaited and packet.is_keyframe:
@@ -237,21 +237,21 @@ def _awaited(packets: Iterator[av.Packet], position_of: dict[int, int]) -> list[
 def _decode(
     codec: av.VideoCodecContext, packets: list[av.Packet], position_of: dict[int, int], key_ticks: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the wanted frames, decoding for each group of pictures only what comes before its last one."""
+    """Yield the wanted frames; of each group of pictures only the part up to its last one is decoded."""
     can_skip = codec.name in _SKIPPING_DECODERS
     for start, stop in _spans(packets, position_of, key_ticks):
         codec.flush_buffers()
         skips = False
         for packet in packets[start:stop]:
-            # A frame that nobody asked for and no other frame refers to need not be decoded.
+            # An unwanted frame that no other frame refers to need not be decoded.
             if can_skip and skips != (packet.pts not in position_of):
                 skips = not skips
                 codec.skip_frame = "NONREF" if skips else "DEFAULT"
             try:
                 yield from _keep(codec.decode(packet), position_of)
             except DAMAGE:
-                continue  # its frame is missed at the end, if it is wanted
-        yield from _keep(codec.decode(None), position_of)  # frames that wait to be put in order
+                continue  # a wanted frame is reported as missing at the end
+        yield from _keep(codec.decode(None), position_of)  # frames that the decoder holds back for reordering
 
 
 def _spans(
@@ -259,8 +259,8 @@ def _spans(
 ) -> list[tuple[int, int]]:
     """Return (start, stop) ranges of packets, each from a key frame to its last wanted frame.
 
-    Frames decoded after a key frame but shown before it belong to the key frame before that. What a packet
-    says is not enough: with intra refresh it is marked as key though no decoder may start there.
+    Frames decoded after a key frame but shown before it belong to the previous key frame. The mark of a
+    packet is not enough: with intra refresh, packets are marked as key although no decoder may start there.
     """
     last_wanted: dict[int, int] = {}
     keys: list[tuple[int, int]] = []
@@ -278,7 +278,7 @@ def _keep(frames: list[av.VideoFrame], position_of: dict[int, int]) -> Iterator[
 
 
 def error_reason(error: Exception) -> str:
-    """Return what a user can make of an error of FFmpeg."""
+    """Return the text of an error, understandable for a user."""
     if isinstance(error, av.FFmpegError) and error.strerror:
         return f"{error.strerror[0].lower()}{error.strerror[1:]} (damaged, truncated, or not a video)"
     return str(error)

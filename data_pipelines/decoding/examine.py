@@ -1,6 +1,6 @@
-"""Stage 1b of the corridor: a full decode at ingest finds out when every frame is shown, and what is wrong.
+"""Decodes a whole file to find the time of every frame and any damage.
 
-Before: the bytes of a file, from `corpus`; after: the corpus stores what is found out here, and
+`clipbert prepare`, `doctor`, prediction, search and the web app call it. The corpus stores the result, and
 `decode.read_frames` relies on it.
 """
 
@@ -21,17 +21,17 @@ from data_pipelines.decoding.still_images import examine_picture, picture_kind
 from data_pipelines.decoding.video import UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo, Video
 
 _NUM_TRIED = 150
-"""Frames on which random access is tried out, spread over a file; and as many near its key frames."""
+"""Number of frames, spread over a file, on which random access is tried; as many near its key frames."""
 _NUM_TRIED_STARTS = 4
-"""Key frames at which a decoder is started afresh, and as many that are jumped to."""
+"""Number of key frames at which a fresh decoder starts, and of key frames to jump to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What a full decode found out about some bytes."""
+    """Findings of a full decode."""
 
     index: FrameIndex | None
-    """None if the verdict is `unreadable`."""
+    """Index of the frames; None if the verdict is `unreadable`."""
     health: Health
 
 
@@ -40,7 +40,7 @@ def examine_video(video: bytes | Path, *, video_id: str | None = None) -> Video:
 
     Args:
       video: the file, or its bytes.
-      video_id: what it and errors call it; the path by default.
+      video_id: id of the video, which errors name; default: the path.
 
     Raises:
       UnreadableVideo: the verdict of `examine` is not `ok`.
@@ -54,10 +54,10 @@ def examine_video(video: bytes | Path, *, video_id: str | None = None) -> Video:
 
 
 def examine(data: bytes) -> Examination:
-    """Decode a whole file and return what is found; bad content raises nothing but gives a verdict.
+    """Decode a whole file and return the findings; bad content gives a verdict and does not raise.
 
-    Random access is tried out after some key frames against the full decode; a file where it gives other
-    pixels (missing or disordered time stamps, open groups of pictures) is always decoded from its start.
+    Random access at some key frames is compared with the full decode. If the pixels differ (missing or
+    disordered time stamps, open groups of pictures), the file is always decoded from its start.
     """
     try:
         if not data:
@@ -74,13 +74,13 @@ def examine(data: bytes) -> Examination:
 
 
 def _is_encrypted(data: bytes) -> bool:
-    """Tell whether it is an MP4 whose samples are under common encryption."""
+    """Tell whether the file is an MP4 with common encryption."""
     headers = b"".join(box for kind, box in _boxes(data) if kind in (b"moov", b"moof"))
     return any(mark in headers for mark in (b"encv", b"pssh", b"tenc"))
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the outermost boxes of an MP4, as far as they can be followed."""
+    """Yield kind and content of the outermost boxes of an MP4, up to the first damage."""
     place = 0
     while data[4:8] in (b"ftyp", b"styp") and place + 8 <= len(data):
         size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
@@ -93,7 +93,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _why_not_opened(data: bytes, error: Exception) -> str:
-    """Return what is known of a file that FFmpeg gives up on."""
+    """Return the reason why FFmpeg cannot open a file."""
     if _is_encrypted(data):
         return "it is encrypted"
     if data[4:8] != b"ftyp" or not isinstance(error, av.FFmpegError):
@@ -155,7 +155,7 @@ def _why_no_frame(full: FullDecode) -> str:
 
 
 def _reason(full: FullDecode) -> str:
-    """Return why it is not sound, or nothing."""
+    """Return the reason why the video is damaged, or an empty string."""
     count = len(full.pts)
     if full.num_lost_packets or count < full.num_declared_frames - max(2, full.num_declared_frames // 20):
         why = "damaged" if full.num_packets >= full.num_declared_frames else "truncated"
@@ -171,7 +171,7 @@ def _reason(full: FullDecode) -> str:
 
 
 def _frame_times(full: FullDecode) -> tuple[Float[np.ndarray, " f"], int]:
-    """Return seconds after the first frame, and the first time stamp if all are there and rise."""
+    """Return seconds after the first frame, and the first time stamp if all exist and rise."""
     known = [tick for tick in full.pts if tick is not None]
     if len(known) == len(full.pts) and full.time_base and all(a < b for a, b in itertools.pairwise(known)):
         ticks = np.asarray(known, np.int64)
@@ -180,7 +180,7 @@ def _frame_times(full: FullDecode) -> tuple[Float[np.ndarray, " f"], int]:
 
 
 def _damaged_ranges(full: FullDecode, index: FrameIndex) -> tuple[tuple[float, float], ...]:
-    """Return ranges that end with the next key frame, because damage spreads up to there."""
+    """Return damaged ranges, each up to the next key frame, because damage spreads up to it."""
     keys = [*index.frame_times[full.key_frames].tolist(), index.duration]
     ranges: list[tuple[float, float]] = []
     if full.time_base and full.pts[0] is not None:
@@ -194,9 +194,9 @@ def _damaged_ranges(full: FullDecode, index: FrameIndex) -> tuple[tuple[float, f
 
 
 def _can_seek(data: bytes, index: FrameIndex, checksums: list[int]) -> bool:
-    """Return whether random access gives the frames of the full decode, wherever it is tried."""
+    """Tell whether random access gives the frames of the full decode at all tried positions."""
     jumps = _spread(index.key_frames[index.key_frames >= MIN_JUMP], _NUM_TRIED_STARTS)
-    # A decoder that starts at a later key frame knows nothing of what came before.
+    # A decoder that starts at a later key frame has not seen the frames before it.
     starts = _spread(index.key_frames[1:], _NUM_TRIED_STARTS)
     trials = [_tried_positions(index.key_frames, len(checksums)), *jumps[:, None]]
     trials += [np.arange(start, min(start + 3, len(checksums))) for start in starts]
@@ -211,7 +211,7 @@ def _can_seek(data: bytes, index: FrameIndex, checksums: list[int]) -> bool:
 
 
 def _spread(positions: Int[np.ndarray, " n"], number: int) -> Int[np.ndarray, " m"]:
-    """Return so many of the positions, the first and last among them; or all if there are fewer."""
+    """Return `number` of the positions, with the first and the last; all if there are fewer."""
     return (
         positions[np.unique(np.linspace(0, len(positions) - 1, number).astype(int))]
         if len(positions)
@@ -220,8 +220,8 @@ def _spread(positions: Int[np.ndarray, " n"], number: int) -> Int[np.ndarray, " 
 
 
 def _tried_positions(key_frames: Int[np.ndarray, " g"], num_frames: int) -> Int[np.ndarray, " u"]:
-    """Choose every few frames of the file, its last ones, and those around key frames, which may need two."""
-    # An odd step falls on all places of the regular patterns of reference frames.
+    """Choose frames spread over the file, its last ones, and those around key frames, which may need two."""
+    # An odd step meets all places in regular patterns of reference frames.
     spread = np.arange(0, num_frames, max(3, num_frames // _NUM_TRIED) | 1)
     chosen = _spread(key_frames, _NUM_TRIED // 6)
     around = chosen[:, None] + np.array([-3, -2, -1, 0, 1, 2])

@@ -1,7 +1,4 @@
-"""Stage 1b of the corridor, its work: decode a file once from start to end and note what comes out.
-
-Before: bytes; after: `examine_video` makes the index and the verdict of it. No frame is kept.
-"""
+"""Decodes a file once from start to end and records facts of each frame; `examine` calls it."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from data_pipelines.decoding.pixels import HLG, PQ, RgbConverter, has_alpha
 
 @dataclasses.dataclass(kw_only=True)
 class FullDecode:
-    """What one decode saw; ticks are in units of `time_base`."""
+    """Records of one full decode; ticks are in units of `time_base`."""
 
     container: str
     codec: str
@@ -30,14 +27,14 @@ class FullDecode:
     num_declared_frames: int
     has_duration: bool
     declared_seconds: float
-    """How long the header says the video is; 0 if it does not."""
+    """Duration in the header; 0 if it has none."""
     is_cut_off: bool = False
-    """Whether the file is shorter than it says; tells of formats without a table of contents."""
+    """Whether the file is shorter than its header says, for formats without a table of contents."""
     num_packets: int = 0
     num_lost_packets: int = 0
-    """That the table of contents lists and the file does not hold."""
+    """Number of packets that the table of contents lists and the file lacks."""
     failure: str = ""
-    """Why the container could not be read to its end."""
+    """Reason why the container could not be read to its end."""
     pts: list[int | None] = dataclasses.field(default_factory=list)
     key_frames: list[int] = dataclasses.field(default_factory=list)
     checksums: list[int] = dataclasses.field(default_factory=list)
@@ -51,7 +48,7 @@ class FullDecode:
     notes: tuple[str, ...] = ()
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Note a frame."""
+        """Record a frame."""
         if not self.pts:
             self._add_first(frame)
         elif (frame.width, frame.height) != self.size and SIZE_NOTE not in self.notes:
@@ -80,7 +77,7 @@ class FullDecode:
 
 
 _PLAIN_FORMATS = ("yuv420p", "yuvj420p", "yuv420p10le")
-"""Whose planes PyAV gives without conversion, if their sides are even."""
+"""Formats whose planes PyAV returns without conversion if the sides are even."""
 SIZE_NOTE = "the frame size changes"
 
 
@@ -88,7 +85,7 @@ def decode_everything(data: bytes) -> FullDecode:
     """Decode the video stream of a file.
 
     Raises:
-      av.FFmpegError, ValueError: it cannot be opened; it has no video stream.
+      av.FFmpegError, ValueError: the file cannot be opened, or it has no video stream.
     """
     with open_video(data) as (container, stream, codec):
         full = FullDecode(
@@ -102,7 +99,7 @@ def decode_everything(data: bytes) -> FullDecode:
             or (container.duration or 0) / av.time_base,
             is_cut_off=_is_cut_off(data),
         )
-        # MP4's table of contents, edit lists applied, tells which packets are to come.
+        # MP4's table of contents lists the packets that follow, with edit lists applied.
         is_listed = "mp4" in full.container and stream.frames > 0
         num_listed = min(stream.frames, len(stream.index_entries)) if is_listed else 0
         with _errors() as errors:
@@ -119,7 +116,7 @@ def _is_cut_off(data: bytes) -> bool:
         return False
     length = 9 - data[begin].bit_length()
     size = int.from_bytes(data[begin : begin + length], "big") & ((1 << 7 * length) - 1)
-    is_known = size != (1 << 7 * length) - 1  # a live recording does not know
+    is_known = size != (1 << 7 * length) - 1  # a live recording has none
     return is_known and begin + length + size > len(data)
 
 
@@ -133,7 +130,7 @@ def _packets(container: InputContainer, stream: av.VideoStream, full: FullDecode
 def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, errors: list) -> None:
     errors.clear()
     full.num_packets += bool(packet.size)
-    # In a transport stream the mark only says that a counter jumped, as where two files were joined.
+    # In a transport stream the mark only means that a counter jumped, as where two files were joined.
     is_damaged = packet.is_corrupt and full.container != "mpegts"
     try:
         for frame in codec.decode(packet):
@@ -148,7 +145,7 @@ def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, er
 
 @contextlib.contextmanager
 def _errors() -> Iterator[list[tuple[int, str, str]]]:
-    """Collect the decoder's messages: one that conceals damage says so in no other way."""
+    """Collect the decoder's messages: a decoder reports concealed damage in no other way."""
     level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
@@ -161,7 +158,7 @@ def _errors() -> Iterator[list[tuple[int, str, str]]]:
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Return the degrees counter-clockwise to turn a frame by, and whether to mirror it after that."""
+    """Return the counter-clockwise rotation of a frame in degrees, and whether to mirror it afterwards."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return 0, False
@@ -174,7 +171,7 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
 
 
 def checksum(frame: av.VideoFrame) -> int:
-    """Return a number that tells one decoded frame from another."""
+    """Return a checksum of a decoded frame."""
     is_even = not (frame.width % 2 or frame.height % 2)
     if is_even and frame.format.name in _PLAIN_FORMATS:
         return zlib.adler32(memoryview(frame.to_ndarray()))  # pyright: ignore[reportArgumentType]

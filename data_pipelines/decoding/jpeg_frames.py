@@ -1,7 +1,7 @@
-"""Beside stage 2 of the corridor: the file of the storage form `frames`, JPEGs one after the other.
+"""The file format of the storage form `frames`: JPEGs one after the other.
 
-`corpus.storage` writes it, `decode.read_frames` reads from it. Any frame is found by a table at the front; a
-frame shown for long is stored once. Little-endian:
+`corpus.storage` writes it, `decode.read_frames` reads it. A table at the front locates each frame; a frame
+that is shown several times is stored once. Little-endian:
 
     8 bytes   MAGIC
     3 uint32  number of frames, width, height
@@ -26,7 +26,7 @@ _PLACE = np.dtype("<u8")
 
 
 def is_jpeg_frames(data: bytes) -> bool:
-    """Tell whether these bytes are such a file."""
+    """Tell whether the bytes are a file of this format."""
     return data[: len(MAGIC)] == MAGIC
 
 
@@ -40,9 +40,9 @@ def pack_jpegs(jpegs: Sequence[bytes], shown: Int[np.ndarray, " m"], size: tuple
     """Return the file.
 
     Args:
-      jpegs: all of one size.
-      shown: for each frame of the file, which of the JPEGs it is.
-      size: their width and height.
+      jpegs: encoded images, all of one size.
+      shown: position in `jpegs` of each frame of the file.
+      size: width and height of the JPEGs.
     """
     lengths = np.array([len(jpeg) for jpeg in jpegs], np.int64)
     begin = _HEADER.size + 2 * _PLACE.itemsize * len(shown)
@@ -55,12 +55,12 @@ def read_jpegs(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.nd
     """Return the wanted RGB frames, each decoded once.
 
     Raises:
-      UnreadableVideo: there is no such frame, or it does not decode.
+      UnreadableVideo: the file lacks a wanted frame, or it does not decode.
     """
     (width, height), places = _size_and_places(data)
     wanted, order = np.unique(frame_indices, return_inverse=True)
     if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(places):
-        raise UnreadableVideo("(bytes)", f"it has {len(places)} frames, and no frame {wanted[-1]}")
+        raise UnreadableVideo("(bytes)", f"it has {len(places)} frames, but not frame {wanted[-1]}")
     frames: dict[int, np.ndarray] = {}  # by their place in the file
     for begin, length in places[wanted]:
         if begin not in frames:

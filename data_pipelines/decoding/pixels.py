@@ -1,9 +1,9 @@
-"""Stage 2 of the corridor, its end: a decoder's frame becomes the RGB picture that a viewer would see.
+"""Converts a decoder's frame to the RGB picture that a viewer would see; `decode` calls it.
 
-Matrix and range are those that the frame names (BT.601 where it names none, as FFmpeg and hence the original
-do). Alpha is laid over white. HDR is tone-mapped: light relative to reference white (203 cd/m2, BT.2408),
+Matrix and range are those that the frame names, by default BT.601, as in FFmpeg and hence in the original.
+Alpha is blended over white. HDR is tone-mapped: light relative to reference white (203 cd/m2, BT.2408),
 primaries from BT.2020 to BT.709, linear up to half of white and an extended Reinhard shoulder from there to
-1,000 cd/m2, sRGB encoding. Before: `decode`; after: `transforms`.
+1,000 cd/m2, sRGB encoding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8, UInt16
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR, as ITU-T H.273 numbers them."""
 REFERENCE_WHITE, PEAK = 203.0, 1000.0
-"""Candela per square metre of a white page, and of what becomes full white."""
+"""Candela per square metre of a white page, and of the light that becomes full white."""
 KNEE = 0.5
 """Share of reference white up to which tone mapping changes nothing."""
 
@@ -31,9 +31,9 @@ _NUM_LEVELS = 4096
 
 
 class RgbConverter:
-    """Makes RGB arrays of one size, turned and mirrored as they are to be displayed.
+    """Converts frames to RGB arrays of one size, turned and mirrored for display.
 
-    One size, because a stream may change its own; that of its first frame counts, whatever is asked for.
+    A stream may change its size, so that of its first frame counts for all.
     """
 
     def __init__(self, stored_size: tuple[int, int], rotation: int, *, is_reflected: bool = False):
@@ -56,18 +56,18 @@ class RgbConverter:
         return self._reformat(frame, "rgb24")
 
     def _reformat(self, frame: av.VideoFrame, pixel_format: str) -> np.ndarray:
-        # One thread: the default is one for each core, which costs more than it gains.
+        # One thread: the default of one for each core costs more than it gains.
         converted = self._reformatter.reformat(frame, self._width, self._height, pixel_format, threads=1)
         return converted.to_ndarray()
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
-    """Tell whether the frame says how transparent each pixel is."""
+    """Tell whether the frame has an alpha channel."""
     return any(component.is_alpha for component in frame.format.components)
 
 
 def over_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Return RGBA laid over white, rounded."""
+    """Return RGBA pixels blended over white and rounded."""
     alpha = pixels[..., 3:].astype(np.uint16)
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(pixels[..., :3])
@@ -75,7 +75,7 @@ def over_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]
 
 
 def tone_map(pixels: UInt16[np.ndarray, "h w 3"], transfer: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return what an SDR screen shows of HDR pixels (BT.2020, 16 bits, PQ or HLG)."""
+    """Return HDR pixels (BT.2020, 16 bits, PQ or HLG) as an SDR screen shows them."""
     light = np.take(_light_of_levels(transfer), pixels >> 4)
     if transfer == HLG:
         # The system gamma of a screen of 1,000 cd/m2.
@@ -84,7 +84,7 @@ def tone_map(pixels: UInt16[np.ndarray, "h w 3"], transfer: int) -> UInt8[np.nda
     brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])[..., None] + np.float32(
         1e-6
     )
-    light *= _shoulder(brightest) / brightest  # all three alike, which keeps the hue
+    light *= _shoulder(brightest) / brightest  # equal factors for all three keep the hue
     levels = np.minimum(light * (_NUM_LEVELS - 1) + 0.5, _NUM_LEVELS - 1).astype(np.uint16)
     return np.take(_srgb_of_levels(), levels)
 
@@ -97,7 +97,7 @@ def _shoulder(light: Float[np.ndarray, "h w 1"]) -> Float[np.ndarray, "h w 1"]:
 
 @functools.cache
 def _light_of_levels(transfer: int) -> Float[np.ndarray, " 4096"]:
-    """Return for each level of a signal its light: of the screen for PQ, of the scene for HLG."""
+    """Return the light of each signal level: of the screen for PQ, of the scene for HLG."""
     signal = np.arange(_NUM_LEVELS) / (_NUM_LEVELS - 1)
     if transfer == PQ:
         root = signal ** (32 / 2523)

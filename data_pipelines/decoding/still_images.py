@@ -1,7 +1,7 @@
-"""Beside stages 1 and 2 of the corridor: still images, and animated WebP, which FFmpeg cannot decode.
+"""Decodes still images, and animated WebP, which FFmpeg cannot decode; `examine` and `decode` call it.
 
-An image is a video of one frame. JPEGs are turned as their EXIF orientation says; alpha is laid over white.
-Animated GIF and PNG are videos to FFmpeg and go that way. Before: the bytes of a file; after: as for videos.
+An image is a video of one frame. JPEGs are turned by their EXIF orientation, and alpha is blended over white.
+FFmpeg decodes animated GIF and PNG as videos.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, H
 
 _PORTION_BYTES = 2**26
 _DEFAULT_DELAY = 100
-"""Milliseconds that a frame of an animation without delay is shown, as in browsers."""
+"""Milliseconds for which a frame without delay is shown in an animation, as in browsers."""
 _SIGNATURES = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
@@ -29,13 +29,13 @@ _SIGNATURES = {
 }
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
-"""What the types of a TIFF's numbers are to `struct`."""
+"""Format of `struct` for each type of a TIFF's numbers."""
 _JPEG_MARKER = re.compile(b"\xff([^\0\xff])")
 _JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
 def picture_kind(data: bytes) -> str | None:
-    """Return `jpeg`, `png`, `bmp`, `tiff`, `webp` or `animated webp`; None for what FFmpeg is to decode."""
+    """Return `jpeg`, `png`, `bmp`, `tiff`, `webp` or `animated webp`; None if FFmpeg decodes it."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "animated webp" if data[12:16] == b"VP8X" and data[20:21] and data[20] & 2 else "webp"
     kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
@@ -45,10 +45,10 @@ def picture_kind(data: bytes) -> str | None:
 
 
 def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
-    """Decode all of it and return what a `examine_video` of a video finds out.
+    """Decode an image completely, and return its frame index and health.
 
     Raises:
-      UnreadableVideo: it does not decode.
+      UnreadableVideo: the image does not decode.
     """
     kind = picture_kind(data) or ""
     _check_size(data, kind)
@@ -83,7 +83,7 @@ def read_picture(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.
     """Return the wanted frames.
 
     Raises:
-      UnreadableVideo: it does not decode; there is no such frame.
+      UnreadableVideo: the image does not decode, or it lacks a wanted frame.
     """
     kind = picture_kind(data) or ""
     _check_size(data, kind)
@@ -104,12 +104,12 @@ def read_picture(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.
 
 
 def _decode_still(data: bytes, kind: str) -> UInt8[np.ndarray, "h w 3"]:
-    # IMREAD_UNCHANGED alone keeps alpha; only the other modes honour EXIF, which is a matter of JPEGs.
+    # Only IMREAD_UNCHANGED keeps alpha; only the other modes apply EXIF, which JPEGs have.
     flags = cv2.IMREAD_COLOR if kind == "jpeg" else cv2.IMREAD_UNCHANGED
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:  # which says nothing of the file
+        if error.code == cv2.Error.StsNoMem:  # which says nothing about the file
             raise MemoryError(error.err) from error
         pixels = None
     if pixels is None:
@@ -132,7 +132,7 @@ def _as_rgb(pixels: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _animation(data: bytes) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], int]]:
-    """Yield frames and the milliseconds that each is shown; decodes in portions, to bound memory."""
+    """Yield each frame and its time on screen in milliseconds; decodes in portions to bound memory."""
     width, height = _declared_size(data, "animated webp")
     portion = max(1, _PORTION_BYTES // (4 * width * height))
     start = 0
@@ -161,7 +161,7 @@ def _times_of_animation(data: bytes) -> tuple[tuple[int, int], Float[np.ndarray,
 
 
 def _check_size(data: bytes, kind: str) -> None:
-    """Refuse what would fill the memory, or may: decoders believe the header too, and allocate first."""
+    """Refuse an image that could fill the memory: decoders trust the header and allocate first."""
     width, height = _declared_size(data, kind)
     if width * height == 0:
         raise UnreadableVideo(
@@ -173,7 +173,7 @@ def _check_size(data: bytes, kind: str) -> None:
 
 
 def _declared_size(data: bytes, kind: str) -> tuple[int, int]:
-    """Return width and height as the header says, (0, 0) if it is not where it should be."""
+    """Return width and height from the header, (0, 0) if it is damaged."""
     try:
         if kind == "png":
             return struct.unpack_from(">II", data, 16)
@@ -188,7 +188,7 @@ def _declared_size(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the size in the header of the frame; what lies between segments is skipped, as in libjpeg."""
+    """Return the size in the frame header; bytes between segments are skipped, as in libjpeg."""
     place = 2
     while found := _JPEG_MARKER.search(data, place):
         marker, place = found[1][0], found.end()
@@ -201,7 +201,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Return the size of the first page, the only one that is decoded."""
+    """Return the size of the first page; no other page is decoded."""
     order = "<" if data.startswith(b"II") else ">"
     (place,) = struct.unpack_from(f"{order}I", data, 4)
     (num_tags,) = struct.unpack_from(f"{order}H", data, place)
@@ -215,7 +215,7 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return the size of the canvas, or of the only frame, lossy or lossless."""
+    """Return the size of the canvas, or of the single lossy or lossless frame."""
     match data[12:16]:
         case b"VP8X":
             return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1

@@ -1,6 +1,6 @@
-"""What is known of a video: its bytes, when each frame is shown, and whether it is sound.
+"""A video with its frame index and health, as the corpus stores it.
 
-Made once, at ingest, by `examine_video`; stored by the corpus; everything later reads it from there.
+`examine_video` makes it once, at ingest; everything later reads it from the corpus.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from jaxtyping import Float, Int
 from clipbert_jax.errors import UserError
 
 UNKNOWN_PTS = -(2**63)
-"""`first_pts` of a video whose packets cannot be found by time: it is decoded from its start."""
+"""`first_pts` of a video that is always decoded from its start: its packets cannot be found by time."""
 
 MAX_PIXELS = 100_000_000
-"""Pixels of a frame; anything larger is refused, because nobody means it and it would fill the memory."""
+"""Maximum number of pixels in a frame; a larger frame is surely an error and would fill the memory."""
 
 
 class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the code
-    """A video file that cannot be decoded, with the reason."""
+    """A video file cannot be decoded, for a reason that it states."""
 
     def __init__(self, path: str | Path, reason: str):
-        super().__init__(str(path), reason)  # arguments as given, so that it can come out of a worker
+        super().__init__(str(path), reason)  # same arguments, so that it can be pickled
         self.path = str(path)
         self.reason = reason
 
@@ -35,7 +35,7 @@ class UnreadableVideo(UserError):  # noqa: N818, it names the video, not the cod
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FrameIndex:
-    """When every frame of a video is shown, and how to get at it; made once, by `examine_video`."""
+    """Times of all frames of a video, and the facts needed to decode any of them."""
 
     frame_times: Float[np.ndarray, " f"]
     """Seconds after the first frame, rising (float64)."""
@@ -44,50 +44,50 @@ class FrameIndex:
     first_pts: int
     """Time stamp of the first frame in the units of the stream."""
     width: int
-    """Pixels as displayed, that is after `rotation`."""
+    """Width in pixels as displayed, after `rotation`."""
     height: int
     rotation: int
-    """Degrees counter-clockwise that the stored frames are turned by for display: 0, 90, 180 or 270."""
+    """Counter-clockwise rotation of stored frames for display, in degrees: 0, 90, 180 or 270."""
     is_reflected: bool
-    """Whether the stored frames are also mirrored, left to right, after being turned."""
+    """Whether stored frames are also mirrored, left to right, after the rotation."""
     duration: float
     """Seconds from the first frame to the end of the last one."""
 
 
 Verdict = Literal["ok", "damaged", "unreadable"]
-"""`damaged`: some of its frames do not decode, or come out with errors concealed by the decoder."""
+"""`damaged`: some frames do not decode, or the decoder concealed errors in them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Health:
-    """What a full decode found out about a file; the same for the same bytes, whenever and wherever."""
+    """Findings of a full decode about a file, which depend only on its bytes."""
 
     verdict: Verdict
     reason: str = ""
-    """Why it is not `ok`, in one sentence; else empty."""
+    """Reason for another verdict than `ok`, in one sentence; else empty."""
     container: str = ""
     codec: str = ""
     pixel_format: str = ""
     num_frames: int = 0
-    """Frames that decode."""
+    """Number of frames that decode."""
     num_declared_frames: int = 0
-    """Frames that the header promises; 0 if it says nothing."""
+    """Number of frames in the header; 0 if it has none."""
     start_time: float = 0.0
-    """Seconds at which the file says its first frame is shown; frame times count from that frame."""
+    """Time of the first frame in the file, in seconds; `frame_times` count from that frame."""
     fps: float = 0.0
     """Mean frames per second."""
     is_variable_rate: bool = False
     has_duration: bool = True
-    """Whether the header states how long the video is."""
+    """Whether the header has the duration."""
     damaged_ranges: tuple[tuple[float, float], ...] = ()
-    """Seconds (from, to) after the first frame where frames are missing or damaged."""
+    """Ranges (from, to), in seconds after the first frame, with missing or damaged frames."""
     notes: tuple[str, ...] = ()
-    """What else a user should know, such as `HDR, tone-mapped` or `decoded from its start`."""
+    """Other notes for the user, such as `HDR, tone-mapped` or `decoded from its start`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Video:
-    """One video (or image): a file's bytes, the index of its frames, and what was found out about it."""
+    """One video or image: the bytes of its file, the index of its frames, and its health."""
 
     video_id: str
     data: bytes

@@ -1,7 +1,4 @@
-"""Draws the objects of the synthetic corpus, for its videos and its images alike.
-
-Before: plans, which say what is to be seen; after: `video` and `image` make files.
-"""
+"""Draws the objects of the synthetic corpora; `video` and `image` call it."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ COLOURS = {
     "purple": (160, 50, 205),
     "black": (15, 15, 15),
 }
-"""Name -> RGB, of the levels that name colours."""
+"""RGB by name, for the levels that name colours."""
 
 OBJECTS = {
     "ball": (225, 35, 35),
@@ -34,7 +31,7 @@ OBJECTS = {
     "ring": (160, 50, 205),
     "cross": (15, 15, 15),
 }
-"""Name of a shape -> its RGB where no colour is named."""
+"""RGB of each shape, for the level that does not name colours."""
 
 STATES = ("glows", "doubles", "splits")
 
@@ -42,12 +39,12 @@ SPRITE_SIDE = 48
 """Pixels of a square sprite at scale 1."""
 
 NOTICEABLE_OPACITY = 64
-"""Of 255: where less of a sprite is painted, one sees the background."""
+"""Opacity, of 255, below which one sees the background and not the sprite."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happens; `colour` and `state` are None at levels that do not tell them apart."""
+    """An object that appears; `colour` and `state` are None at levels that do not use them."""
 
     shape: str
     colour: str | None = None
@@ -55,7 +52,7 @@ class Event:
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return soft greyish spots, which say nothing about what is painted on them."""
+    """Return a background of soft greyish spots, which is independent of the objects."""
     spots = rng.integers(85, 150) + rng.integers(-15, 16, (3, 4, 1)) + rng.integers(-8, 9, (3, 4, 3))
     return cv2.resize(spots.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -81,7 +78,7 @@ def painted_box(
     scale: float,
     angle: float,
 ) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the pixels that `paint` changes noticeably; ends are excluded."""
+    """Return left, top, right and bottom of the pixels that `paint` changes noticeably, ends excluded."""
     moved, (left, top) = _moved(picture, frame_hw, centre, scale, angle)
     rows, columns = np.nonzero(moved[:, :, 3] >= NOTICEABLE_OPACITY)
     return (
@@ -99,7 +96,7 @@ def _moved(
     scale: float,
     angle: float,
 ) -> tuple[UInt8[np.ndarray, "rh rw 4"], tuple[int, int]]:
-    """Return a turned and scaled sprite as it lies in a frame, and the left top corner of what it covers."""
+    """Return a turned and scaled sprite, and the left top corner of the region that it covers."""
     reach = int(scale * SPRITE_SIDE * 0.72) + 1
     left, top = (max(0, int(c) - reach) for c in centre)
     right, bottom = (min(e, int(c) + reach + 1) for c, e in zip(centre, frame_hw[::-1], strict=True))
@@ -112,7 +109,7 @@ def _moved(
 
 @functools.cache
 def sprite(event: Event) -> UInt8[np.ndarray, "s s 4"]:
-    """Return the picture of an object, RGB and opacity."""
+    """Return the sprite of an object, RGB and opacity."""
     rgb = COLOURS[event.colour] if event.colour else OBJECTS[event.shape]
     side = 4 * SPRITE_SIDE  # drawn large and shrunk: smooth edges
     shape = _shape_mask(event.shape, side)
@@ -150,7 +147,7 @@ def _placed(
 
 
 def _shape_mask(name: str, side: int) -> UInt8[np.ndarray, "s s"]:
-    """Return 255 inside the named shape."""
+    """Return a mask with 255 inside the named shape."""
     x, y = np.meshgrid(*[np.linspace(-1.0, 1.0, side)] * 2)
     radius, angle = np.hypot(x, y), np.arctan2(x, -y)  # 0 degrees is up
     inside = {

@@ -1,7 +1,7 @@
-"""Draws and encodes the images of the synthetic corpus: PNG files, the same bytes on every run.
+"""Draws and encodes the synthetic images: PNG files, the same bytes on every run.
 
-Every image shows one to three of the objects of the videos side by side, on the same kind of background, with
-the sizes and turns that they have in the videos, as far as there is room.
+An image shows one to three objects side by side, on the same kind of background and with the same sizes and
+turns as in the videos, if they fit.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from data_pipelines.synthetic.drawing import SPRITE_SIDE, Event, background, pai
 
 _WIDE_SIZES = ((80, 60), (96, 72), (112, 84), (128, 96), (96, 96))  # width, height
 _SIZES = (*_WIDE_SIZES, (60, 80), (72, 96))
-_SEED = 1  # of images: other backgrounds than those of the videos with the same ids
+_SEED = 1  # gives images other backgrounds than videos with the same ids
 _REACH = 1.13
 """Width of a turned box, in units of the sprite's side; no object is wider."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """All that an image is made from."""
+    """Everything that an image is made from."""
 
     video_id: str
     """A corpus stores images as videos of one frame."""
     seed: int
     objects: tuple[Event, ...]
-    """From left to right."""
+    """Objects from left to right."""
 
 
 def make_image(plan: ImagePlan) -> Video:

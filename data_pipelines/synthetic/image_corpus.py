@@ -1,6 +1,7 @@
-"""Images of the objects of the synthetic corpus: for image-text pretraining, and for questions like VQA's.
+"""Makes a data directory of synthetic images, for image-text pretraining and questions like those of VQA.
 
-Beside `video_corpus`, which makes the data directory of the videos; the vocabulary is the same.
+`clipbert prepare demo_images`, `make findings` and the notebooks call it. The vocabulary is that of the
+synthetic videos.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from data_pipelines.synthetic.video_corpus import build_videos, check_numbers, e
 from data_pipelines.tokenizer import write_vocab
 
 _NUM_OBJECTS = (1, 2, 2, 3)
-"""Half of the images show two objects."""
+"""Numbers of objects, equally frequent: half of the images show two."""
 
 
 def prepare_synthetic_images(
@@ -36,26 +37,26 @@ def prepare_synthetic_images(
     overwrite: bool = False,
     on_progress: OnProgress = silently,
 ) -> Path:
-    """Make a data directory of generated images, captions and questions; same options, same bytes.
+    """Make a data directory of synthetic images, captions and questions; same options, same bytes.
 
-    Every image has two captions and at least three soft questions: whether an object is there (half of the
-    answers are yes), how many objects there are, and which object is at a place. Answers have the scores of
-    VQA, from ten simulated people. Two counting questions list objects, of which some
-    are there. In each split no set of objects is shown again before all of its size were.
+    Every image has two captions and at least three soft questions: whether it shows an object (half of the
+    answers are yes), how many objects it shows, and which object is at a place. Answers have the scores of
+    VQA, from ten simulated people. Two counting questions list objects, some of which the image shows. In
+    each split a set of objects repeats only after all sets of its size.
 
     Args:
-      data_dir: where; must not exist unless `overwrite`.
-      level: what objects are told apart by.
-      num_train: images.
-      num_validation: images.
-      num_test: images.
-      seed: of everything but the vocabulary.
-      num_workers: processes; 0 works in this one. The result does not depend on it.
+      data_dir: the data directory; it must not exist unless `overwrite`.
+      level: level of the texts.
+      num_train: number of train images.
+      num_validation: number of validation images.
+      num_test: number of test images.
+      seed: seed of everything except the vocabulary.
+      num_workers: number of processes; 0 works in this one. The result does not depend on it.
       overwrite: replace an older data directory.
       on_progress: called with the number of images made so far.
 
     Raises:
-      UserError: the directory exists; a split without images; a bad seed.
+      UserError: the directory exists, a split has no images, or the seed is negative.
     """
     counts = {"train": num_train, "validation": num_validation, "test": num_test}
     check_numbers(counts, seed)
@@ -79,7 +80,7 @@ def entry_of_plan(plan: ImagePlan) -> CorpusEntry:
 
 
 def _plan_split(split: str, level: Level, count: int, seed: int) -> list[ImagePlan]:
-    """Choose the objects of every image, all sets of a size equally often, give or take one."""
+    """Choose the objects of every image, all sets of a size equally often, to within one."""
     rng = np.random.default_rng([seed, 20 + SPLITS.index(split)])
     shown: dict[int, set[frozenset[Event]]] = {size: set() for size in _NUM_OBJECTS}
     plans: list[ImagePlan] = []

@@ -1,4 +1,4 @@
-"""What is said and asked about the images of the synthetic corpus, and how ten simulated people answer."""
+"""Makes the captions and questions of synthetic images, with the answers of ten simulated people."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from data_pipelines.synthetic.texts import (
 
 NUM_CAPTIONS = 2
 NUM_COUNTS = 2
-"""Counting questions of an image."""
+"""Number of counting questions for each image."""
 NUM_LISTED = 3
-"""Events that a counting question lists."""
+"""Number of objects that a counting question lists."""
 NUM_PEOPLE = 10
 _SHARE_OF_DISSENT = {0: 0.7, 1: 0.2, 2: 0.1}
-"""How many of the ten say something else, and in which share of the questions."""
+"""Share of the questions by the number of people who give another answer."""
 
 
 def image_records(plans: Sequence[ImagePlan], split: str, level: Level) -> dict[type, list[Any]]:
-    """Return the records of a split by kind: of every image captions, soft questions and counts."""
+    """Return the records of a split by kind: captions, soft questions and counts of every image."""
     rng = np.random.default_rng([plans[0].seed, 30 + SPLITS.index(split)])
     of_kind: dict[type, list[Any]] = {
         Caption: [c for plan in plans for c in captions(plan.video_id, plan.objects, NUM_CAPTIONS, rng)]
@@ -56,7 +56,7 @@ def image_records(plans: Sequence[ImagePlan], split: str, level: Level) -> dict[
 
 
 def _count(plan: ImagePlan, number: int, level: Level, rng: np.random.Generator) -> Count:
-    """List events of which some are in the image, as likely none as all; the list is always as long."""
+    """List a fixed number of objects, of which the image shows some: as likely none as all."""
     count = int(rng.integers(min(len(plan.objects), NUM_LISTED) + 1))
     others = [event for event in all_events(level) if event not in plan.objects]
     listed = [plan.objects[i] for i in rng.choice(len(plan.objects), count, replace=False)]
@@ -71,7 +71,7 @@ def _count(plan: ImagePlan, number: int, level: Level, rng: np.random.Generator)
 
 
 def _is_there(plan: ImagePlan, answer: str, level: Level, rng: np.random.Generator) -> SoftQuestion:
-    """Ask for an object that is there or, as often, for one that is not; so texts alone tell nothing."""
+    """Ask for a shown object or, as often, for another one, so that texts alone tell nothing."""
     candidates = plan.objects
     if answer == "no":
         candidates = [event for event in all_events(level) if event not in plan.objects]
@@ -103,7 +103,7 @@ def _how_many(plan: ImagePlan, level: Level, rng: np.random.Generator) -> SoftQu
 
 
 def _which_object(plan: ImagePlan, level: Level, rng: np.random.Generator) -> list[SoftQuestion]:
-    """Ask for the objects at one or two places; who errs names another object of the image, if any."""
+    """Ask for the objects at one or two places; a wrong answer names another object of the image, if any."""
     places = list(zip(PLACES[len(plan.objects)], plan.objects, strict=True))
     chosen = [places[i] for i in sorted(rng.permutation(len(places))[:2])]
     return [
@@ -126,7 +126,7 @@ def _other_names(event: Event, events: Sequence[Event]) -> list[str]:
 
 
 def _what_it_does(plan: ImagePlan, level: Level, rng: np.random.Generator) -> list[SoftQuestion]:
-    """Ask for the state of an object, at the level that has states; as of the videos."""
+    """Ask for the state of an object, as for videos, at the level that has states."""
     event = plan.objects[rng.integers(len(plan.objects))]
     if event.state is None:
         return []
@@ -155,7 +155,7 @@ def _ask(
     question_type: str,
     answer_type: str,
 ) -> SoftQuestion:
-    """Return a question to which most people give the right answer, and now and then one or two another."""
+    """Return a question to which most people give the right answer, and sometimes one or two another one."""
     num_others = int(rng.choice(list(_SHARE_OF_DISSENT), p=list(_SHARE_OF_DISSENT.values())))
     other = others[int(rng.integers(len(others)))]
     people = [answer] * (NUM_PEOPLE - num_others) + [other] * num_others

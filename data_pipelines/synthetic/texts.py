@@ -1,8 +1,8 @@
-"""All that the synthetic corpus can say: levels, templates, answers, and one vocabulary for each level.
+"""Texts of the synthetic corpora: levels, templates, answers, and one vocabulary for each level.
 
-Levels say what texts are told apart by: `easy` ten objects, `medium` colour and shape, `hard` colour, shape
-and a state that shows in a single frame. The vocabulary of a level depends on nothing else, so that a model
-that is pretrained on the images goes on with the videos.
+A level decides how objects differ: `easy` has ten objects, `medium` colours and shapes, `hard` colours,
+shapes and states that a single frame shows. The vocabulary depends only on the level, so a model that is
+pretrained on the images can be finetuned on the videos.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PLACES = {
     2: ("on the left", "on the right"),
     3: ("on the left", "in the middle", "on the right"),
 }
-"""How an image names the places of its objects, by their number."""
+"""Names of the places in an image, by its number of objects."""
 WHICH_OBJECT = "which object is {}?"
 _CAPTIONS = {
     1: ("{}", "look: {}", "only {}"),
     2: ("{} and {}", "look: {} and {}", "{}, and also {}"),
     3: ("{}, {} and {}", "look: {}, {} and {}", "{}, {}, and also {}"),
 }
-"""By the number of objects."""
+"""Templates by the number of objects."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ QUESTIONS: dict[Level, Questions] = {"easy": _ABOUT_OBJECTS, "medium": _ABOUT_OB
 
 @functools.cache
 def all_events(level: Level) -> tuple[Event, ...]:
-    """Return everything that can happen at a level."""
+    """Return all events of a level."""
     if level == "easy":
         return tuple(Event(shape=shape) for shape in OBJECTS)
     shapes = [shape for shape in OBJECTS if shape not in ("sun", "moon", "leaf")]  # odd in other colours
@@ -78,7 +78,7 @@ def all_events(level: Level) -> tuple[Event, ...]:
 
 
 def num_sets(level: Level, size: int) -> int:
-    """Return how many different sets of so many events there are; one object does one thing."""
+    """Return the number of different sets of `size` events, one for each object."""
     events = all_events(level)
     num_objects = len({object_name(event) for event in events})
     return math.comb(num_objects, size) * (len(events) // num_objects) ** size
@@ -94,24 +94,24 @@ def draw_events(level: Level, size: int, rng: np.random.Generator) -> tuple[Even
 
 
 def balanced(values: Sequence[Value], length: int, rng: np.random.Generator) -> list[Value]:
-    """Return each value as often as the others, give or take one, in random order."""
+    """Return values equally often, to within one, in random order."""
     return [values[i % len(values)] for i in rng.permutation(length).tolist()]
 
 
 def event_text(event: Event) -> str:
-    """Return "a red ball glows", as far as the level says it."""
+    """Return "a red ball glows", with the parts that the level has."""
     return " ".join(filter(None, ("a", event.colour, event.shape, event.state)))
 
 
 def object_name(event: Event) -> str:
-    """Return "red ball", as far as the level says it."""
+    """Return "red ball", with the parts that the level has."""
     return " ".join(filter(None, (event.colour, event.shape)))
 
 
 def captions(
     video_id: str, events: Sequence[Event], num_captions: int, rng: np.random.Generator
 ) -> list[Caption]:
-    """Return captions with different templates; the order of objects in them means nothing."""
+    """Return captions with different templates and the objects in random order."""
     templates = rng.choice(_CAPTIONS[len(events)], num_captions, replace=False)
     orders = [rng.permutation(len(events)) for _ in templates]
     return [
@@ -125,23 +125,23 @@ def captions(
 
 
 def open_answers(level: Level) -> tuple[str, ...]:
-    """Return every answer to the open questions about videos; position = label."""
+    """Return the answers to open questions about videos, in the order of their labels."""
     return STATES if level == "hard" else _object_names(level)
 
 
 def soft_answers(level: Level) -> tuple[str, ...]:
-    """Return every answer to the questions about images; position = label."""
+    """Return the answers to questions about images, in the order of their labels."""
     numbers = tuple(map(str, PLACES))
     return ("yes", "no", *numbers, *_object_names(level), *(STATES if level == "hard" else ()))
 
 
 def vocabulary(level: Level) -> list[str]:
-    """Return the WordPiece vocabulary of all that can be said at a level."""
+    """Return the WordPiece vocabulary of all texts of a level."""
     return build_vocab(text.replace("{}", " ") for text in _all_texts(level))
 
 
 def _all_texts(level: Level) -> Iterator[str]:
-    """Yield what all texts are put together from."""
+    """Yield the parts of which all texts consist."""
     yield from itertools.chain(*_CAPTIONS.values(), *PLACES.values())
     yield from (WHICH_OBJECT, *dataclasses.astuple(QUESTIONS[level]))
     yield from map(event_text, all_events(level))

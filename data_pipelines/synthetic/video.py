@@ -1,7 +1,7 @@
-"""Draws and encodes the videos of the synthetic corpus: real H.264 files, the same bytes on every run.
+"""Draws and encodes the synthetic videos: real H.264 files, the same bytes on every run.
 
-Every video shows three events one after the other, with pauses, on a muted background that says nothing about
-them. An event is an object that moves; what a text may say about it can be seen in any single frame of it.
+A video shows three events one after the other, with pauses, on a muted background. An event is an object that
+moves; each of its frames shows everything that a text says about it.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ _LONG_GOP_SHARE = 0.2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoPlan:
-    """All that a video is made from."""
+    """Everything that a video is made from."""
 
     video_id: str
     seed: int
     events: tuple[Event, ...]
-    """In the order in which they happen."""
+    """Events in the order in which they happen."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectPlace:
-    """Where an object is in a frame."""
+    """Position of an object in a frame."""
 
     centre: tuple[float, float]
-    """Column and row, in pixels."""
+    """Column and row of the centre, in pixels."""
     scale: float
     angle: float
-    """Degrees."""
+    """Rotation in degrees."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlacedEvent:
-    """An event, when and where it happens."""
+    """An event with its time and places."""
 
     event: Event
     first_frame: int
     places: tuple[ObjectPlace, ...]
-    """Frame by frame."""
+    """Place in each frame."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class VideoLayout:
-    """All that is drawn by chance of a video; a function of the plan alone."""
+    """All random choices for a video; a function of its plan alone."""
 
     background: UInt8[np.ndarray, "h w 3"]
     rate: Fraction
@@ -70,7 +70,7 @@ class VideoLayout:
 
 
 def layout(plan: VideoPlan) -> VideoLayout:
-    """Return when and where everything is, for drawing it and for knowing where it was drawn."""
+    """Return the time and place of everything in a video, for drawing it and for its boxes."""
     rng = np.random.default_rng([plan.seed, zlib.crc32(plan.video_id.encode())])
     width, height = _SIZES[rng.integers(len(_SIZES))]
     rate = _FRAME_RATES[rng.integers(len(_FRAME_RATES))]
@@ -94,7 +94,7 @@ def layout(plan: VideoPlan) -> VideoLayout:
 
 
 def _places(num_frames: int, width: int, height: int, rng: np.random.Generator) -> Iterator[ObjectPlace]:
-    """Yield where a moving object is, frame by frame."""
+    """Yield the place of a moving object in each frame."""
     side = rng.uniform(0.48, 0.6) * min(width, height)
     motion = _MOTIONS[rng.integers(len(_MOTIONS))]
     room = np.array([width, height]) - 1.25 * side  # centres keep spinning and pulsing objects inside
@@ -128,8 +128,8 @@ def make_video(plan: VideoPlan) -> Video:
 def _encode(frames: UInt8[np.ndarray, "f h w 3"], rate: Fraction, *, is_long_gop: bool) -> bytes:
     """Return an MP4 file.
 
-    Most have a key frame every 12 frames and no B frames; the others, like videos from the web, have a single
-    key frame and B frames, and are slower to sample from.
+    Most files have a key frame every 12 frames and no B frames. The others, like videos from the web, have a
+    single key frame and B frames, and are slower to sample.
     """
     options = {"preset": "ultrafast", "tune": "fastdecode", "crf": "26"}
     if is_long_gop:

@@ -1,8 +1,7 @@
-"""The synthetic corpus: small generated videos with texts, to try and test everything without a download.
+"""Makes a data directory of synthetic videos with texts, to try and test everything without a download.
 
-This module makes the data directory of the videos, `image_corpus` that of images of the same objects.
-`texts` says what there is to be seen and asked, `video_records` makes captions, choices,
-open questions of it, `boxes` says where it is.
+`clipbert prepare demo`, `make demo`, `make findings` and tests call it. `image_corpus` makes images of the
+same objects.
 """
 
 from __future__ import annotations
@@ -53,25 +52,26 @@ def prepare_synthetic_videos(
     overwrite: bool = False,
     on_progress: OnProgress = silently,
 ) -> Path:
-    """Make a data directory of generated videos, captions and questions; same options, same bytes.
+    """Make a data directory of synthetic videos, captions and questions; same options, same bytes.
 
-    Test and validation videos have one caption each, all different as sets of events; train videos have one
-    or two. With level easy every set of objects of the test split also occurs in train, in other videos.
-    Every video has a question with options and an open one.
+    Test and validation videos have one caption each, with a set of events that no other has; train videos
+    have one or two. At level easy every set of objects in the test split also occurs in train, in other
+    videos. Every video has a multiple-choice and an open question.
 
     Args:
-      data_dir: where; must not exist unless `overwrite`.
-      level: what texts are told apart by.
-      num_train: videos.
-      num_validation: videos.
-      num_test: videos.
-      seed: of everything but the vocabulary.
-      num_workers: processes; 0 works in this one. The result does not depend on it.
+      data_dir: the data directory; it must not exist unless `overwrite`.
+      level: level of the texts.
+      num_train: number of train videos.
+      num_validation: number of validation videos.
+      num_test: number of test videos.
+      seed: seed of everything except the vocabulary.
+      num_workers: number of processes; 0 works in this one. The result does not depend on it.
       overwrite: replace an older data directory.
       on_progress: called with the number of videos made so far.
 
     Raises:
-      UserError: the directory exists; more videos asked for than there are different captions; a bad seed.
+      UserError: the directory exists, a split has no videos or more than there are different captions, or the
+        seed is negative.
     """
     counts = {"train": num_train, "validation": num_validation, "test": num_test}
     check_numbers(counts, seed)
@@ -89,21 +89,21 @@ def prepare_synthetic_videos(
 
 
 def read_plans(data_dir: str | Path, split: str) -> list[VideoPlan]:
-    """Return what the videos of a split were made from; the corpus itself does not say.
+    """Return the plans of the videos in a split, which the corpus does not store.
 
     Raises:
-      UserError: the directory was not made by `prepare_synthetic_videos`; no such split.
+      UserError: the directory does not hold synthetic videos, or it lacks the split.
     """
     path = Path(data_dir) / "prepare.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{data_dir} is no data directory: it has no prepare.json") from None
+        raise UserError(f"{data_dir} is not a data directory: it has no prepare.json") from None
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); prepare the data again") from error
+        raise UserError(f"{path} is not JSON ({error}); prepare the data again") from error
     if not isinstance(facts, dict) or facts.get("source") != _SOURCE:
         raise UserError(
-            f"{data_dir} does not hold generated videos, of which alone it is known where objects are; make "
+            f"{data_dir} does not hold generated videos, and only theirs have known places of objects; make "
             "some with `clipbert prepare demo`"
         )
     if split not in facts["num_videos"]:
@@ -112,10 +112,10 @@ def read_plans(data_dir: str | Path, split: str) -> list[VideoPlan]:
 
 
 def check_numbers(counts: Mapping[str, int], seed: int) -> None:
-    """Refuse a split without videos, and a seed that is none.
+    """Refuse a count below 1 and a seed below 0.
 
     Raises:
-      UserError: a count is below 1, the seed below 0.
+      UserError: names the option.
     """
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
@@ -135,7 +135,7 @@ def _check_enough_sets(level: Level, counts: Mapping[str, int]) -> None:
 
 
 def _plan_split(split: str, level: Level, count: int, seed: int) -> list[VideoPlan]:
-    """Choose the events of every video; no set of events twice, except in train."""
+    """Choose the events of every video; only in train may a set of events repeat."""
     rng = np.random.default_rng([seed, SPLITS.index(split)])
     plans: list[VideoPlan] = []
     seen: set[frozenset[Event]] = set()
@@ -154,7 +154,7 @@ def entry_of_plan(plan: VideoPlan) -> CorpusEntry:
 
 
 def entry_of_video(video: Video, suffix: str) -> CorpusEntry:
-    """Return what the corpus stores of a generated video or image: its bytes as they are."""
+    """Return the corpus entry of a synthetic video or image, with its bytes unchanged."""
     checksum = hashlib.sha256(video.data).hexdigest()
     stored = store(video, Original())
     return CorpusEntry(video=stored, source_name=f"{video.video_id}{suffix}", source_sha256=checksum)
@@ -168,7 +168,7 @@ def build_videos(
     num_workers: int,
     on_progress: OnProgress,
 ) -> None:
-    """Generate the videos or images of all splits, and a few of test as files, to ask `clipbert predict`."""
+    """Generate the videos or images of all splits, and write a few test samples as files."""
     from data_pipelines.corpus.reader import open_corpus  # late: keeps worker processes light
 
     all_plans = [plan for split in SPLITS for plan in plans[split]]

@@ -1,7 +1,7 @@
-"""What is said and asked about the videos of the synthetic corpus.
+"""Makes the captions and questions of synthetic videos.
 
-A clip meets a text alone and the answers of clips are averaged, so nothing is asked that single frames and an
-average over them cannot tell: no order in time, no direction.
+The model scores each clip alone and averages over clips, so no question needs more than single frames: none
+asks for an order in time or a direction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NUM_OPTIONS = 5
 
 
 def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[type, list[Any]]:
-    """Return the records of a split by kind; train videos have one or two captions, others one."""
+    """Return the records of a split by kind; train videos have one or two captions, the others one."""
     rng = np.random.default_rng([plans[0].seed, 10 + SPLITS.index(split)])
     return {
         Caption: [

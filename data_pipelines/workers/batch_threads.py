@@ -1,6 +1,6 @@
-"""Batches made by threads of this process: what `workers` uses when there are no worker processes.
+"""Makes batches in threads of this process; `batch_workers` uses it if there are no worker processes.
 
-Daemon threads, which Grain's are not: one that is stuck in a decoder must not keep the program from ending.
+The threads are daemons, unlike Grain's: one that is stuck in a decoder must not keep the program from ending.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from clipbert_jax.errors import UserError
 from data_pipelines.workers.heartbeat import Heartbeats
 
 _CLOSE_SECONDS = 5.0
-"""How long `close` waits for batches that are being made."""
+"""Time that `close` waits for unfinished batches."""
 
 
 class ThreadBatches(Iterator[dict[str, np.ndarray]]):
-    """Turns numbers into batches, in order and some ahead.
+    """Iterates over batches by number, in order, and makes some ahead.
 
     Raises:
-      UserError: while iterating, a thread has been in one video for too long.
+      UserError: while iterating, a thread exceeds the time limit of a video.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class ThreadBatches(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def core_seconds_per_video(self) -> float | None:
-        """Return what a video has cost so far, on average; nothing before the first."""
+        """Return the mean cost of a video so far; None before the first."""
         return self._heartbeats.core_seconds_per_video()
 
     def close(self) -> None:
-        """Stop the threads; one that is stuck is left behind and ends with the program."""
+        """Stop the threads; a stuck one stays behind and ends with the program."""
         for future in self._pending:
             future.cancel()
         for _ in self._threads:
@@ -86,13 +86,13 @@ class ThreadBatches(Iterator[dict[str, np.ndarray]]):
             try:
                 return future.result(poll_seconds)
             except TimeoutError:
-                if future.done():  # the batch's own
+                if future.done():  # the batch itself raised it
                     raise
             if slow := self._slow():
                 raise UserError(slow_video(slow, self._timeout_seconds))
 
     def _slow(self) -> str:
-        """Return the video that a thread has been in for too long, or nothing."""
+        """Return the id of a video that exceeds the time limit, or an empty string."""
         busy = self._heartbeats.busy()
         return next((b.video_id for b in busy if b.seconds > self._timeout_seconds), "")
 
@@ -109,9 +109,9 @@ class ThreadBatches(Iterator[dict[str, np.ndarray]]):
 
 
 def slow_video(video_id: str, limit_seconds: float, when: str = "") -> str:
-    """Return what to tell the user of a video in which a decoder is stuck."""
+    """Return the message about a video in which a decoder is stuck."""
     return (
-        f"reading and decoding the video {video_id} takes longer than {limit_seconds:g} s{when}: take it out "
-        "of the corpus if its file is broken, or raise --data.decode-timeout-seconds (of evaluation: "
+        f"reading and decoding the video {video_id} takes longer than {limit_seconds:g} s{when}: remove it "
+        "from the corpus if its file is broken, or raise --data.decode-timeout-seconds (in evaluation: "
         "--decode-timeout)"
     )

@@ -1,8 +1,8 @@
-"""The engine of stage 6: worker processes (by Grain) or threads that make batches, watched while they decode.
+"""Makes batches in worker processes (by Grain) or threads, and watches them while they decode.
 
-A worker that dies ends in one sentence. One that is stuck in a video is noticed, whatever it is stuck in:
-`heartbeat` tells what each is at. `loader` says what a batch is; here it is only a number to be turned into
-arrays by a function without state, which is why work can be thrown away and done again at any time.
+A worker that dies gives one sentence. A stuck one is noticed wherever it is stuck, because `heartbeat` knows
+the video of each. `loader` and `video_batches` pass a function without state that turns a number into arrays,
+so work can be thrown away and repeated at any time.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _log = logging.getLogger(__name__)
 
 
 class WatchedBatches(Iterator[Arrays]):
-    """Batches `start`, `start + 1`, ... up to `stop`, in order, whoever makes them.
+    """Iterates over the batches from `start` up to `stop`, in order.
 
-    After an error none follows but the same error: no batch is passed over.
+    After an error every further call raises the same error, so no batch is skipped.
 
     Raises:
       UserError: while iterating, a worker died or is stuck, or the function raised it.
@@ -81,11 +81,11 @@ class WatchedBatches(Iterator[Arrays]):
             return arrays
 
     def core_seconds_per_video(self) -> float | None:
-        """Return what a video has cost so far, on average; nothing before the first."""
+        """Return the mean cost of a video so far; None before the first."""
         return self._batches.core_seconds_per_video()
 
     def close(self) -> None:
-        """Stop whoever works."""
+        """Stop the workers."""
         self._batches.close()
 
     def _started(self) -> _Workers | ThreadBatches:
@@ -101,7 +101,7 @@ class WatchedBatches(Iterator[Arrays]):
         return _Workers(self._make_batch, range(self._next, self._stop), config, self._batch_bytes)
 
     def _restart(self, error: WorkerDiedError) -> None:
-        """Go on at the same batch after a video was stuck for the first time, else give up."""
+        """Continue with the same batch after a video was stuck for the first time, else give up."""
         self._batches.close()
         stuck = error.stuck
         if stuck is None:
@@ -120,13 +120,13 @@ class WatchedBatches(Iterator[Arrays]):
 
 @dataclasses.dataclass
 class WorkerDiedError(Exception):
-    """A worker process has ended before its time."""
+    """A worker process ended unexpectedly."""
 
     exit_code: int | None
     video_id: str
-    """What it was decoding; empty if nothing."""
+    """Id of the video that it was decoding, or an empty string."""
     stuck: Busy | None
-    """Why it was ended, if it was the watcher who did it."""
+    """The stuck decoder, if the watcher ended the worker."""
 
 
 def _describe_death(death: WorkerDiedError) -> str:
@@ -135,19 +135,19 @@ def _describe_death(death: WorkerDiedError) -> str:
     if code is not None and code < 0:
         how = f"signal {-code}, {signal.Signals(-code).name}"
     during = f" while it decoded the video {death.video_id}" if death.video_id else ""
-    advice = "; look for the reason in the messages above"
+    advice = "; the messages above may have the reason"
     if code == -signal.SIGKILL:
         advice = (
-            ": probably the machine ran out of memory; lower --data.num-workers, --data.num-prefetch or "
+            ": the machine probably ran out of memory; lower --data.num-workers, --data.num-prefetch or "
             "--data.worker-memory-gib"
         )
     elif code is not None and code < 0:
-        advice = ": the decoder crashed, or ran out of memory; take this video out of the corpus"
+        advice = ": the decoder crashed or ran out of memory; remove this video from the corpus"
     return f"a decoding worker died ({how}){during}{advice}"
 
 
 class _Workers(Iterator[Arrays]):
-    """Worker processes under a watcher."""
+    """Worker processes and their watcher."""
 
     def __init__(self, make_batch: MakeBatch, numbers: range, config: DataConfig, batch_bytes: int) -> None:
         self._heartbeats = Heartbeats(config.num_workers)
@@ -183,7 +183,7 @@ def _start(
     dataset: grain.MapDataset, config: DataConfig, begin: Callable[[int, int], None]
 ) -> grain.DatasetIterator:
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that no absl app has parsed here
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, which no absl app has parsed here
     grain.config.update("py_traceback_filtering", "off")  # it would append a paragraph to every message
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     workers = grain.MultiprocessingOptions(
@@ -196,22 +196,22 @@ def _start(
 
 
 def _buffer_size(config: DataConfig) -> int:
-    """Return the size of Grain's buffers for as many batches ahead as asked for, but at least 4.
+    """Return the size of Grain's buffers for the requested number of batches ahead, at least 4.
 
-    There are two for each worker, on both sides, and one batch on the way into each of them.
+    Each worker has two buffers, one on each side, and one batch is on its way into each of them.
     """
     return max(1, (config.num_prefetch - 2) // 2)
 
 
 def _owned(arrays: Arrays) -> Arrays:
-    """Copy arrays out of the memory shared with workers, which must be given back before the program ends."""
+    """Copy arrays out of the memory shared with workers, which must be released before the program ends."""
     return {name: np.array(array) for name, array in arrays.items()}
 
 
 class _Watcher:
-    """A thread that ends a worker which has been in one video for too long; Grain then reports its death.
+    """A thread that ends a worker which exceeds the time limit of a video; Grain then reports its death.
 
-    Made before the workers, which Grain starts one by one in threads.
+    It must exist before the workers, which Grain starts one by one in threads.
     """
 
     def __init__(self, heartbeats: Heartbeats, config: DataConfig) -> None:
@@ -230,12 +230,12 @@ class _Watcher:
         self._thread.join()
 
     def dead(self) -> BaseProcess | None:
-        """Return a worker that has ended badly."""
+        """Return a worker that ended with an error."""
         return next((process for process in self._processes if process.exitcode), None)
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(0.2, self._limit_seconds / 4)):
-            if len(self._processes) < self._num_workers:  # those that died already are active no more
+            if len(self._processes) < self._num_workers:  # dead ones are no longer active
                 known = {*self._others, *self._processes}
                 self._processes += [p for p in multiprocessing.active_children() if p not in known]
             for busy in self._heartbeats.busy():
@@ -252,18 +252,18 @@ class _Watcher:
 
 @dataclasses.dataclass(frozen=True)
 class _Begin:
-    """The first thing that a worker does."""
+    """Starts a worker."""
 
     heartbeats: str
 
     def __call__(self, worker_index: int, worker_count: int) -> None:
         """Join the heartbeats; end when the parent dies, even if by SIGKILL.
 
-        The kernel's parent death signal would not do: it is sent when the thread that started the worker
+        The kernel's parent death signal does not serve: it comes when the thread that started the worker
         ends.
         """
         del worker_count
-        for number in (signal.SIGINT, signal.SIGTERM):  # they reach all processes; the parent decides
+        for number in (signal.SIGINT, signal.SIGTERM):  # these reach all processes; the parent decides
             signal.signal(number, signal.SIG_IGN)
         use_slot_in_process(self.heartbeats, worker_index)
         parent = multiprocessing.parent_process()
@@ -273,7 +273,7 @@ class _Begin:
 
 @dataclasses.dataclass
 class _BoundMemory:
-    """Lets numbers pass; before the first it limits the memory that this worker may take from then on."""
+    """Passes numbers on, and limits the memory of this worker before the first."""
 
     extra_bytes: int
     is_done: bool = False
@@ -288,7 +288,7 @@ class _BoundMemory:
 
 
 def _data_bytes() -> int:
-    """Return what counts for RLIMIT_DATA: all private memory that may be written."""
+    """Return the size that counts for RLIMIT_DATA: all private writable memory."""
     status = Path("/proc/self/status").read_text().split("VmData:")[1]
     return int(status.split()[0]) * 1024
 
@@ -297,7 +297,7 @@ def check_shared_memory(config: DataConfig, batch_bytes: int) -> None:
     """Refuse workers whose batches do not fit into the memory that they share with this process.
 
     Raises:
-      UserError: with what is needed and what there is; later, workers would die of it.
+      UserError: names the needed and the available memory; workers would die later.
     """
     if not config.num_workers or not _SHARED_MEMORY.is_dir():
         return

@@ -1,7 +1,7 @@
-"""What every decoder is at, and since when: how a stuck one is found, named and, if a process, ended.
+"""Records the video of every decoder and the time since it began, to find and name a stuck decoder.
 
-Workers and threads write into slots of a small file that all of them map; `workers` reads it. They also note
-what their work costs, from which `decoding_speed` tells how many cores keep up with training.
+Workers and threads write into slots of a small file that all of them map; `batch_workers` reads it. They also
+record the cost of their work, from which `decoding_speed` estimates the needed cores.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _SLOT = np.dtype(
         ("core_seconds", "<f8"),
     ]
 )
-"""`since` is 0 while nothing is decoded. Times are of the clock that all processes of a machine share.
-`core_seconds` were spent since the first video began, at `first_core_seconds` of the decoder's own clock."""
+"""A slot; `since` is 0 while nothing is decoded, else a time of a clock that the machine's processes share.
+`core_seconds` counts from the start of the first video, at `first_core_seconds` of the decoder's clock."""
 
 
 class _Current(threading.local):
-    """The slot to write into: that of the thread if it has one, else (as class attribute) of the process."""
+    """The slot of the thread if it has one, else (as class attribute) of the process."""
 
     slot: np.ndarray | None = None
     spent: Callable[[], float] = staticmethod(time.process_time)
-    """Returns the core-seconds that the owner of the slot has spent."""
+    """Function that returns the core-seconds spent by the owner of the slot."""
 
 
 _current = _Current()
@@ -43,7 +43,7 @@ _current = _Current()
 
 @contextlib.contextmanager
 def decoding(video_id: str) -> Iterator[None]:
-    """Tell the watcher, if there is one, that this video is being read and decoded."""
+    """Tell the watcher, if any, that the block reads and decodes this video."""
     slot = _current.slot
     if slot is None:
         yield
@@ -56,13 +56,13 @@ def decoding(video_id: str) -> Iterator[None]:
         yield
     finally:
         slot["since"] = 0.0
-        # What lies between the videos counts too: texts, and handing over the batch.
+        # Work between videos counts too: texts, and handing over the batch.
         slot["core_seconds"] = _current.spent() - slot["first_core_seconds"]
         slot["num_videos"] += 1
 
 
 def use_slot_in_process(path: str, number: int) -> None:
-    """Have all threads of this worker process write into a slot."""
+    """Make all threads of this worker process write into one slot."""
     _Current.slot = _map(path)[number : number + 1]
     _Current.slot["process"] = os.getpid()
 
@@ -100,7 +100,7 @@ class Heartbeats:
         ]
 
     def core_seconds_per_video(self) -> float | None:
-        """Return what a video has cost so far, on average; nothing before the first."""
+        """Return the mean cost of a video so far; None before the first."""
         num_videos = int(self._slots["num_videos"].sum())
         return float(self._slots["core_seconds"].sum()) / num_videos if num_videos else None
 

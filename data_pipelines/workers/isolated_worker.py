@@ -1,6 +1,6 @@
-"""The other end of `isolation`: what a worker process does, and what it says to its parent.
+"""The worker process of `isolation`, and the messages that it sends to its parent.
 
-Imports little, because it is started anew after every crash.
+It imports little, because it starts again after every crash.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """A worker has understood its item, and the clock starts."""
+    """The worker has received its item, and the clock starts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What the function returned, or raised."""
+    """The function returned a value or raised an error."""
 
     value: Any
     error: Exception | None = None
@@ -40,7 +40,7 @@ Message = Started | Done | OutOfMemory
 
 
 def serve(file_descriptor: int, memory_limit_gib: float) -> None:
-    """Be a worker: run what comes through the pipe until the other end closes."""
+    """Run the calls that come through the pipe until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     limit = int(memory_limit_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -51,7 +51,7 @@ def serve(file_descriptor: int, memory_limit_gib: float) -> None:
         while True:
             try:
                 function, item = connection.recv()
-            except MemoryError:  # the rest of the item is still on its way, so nothing can follow it
+            except MemoryError:  # the rest of the item is still in the pipe, so no call can follow
                 connection.send(OutOfMemory())
                 return
             _silence()
@@ -60,7 +60,7 @@ def serve(file_descriptor: int, memory_limit_gib: float) -> None:
 
 
 def _end_with_parent(file_descriptor: int) -> None:
-    """End this process when the other end of its pipe closes, in the middle of whatever it does."""
+    """End this process when the other end of its pipe closes, also in the middle of a call."""
     poll = select.poll()
     poll.register(file_descriptor, 0)  # hanging up is always reported
     poll.poll()
@@ -68,7 +68,7 @@ def _end_with_parent(file_descriptor: int) -> None:
 
 
 def _silence() -> None:
-    """Send away what decoders and the C library print; what a user should know is in the results."""
+    """Discard the output of decoders and the C library; the results say what a user should know."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -85,7 +85,7 @@ def _outcome(function: Callable[[Any], Any], item: Any) -> Message:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether memory ran out, even where that was put into other words on the way."""
+    """Tell whether memory ran out, also if another error replaced the original one."""
     while error is not None:
         # OpenCV's error is not a MemoryError.
         if isinstance(error, MemoryError) or "OutOfMemoryError" in str(error):
@@ -101,6 +101,6 @@ def _send(connection: Connection, outcome: Message) -> None:
         connection.send(OutOfMemory())
     except BrokenPipeError:
         raise
-    except Exception as error:  # what cannot be pickled
+    except Exception as error:  # the outcome cannot be pickled
         text = "".join(traceback.format_exception(error))
         connection.send(Done(None, RuntimeError(f"the result cannot leave the worker process: {text}")))

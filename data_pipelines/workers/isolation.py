@@ -1,11 +1,10 @@
-"""Beside stage 1 of the corridor: decodes strange files in processes that may crash, hang or eat memory.
+"""Decodes untrusted files in processes that may crash, hang or run out of memory.
 
-A decoder is C code that meets bytes from strangers. Ingest, `doctor` and the fuzz test run it here, one item
-at a time in each worker, so that a bad file costs its own verdict and nothing else. Before: names from
-`sources`; after: what `examine_video` and `storage` made of them.
+A decoder is C code that reads untrusted bytes. Ingest, `doctor`, search, the web app and the fuzz test run it
+here, one item at a time in each worker, so that a bad file affects no other.
 
-Each worker has its own pipe. A pool that shares one among its workers loses the others' results, or waits for
-ever, when a worker is killed while it writes (docs/adr/0009).
+Each worker has its own pipe. A pool with one pipe for all workers loses results or waits forever when a
+worker is killed while it writes (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _START_SECONDS = 120.0
-"""For a worker to start and import what the function needs, on the slowest machine."""
+"""Time limit for a worker to start and import what the function needs, on the slowest machine."""
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
-"""Signals that no decoder ends by: the machine ran out of memory, or somebody wanted the end."""
+"""Signals that do not come from a decoder: the machine ran out of memory, or a user ended the process."""
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Workers share the cores, and threads of many cores would use up the memory limit."""
@@ -40,15 +39,15 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Instead of a result: the worker crashed, took too long, or needed too much memory."""
+    """A failed item: the worker crashed, took too long, or needed too much memory."""
 
     reason: str
     may_pass: bool = False
-    """Whether the machine may be the cause, rather than the item: another time it may do."""
+    """Whether the machine may be the cause, and not the item, so that another attempt may succeed."""
 
 
 def time_limit_seconds(num_bytes: int) -> float:
-    """Return how long a file may take to examine: headers lie, sizes do not.
+    """Return the time limit for examining a file, by its size, because headers may lie.
 
     Ten seconds a megabyte is slow even for 4K.
     """
@@ -56,11 +55,11 @@ def time_limit_seconds(num_bytes: int) -> float:
 
 
 class Isolated:
-    """Processes that run a function of a module on items; a context manager that ends them all at its end.
+    """Worker processes that run a function on items; leaving the context ends all of them.
 
     Args:
-      num_workers: processes; at least one, since this process must survive whatever an item does.
-      memory_limit_gib: data that a worker may allocate.
+      num_workers: number of processes; at least one, because this process must survive every item.
+      memory_limit_gib: memory that a worker may allocate.
     """
 
     def __init__(self, num_workers: int, *, memory_limit_gib: float = 1.5):
@@ -86,20 +85,20 @@ class Isolated:
     ) -> Iterator[Result | Failure]:
         """Yield the function's result for each item, in order, or a Failure for that item alone.
 
-        At most two items per worker are taken ahead of the one yielded, so memory is bounded. An item whose
-        worker crashes or runs out of memory after it did others is tried again in a new one: an item is
-        never blamed for what an earlier one left behind. Nor for what came from outside: one whose worker
-        was killed is tried once more.
+        At most two items per worker are taken ahead of the one yielded, so memory is bounded. If a worker
+        that did other items before crashes or runs out of memory, its item is tried again in a new worker,
+        because an earlier item may be the cause. If a worker is killed from outside, its item is tried once
+        more.
 
         Args:
-          function: of a module, so that a worker can import it; bad content is its result, no exception.
-          items: what can be pickled; small, so names rather than bytes.
-          timeout_seconds: from when a worker has the item; or a function that says it for each item.
+          function: a module's function, which a worker can import; it reports bad content in its result.
+          items: small objects that can be pickled, such as names rather than bytes.
+          timeout_seconds: time limit from the start of an item, or a function that returns it for an item.
 
         Raises:
-          Exception: what the function raised, when its item's turn comes; the worker's traceback is a note.
+          Exception: the function's error, when its item's turn comes; the worker's traceback is a note.
           RuntimeError: a worker cannot be started.
-          ValueError: the function is of the main module, which workers do not import.
+          ValueError: the function is in the main module, which workers do not import.
         """
         if function.__module__ == "__main__":
             raise ValueError(f"{function.__qualname__} must be in a module that worker processes can import")
@@ -121,7 +120,7 @@ class Isolated:
                     yield ahead.popleft().result()
                 else:
                     waiting.extendleft(self._step())
-        finally:  # the caller may leave before the end
+        finally:  # the caller may stop early
             for worker in self._busy:
                 worker.end()
             self._busy = {}
@@ -130,11 +129,11 @@ class Isolated:
         worker = self._idle.pop() if self._idle else _Worker(self._memory_limit_gib)
         worker.deadline = time.monotonic() + _START_SECONDS
         self._busy[worker] = task
-        with contextlib.suppress(OSError):  # it died, as its silence or last words will tell
+        with contextlib.suppress(OSError):  # it died; `_step` notices
             worker.connection.send((function, task.item))
 
     def _step(self) -> list[_IsolatedCall[Any]]:
-        """Wait until a worker says something or one is late; return the tasks to be tried again."""
+        """Wait until a worker answers or exceeds its time limit; return the calls to try again."""
         seconds = max(0.0, min(worker.deadline for worker in self._busy) - time.monotonic())
         heard = set(wait([worker.connection for worker in self._busy], seconds))
         again = []
@@ -153,7 +152,7 @@ class Isolated:
         return again
 
     def _finish(self, worker: _Worker, task: _IsolatedCall[Any], outcome: _Outcome) -> bool:
-        """Note what came of a task, and keep or end its worker; return whether to try the task again."""
+        """Record the outcome of a call, and keep or end its worker; return whether to try the call again."""
         del self._busy[worker]
         if isinstance(outcome, Done):
             worker.num_done += 1
@@ -192,12 +191,12 @@ def _crash_reason(exit_code: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Late:
-    """The time limit has passed."""
+    """The worker exceeded its time limit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Crashed:
-    """The worker is gone without a word."""
+    """The worker ended without an answer."""
 
 
 _Outcome = Message | _Late | _Crashed
@@ -221,10 +220,10 @@ class _IsolatedCall(Generic[Item]):
 
 
 class _Worker:
-    """A process of its own, started with nothing of this one but its import path.
+    """A fresh process that inherits only the import path.
 
-    Not by `multiprocessing`, whose processes import the main module of the program again: the `clipbert`
-    command, and with it JAX.
+    `multiprocessing` would import the main module of the program again: the `clipbert` command, and with it
+    JAX.
     """
 
     def __init__(self, memory_limit_gib: float):
@@ -249,7 +248,7 @@ class _Worker:
             return _Crashed()
 
     def end(self, *, patience_seconds: float = 0.0) -> int:
-        """Kill it unless it ends by itself; return its exit code, negative for a signal."""
+        """Kill the process unless it ends by itself; return its exit code, negative for a signal."""
         try:
             return self._process.wait(patience_seconds)
         except subprocess.TimeoutExpired:

@@ -63,8 +63,8 @@ def test_answers_outside_of_the_vocabulary_are_counted():
     }
     answers, lines = question_vocabulary(records, None, 1, allow_partial=False)
     assert answers == ("cat",)
-    assert "train: 1 of 3 answers (33.3 %) are none of these, not trained on" in lines
-    assert "test: 3 of 4 answers (75.0 %) are none of these, always count as wrong" in lines
+    assert "train: 1 of 3 answers (33.3 %) are not among these, not trained on" in lines
+    assert "test: 3 of 4 answers (75.0 %) are not among these, always count as wrong" in lines
     with pytest.raises(UserError, match="give --train or --ans2label"):
         question_vocabulary({"test": records["test"]}, None, 1, allow_partial=False)
 
@@ -98,7 +98,7 @@ def test_answers_are_stored_beside_their_kind(tmp_path):
     assert read_answers(tmp_path, OpenQuestion) == ("dog", "café")
     path = tmp_path / "annotations" / "open_questions" / "answers.json"
     path.write_text('["dog", "dog"]')
-    with pytest.raises(UserError, match="no list of different answers"):
+    with pytest.raises(UserError, match="not a list of different answers"):
         read_answers(tmp_path, OpenQuestion)
     with pytest.raises(UserError, match="no answer vocabulary"):
         read_answers(tmp_path, Caption)

@@ -24,7 +24,7 @@ IN_THIS_PROCESS = IngestOptions(num_workers=0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
-    """A dataset that is there already."""
+    """A dataset that already exists."""
 
     annotations: Annotations
 
@@ -125,7 +125,7 @@ def test_records_are_added_to_a_corpus_under_its_ids(dataset, videos, tmp_path):
     assert (data_dir / "vocab.txt").read_bytes() == vocabulary
     summary = json.loads((data_dir / "prepare.json").read_text())
     assert summary["added"][0]["num_records"] == report.num_records
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         prepare(questions, data_dir, videos=None)
     prepare(questions, data_dir, videos=None, overwrite=True)
     lost = Given(annotations=Annotations(records={(Caption, "test"): captions("x")}))

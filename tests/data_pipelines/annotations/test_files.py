@@ -19,7 +19,7 @@ def test_marks_of_other_systems_are_tolerated(tmp_path):
     [
         ('[{"a": "b"}]'.encode("utf-16"), "is UTF-16, not UTF-8"),
         (b'[{"a":\n "caf\xe9"}]', "line 2 is not UTF-8 text"),
-        (b"\x1f\x8b\x08\x00\x00\x00", "is no text file"),
+        (b"\x1f\x8b\x08\x00\x00\x00", "is not a text file"),
         (b'[{"a": "b"}, {"a', "is truncated or damaged"),
         (b"video_id,sentence\nvideo1,x\n", "is it a table?"),
         (b'{"a": 1}\n{"a": 2}\n', "one object a line"),
@@ -43,7 +43,7 @@ def test_lists_and_lines_of_objects_are_told_apart(write):
     as_lines = read_objects(write("a.jsonl", [{"a": 1}, {"a": 2}]))
     assert [e.fields for e in as_list] == [e.fields for e in as_lines]
     assert as_lines[1].where.endswith("line 2")
-    with pytest.raises(UserError, match="line 2 is no JSON"):
+    with pytest.raises(UserError, match="line 2 is not JSON"):
         read_objects(write("cut.jsonl", '{"a": 1}\n{"a": '))
     with pytest.raises(UserError, match="element 2 must be an object"):
         read_objects(write("b.json", [{"a": 1}, 2]))
@@ -78,7 +78,7 @@ def test_values_are_checked_where_they_stand():
     assert entry.text("text") == "a b"
     assert entry.integer("number") == 7
     for get, said in (
-        (lambda: entry.text("gone"), "file line 3 has no `gone`, but text"),
+        (lambda: entry.text("gone"), "file line 3 has no `gone`"),
         (lambda: entry.text("none"), "empty `none`"),
         (lambda: entry.text("flag"), "`flag` must be text"),
         (lambda: entry.integer("text"), "`text` must be a whole number"),

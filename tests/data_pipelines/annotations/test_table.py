@@ -63,7 +63,7 @@ def test_kinds_are_not_mixed(write):
 
 
 def test_questions_are_no_captions(write):
-    with pytest.raises(UserError, match="captions are needed"):
+    with pytest.raises(UserError, match="is a table of questions"):
         read_table(write("table.csv", "video,question,answer\na,who?,cat\n"))
 
 
@@ -72,7 +72,7 @@ def test_a_table_of_questions_as_a_dataset(write):
     read = OwnTable(table=write("table.csv", text), num_answers=5).read()
     assert {split: len(records) for (_, split), records in read.records.items()} == {"train": 2, "test": 1}
     assert read.answers == {OpenQuestion: ("cat",)}
-    assert "test: 1 of 1 answers (100.0 %) are none of these, always count as wrong" in read.facts
+    assert "test: 1 of 1 answers (100.0 %) are not among these, always count as wrong" in read.facts
     with pytest.raises(UserError, match="no column `split`"):
         OwnTable(table=write("table.csv", "video,caption\na,b\n")).read()
     overlap = "video,caption,split\na,x,train\na,y,test\n"

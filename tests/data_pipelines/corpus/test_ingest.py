@@ -296,7 +296,7 @@ def test_a_full_disk_is_said_and_loses_nothing(videos, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(shards, "write_shard", fill)
-        with pytest.raises(UserError, match=r"is full; free some space, and the same command goes on"):
+        with pytest.raises(UserError, match=r"is full; free some space"):
             prepare(videos, tmp_path / "data")
     prepare(videos, tmp_path / "data")
     assert files_below(tmp_path / "data") == files_below(tmp_path / "whole")

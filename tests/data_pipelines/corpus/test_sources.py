@@ -83,7 +83,7 @@ def test_links_are_followed_and_those_that_lead_nowhere_are_unreadable_files(kin
     for name in {*source.names} - {"dangling.mp4"}:
         assert (source.read(name), source.size(name)) == (b"video", 5)
     assert source.size("dangling.mp4") == 0
-    with pytest.raises(UserError, match=r"dangling.mp4.* is a link to nowhere, which is not"):
+    with pytest.raises(UserError, match=r"dangling.mp4.* is a link to nowhere"):
         source.read("dangling.mp4")
 
 
@@ -125,15 +125,15 @@ def test_what_is_no_source_is_explained(tmp_path):
     for name, message in {
         "nowhere": "no videos at .*nowhere; give --videos",
         "empty": "no videos in .*empty",
-        "damaged.zip": "damaged.zip is damaged or no zip file",
-        "damaged.tar": "damaged.tar is damaged or no plain tar",
+        "damaged.zip": "damaged.zip is damaged or not a zip file",
+        "damaged.tar": "damaged.tar is damaged or not a plain tar",
         "cut.tar": "cut.tar is (truncated|damaged)",
         "no_end.tar": "no_end.tar is truncated",
-        "two.tar": "two.tar goes on after its end at byte",
+        "two.tar": "two.tar continues after its end at byte",
         "flipped.tar": "flipped.tar is (damaged|truncated)",
         "latin.txt": "latin.txt is not UTF-8 text",
         "small.tar.gz": "compressed tar, which cannot be read at random; unpack it",
-        "video.mp4": "video.mp4 is no folder, .zip",
+        "video.mp4": "video.mp4 is not a folder, .zip",
         "list.txt": r"list.txt line 2: no file 'folder/gone.mp4'",
         "outside.zip": r"'../b.mp4', which points out of it",
     }.items():

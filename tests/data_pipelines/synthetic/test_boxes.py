@@ -116,7 +116,7 @@ def test_plans_of_other_data_are_refused(tmp_path, data_dir):
     with pytest.raises(UserError, match="clipbert prepare demo"):
         read_plans(tmp_path, "test")
     (tmp_path / "prepare.json").write_text("{")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         read_plans(tmp_path, "test")
 
 

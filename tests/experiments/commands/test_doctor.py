@@ -98,7 +98,7 @@ def test_videos_of_a_damaged_data_directory_are_unreadable(
     assert exit_code(str(folder)) == 1
     output = capsys.readouterr().out
     assert "8 examined: 0 ok, 0 damaged, 8 unreadable\n" in output
-    assert f"  unreadable: test_00002: its record is not to be had from {path} (" in output
+    assert f"  unreadable: test_00002: its record in {path} cannot be read (" in output
 
 
 @pytest.mark.parametrize(
