@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 from tests.progress import LONG_FILES, Progress
-from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
+from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES, SHARED_FOLDER
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -24,7 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this run, its workers and the commands that its tests start one compilation cache.
+    """Give this run, its workers and the commands that its tests start one compilation cache and folder.
 
     The cache holds machine code, so it is never shared with other runs or users, and is deleted at the end.
     """
@@ -32,7 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # a worker of pytest-xdist: it has inherited the directory
     directory = tempfile.mkdtemp(prefix="clipbert-tests-")
     config.pluginmanager.register(Progress(config), "clipbert-progress")
-    os.environ[_CACHE] = directory
+    for variable, name in ((_CACHE, "programs"), (SHARED_FOLDER, "shared")):
+        os.environ[variable] = os.path.join(directory, name)
+        os.mkdir(os.environ[variable])
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the tests are many small programs
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 

@@ -1,4 +1,4 @@
-"""Flags of XLA for tests, and for the programs that tests start."""
+"""Settings of the environment for tests, and for the programs that tests start."""
 
 from jaxlib.version import __version_info__
 
@@ -12,3 +12,6 @@ COMPILE_FAST = (
 fused loops where there is one, they take a third of the time."""
 
 EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+
+SHARED_FOLDER = "CLIPBERT_TESTS_SHARED"
+"""Environment variable: a folder that all processes of a run of pytest share."""

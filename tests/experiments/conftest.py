@@ -6,10 +6,15 @@ The commands are imported late: pytest may load this before it has told JAX of t
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import filelock
 import pytest
+
+from tests.xla_flags import SHARED_FOLDER
 
 TASKS = ("retrieval", "multiple_choice", "open_ended_qa", "count", "image_qa", "pretraining")
 OF_IMAGES = ("count", "image_qa", "pretraining")
@@ -25,26 +30,29 @@ Train = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_dir() -> Path:
     """8 train, 3 validation and 6 test videos."""
     from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
 
-    path = tmp_path_factory.mktemp("data") / "demo"
-    return prepare_synthetic_videos(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
+    numbers = {"num_train": 8, "num_validation": 3, "num_test": 6}
+    return made_once("demo", lambda path: prepare_synthetic_videos(path, **numbers, num_workers=0))
 
 
 @pytest.fixture(scope="session")
-def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images_dir() -> Path:
     """8 train, 3 validation and 6 test images."""
     from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 
-    path = tmp_path_factory.mktemp("data") / "demo_images"
-    return prepare_synthetic_images(path, num_train=8, num_validation=3, num_test=6, num_workers=0)
+    numbers = {"num_train": 8, "num_validation": 3, "num_test": 6}
+    return made_once("demo_images", lambda path: prepare_synthetic_images(path, **numbers, num_workers=0))
 
 
 @pytest.fixture(scope="session")
 def run_of(data_dir: Path, images_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Return a function: name of a task -> a run of its demo; each is trained once."""
+    """Return a function: name of a task -> a run of its demo, trained once for all processes.
+
+    Each process has a copy of its own, as tests write into runs.
+    """
     from experiments.cli import main
 
     folder = tmp_path_factory.mktemp("runs")
@@ -52,11 +60,23 @@ def run_of(data_dir: Path, images_dir: Path, tmp_path_factory: pytest.TempPathFa
     @functools.cache
     def train(task: str) -> Path:
         data = images_dir if task in OF_IMAGES else data_dir
-        options = ["--data-dir", str(data), "--workdir", str(folder / task), "--train.num-validations", "1"]
-        main(["train", f"demo/{task}", *options, *SMALL])
-        return folder / task
+        options = ["--data-dir", str(data), "--train.num-validations", "1", *SMALL]
+        trained = made_once(
+            f"run_{task}", lambda path: main(["train", f"demo/{task}", "--workdir", str(path), *options])
+        )
+        return shutil.copytree(trained, folder / task)
 
     return train
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first process of pytest which asks for it makes."""
+    shared = Path(os.environ[SHARED_FOLDER])
+    with filelock.FileLock(shared / f"{name}.lock"):
+        if not (shared / f"{name}.made").exists():
+            make(shared / name)
+            (shared / f"{name}.made").touch()
+    return shared / name
 
 
 @pytest.fixture
