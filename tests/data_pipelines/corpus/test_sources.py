@@ -134,7 +134,7 @@ def test_what_is_no_source_is_explained(tmp_path):
         "latin.txt": "latin.txt is not UTF-8 text",
         "small.tar.gz": "compressed tar, which cannot be read at random; unpack it",
         "video.mp4": "video.mp4 is not a folder, .zip",
-        "list.txt": r"list.txt line 2: no file 'folder/gone.mp4'",
+        "list.txt": r"list.txt line 2: the file 'folder/gone.mp4'",
         "outside.zip": r"'../b.mp4', which points out of it",
     }.items():
         with pytest.raises(UserError, match=message):
