@@ -1,6 +1,6 @@
 """The card of a video on pages: an answer, frames of some clips, and what each clip says alone.
 
-The pages of searches, of the server, of the demo and of runs show it with the macro of `cards.html.jinja`.
+The pages of searches, of the server and of runs show it with the macro of `cards.html.jinja`.
 """
 
 from __future__ import annotations
@@ -84,8 +84,6 @@ def found_card(
     probability: float,
     clip_probabilities: Sequence[float],
     times: Sequence[str],
-    *,
-    is_right: bool = False,
 ) -> Card:
     """Return the card of a video that was found by a text."""
     best = max(range(len(times)), key=lambda place: clip_probabilities[place])
@@ -95,7 +93,6 @@ def found_card(
         remark="best moment",
         best_moment=times[best],
         clips=clip_says(times, [percent(share) for share in clip_probabilities], clip_probabilities, best),
-        is_right=is_right,
     )
 
 

@@ -1,7 +1,7 @@
 """Line charts as inline SVG: laid out here, drawn by `macros.html.jinja`.
 
-Pages with a script show the value under the pointer; pages without one have it in titles. Long runs are
-thinned to means with a band from the least to the largest value. Values that are not finite leave a gap.
+The page's script shows the value under the pointer. Long runs are thinned to means with a band from the least
+to the largest value. Values that are not finite leave a gap.
 """
 
 from __future__ import annotations

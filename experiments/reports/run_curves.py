@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.reports.charts import Chart, Series, curve_chart
@@ -32,9 +32,17 @@ def learning_charts(run: RunSummary) -> list[Chart]:
         curve_chart("Losses of the task", losses[:_MAX_LINES], show=short, may_be_logarithmic=True),
         curve_chart("Gradient norm", [norm], show=short, may_be_logarithmic=True),
         curve_chart("Learning rate", _rates(run), show=_scientific),
-        *_validation_charts(run),
+        *_metric_charts("Validation", run.validations, name_step="step {:,}".format),
     ]
     return list(filter(None, charts))
+
+
+def clip_charts(metrics: Mapping[str, Mapping[str, float]]) -> list[Chart]:
+    """Return the charts of metrics by number of clips per video; none for a single number."""
+    if len(metrics) < 2:
+        return []
+    records = [{"step": int(count), **metrics[count]} for count in sorted(metrics, key=int)]
+    return list(filter(None, _metric_charts("By number of clips", records, name_step="{} clips".format)))
 
 
 def speed_charts(run: RunSummary) -> list[Chart]:
@@ -106,23 +114,19 @@ def _rates(run: RunSummary) -> list[Series]:
     ]
 
 
-def _validation_charts(run: RunSummary) -> list[Chart | None]:
-    """Return a chart for each direction and kind of metric: ranks and errors would squeeze recalls."""
+def _metric_charts(
+    title: str, records: Records, *, name_step: Callable[[int], str]
+) -> Iterator[Chart | None]:
+    """Yield a chart for each direction and kind of metric: ranks and errors would squeeze recalls."""
     groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(itertools.chain.from_iterable(run.validations)):
+    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
         if name != "step":
             direction, _, metric = name.rpartition("/")
-            parts = ["Validation", direction.replace("_", " "), _KIND_OF_METRIC.get(metric, "")]
+            parts = [title, direction.replace("_", " "), _KIND_OF_METRIC.get(metric, "")]
             groups.setdefault(", ".join(filter(None, parts)), []).append(name)
-    return [
-        curve_chart(
-            title,
-            [_series(run.validations, name, name.rpartition("/")[2]) for name in names[:_MAX_LINES]],
-            show=short,
-            has_dots=True,
-        )
-        for title, names in groups.items()
-    ]
+    for group, names in groups.items():
+        lines = [_series(records, name, name.rpartition("/")[2]) for name in names[:_MAX_LINES]]
+        yield curve_chart(group, lines, show=short, name_step=name_step, has_dots=True)
 
 
 def _cell(value: Any) -> str:

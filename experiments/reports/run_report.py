@@ -25,7 +25,7 @@ from data_pipelines.decoding.video import UnreadableVideo
 from experiments.configs import EXPERIMENTS
 from experiments.experiment import from_json, to_json
 from experiments.reports.page import SHOWN_SIZE, flatten, jpeg_data_uri, write_page
-from experiments.reports.run_curves import learning_charts, numbers, speed_charts, undisturbed
+from experiments.reports.run_curves import clip_charts, learning_charts, numbers, speed_charts, undisturbed
 from experiments.reports.run_summary import RunSummary
 from experiments.reports.samples import Samples, read_samples
 from experiments.runs.resolve import DATA_SHA256
@@ -154,6 +154,7 @@ def _evaluation(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
             for metric in names
         ],
         "has_baseline": bool(baseline),
+        "charts": clip_charts(metrics),
     }
 
 

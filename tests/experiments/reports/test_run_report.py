@@ -126,6 +126,13 @@ def test_curves_can_be_read(tmp_path):
     assert "64 at step 10" not in curves, "the step that compiled says nothing of the speed"
 
 
+def test_results_with_several_numbers_of_clips_have_curves(tmp_path):
+    folder = write_run(tmp_path / "a")
+    metrics = {str(count): {"text_to_video/r1": 10.0 * count} for count in (1, 2, 8)}
+    write(folder / "results.json", {"metrics": metrics, "run": {}})
+    assert "By number of clips, text to video 80 at 8 clips" in report(folder).said
+
+
 def test_settings_that_are_not_the_experiment_s_are_marked(tmp_path):
     page = report(write_run(tmp_path / "a", train__seed=7))
     assert "seed 7 instead of 0" in page.said
