@@ -135,7 +135,7 @@ def test_what_is_no_source_is_explained(tmp_path):
         "small.tar.gz": "compressed tar, which cannot be read at random; unpack it",
         "video.mp4": "video.mp4 is not a folder, .zip",
         "list.txt": r"list.txt line 2: the file 'folder/gone.mp4'",
-        "outside.zip": r"'../b.mp4', which points out of it",
+        "outside.zip": r"'../b.mp4', which points outside",
     }.items():
         with pytest.raises(UserError, match=message):
             open_source(tmp_path / name)

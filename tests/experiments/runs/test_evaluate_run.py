@@ -153,7 +153,7 @@ def test_a_damaged_data_directory_is_said_in_a_sentence(run_dir, data_dir, tmp_p
     (path,) = folder.rglob("*.array_record*")
     os.truncate(path, 5000)
     said = fails(["evaluate", run_dir, "--data-dir", folder, "--out", tmp_path / "out"], capsys)
-    assert f"its record is not to be had from {path} (" in said
+    assert f"its record in {path} cannot be read (" in said
     assert not (tmp_path / "out").exists()
 
 
