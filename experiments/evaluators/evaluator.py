@@ -1,4 +1,4 @@
-"""The contract of evaluators, and the base of those that ask each video its own questions.
+"""The base of all evaluators, and that of those that ask each video its own questions.
 
 An evaluator takes a task and the records of a split. It names the videos and the texts that they meet,
 reduces the scores, and turns them into metrics, intervals and predictions.
@@ -6,10 +6,11 @@ reduces the scores, and turns them into metrics, intervals and predictions.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,49 +48,41 @@ class TextOptions:
         return self.tokenizer.encode(texts, self.max_length, num_rows=num_rows)
 
 
-@runtime_checkable
-class Evaluator(Protocol):
+class Evaluator(abc.ABC):
     """Evaluates a model on the records of one split."""
 
-    @property
-    def headline(self) -> str:
-        """Name of the metric that ranks models."""
-        ...
+    headline = "accuracy"
+    """Name of the metric that ranks models."""
+    is_lower_better = False
+    """Whether the headline is an error."""
+    one_clip: OneClip = "start"
+    """Place of a single clip by the original's rule."""
+    has_answers = True
+    """Whether the records say what is right."""
 
-    @property
-    def is_lower_better(self) -> bool:
-        """Whether the headline is an error."""
-        ...
-
-    @property
-    def video_ids(self) -> tuple[str, ...]:
+    def __init__(self, records: Sequence[Any]) -> None:
+        self.records = records
+        """Captions or questions."""
+        self.video_ids = tuple(dict.fromkeys(record.video_id for record in records))
         """Videos in the order in which `score` expects them."""
-        ...
+        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        self.video: Int[np.ndarray, " m"] = np.array([place[record.video_id] for record in records])
+        """Place of each record's video among the videos."""
 
     @property
-    def one_clip(self) -> OneClip:
-        """Place of a single clip by the original's rule."""
-        ...
-
-    @property
-    def num_records(self) -> int:
-        """Number of captions or questions."""
-        ...
-
-    @property
+    @abc.abstractmethod
     def baseline(self) -> Mapping[str, float]:
         """Metrics without looking: those of guessing, or of the best constant answer."""
-        ...
 
-    @property
-    def has_answers(self) -> bool:
-        """Whether the records say what is right."""
-        ...
-
+    @abc.abstractmethod
     def all_texts(self) -> Iterator[str]:
         """Yield every text, before it is cut."""
-        ...
 
+    @abc.abstractmethod
+    def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
+        """Return what is kept of the scores."""
+
+    @abc.abstractmethod
     def score(
         self,
         scorer: Scorer,
@@ -100,61 +93,43 @@ class Evaluator(Protocol):
         on_progress: OnProgress,
     ) -> dict[int, Reduced]:
         """Return the reduced scores for each number of clips."""
-        ...
 
+    @abc.abstractmethod
     def metrics(self, reduced: Reduced) -> dict[str, float]:
         """Return the metrics.
 
         Raises:
           ValueError: scores that are not finite.
         """
-        ...
 
+    @abc.abstractmethod
     def evaluate(self, reduced: Reduced) -> Evaluation:
         """Return metrics with intervals."""
-        ...
 
+    @abc.abstractmethod
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
         """Yield a line for every caption or question, as JSON values."""
-        ...
 
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
         """Write further files, such as a score matrix or a submission, and return their paths."""
-        ...
+        return []
 
 
-class QueryEvaluator:
-    """Asks each video its own questions; subclasses define the questions and the metrics."""
-
-    headline = "accuracy"
-    is_lower_better = False
-    one_clip: OneClip = "start"
-    has_answers = True
+class QueryEvaluator(Evaluator):
+    """Asks each video its own questions; `reduce` returns arrays whose first axis counts questions."""
 
     def __init__(self, records: Sequence[Any], text_ids: np.ndarray, text_mask: np.ndarray) -> None:
         """Take the records and their texts [m n l]."""
-        self.records = records
-        self.video_ids = tuple(dict.fromkeys(record.video_id for record in records))
-        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
-        self.video = np.array([place[record.video_id] for record in records])
+        super().__init__(records)
         self._queries = Queries(text_ids=text_ids, text_mask=text_mask, video=self.video)
-
-    @property
-    def num_records(self) -> int:
-        """Number of questions."""
-        return len(self.records)
-
-    def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
-        """Return the reduced scores of some questions; the first axis counts questions."""
-        raise NotImplementedError
 
     def judge(self, reduced: Reduced) -> Reduced:
         """Return the input of `metrics_of`; slow work is done here, once for all resamples."""
         return reduced
 
+    @abc.abstractmethod
     def metrics_of(self, judged: Reduced, rows: Int[np.ndarray, " drawn"]) -> dict[str, float]:
         """Return the metrics of some of the questions."""
-        raise NotImplementedError
 
     def score(
         self,
@@ -187,10 +162,6 @@ class QueryEvaluator:
         judged = self.judge(reduced)
         intervals = bootstrap_intervals(lambda rows: self.metrics_of(judged, rows), self.video)
         return Evaluation(metrics=metrics, intervals=intervals)
-
-    def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
-        """Write no further files."""
-        return []
 
 
 def by_clip(pool: Callable[[jax.Array], jax.Array], scores: jax.Array) -> jax.Array:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
 from clipbert_jax.evaluation.metrics import original_ranks_both_ways, rank_metrics, ranks_both_ways
@@ -20,34 +19,24 @@ from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption
 from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.best_videos import BestVideos
-from experiments.evaluators.evaluator import Evaluation, TextOptions, by_clip
+from experiments.evaluators.evaluator import Evaluation, Evaluator, TextOptions, by_clip
 
 NUM_RANKED = 10
 """Number of videos that predictions name for each caption."""
 
 
-class RetrievalEvaluator:
+class RetrievalEvaluator(Evaluator):
     """Ranks all videos for each caption, and all captions for each video."""
 
     record_kind = Caption
-    has_answers = True
     headline = "text_to_video/mean_recall"
-    is_lower_better = False
     one_clip: OneClip = "middle"
 
     def __init__(self, task: MatchTask, captions: Sequence[Caption], options: TextOptions) -> None:
+        super().__init__(captions)
         self._task = task
         self._is_original = task.ranking_rule == "original"
-        self.captions = captions
-        self.video_ids = tuple(dict.fromkeys(caption.video_id for caption in captions))
-        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
-        self.video_of_caption: Int[np.ndarray, " n"] = np.array([place[c.video_id] for c in captions])
         self._ids, self._mask = options.encode([caption.text for caption in captions])
-
-    @property
-    def num_records(self) -> int:
-        """Number of captions."""
-        return len(self.captions)
 
     @property
     def baseline(self) -> Mapping[str, float]:
@@ -57,7 +46,7 @@ class RetrievalEvaluator:
 
     def all_texts(self) -> Iterator[str]:
         """Yield the captions."""
-        return (caption.text for caption in self.captions)
+        return (caption.text for caption in self.records)
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
         """Return match logits [b n] of the pooled clips, and those of each clip alone [b n k]."""
@@ -77,7 +66,7 @@ class RetrievalEvaluator:
         on_progress: OnProgress,
     ) -> dict[int, Reduced]:
         """Score every caption with every video; scores of single clips are kept for the best videos only."""
-        kept = {count: BestVideos(self.video_of_caption, NUM_RANKED) for count in num_clips}
+        kept = {count: BestVideos(self.video, NUM_RANKED) for count in num_clips}
         batches = score_batches(
             scorer,
             self.reduce,
@@ -107,7 +96,7 @@ class RetrievalEvaluator:
     def evaluate(self, reduced: Reduced) -> Evaluation:
         """Return metrics with intervals: queries are resampled by video, candidates stay."""
         intervals = {}
-        clusters = {"text_to_video": self.video_of_caption, "video_to_text": np.unique(self.video_of_caption)}
+        clusters = {"text_to_video": self.video, "video_to_text": np.unique(self.video)}
         for direction, ranks in self._ranks(reduced["logits"]).items():
             of_direction = bootstrap_intervals(
                 lambda rows, ranks=ranks: _metrics(ranks[rows]), clusters[direction]
@@ -118,14 +107,14 @@ class RetrievalEvaluator:
     def _ranks(self, logits: np.ndarray) -> dict[str, np.ndarray]:
         if self._is_original:
             probabilities = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
-            return original_ranks_both_ways(probabilities, self.video_of_caption)
-        return ranks_both_ways(logits, self.video_of_caption)
+            return original_ranks_both_ways(probabilities, self.video)
+        return ranks_both_ways(logits, self.video)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
         """Yield for each caption its rank and the best videos, with the logits of their clips."""
         logits = reduced["logits"]
         ranks = self._ranks(logits)["text_to_video"]
-        for column, caption in enumerate(self.captions):
+        for column, caption in enumerate(self.records):
             shown = zip(reduced["videos"][column].tolist(), reduced["clip_logits"][column], strict=True)
             yield {
                 "id": caption.id,
@@ -149,9 +138,9 @@ class RetrievalEvaluator:
             path,
             match_logits=reduced["logits"],
             video_ids=np.array(self.video_ids),
-            caption_ids=np.array([caption.id for caption in self.captions]),
-            captions=np.array([caption.text for caption in self.captions]),
-            video_of_caption=self.video_of_caption,
+            caption_ids=np.array([caption.id for caption in self.records]),
+            captions=np.array([caption.text for caption in self.records]),
+            video_of_caption=self.video,
         )
         return [path]
 

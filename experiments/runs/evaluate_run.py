@@ -113,7 +113,7 @@ def evaluate(
     paths = [path for count in counts for path in _write_details(evaluator, reduced[count], out, stem, count)]
     path = out / ("results.json" if stem == "test" else f"results-{stem}.json")
     factors = {"task": name, "split": split, "num_videos": len(evaluator.video_ids)}
-    factors |= {"num_records": evaluator.num_records, **run_factors(run, data)}
+    factors |= {"num_records": len(evaluator.records), **run_factors(run, data)}
     write_results(path, evaluations, evaluator.baseline, factors)
     say(_table({count: evaluation.metrics for count, evaluation in evaluations.items()}, evaluator.baseline))
     say(f"results: {path}, and beside it {', '.join(path.name for path in paths)}")

@@ -217,7 +217,7 @@ def test_other_tasks_predict_what_their_evaluators_do(task, data_dir, images_dir
     (batch,) = video_batches(
         run.experiment.data, [video], batch_size=1, num_clips=[4], one_clip=evaluator.one_clip
     )
-    records = evaluator.captions if task == "pretraining" else evaluator.records
+    records = evaluator.records
     row = next(row for row, record in enumerate(records) if record.video_id == video)
     texts = list(evaluator.all_texts())
     num_texts = config["inputs"][1]["shape"][1]

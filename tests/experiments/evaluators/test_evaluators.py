@@ -59,7 +59,7 @@ def check_parts_agree(evaluator: Any, reduced: dict[str, np.ndarray]) -> list[di
     with pytest.raises(ValueError, match="not finite"):
         evaluator.metrics(broken)
     predictions = [json.loads(json.dumps(prediction)) for prediction in evaluator.predictions(reduced)]
-    assert len(predictions) == evaluator.num_records
+    assert len(predictions) == len(evaluator.records)
     return predictions
 
 
