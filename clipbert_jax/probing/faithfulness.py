@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +28,8 @@ SIGNIFICANT = 0.05
 """Significance level: above chance is what at most this share of moved maps reaches."""
 
 _NUM_DRAWS = 64
+
+Name = TypeVar("Name")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,3 +169,48 @@ def deletion_losses(
         random=float(moved.mean()),
         random_high=float(np.quantile(moved, 1 - SIGNIFICANT)),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapFaithfulness:
+    """Faithfulness of one map in one video."""
+
+    rank: RankFaithfulness
+    loss: float
+    """Loss of the score without the cells that the map ranks first: the deletion score."""
+    random_loss: float
+    """Mean loss without the cells that moved maps rank first."""
+    high_loss: float
+    """Loss that 95 % of moved maps stay below."""
+
+    @property
+    def is_costlier(self) -> bool:
+        """Return whether the map finds costlier cells than nearly all moved ones."""
+        return self.loss > self.high_loss
+
+    @property
+    def is_faithful(self) -> bool:
+        """Return whether the map passes both tests."""
+        return self.rank.is_above_chance and self.is_costlier
+
+
+def map_faithfulness(
+    example: ProbedExample,
+    maps: Mapping[Name, Float[np.ndarray, "k gh gw"]],
+    losses: Float[np.ndarray, "k gh gw"],
+    *,
+    rng: np.random.Generator,
+    picture: Picture,
+    region: int = 1,
+) -> dict[Name, MapFaithfulness]:
+    """Return the faithfulness of each map; arguments as in `rank_faithfulness` and `deletion_losses`."""
+    deleted = deletion_losses(example, np.stack([*maps.values()]), rng=rng, picture=picture)
+    return {
+        name: MapFaithfulness(
+            rank=rank_faithfulness(of_cells, losses, picture=picture, region=region),
+            loss=loss,
+            random_loss=deleted.random,
+            high_loss=deleted.random_high,
+        )
+        for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True)
+    }

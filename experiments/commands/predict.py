@@ -151,13 +151,11 @@ class _AnswerPages:
 
     def _write(self, video: Video, text: str, page: Path) -> None:
         from experiments.probe.probe_page import write_probe_page
-        from experiments.probe.probe_video import make_page, probe_facts
+        from experiments.probe.probe_video import make_page, probe_facts, probed_clips
 
         facts = probe_facts(self._run, self._num_clips)
-        values = make_page(
-            self._run, video, text, num_clips=self._num_clips, options=self._options, facts=facts
-        )
-        write_probe_page(page, values)
+        clips = probed_clips(self._run, video, num_clips=self._num_clips)
+        write_probe_page(page, make_page(self._run, clips, text, options=self._options, facts=facts))
 
 
 def _short_stem(name: str) -> str:

@@ -14,7 +14,7 @@ from experiments.input_checks import MAX_CLIPS, check_out_directory, check_out_f
 
 if TYPE_CHECKING:
     from data_pipelines.decoding.video import Video
-    from experiments.probe.probe_page import ProbePage
+    from experiments.probe.views import ProbePage
     from experiments.runs.load_run import Run
 
 
@@ -69,7 +69,7 @@ class Probe:
         self._write(page)
 
     def _page(self, model: Run, video: Video) -> ProbePage:
-        from experiments.probe.probe_video import make_page, probe_facts
+        from experiments.probe.probe_video import make_page, probe_facts, probed_clips
         from experiments.runtime.progress import Progress
 
         progress, done = Progress("probing", total=None, unit="clips"), 0
@@ -81,9 +81,8 @@ class Probe:
 
         return make_page(
             model,
-            video,
+            probed_clips(model, video, num_clips=self.num_clips),
             self.text,
-            num_clips=self.num_clips,
             options=self.options,
             answer=self.answer,
             facts=probe_facts(model, self.num_clips),

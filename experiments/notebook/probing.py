@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.probing.ablation import ProbedExample
-from clipbert_jax.probing.faithfulness import deletion_losses, rank_faithfulness
+from clipbert_jax.probing.faithfulness import map_faithfulness
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.corpus.reader import open_corpus
@@ -122,17 +122,17 @@ def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, s
     example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
     rng = np.random.default_rng(seed)
     whole = {n: of_words.mean(axis=0) for n, of_words in maps.items() if n.head in (MEAN, None)}
-    deleted = deletion_losses(example, np.stack([*whole.values()]), rng=rng, picture=video.picture)
+    faithfulness = map_faithfulness(example, whole, losses, rng=rng, picture=video.picture)
+    first = next(iter(faithfulness.values()))
     lines = [
         f"{'':26} rank  (misplaced maps)   loss",
-        f"{'misplaced maps':26} {'':24} {deleted.random:5.2f} (95 % below {deleted.random_high:.2f})",
+        f"{'misplaced maps':26} {'':24} {first.random_loss:5.2f} (95 % below {first.high_loss:.2f})",
     ]
-    for (name, of_cells), loss in zip(whole.items(), deleted.of_maps, strict=True):
-        rank = rank_faithfulness(of_cells, losses, picture=video.picture)
-        num_passed = int(rank.is_above_chance) + int(loss > deleted.random_high)
+    for name, found in faithfulness.items():
+        rank = found.rank
         lines.append(
-            f"{name!s:26} {rank.correlation:5.2f} ({rank.low:5.2f} to {rank.high:4.2f}) {loss:10.2f}  "
-            f"{('no evidence', 'mixed', 'faithful')[num_passed]}"
+            f"{name!s:26} {rank.correlation:5.2f} ({rank.low:5.2f} to {rank.high:4.2f}) {found.loss:10.2f}  "
+            f"{('no evidence', 'mixed', 'faithful')[rank.is_above_chance + found.is_costlier]}"
         )
     return "\n".join(lines)
 

@@ -6,47 +6,22 @@ The maps of another video, which have not seen this one, show how often a map pa
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
-from clipbert_jax.probing.faithfulness import RankFaithfulness, deletion_losses, rank_faithfulness
+from clipbert_jax.probing.faithfulness import MapFaithfulness, map_faithfulness
 from experiments.pointing.maps import ABLATION, MEAN, MapName, VideoMaps
 from experiments.pointing.videos import PointingVideo
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VideoFaithfulness:
-    """Faithfulness of one map in one video."""
-
-    video_id: str
-    rank: RankFaithfulness
-    loss: float
-    """Loss of the score without the cells that the map ranks first: the deletion score."""
-    random_loss: float
-    """Mean loss without the cells that misplaced maps rank first."""
-    high_loss: float
-    """Loss that 95 % of misplaced maps stay below."""
-
-    @property
-    def is_costlier(self) -> bool:
-        """Return whether the map finds costlier cells than nearly all misplaced ones."""
-        return self.loss > self.high_loss
-
-    @property
-    def is_faithful(self) -> bool:
-        """Return whether the map passes both tests."""
-        return self.rank.is_above_chance and self.is_costlier
-
-
-def map_faithfulness(
+def faithfulness_by_video(
     looked_at: Sequence[VideoMaps], *, seed: int, of_other_videos: bool = False
-) -> dict[MapName, list[VideoFaithfulness]]:
-    """Return the faithfulness of each map in each video; maps are means over the words that name objects.
+) -> dict[MapName, dict[str, MapFaithfulness]]:
+    """Return the faithfulness of each map by video id; maps are means over the words that name objects.
 
     Args:
       looked_at: videos with their maps.
@@ -55,24 +30,15 @@ def map_faithfulness(
         without another one of their shape are left out.
     """
     videos = [one.video for one in looked_at]
-    found: dict[MapName, list[VideoFaithfulness]] = {}
+    found: dict[MapName, dict[str, MapFaithfulness]] = {}
     for number, (video, own) in enumerate(zip(videos, looked_at, strict=True)):
         source = _next_of_same_shape(videos, number) if of_other_videos else number
         if source is None:
             continue
         rng = np.random.default_rng([seed, number])
-        maps = _whole_maps(looked_at[source])
-        deleted = deletion_losses(own.example, np.stack([*maps.values()]), rng=rng, picture=video.picture)
-        for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
-            found.setdefault(name, []).append(
-                VideoFaithfulness(
-                    video_id=video.video_id,
-                    rank=rank_faithfulness(of_cells, own.losses, picture=video.picture),
-                    loss=loss,
-                    random_loss=deleted.random,
-                    high_loss=deleted.random_high,
-                )
-            )
+        maps, picture = _whole_maps(looked_at[source]), video.picture
+        for name, of_map in map_faithfulness(own.example, maps, own.losses, rng=rng, picture=picture).items():
+            found.setdefault(name, {})[video.video_id] = of_map
     return found
 
 
@@ -89,17 +55,18 @@ def _whole_maps(looked_at: VideoMaps) -> dict[MapName, Float[np.ndarray, "k gh g
     return {**named, MapName(ABLATION): looked_at.losses}
 
 
-def passed(of_videos: Sequence[VideoFaithfulness]) -> dict[str, float | None]:
+def passed(of_videos: Mapping[str, MapFaithfulness]) -> dict[str, float | None]:
     """Return the shares of videos in which a map passes the tests; None if no video can tell.
 
     `share_above_chance`: its rank correlation is higher than that of 95 % of misplaced maps, of the videos
     with enough cells to tell. `share_costlier`: its deletion score is higher than that of 95 % of them.
     `share_borne_out`: both, of the videos that can tell.
     """
-    telling = [one for one in of_videos if one.rank.can_tell]
+    every = of_videos.values()
+    telling = [one for one in every if one.rank.can_tell]
     return {
         "share_above_chance": _share([one.rank.is_above_chance for one in telling]),
-        "share_costlier": _share([one.is_costlier for one in of_videos]),
+        "share_costlier": _share([one.is_costlier for one in every]),
         "share_borne_out": _share([one.is_faithful for one in telling]),
     }
 
@@ -108,16 +75,17 @@ def _share(is_so: list[bool]) -> float | None:
     return float(np.mean(is_so)) if is_so else None
 
 
-def summary(of_videos: list[VideoFaithfulness], *, seed: int) -> dict[str, Any]:
+def summary(of_videos: Mapping[str, MapFaithfulness], *, seed: int) -> dict[str, Any]:
     """Return means over videos with 95 % intervals.
 
     `loss` is the deletion score of the map, `extra_loss` its difference to that of misplaced maps, and
     `deletion_ratio` their ratio. Shares are those of `passed`.
     """
-    correlations = np.array([one.rank.correlation for one in of_videos])
-    losses = np.array([one.loss for one in of_videos])
-    random_losses = np.array([one.random_loss for one in of_videos])
-    is_costlier = np.array([one.is_costlier for one in of_videos])
+    every = of_videos.values()
+    correlations = np.array([one.rank.correlation for one in every])
+    losses = np.array([one.loss for one in every])
+    random_losses = np.array([one.random_loss for one in every])
+    is_costlier = np.array([one.is_costlier for one in every])
 
     def numbers(rows: Any) -> dict[str, float]:
         return {
@@ -127,7 +95,7 @@ def summary(of_videos: list[VideoFaithfulness], *, seed: int) -> dict[str, Any]:
             "share_costlier": float(is_costlier[rows].mean()),
         }
 
-    intervals = bootstrap_intervals(numbers, [one.video_id for one in of_videos], seed=seed)
+    intervals = bootstrap_intervals(numbers, list(of_videos), seed=seed)
     values = numbers(slice(None))
     return {
         **values,

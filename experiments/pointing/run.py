@@ -28,7 +28,7 @@ from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
 from experiments.experiment import make_model, model_shapes
 from experiments.input_checks import MAX_CLIPS, check_out_file, check_range
-from experiments.pointing.faithfulness import map_faithfulness, passed, summary
+from experiments.pointing.faithfulness import faithfulness_by_video, passed, summary
 from experiments.pointing.maps import (
     MapName,
     Points,
@@ -100,8 +100,8 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
     some = [*itertools.islice(looked_at, game.num_agreement_videos)]
     points = count_hits(find_cases(itertools.chain(some, looked_at)))
     of_untrained = play(untrained, videos, lambda: progress.update(next(done)))
-    agreement = map_faithfulness(some, seed=game.seed)
-    of_other_videos = map_faithfulness(some, seed=game.seed, of_other_videos=True)
+    agreement = faithfulness_by_video(some, seed=game.seed)
+    of_other_videos = faithfulness_by_video(some, seed=game.seed, of_other_videos=True)
     return {
         **without_looking(points, seed=game.seed),
         "missed": without_looking(points.missed(), seed=game.seed),
@@ -110,7 +110,7 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
             {
                 **name._asdict(),
                 **summary(of_videos, seed=game.seed),
-                "other_video": passed(of_other_videos.get(name, [])),
+                "other_video": passed(of_other_videos.get(name, {})),
             }
             for name, of_videos in agreement.items()
         ],

@@ -17,11 +17,9 @@ from clipbert_jax.errors import UserError
 from experiments.probe.data import DETAILS, MAX_BYTES, Detail, pack, pack_maps
 from experiments.probe.timeline import NARROW_CARD, WIDE_CARD, lay_out
 from experiments.probe.verdicts import digits_of, number, percent, verdict
-from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
+from experiments.probe.views import ClipView, ProbePage
 from experiments.reports.page import filled_in, jpeg_data_uri
 from experiments.reports.words import clock
-
-__all__ = ["ClipView", "FaithfulnessView", "ProbePage", "WordView", "write_probe_page"]
 
 TEMPLATE = Path(__file__).with_name("probe_page.html.jinja")
 SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("probe_maps.js", "probe_page.js"))
@@ -97,7 +95,7 @@ def _values(page: ProbePage, detail: Detail) -> dict[str, Any]:
         "figures": _figures(page, times),
         "groups": groups,
         "width": lambda change: abs(change) / largest if math.isfinite(change) else 0.0,
-        "verdicts": [verdict(view) for view in page.faithfulness],
+        "verdicts": {name: verdict(found) for name, found in page.faithfulness.items()},
         "number": number,
         "signed": functools.partial(number, plus="+", digits=digits_of(largest)),
         "data": _data(page, detail, times),
@@ -195,7 +193,7 @@ def _figures(page: ProbePage, times: Sequence[str]) -> list[tuple[str, str, str]
         word = page.words[_heaviest(page.words)]
         figures.append(("Strongest word", word.text, f"{number(word.change_without or 0.0, '+')} without it"))
     if page.faithfulness:
-        good = sum(verdict(view).level == "faithful" for view in page.faithfulness)
+        good = sum(found.is_faithful for found in page.faithfulness.values())
         figures.append(
             ("Faithful maps", f"{good} of {len(page.faithfulness)}", "judged by hiding what they point to")
         )
@@ -220,6 +218,6 @@ def _data(page: ProbePage, detail: Detail, times: Sequence[str]) -> dict[str, An
         "heads": pack(page.head_changes),
         "even": 1 / (num_tokens + num_rows * num_columns),
         "start": [surest, _heaviest(page.words) if num_layers > 1 else 0, start],
-        "verdicts": {view.name: verdict(view) for view in page.faithfulness},
+        "verdicts": {name: verdict(found) for name, found in page.faithfulness.items()},
         "maps": pack_maps(page, detail),
     }

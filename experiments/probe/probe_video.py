@@ -27,7 +27,7 @@ from clipbert_jax.probing.ablation import (
     changes_without_words,
 )
 from clipbert_jax.probing.evidence import changes_without_clips
-from clipbert_jax.probing.faithfulness import Picture, deletion_losses, rank_faithfulness
+from clipbert_jax.probing.faithfulness import map_faithfulness
 from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe, OnProgress
 from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.clips import VideoClips, sample_clips
@@ -35,7 +35,7 @@ from data_pipelines.decoding.video import Video
 from data_pipelines.transforms import resized_hw
 from experiments.experiment import model_shapes
 from experiments.prediction.ask import check_question, model_texts, notes, one_clip_of
-from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
+from experiments.probe.views import ClipView, ProbePage, WordView
 from experiments.runs.load_run import Run
 
 DISPLAY_SIZE = 640
@@ -119,45 +119,17 @@ def _encoded(run: Run, text: str) -> tuple[np.ndarray, np.ndarray]:
     return ids[0, :length], mask[0, :length]
 
 
-def make_page(
-    run: Run,
-    video: Video,
-    text: str,
-    *,
-    num_clips: int,
-    options: Sequence[str] = (),
-    answer: str | None = None,
-    facts: Mapping[str, str],
-    on_progress: OnProgress = lambda num: None,
-) -> ProbePage:
-    """Probe a video and a text, and return the values of the page.
-
-    Args:
-      run: trained model.
-      video: video file.
-      text: text that may match, or a question.
-      num_clips: number of clips, spread over the whole video.
-      options: options of a multiple choice.
-      answer: answer that is probed; by default that of the model.
-      facts: facts about the model and the command, for the end of the page.
-      on_progress: called with the number of clips scored since the last call.
+def probed_clips(run: Run, video: Video, *, num_clips: int) -> VideoClips:
+    """Return clips spread over the whole video, with frames in the size of the page.
 
     Raises:
-      UserError: the model cannot answer the question, or frames cannot be read.
+      UserError: frames cannot be read.
     """
-    clips = sample_clips(
-        video,
-        run.experiment.data,
-        num_clips=num_clips,
-        one_clip=one_clip_of(run),
-        shown_size=DISPLAY_SIZE,
-    )
-    return make_page_of_clips(
-        run, clips, text, options=options, answer=answer, facts=facts, on_progress=on_progress
-    )
+    data, one_clip = run.experiment.data, one_clip_of(run)
+    return sample_clips(video, data, num_clips=num_clips, one_clip=one_clip, shown_size=DISPLAY_SIZE)
 
 
-def make_page_of_clips(
+def make_page(
     run: Run,
     clips: VideoClips,
     text: str,
@@ -167,7 +139,16 @@ def make_page_of_clips(
     facts: Mapping[str, str],
     on_progress: OnProgress = lambda num: None,
 ) -> ProbePage:
-    """Probe decoded clips and a text; arguments as in `make_page`.
+    """Probe the clips of a video and a text, and return the values of the page.
+
+    Args:
+      run: trained model.
+      clips: decoded clips.
+      text: text that may match, or a question.
+      options: options of a multiple choice.
+      answer: answer that is probed; by default that of the model.
+      facts: facts about the model and the command, for the end of the page.
+      on_progress: called with the number of clips scored since the last call.
 
     Raises:
       UserError: the model cannot answer the question.
@@ -181,7 +162,6 @@ def make_page_of_clips(
     region = region_of(record.grid)
     cell_changes = changes_without_cells(example, record.grid, region=region)
     shares = picture_shares(run, clips.height, clips.width, record.grid)
-    picture = cells_in_picture(record.grid, shares)
     layers, heads = record.attention.shape[0], record.attention.shape[2]
     return ProbePage(
         video_name=clips.name,
@@ -201,7 +181,14 @@ def make_page_of_clips(
         rollout=attention_maps.text_to_grid(attention_maps.rollout(record.attention), record.grid),
         cell_changes=cell_changes,
         head_changes=changes_without_heads(example, layers, heads),
-        faithfulness=list(_faithfulness_views(record, example, -cell_changes, picture, region)),
+        faithfulness=map_faithfulness(
+            example,
+            _judged_maps(record),
+            -cell_changes,
+            rng=np.random.default_rng(0),
+            picture=cells_in_picture(record.grid, shares),
+            region=region,
+        ),
         notes=[*notes(run, [question.text]), *_notes(region)],
         facts=facts,
     )
@@ -269,33 +256,6 @@ def _word_views(run: Run, text: str, example: ProbedExample) -> list[WordView]:
         WordView(text=word, tokens=tokens, change_without=change)
         for (word, tokens), change in zip(words, [None, *changes.tolist(), None], strict=True)
     ]
-
-
-def _faithfulness_views(
-    record: AttentionRecord,
-    example: ProbedExample,
-    losses: Float[np.ndarray, "k gh gw"],
-    picture: Picture,
-    region: int,
-) -> Iterator[FaithfulnessView]:
-    """Yield how faithful each map is."""
-    maps = _judged_maps(record)
-    deleted = deletion_losses(
-        example, np.stack([*maps.values()]), rng=np.random.default_rng(0), picture=picture
-    )
-    for (name, of_map), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True):
-        ranks = rank_faithfulness(of_map, losses, picture=picture, region=region)
-        yield FaithfulnessView(
-            name=name,
-            rank_correlation=ranks.correlation,
-            low=ranks.low,
-            high=ranks.high,
-            is_above_chance=ranks.is_above_chance,
-            can_tell=ranks.can_tell,
-            deletion=loss,
-            random_deletion=deleted.random,
-            high_deletion=deleted.random_high,
-        )
 
 
 def _judged_maps(record: AttentionRecord) -> dict[str, Float[np.ndarray, "k gh gw"]]:

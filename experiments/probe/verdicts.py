@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from experiments.probe.views import FaithfulnessView
+from clipbert_jax.probing.faithfulness import MapFaithfulness
 
 Level = Literal["faithful", "mixed", "no evidence"]
 
@@ -17,12 +17,12 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-def verdict(view: FaithfulnessView) -> Verdict:
+def verdict(found: MapFaithfulness) -> Verdict:
     """Judge a map."""
-    orders, costs = view.is_above_chance, view.deletion > view.high_deletion
-    order, cost = _order(view), _cost(view)
+    orders, costs = found.rank.is_above_chance, found.is_costlier
+    order, cost = _order(found), _cost(found)
     if orders and costs:
-        return Verdict("faithful", f"Faithful {_strength(view)}: {order}, and {cost}.")
+        return Verdict("faithful", f"Faithful {_strength(found)}: {order}, and {cost}.")
     if orders or costs:
         return Verdict("mixed", f"Mixed evidence: {order}, {'but' if orders else 'while'} {cost}.")
     return Verdict(
@@ -30,24 +30,24 @@ def verdict(view: FaithfulnessView) -> Verdict:
     )
 
 
-def _strength(view: FaithfulnessView) -> str:
-    if view.rank_correlation < 0.3:
+def _strength(found: MapFaithfulness) -> str:
+    if found.rank.correlation < 0.3:
         return "weakly"
-    return "in part" if view.rank_correlation < 0.6 else "largely"
+    return "in part" if found.rank.correlation < 0.6 else "largely"
 
 
-def _order(view: FaithfulnessView) -> str:
-    if view.is_above_chance:
+def _order(found: MapFaithfulness) -> str:
+    if found.rank.is_above_chance:
         return "it orders the cells better than the same map in other places"
-    if not view.can_tell:
+    if not found.rank.can_tell:
         return "the picture has too few cells to tell its order from chance"
-    worse = "worse than" if view.rank_correlation < view.low else "no better than"
+    worse = "worse than" if found.rank.correlation < found.rank.low else "no better than"
     return f"it orders the cells {worse} the same map in other places"
 
 
-def _cost(view: FaithfulnessView) -> str:
-    costs, others = number(view.deletion), number(view.random_deletion)
-    if view.deletion > view.high_deletion:
+def _cost(found: MapFaithfulness) -> str:
+    costs, others = number(found.loss), number(found.random_loss)
+    if found.is_costlier:
         return f"hiding the cells that it points to costs {costs}, against {others} for other cells"
     return f"hiding the cells that it points to costs {costs}, no more than other cells ({others} on average)"
 

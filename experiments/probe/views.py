@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from clipbert_jax.probing.faithfulness import MapFaithfulness
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ClipView:
@@ -36,28 +38,6 @@ class WordView:
     """Indices among the tokens of the maps; [CLS] is 0."""
     change_without: float | None
     """Change of the pooled score when the word is hidden; None for [CLS] and [SEP]."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FaithfulnessView:
-    """Faithfulness of a map, measured by hiding what it points to."""
-
-    name: str
-    """Name of the map, such as "attention, layer 3"."""
-    rank_correlation: float
-    """Spearman correlation, within clips, of the map with the loss of score without each cell."""
-    low: float
-    high: float
-    """Range of 90 % of moved maps: correlations in between may be chance."""
-    is_above_chance: bool
-    can_tell: bool
-    """Whether the picture has enough cells for any map to be above chance."""
-    deletion: float
-    """Deletion score: loss of score without the tenth of the cells that the map points to."""
-    random_deletion: float
-    """Mean deletion score of moved maps."""
-    high_deletion: float
-    """95th percentile of the deletion scores of moved maps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +72,8 @@ class ProbePage:
     """Change of the pooled score when the token of the cell is hidden from all others."""
     head_changes: Float[np.ndarray, "layers heads"]
     """Change of the pooled score when a head is switched off."""
-    faithfulness: Sequence[FaithfulnessView]
+    faithfulness: Mapping[str, MapFaithfulness]
+    """Faithfulness of each map, such as "attention, layer 3"."""
     notes: Sequence[str]
     """Remarks for the reader, such as a text that was cut."""
     facts: Mapping[str, str]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from experiments.probe.probe_page import write_probe_page
-from experiments.probe.probe_video import DISPLAY_SIZE, make_page_of_clips, probe_facts
+from experiments.probe.probe_video import DISPLAY_SIZE, make_page, probe_facts
 from experiments.serve.forms import Form
 from experiments.serve.jobs import Job
 from experiments.serve.refusal import RequestRefused
@@ -37,16 +37,25 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
     num_clips = form.number("num_clips", DEFAULT_CLIPS, CLIPS[-1])
 
     def work(job: Job) -> Probed:
+        num_scored = 0
+
+        def on_progress(num: int) -> None:
+            nonlocal num_scored
+            job.check()
+            num_scored += num
+            seconds = time.monotonic() - job.began
+            job.line = f"Probing the model: {num_scored:,} clips scored in {seconds:.0f} s."
+
         job.line = f"Decoding {video.name}."
         clips = site.clips_of(video, num_clips=num_clips, shown_size=DISPLAY_SIZE)
-        page = make_page_of_clips(
+        page = make_page(
             site.run,
             clips,
             form.texts[0],
             options=form.options,
             answer=form.answer or None,
             facts=probe_facts(site.run, num_clips) | {"model": site.model_name, "command": "clipbert serve"},
-            on_progress=_ProbeCount(job),
+            on_progress=on_progress,
         )
         job.line = "Writing the page."
         path = site.private / f"probe-{job.id}.html"
@@ -56,16 +65,3 @@ def probe_job(site: Site, form: Form, video: KnownVideo) -> Job:
     job = Job("probe", work, asked=(form, video), video_id=video.id, seconds=site.limits.seconds)
     job.on_drop = lambda: (site.private / f"probe-{job.id}.html").unlink(missing_ok=True)
     return job
-
-
-class _ProbeCount:
-    """Shows the progress of a probe, and ends it when it was stopped or takes too long."""
-
-    def __init__(self, job: Job) -> None:
-        self._job, self._done = job, 0
-
-    def __call__(self, num: int) -> None:
-        self._job.check()
-        self._done += num
-        seconds = time.monotonic() - self._job.began
-        self._job.line = f"Probing the model: {self._done:,} clips scored in {seconds:.0f} s."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.probing.faithfulness import RankFaithfulness
+from clipbert_jax.probing.faithfulness import MapFaithfulness, RankFaithfulness
 from clipbert_jax.probing.model_probe import AttentionRecord, ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.annotations.records import Caption
@@ -17,7 +17,7 @@ from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.synthetic.drawing import OBJECTS
 from experiments.notebook.probing import pointing_table
 from experiments.pointing import run as pointing
-from experiments.pointing.faithfulness import VideoFaithfulness, map_faithfulness, passed
+from experiments.pointing.faithfulness import faithfulness_by_video, passed
 from experiments.pointing.maps import CLS, PICTURE, WORD, Cases, MapName, attention_maps, count_hits, look_at
 from experiments.pointing.videos import PointingVideo, find_words, pointing_videos
 from tests.experiments.untrained import untrained_run
@@ -230,22 +230,22 @@ def test_maps_of_other_videos_are_held_against_the_losses_of_this_one(videos, da
     assert grid == GRID
 
     looked_at = [*look_at(probe, [first, alone, second])]
-    own = map_faithfulness(looked_at, seed=0)
-    others = map_faithfulness(looked_at, seed=0, of_other_videos=True)
+    own = faithfulness_by_video(looked_at, seed=0)
+    others = faithfulness_by_video(looked_at, seed=0, of_other_videos=True)
     ablation = MapName("ablation")
-    assert [one.video_id for one in own[ablation]] == [video.video_id for video in (first, alone, second)]
-    assert [one.video_id for one in others[ablation]] == [first.video_id, second.video_id]
-    assert [one.rank.correlation for one in own[ablation]] == pytest.approx([1.0] * 3)
+    assert [*own[ablation]] == [video.video_id for video in (first, alone, second)]
+    assert [*others[ablation]] == [first.video_id, second.video_id]
+    assert [one.rank.correlation for one in own[ablation].values()] == pytest.approx([1.0] * 3)
     # Between two videos, each map is what the other loses: as far as they agree they do so both ways.
-    one_way, other_way = (one.rank.correlation for one in others[ablation])
+    one_way, other_way = (one.rank.correlation for one in others[ablation].values())
     assert one_way == pytest.approx(other_way)
     assert one_way < 0.99
 
 
-def faithfulness(*, chance: float, num_moves: int, loss: float) -> VideoFaithfulness:
+def faithfulness(*, chance: float, num_moves: int, loss: float) -> MapFaithfulness:
     """Return one whose misplaced maps lose 1 at most."""
     rank = RankFaithfulness(correlation=0.5, low=-0.5, high=0.5, chance=chance, num_moves=num_moves)
-    return VideoFaithfulness(video_id="v", rank=rank, loss=loss, random_loss=0.5, high_loss=1.0)
+    return MapFaithfulness(rank=rank, loss=loss, random_loss=0.5, high_loss=1.0)
 
 
 def test_passed_counts_the_videos_that_can_tell():
@@ -253,13 +253,13 @@ def test_passed_counts_the_videos_that_can_tell():
     only_rank = faithfulness(chance=0.01, num_moves=100, loss=0.5)
     only_loss = faithfulness(chance=0.5, num_moves=100, loss=2.0)
     cannot_tell = faithfulness(chance=0.01, num_moves=6, loss=2.0)
-    assert passed([both, only_rank, only_loss, cannot_tell]) == {
+    assert passed({"a": both, "b": only_rank, "c": only_loss, "d": cannot_tell}) == {
         "share_above_chance": pytest.approx(2 / 3),
         "share_costlier": 3 / 4,
         "share_borne_out": pytest.approx(1 / 3),
     }
-    assert passed([cannot_tell])["share_borne_out"] is None
-    assert set(passed([]).values()) == {None}
+    assert passed({"d": cannot_tell})["share_borne_out"] is None
+    assert set(passed({}).values()) == {None}
 
 
 def test_the_command_writes_all_that_the_numbers_depend_on(run_of, tmp_path, capsys):

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from experiments.probe.views import ClipView, FaithfulnessView, ProbePage, WordView
+from clipbert_jax.probing.faithfulness import MapFaithfulness, RankFaithfulness
+from experiments.probe.views import ClipView, ProbePage, WordView
 
 
 def make_page(
@@ -46,11 +47,11 @@ def make_page(
         rollout=maps.mean(axis=(0, 1)),
         cell_changes=rng.normal(0, 0.01, (num_clips, *grid)),
         head_changes=rng.normal(0, 0.05, (layers, heads)),
-        faithfulness=[
-            *(make_faithfulness(f"attention, layer {n}", 0.02 * n, 0.9) for n in range(1, layers + 1)),
-            *(make_faithfulness(f"gradient-weighted, layer {n}", 0.4, 2.1) for n in range(1, layers + 1)),
-            make_faithfulness("rollout", 0.2, 1.0),
-        ],
+        faithfulness={
+            **{f"attention, layer {n}": make_faithfulness(0.02 * n, 0.9) for n in range(1, layers + 1)},
+            **{f"gradient-weighted, layer {n}": make_faithfulness(0.4, 2.1) for n in range(1, layers + 1)},
+            "rollout": make_faithfulness(0.2, 1.0),
+        },
         notes=[],
         facts={"model": "tiny", "command": "clipbert probe"},
     )
@@ -79,15 +80,14 @@ def make_words(text, rng):
     return [special, *words, dataclasses.replace(special, text="[SEP]", tokens=(len(words) + 1,))]
 
 
-def make_faithfulness(name, rank_correlation, deletion, *, can_tell=True):
-    return FaithfulnessView(
-        name=name,
-        rank_correlation=rank_correlation,
+def make_faithfulness(rank_correlation, loss, *, can_tell=True):
+    chance = 0.01 if rank_correlation > 0.14 else 0.5
+    num_moves = 100 if can_tell else 6
+    rank = RankFaithfulness(
+        correlation=rank_correlation,
         low=-0.14,
         high=0.14,
-        is_above_chance=can_tell and rank_correlation > 0.14,
-        can_tell=can_tell,
-        deletion=deletion,
-        random_deletion=1.0,
-        high_deletion=1.2,
+        chance=chance if can_tell else 1.0,
+        num_moves=num_moves,
     )
+    return MapFaithfulness(rank=rank, loss=loss, random_loss=1.0, high_loss=1.2)

@@ -11,7 +11,7 @@ from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.decoding.examine import examine_video
 from experiments.cli import main
 from experiments.prediction.ask import ask_video
-from experiments.probe.probe_video import cells_in_picture, make_page, picture_shares, region_of
+from experiments.probe.probe_video import cells_in_picture, make_page, picture_shares, probed_clips, region_of
 from tests.experiments.conftest import OF_IMAGES, fails
 from tests.experiments.untrained import untrained_run
 
@@ -35,7 +35,9 @@ def run_of(task, data_dir, images_dir):
 
 
 def page_of(run, video, text, **options):
-    return make_page(run, video, text, num_clips=2, facts={"model": "untrained"}, **options)
+    return make_page(
+        run, probed_clips(run, video, num_clips=2), text, facts={"model": "untrained"}, **options
+    )
 
 
 @pytest.mark.parametrize("task", QUESTIONS)
@@ -72,7 +74,7 @@ def test_page_has_all_that_is_promised(data_dir, images_dir, video):
     np.testing.assert_allclose(page.grid_to_text.shape, (layers, 2, 7, rows, columns))
     assert page.cell_changes.shape == (2, rows, columns)
     assert page.head_changes.shape == (layers, heads)
-    assert {view.name for view in page.faithfulness} == {
+    assert page.faithfulness.keys() == {
         "attention, layer 1",
         "gradient-weighted, layer 1",
         "rollout",
@@ -204,6 +206,6 @@ def test_one_frame_is_a_video_too(data_dir, images_dir, tmp_path):
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
     run = run_of("retrieval", data_dir, images_dir)
-    page = make_page(run, examine_video(path), "a drop", num_clips=1, facts={})
+    page = make_page(run, probed_clips(run, examine_video(path), num_clips=1), "a drop", facts={})
     assert len(page.clips) == 1
     assert page.clips[0].seconds.tolist() == [0.0] * run.experiment.data.num_frames

@@ -95,14 +95,14 @@ def test_nothing_comes_from_outside_and_only_the_hashed_script_runs(base_text):
 
 def test_texts_are_never_markup(tmp_path):
     plain = make_page(num_clips=2, facts={"model": "tiny"})
-    view = dataclasses.replace(plain.faithfulness[0], name=NASTY)
+    first, *others = plain.faithfulness.items()
     page = dataclasses.replace(
         plain,
         **dict.fromkeys(["video_name", "text", "question", "consensus"], NASTY),
         words=[dataclasses.replace(word, text=NASTY) for word in plain.words],
         notes=[NASTY],
         facts={NASTY: NASTY},
-        faithfulness=[view, *plain.faithfulness[1:]],
+        faithfulness={NASTY: first[1], **dict(others)},
     )
     ours, theirs = (Tags(written(tmp_path / f"{i}.html", one)) for i, one in enumerate((plain, page)))
     assert [tag for tag, _ in theirs.tags if tag not in ("p", "h1")] == [
@@ -235,13 +235,13 @@ def test_ticks_are_few_and_on_the_axis(duration):
     ],
 )
 def test_a_map_counts_only_if_order_and_deletion_bear_it_out(correlation, deletion, level, said):
-    judged = verdict(make_faithfulness("rollout", correlation, deletion))
+    judged = verdict(make_faithfulness(correlation, deletion))
     assert judged.level == level
     assert said in judged.sentence
 
 
 def test_a_picture_of_few_cells_cannot_tell():
-    judged = verdict(make_faithfulness("rollout", 1.0, 2.0, can_tell=False))
+    judged = verdict(make_faithfulness(1.0, 2.0, can_tell=False))
     assert judged.level == "mixed"
     assert "too few cells to tell" in judged.sentence
 
@@ -255,7 +255,7 @@ def test_numbers_are_written_with_true_minus_signs():
 
 
 def test_numbers_that_are_not_finite_make_a_page_all_the_same(tmp_path):
-    page = make_page(num_clips=1, faithfulness=[make_faithfulness("rollout", np.nan, np.nan)])
+    page = make_page(num_clips=1, faithfulness={"rollout": make_faithfulness(np.nan, np.nan)})
     clip = dataclasses.replace(page.clips[0], change_without=np.nan)
     page = dataclasses.replace(page, clips=[clip], head_changes=np.full((3, 4), np.nan))
     data = data_of(written(tmp_path / "page.html", page))

@@ -83,7 +83,7 @@ def hot_page(frame_hw, row, column, grid=(6, 6), **options):
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_every_control_changes_the_picture(opened, width, scheme):
-    page = make_page(faithfulness=make_page().faithfulness[-1:])
+    page = make_page(faithfulness={"rollout": make_page().faithfulness["rollout"]})
     visited = opened(page, width=width, color_scheme=scheme)
     drawn = {pixels(visited)}
 
