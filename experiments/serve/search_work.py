@@ -78,12 +78,16 @@ def start_search(site: Site, form: Form) -> Job:
 
 def _search(site: Site, job: Job, top: int) -> Found:
     """Search; the job has the index for itself until it ends."""
+
+    def on_progress(num_videos: int) -> None:
+        job.check()
+        job.line = f"The model is working: {num_videos:,} videos scored."
+
     keeper = keeper_of(site)
     site.library.refresh(max_age=0.0)  # as new as the index
     # The index holds links that lead out of the folder, the library does not.
-    ranked, index = keeper.rank(
-        job.asked.texts, top=top + len(site.library.problems), on_progress=_SearchCount(job)
-    )
+    most = top + len(site.library.problems)
+    ranked, index = keeper.rank(job.asked.texts, top=most, on_progress=on_progress)
     ranked = dataclasses.replace(
         ranked, rankings=tuple(_without_links(ranking, site.library, top) for ranking in ranked.rankings)
     )
@@ -126,14 +130,3 @@ def _json(index: Index, ranked: Ranked, site: Site, keeper: IndexKeeper) -> dict
     ]
     shown = {name: value for name, value in values.items() if name not in ("folder", "index")}
     return shown | {"run": site.model_name, "unreadable": unreadable}
-
-
-class _SearchCount:
-    """Shows the progress of a search, and ends it when it was stopped or takes too long."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def __call__(self, num_videos: int) -> None:
-        self._job.check()
-        self._job.line = f"The model is working: {num_videos:,} videos scored."
