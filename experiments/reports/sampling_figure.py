@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,8 @@ from data_pipelines.clips import VideoClips
 from data_pipelines.decoding.video import Video
 from data_pipelines.sampling import ChosenFrames
 
-_WIDTH, _MARGIN, _GAP = 14.0, 0.45, 0.14
-"""Width of the figure, its border, and the gap between clips, in inches like all sizes here."""
-_TITLE_LINE, _LANE, _STRIP, _AXIS, _CAPTION = 0.26, 0.26, 0.5, 0.62, 0.3
+_WIDTH, _LANE, _STRIP, _AXIS, _CAPTION = 14.0, 0.26, 0.5, 0.5, 0.35
+"""Width of the figure, and heights of its parts, in inches."""
 _MAX_PICTURE = 3.2
 _PICTURES_PER_ROW = 8
 SHOWN_SIZE = 320
@@ -36,49 +36,25 @@ def draw(video: Video, clips: VideoClips, *, title: str, path: Path) -> None:
       path: path of the picture.
     """
     chosen, pictures = clips.chosen, clips.shown[:, :_PICTURES_PER_ROW]
-    lines = [line for part in title.split("\n") for line in textwrap.wrap(part, 130) or [""]]
     lanes = _lanes(_spans(chosen))
     colors = [matplotlib.colormaps["turbo"](v) for v in np.linspace(0.08, 0.92, len(lanes))]
-    boxes = _picture_boxes(pictures.shape)
-    timeline_height = _LANE * (max(lanes) + 1) + _STRIP
-    top = _MARGIN * 0.7 + _TITLE_LINE * len(lines)
-    below = top + 0.15 + timeline_height + _AXIS
-    height = below + boxes[-1][1] + boxes[-1][3] + _MARGIN
-    figure = Figure(figsize=(_WIDTH, height), dpi=110, facecolor="white")
-
-    def place(left: float, down: float, width: float, tall: float) -> Any:
-        return figure.add_axes((left / _WIDTH, 1 - (down + tall) / height, width / _WIDTH, tall / height))
-
-    for number, line in enumerate(lines):
-        figure.text(
-            _MARGIN / _WIDTH,
-            1 - (_MARGIN * 0.6 + _TITLE_LINE * number) / height,
-            line,
-            va="top",
-            color=_INK,
-            fontsize=11 if number else 13,
-            fontweight="normal" if number else "bold",
-        )
-    timeline = place(_MARGIN, top + 0.15, _WIDTH - 2 * _MARGIN, timeline_height)
+    first, *others = [line for part in title.split("\n") for line in textwrap.wrap(part, 130)]
+    num_clips, per_clip, height, width, _ = pictures.shape
+    per_row = max(1, _PICTURES_PER_ROW // per_clip)
+    tall = min(_WIDTH / per_row / per_clip * height / width, _MAX_PICTURE)
+    heights = [_LANE * (max(lanes) + 1) + _STRIP, *[tall] * math.ceil(num_clips / per_row)]
+    total = sum(heights) + 0.3 * (1 + len(others)) + _AXIS + _CAPTION * len(heights)
+    figure = Figure(figsize=(_WIDTH, total), dpi=110, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    figure.suptitle(first, x=0.0075, ha="left", color=_INK, fontsize=13, fontweight="bold")
+    grid = figure.add_gridspec(len(heights), per_row, height_ratios=heights)
+    timeline = figure.add_subplot(grid[0, :])
+    timeline.set_title("\n".join(others), loc="left", color=_INK, fontsize=11)
     _draw_timeline(timeline, video, chosen, lanes, colors)
-    for clip, (left, down, width, tall) in enumerate(boxes):
-        axes = place(_MARGIN + left, below + down, width, tall)
+    for clip in range(num_clips):
+        axes = figure.add_subplot(grid[1 + clip // per_row, clip % per_row], anchor="NW")
         _draw_clip(axes, clip, pictures[clip], chosen.times[clip], colors[clip])
     figure.savefig(path)
-
-
-def _picture_boxes(shape: Sequence[int]) -> list[tuple[float, float, float, float]]:
-    """Return left, top, width and height of the pictures of each clip, which stand side by side in rows."""
-    num_clips, per_clip, height, width, _ = shape
-    per_row = max(1, _PICTURES_PER_ROW // per_clip)
-    cell = (_WIDTH - 2 * _MARGIN - _GAP * (per_row - 1)) / per_row
-    tall = min(cell / per_clip * height / width, _MAX_PICTURE)
-    wide = tall * width / height * per_clip
-    step = tall + _CAPTION + _GAP
-    return [
-        ((clip % per_row) * (cell + _GAP), (clip // per_row) * step + _CAPTION, wide, tall)
-        for clip in range(num_clips)
-    ]
 
 
 def _spans(chosen: ChosenFrames) -> list[tuple[float, float]]:
@@ -131,7 +107,7 @@ def _draw_timeline(
 
 
 def _draw_clip(axes: Any, clip: int, pictures: np.ndarray, times: np.ndarray, color: Any) -> None:
-    axes.imshow(np.concatenate(list(pictures), axis=1), aspect="auto")
+    axes.imshow(np.concatenate(list(pictures), axis=1))
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
