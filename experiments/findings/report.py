@@ -1,8 +1,7 @@
-"""The results of `make findings` as JSON, Markdown, PNG plots and one HTML page; `findings.run` calls it."""
+"""The results of `make findings` as JSON, and as Markdown with plots; `findings.run` calls it."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import math
@@ -14,7 +13,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.findings.conditions import FINDINGS, Finding, FindingsScale
-from experiments.reports.page import write_page
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Name of a run -> seed -> its results.json."""
@@ -95,43 +93,37 @@ def write_reports(results: Results, scale: FindingsScale, out: Path) -> list[Pat
         "device": factors["device"],
         "baseline": next(iter(results["clipbert"].values()))["baseline"][METRIC],
     }
-    plots = {finding.letter: out / f"finding-{finding.letter}.png" for finding in FINDINGS}
-    for finding in FINDINGS:
-        draw(finding, summary, plots[finding.letter])
-    paths = {name: out / f"findings.{name}" for name in ("json", "md", "html")}
+    paths = {name: out / f"findings.{name}" for name in ("json", "md")}
     document = {"verdicts": judged, "runs": summary, **facts}
     paths["json"].write_text(json.dumps(document, indent=2) + "\n")
-    paths["md"].write_text("\n".join(markdown(summary, judged)) + "\n")
-    write_page(
-        paths["html"],
-        Path(__file__).with_name("findings.html.jinja"),
-        title="The paper's claims on generated videos",
-        findings=FINDINGS,
-        summary=summary,
-        counts=list(next(iter(summary.values()))),
-        judged=judged,
-        images={
-            letter: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-            for letter, path in plots.items()
-        },
-        facts=facts,
-        cell=_text,
-    )
-    return [*paths.values(), *plots.values()]
+    paths["md"].write_text("\n".join(markdown(summary, judged, facts)) + "\n")
+    plots = [draw(finding, summary, out) for finding in FINDINGS]
+    return [*paths.values(), *plots]
 
 
-def markdown(summary: Summary, judged: Mapping[str, list[str]]) -> list[str]:
-    """Return the lines of a table for each finding: accuracy by number of test clips, and the verdicts."""
-    lines = []
+def markdown(summary: Summary, judged: Mapping[str, list[str]], facts: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a section for each finding: verdicts, accuracy by number of test clips, plot."""
+    scale = facts["scale"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = [
+        "# The paper's claims on generated videos",
+        "",
+        f"Accuracy in percent of open-ended answers to a question about each of {facts['num_videos']} "
+        f"{facts['split']} videos, mean and standard deviation over {scale['num_seeds']} seed(s). The most "
+        f"frequent answer is right for {facts['baseline']:.1f} %. {scale['num_steps']} steps of "
+        f"{scale['batch_size']} videos, after {scale['pretraining_steps']} steps of pretraining on images. "
+        f"{facts['device']}; {versions}.",
+        "",
+    ]
     for finding in FINDINGS:
         counts = list(summary[next(iter(finding.runs))])
-        lines += [f"**({finding.letter}) {finding.title}.** {finding.claim}", ""]
+        lines += [f"## ({finding.letter}) {finding.title}", "", finding.claim, ""]
         lines += [*(f"- {line}" for line in judged[finding.letter]), ""] * bool(judged[finding.letter])
         lines += ["| test clips | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
         for run, label in finding.runs.items():
             cells = [_text(summary[run][count]) for count in counts]
             lines.append(f"| {label} | {' | '.join(cells)} |")
-        lines.append("")
+        lines += ["", f"![accuracy over clips per test video]({_plot_name(finding)})", ""]
     return lines
 
 
@@ -139,8 +131,12 @@ def _text(cell: Cell) -> str:
     return f"{cell['mean']:.1f} ± {cell['spread']:.1f}" if len(cell["values"]) > 1 else f"{cell['mean']:.1f}"
 
 
-def draw(finding: Finding, summary: Summary, path: Path) -> None:
-    """Draw accuracy over the number of test clips: a line for each run, with its spread."""
+def _plot_name(finding: Finding) -> str:
+    return f"finding-{finding.letter}.png"
+
+
+def draw(finding: Finding, summary: Summary, out: Path) -> Path:
+    """Draw accuracy over the number of test clips, a line for each run, with its spread; return the path."""
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained", facecolor="white")
     axes: Any = figure.add_subplot()
     for (run, label), colour in zip(finding.runs.items(), _COLOURS, strict=False):
@@ -158,4 +154,6 @@ def draw(finding: Finding, summary: Summary, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
+    path = out / _plot_name(finding)
     figure.savefig(path)
+    return path

@@ -57,7 +57,7 @@ class TrainingJob:
 
 
 def findings(scale: FindingsScale, out: Path) -> None:
-    """Do all jobs that are not done yet, then write findings.json, .md, .html and the plots.
+    """Do all jobs that are not done yet, then write findings.json, findings.md and the plots.
 
     Raises:
       UserError: the directory holds findings of another scale.
