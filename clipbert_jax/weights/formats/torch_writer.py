@@ -83,7 +83,9 @@ def write_torch_zip(file: io.BufferedIOBase, arrays: Mapping[str, Shaped[np.ndar
 def _add(file: io.BufferedIOBase, archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
     """Write a member uncompressed; its content begins at a multiple of 64, as in files of PyTorch."""
     member = zipfile.ZipInfo(name)
-    padding = -(file.tell() + _LOCAL_HEADER_BYTES + len(name) + 4) % _ALIGNMENT_BYTES
+    num_size_bytes = 20 if len(content) * 1.05 > zipfile.ZIP64_LIMIT else 0  # as zipfile decides
+    header_bytes = _LOCAL_HEADER_BYTES + len(name) + num_size_bytes
+    padding = -(file.tell() + header_bytes + 4) % _ALIGNMENT_BYTES
     member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
     archive.writestr(member, content)
 

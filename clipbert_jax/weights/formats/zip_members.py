@@ -51,12 +51,11 @@ def zip_members(data: memoryview) -> dict[str, Member]:
       Refusal: the archive is damaged or contradicts itself, or a member is compressed, encrypted, a link, or
         has a name that leads elsewhere.
     """
-    start, count = _directory(data)
+    start, size, count = _directory(data)
     members: dict[str, Member] = {}
     end_of_last = 0
-    for entry in _entries(data[start:], count):
-        # zipfile was given the directory alone, and counts from where that begins.
-        offset, name = start + entry.header_offset, entry.orig_filename
+    for entry in _entries(data[start : start + size], count):
+        offset, name = entry.header_offset, entry.orig_filename
         _check_entry(entry)
         if name in members:
             raise Refusal(f"has two members named {quoted(name)}", SAVE_WITHOUT_CODE)
@@ -73,8 +72,8 @@ def check_checksum(data: memoryview, member: Member) -> None:
         raise Refusal(f"is damaged: the bytes of {quoted(member.name)} do not have their checksum")
 
 
-def _directory(data: memoryview) -> tuple[int, int]:
-    """Return where the directory begins and how many members it lists."""
+def _directory(data: memoryview) -> tuple[int, int, int]:
+    """Return where the directory begins, its size, and how many members it lists."""
     end = len(data) - _END.size
     if end < 0 or bytes(data[end : end + 4]) != b"PK\5\6":
         raise Refusal("is a ZIP archive whose end is missing")
@@ -93,7 +92,7 @@ def _directory(data: memoryview) -> tuple[int, int]:
         raise Refusal(f"claims {count:,} members in a directory of {size:,} bytes, more than are read")
     if start + size != directory_end:
         raise _damaged()
-    return start, count
+    return start, size, count
 
 
 def _directory64(data: memoryview, locator: int) -> tuple[int, int, int, int]:
@@ -107,9 +106,17 @@ def _directory64(data: memoryview, locator: int) -> tuple[int, int, int, int]:
 
 
 def _entries(directory: memoryview, count: int) -> list[zipfile.ZipInfo]:
-    """Return what the directory says of the members, in the order in which they lie in the file."""
+    """Return what the directory says of the members, in the order in which they lie in the file.
+
+    zipfile gets the directory with an end of its own: newer versions of Python refuse the file's end, which
+    has 64 bits in files of torch.save, at any other place than its own.
+    """
+    size = len(directory)
+    end64 = _END64.pack(b"PK\6\6", _END64.size - 12, 45, 45, 0, 0, count, count, size, 0)
+    locator = _LOCATOR64.pack(b"PK\6\7", 0, size, 1)
+    end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _MAX_32, _MAX_32, 0)
     try:
-        with zipfile.ZipFile(io.BytesIO(directory)) as archive:
+        with zipfile.ZipFile(io.BytesIO(b"".join((directory, end64, locator, end)))) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
         raise _damaged() from None
@@ -148,10 +155,16 @@ def _member(data: memoryview, entry: zipfile.ZipInfo, offset: int) -> Member:
     if bytes(data[header_end:name_end]) != raw_name:
         raise _damaged()
     if not (flags & _SIZES_FOLLOW and size == packed_size == checksum == 0):
-        size_here = min(entry.file_size, _MAX_32)
-        if (size, packed_size, checksum) != (size_here, size_here, entry.CRC):
+        if size == packed_size == _MAX_32 and _has_size(data[name_end:start], entry.file_size):
+            size = packed_size = entry.file_size
+        if (size, packed_size, checksum) != (entry.file_size, entry.file_size, entry.CRC):
             raise _damaged()
     return Member(entry.orig_filename, start, entry.file_size, entry.CRC)
+
+
+def _has_size(extra: memoryview, size: int) -> bool:
+    """Return whether the extra field of a header has this size in 64 bits; writers use it from 2 GiB on."""
+    return struct.pack("<HHQQ", 1, 16, size, size) in bytes(extra)
 
 
 def _damaged() -> Refusal:

@@ -76,6 +76,20 @@ def test_files_of_torch_are_read_exactly(kind: str) -> None:
     assert found.format == f"torch {kind}"
 
 
+def test_the_end_of_the_archive_is_where_new_pythons_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since 3.12.12 and 3.13.8, zipfile refuses a locator that does not point at the end of 64 bits."""
+
+    class Strict(zipfile.ZipFile):
+        def __init__(self, file: BytesIO) -> None:
+            data = file.getvalue()
+            assert data[-42:-38] == b"PK\6\7"
+            assert int.from_bytes(data[-34:-26], "little") == data.rindex(b"PK\6\6") == len(data) - 98
+            super().__init__(file)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Strict)
+    assert_same(read_weights_file(DATA / "plain_zip.pt"), example_arrays())
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_views_of_torch_are_read_exactly(kind: str) -> None:
     found = read_weights_file(DATA / f"checkpoint_{kind}.pt")

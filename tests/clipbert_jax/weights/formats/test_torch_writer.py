@@ -127,6 +127,14 @@ def test_members_beyond_4_gib_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(storages(path)) == 5
 
 
+def test_members_of_2_gib_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)  # of 2 GiB: larger members have sizes of 64 bits
+    arrays = {"small": np.ones(2, np.float32), "large": np.arange(300, dtype=np.float32)}
+    write_torch_file(tmp_path / "x.pt", arrays)
+    assert_same(tmp_path / "x.pt", arrays)
+    assert (tmp_path / "x.pt").read_bytes().index(arrays["large"].tobytes()) % 64 == 0
+
+
 def test_data_lies_at_multiples_of_64(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     write_torch_file(path, example_arrays())
