@@ -124,6 +124,6 @@ def test_the_batch_that_fits():
     assert largest_part(setting, H100, "gpu") == 32
     assert accumulation_that_fits(setting, H100, "gpu") == 1
     small = dataclasses.replace(H100, memory_bytes=16 * 10**9)
-    assert accumulation_that_fits(setting, small, "gpu") == 2
+    assert accumulation_that_fits(setting, small, "gpu") == 4
     assert largest_part(setting, dataclasses.replace(H100, memory_bytes=10**9), "gpu") == 0
     assert accumulation_that_fits(setting, dataclasses.replace(H100, memory_bytes=10**9), "gpu") is None
