@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.answers import question_vocabulary
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
+from data_pipelines.annotations.answers import OpenQuestionDataset
+from data_pipelines.annotations.dataset import Annotations
 from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.records import OpenQuestion
 
@@ -23,7 +23,7 @@ _TYPES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ActivitynetQa(PublicDataset):
+class ActivitynetQa(OpenQuestionDataset):
     """ActivityNet-QA: 58,000 open questions on 5,800 ActivityNet videos (Yu et al., AAAI 2019).
 
     train_q.json, train_a.json and the same for val and test are in the folder dataset/ of
@@ -39,40 +39,16 @@ class ActivitynetQa(PublicDataset):
     """val_q.json val_a.json."""
     test: tuple[Path, Path] | None = None
     """test_q.json test_a.json."""
-    ans2label: Path | None = None
-    """Answers and their labels as JSON, {"yes": 0, ...}."""
-    num_answers: int = 1_000
-    """Number of answers to take from train, the most frequent first; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions with their answers."""
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
-        records: dict[str, list[OpenQuestion]] = {}
-        facts: list[str] = []
-        for split, paths in files.items():
-            if paths is not None:
-                records[split] = _questions(*paths)
-                found = {"questions": len(records[split]), "videos": num_videos(records[split])}
-                facts.append(
-                    self.check(paths[0], f"ActivityNet-QA's {split} split", found, _PUBLISHED[split])
-                )
-        by_kind = {(OpenQuestion, split): questions for split, questions in records.items()}
-        if not by_kind:
-            return Annotations(records={})
-        answers, lines = question_vocabulary(
-            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
-        )
-        facts.append(check_disjoint("ActivityNet-QA", by_kind))
-        video_ids = {question.video_id for questions in records.values() for question in questions}
-        return Annotations(
-            records=by_kind,
-            answers={OpenQuestion: answers},
-            file_stems={video_id: (video_id[2:],) for video_id in video_ids},
-            facts=(*facts, *lines),
-        )
+        annotations = self.read_questions("ActivityNet-QA", _questions, _PUBLISHED)
+        file_stems = {video_id: (video_id[2:],) for video_id in annotations.video_ids}
+        return dataclasses.replace(annotations, file_stems=file_stems)
 
 
-def _questions(questions_path: Path, answers_path: Path) -> list[OpenQuestion]:
+def _questions(paths: tuple[Path, Path], split: str) -> list[OpenQuestion]:
+    questions_path, answers_path = paths
     answers = {entry.text("question_id"): entry for entry in read_objects(answers_path)}
     questions = read_objects(questions_path)
     if len(answers) != len(questions):

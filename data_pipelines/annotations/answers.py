@@ -7,12 +7,14 @@ A model cannot give an answer outside of the vocabulary. Evaluation counts such 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint
 from data_pipelines.annotations.files import read_json
 from data_pipelines.annotations.records import OpenQuestion
 
@@ -56,6 +58,36 @@ def read_ans2label(path: Path, *, allow_partial: bool = False) -> tuple[str, ...
             "truncated, or it is another file; --allow-partial accepts it"
         )
     return tuple(ordered)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenQuestionDataset(PublicDataset):
+    """Base of the published datasets that have open questions only."""
+
+    ans2label: Path | None = None
+    """Answers and their labels as JSON, {"yes": 0, ...}, for a checkpoint that was trained with them."""
+    num_answers: int = 1_000
+    """Number of answers to take from train, the most frequent first; not used with --ans2label."""
+
+    def read_questions(
+        self,
+        name: str,
+        read: Callable[[Any, str], Sequence[OpenQuestion]],
+        published: Mapping[str, Mapping[str, int]],
+    ) -> Annotations:
+        """Read the questions of each given split, and make the answer vocabulary; see `read_splits`."""
+        nouns = ("questions", "videos")
+        records, facts = self.read_splits(name, OpenQuestion, read, published, nouns=nouns)
+        if not records:
+            return Annotations(records={})
+        answers, lines = question_vocabulary(
+            {split: questions for (_, split), questions in records.items()},
+            self.ans2label,
+            self.num_answers,
+            allow_partial=self.allow_partial,
+        )
+        facts.append(check_disjoint(name, records))
+        return Annotations(records=records, answers={OpenQuestion: answers}, facts=(*facts, *lines))
 
 
 def question_vocabulary(

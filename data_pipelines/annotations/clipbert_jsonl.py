@@ -61,14 +61,12 @@ class ClipbertJsonl(PublicDataset):
     def read(self) -> Annotations:
         """Read the records of a task."""
         kind = KIND_OF[self.task]
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
         records: dict[str, list[Any]] = {}
         facts: list[str] = []
-        for split, path in files.items():
-            if path is not None:
-                records[split] = _read(path, split, _MAKE_OF[self.task])
-                counts = {self.task.replace("_", " ") + " records": len(records[split])}
-                facts.append(self.check(path, "", counts | {"videos": num_videos(records[split])}, {}))
+        for split, path in self.given_files.items():
+            records[split] = _read(path, split, _MAKE_OF[self.task])
+            counts = {self.task.replace("_", " ") + " records": len(records[split])}
+            facts.append(self.check(path, "", counts | {"videos": num_videos(records[split])}, {}))
         answers: tuple[str, ...] = ()
         if kind in (OpenQuestion, SoftQuestion) and records:
             answers, lines = self._answers(records)

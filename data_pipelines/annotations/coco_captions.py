@@ -41,9 +41,7 @@ class CocoCaptions(PublicDataset):
         """Read the captions."""
         records: dict[tuple[type, str], list[Caption]] = {}
         facts: list[str] = []
-        for split, path in (("train", self.train), ("validation", self.validation)):
-            if path is None:
-                continue
+        for split, path in self.given_files.items():
             captions = records[Caption, split] = [
                 Caption(
                     id=entry.text("id"),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.store import FOLDER_OF_KIND
+from data_pipelines.annotations.store import FOLDER_OF_KIND, SPLITS
 
 Records = Mapping[tuple[type, str], Sequence[Any]]
 
@@ -74,6 +74,45 @@ class PublicDataset:
 
     allow_partial: bool = False
     """Accept files with other counts than the published ones, such as a sample or a revised edition."""
+
+    @property
+    def given_files(self) -> dict[str, Any]:
+        """What the user gave for each split: the value of --train, --validation or --test."""
+        given = {split: getattr(self, split, None) for split in SPLITS}
+        return {split: value for split, value in given.items() if value is not None}
+
+    def read_splits(
+        self,
+        name: str,
+        kind: type,
+        read: Callable[[Any, str], Sequence[Any]],
+        published: Mapping[str, Mapping[str, int]],
+        *,
+        nouns: tuple[str, str],
+    ) -> tuple[dict[tuple[type, str], Sequence[Any]], list[str]]:
+        """Read the records of each given split, and compare their counts with the published ones.
+
+        Args:
+          name: name of the dataset.
+          kind: type of the records.
+          read: makes the records of a split from the given value and the name of the split.
+          published: the published numbers of each split, see `check`.
+          nouns: names of what is counted: the records, and their videos.
+
+        Returns:
+          The records, and a line about each split.
+
+        Raises:
+          UserError: a file cannot be read, or its counts differ from the published ones.
+        """
+        records: dict[tuple[type, str], Sequence[Any]] = {}
+        facts = []
+        for split, value in self.given_files.items():
+            of_split = records[kind, split] = read(value, split)
+            path = value[0] if isinstance(value, tuple) else value
+            found = dict(zip(nouns, (len(of_split), num_videos(of_split)), strict=True))
+            facts.append(self.check(path, f"{name}'s {split} split", found, published.get(split, {})))
+        return records, facts
 
     def check(self, path: Path, name: str, found: Mapping[str, int], published: Mapping[str, int]) -> str:
         """Compare the counts of a file with the published ones, and return a line about it.

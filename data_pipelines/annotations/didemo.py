@@ -38,13 +38,10 @@ class Didemo(PublicDataset):
 
     def read(self) -> Annotations:
         """Read the paragraphs."""
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
         records: dict[tuple[type, str], list[Caption]] = {}
         facts: list[str] = []
         file_stems: dict[str, tuple[str, ...]] = {}
-        for split, path in files.items():
-            if path is None:
-                continue
+        for split, path in self.given_files.items():
             descriptions = _descriptions(path)
             file_stems |= {_video_id(name): (name,) for name in descriptions}
             records[Caption, split] = [

@@ -5,13 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from data_pipelines.annotations.dataset import (
-    Annotations,
-    PublicDataset,
-    check_disjoint,
-    num_videos,
-    numbered_repeats,
-)
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, numbered_repeats
 from data_pipelines.annotations.files import read_table_without_header
 from data_pipelines.annotations.records import Caption
 
@@ -41,21 +35,12 @@ class Lsmdc(PublicDataset):
 
     def read(self) -> Annotations:
         """Read the sentences."""
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
-        records: dict[tuple[type, str], list[Caption]] = {}
-        facts: list[str] = []
-        for split, path in files.items():
-            if path is None:
-                continue
-            captions = records[Caption, split] = _read_captions(path)
-            found = {"sentences": len(captions), "clips": num_videos(captions)}
-            name = f"LSMDC's {split} split"
-            facts.append(self.check(path, name, found, _PUBLISHED.get(split, {})))
-        facts.append(check_disjoint("LSMDC", records))
-        return Annotations(records=records, facts=tuple(facts))
+        nouns = ("sentences", "clips")
+        records, facts = self.read_splits("LSMDC", Caption, _read_captions, _PUBLISHED, nouns=nouns)
+        return Annotations(records=records, facts=(*facts, check_disjoint("LSMDC", records)))
 
 
-def _read_captions(path: Path) -> list[Caption]:
+def _read_captions(path: Path, split: str) -> list[Caption]:
     rows = read_table_without_header(path, _COLUMNS)
     clips = [row.text("clip") for row in rows]
     return [

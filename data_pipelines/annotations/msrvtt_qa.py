@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.answers import question_vocabulary
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
+from data_pipelines.annotations.answers import OpenQuestionDataset
+from data_pipelines.annotations.dataset import Annotations, PublicDataset
 from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.records import MultipleChoice, OpenQuestion
 
@@ -19,7 +19,7 @@ _PUBLISHED = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MsrvttQa(PublicDataset):
+class MsrvttQa(OpenQuestionDataset):
     """MSRVTT-QA: 243,680 open questions on the MSR-VTT videos (Xu et al., ACM Multimedia 2017).
 
     train_qa.json, val_qa.json and test_qa.json: https://github.com/xudejing/video-question-answering links to
@@ -29,7 +29,7 @@ class MsrvttQa(PublicDataset):
     has them already, leave out --videos.
 
     Answers are the 1,500 most frequent ones of train, as in ClipBERT. Its checkpoints need the labels of its
-    own file: give --ans2label.
+    own file, train_ans2label.json: give --ans2label.
     """
 
     train: Path | None = None
@@ -38,32 +38,12 @@ class MsrvttQa(PublicDataset):
     """val_qa.json, or ClipBERT's val.jsonl."""
     test: Path | None = None
     """test_qa.json, or ClipBERT's test.jsonl."""
-    ans2label: Path | None = None
-    """ClipBERT's train_ans2label.json."""
     num_answers: int = 1_500
     """Number of answers to take from train; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions."""
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
-        records: dict[str, list[OpenQuestion]] = {}
-        facts: list[str] = []
-        for split, path in files.items():
-            if path is not None:
-                records[split] = [
-                    _question(entry, f"{split}_{number:06d}")
-                    for number, entry in enumerate(read_objects(path))
-                ]
-                found = {"questions": len(records[split]), "videos": num_videos(records[split])}
-                facts.append(self.check(path, f"MSRVTT-QA's {split} split", found, _PUBLISHED[split]))
-        by_kind = {(OpenQuestion, split): questions for split, questions in records.items()}
-        if not by_kind:
-            return Annotations(records={})
-        answers, lines = question_vocabulary(
-            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
-        )
-        facts.append(check_disjoint("MSRVTT-QA", by_kind))
-        return Annotations(records=by_kind, answers={OpenQuestion: answers}, facts=(*facts, *lines))
+        return self.read_questions("MSRVTT-QA", _questions, _PUBLISHED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +67,11 @@ class MsrvttMc(PublicDataset):
         found = {"questions": len(records)}
         fact = self.check(self.test, "MSRVTT-MC", found, {"questions": 2_990})
         return Annotations(records={(MultipleChoice, "test"): records}, facts=(fact,))
+
+
+def _questions(path: Path, split: str) -> list[OpenQuestion]:
+    entries = enumerate(read_objects(path))
+    return [_question(entry, f"{split}_{number:06d}") for number, entry in entries]
 
 
 def _question(entry: AnnotationEntry, default_id: str) -> OpenQuestion:

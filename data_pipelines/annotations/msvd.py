@@ -37,12 +37,9 @@ class Msvd(PublicDataset):
     def read(self) -> Annotations:
         """Read the captions of the clips in the lists."""
         whole = read_object(self.captions)
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
         records: dict[tuple[type, str], list[Caption]] = {}
         facts: list[str] = []
-        for split, path in files.items():
-            if path is None:
-                continue
+        for split, path in self.given_files.items():
             clips = [line.strip() for line in read_text(path, "list of clips").split("\n") if line.strip()]
             without = [clip for clip in clips if clip not in whole]
             if without and not self.allow_partial:

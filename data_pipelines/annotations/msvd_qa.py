@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.answers import question_vocabulary
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint, num_videos
+from data_pipelines.annotations.answers import OpenQuestionDataset
+from data_pipelines.annotations.dataset import Annotations
 from data_pipelines.annotations.files import AnnotationEntry, read_objects, read_text
 from data_pipelines.annotations.records import OpenQuestion
 
@@ -19,7 +19,7 @@ _PUBLISHED = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MsvdQa(PublicDataset):
+class MsvdQa(OpenQuestionDataset):
     """MSVD-QA: 50,505 open questions on the MSVD clips (Xu et al., ACM Multimedia 2017).
 
     train_qa.json, val_qa.json and test_qa.json: https://github.com/xudejing/video-question-answering links to
@@ -37,35 +37,17 @@ class MsvdQa(PublicDataset):
     """test_qa.json."""
     youtube_mapping: Path | None = None
     """youtube_mapping.txt: lines such as `-4wsuPCjDBc_5_15 vid1`."""
-    ans2label: Path | None = None
-    """Answers and their labels as JSON, {"man": 0, ...}."""
-    num_answers: int = 1_000
-    """Number of answers to take from train, the most frequent first; not used with --ans2label."""
 
     def read(self) -> Annotations:
         """Read the questions."""
         clip_of = _read_mapping(self.youtube_mapping) if self.youtube_mapping else {}
-        files = {"train": self.train, "validation": self.validation, "test": self.test}
-        records: dict[str, list[OpenQuestion]] = {}
-        facts: list[str] = []
-        for split, path in files.items():
-            if path is not None:
-                records[split] = [_question(entry, clip_of) for entry in read_objects(path)]
-                found = {"questions": len(records[split]), "videos": num_videos(records[split])}
-                facts.append(self.check(path, f"MSVD-QA's {split} split", found, _PUBLISHED[split]))
-        by_kind = {(OpenQuestion, split): questions for split, questions in records.items()}
-        if not by_kind:
-            return Annotations(records={})
-        answers, lines = question_vocabulary(
-            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
+        annotations = self.read_questions(
+            "MSVD-QA",
+            lambda path, split: [_question(entry, clip_of) for entry in read_objects(path)],
+            _PUBLISHED,
         )
-        facts.append(check_disjoint("MSVD-QA", by_kind))
-        return Annotations(
-            records=by_kind,
-            answers={OpenQuestion: answers},
-            file_stems={clip: (video,) for video, clip in clip_of.items()},
-            facts=(*facts, *lines),
-        )
+        file_stems = {clip: (video,) for video, clip in clip_of.items()}
+        return dataclasses.replace(annotations, file_stems=file_stems)
 
 
 def _read_mapping(path: Path) -> dict[str, str]:

@@ -64,9 +64,7 @@ class TgifQa(PublicDataset):
             raise UserError(f"--validation-percent must be from 0 to 99, not {self.validation_percent}")
         records: dict[str, list[Any]] = {}
         facts: list[str] = []
-        for name, path in (("train", self.train), ("test", self.test)):
-            if path is None:
-                continue
+        for name, path in self.given_files.items():
             records[name] = self._read_questions(path)
             published = {"questions": _PUBLISHED[self.task][name]}
             found = {"questions": len(records[name]), "GIFs": num_videos(records[name])}
