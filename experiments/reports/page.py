@@ -71,12 +71,19 @@ def flatten(factors: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def jpeg_data_uri(frame: np.ndarray, *, max_side: int = SHOWN_SIZE) -> str:
     """Return a uint8 RGB frame as an inline JPEG, made smaller if a side is longer than `max_side`."""
-    shrink = max_side / max(frame.shape[:2])
-    if shrink < 1:
-        frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    is_encoded, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
-    )
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(frame, max_side=max_side)).decode()
+
+
+def jpeg_bytes(frame: np.ndarray, *, max_side: int | None = None) -> bytes:
+    """Return a uint8 RGB frame as JPEG, made smaller if a side is longer than `max_side`."""
+    frame = np.ascontiguousarray(frame)  # OpenCV takes no mirrored views
+    height, width = frame.shape[:2]
+    if max_side is not None and max(height, width) > max_side:
+        shrink = max_side / max(height, width)
+        size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    is_encoded, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
     if not is_encoded:
         raise ValueError(f"OpenCV could not encode a frame of shape {frame.shape} as JPEG.")
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+    return jpeg.tobytes()

@@ -21,6 +21,7 @@ from jaxtyping import Float16, UInt8
 
 from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
+from experiments.reports.page import jpeg_bytes
 
 _NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\d+\.tmp)?")
 
@@ -48,7 +49,8 @@ class TokenStore:
         """Write what was made of a content, the tokens last: where they are, the pictures are too."""
         buffer = io.BytesIO()
         np.save(buffer, tokens)
-        write_whole(self._path(content, "strip"), _side_by_side(pictures), durable=False)
+        side_by_side = jpeg_bytes(np.concatenate([*pictures], axis=1))
+        write_whole(self._path(content, "strip"), side_by_side, durable=False)
         write_whole(self._path(content, "npy"), buffer.getvalue())
         self._remember(content, tokens)
 
@@ -118,11 +120,3 @@ class TokenStore:
 
     def _path(self, content: str, suffix: str) -> Path:
         return self._folder / content[:2] / f"{content}.{suffix}"
-
-
-def _side_by_side(pictures: UInt8[np.ndarray, "k h w 3"]) -> bytes:
-    strip = cv2.cvtColor(np.concatenate([*pictures], axis=1), cv2.COLOR_RGB2BGR)
-    is_encoded, jpeg = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    if not is_encoded:
-        raise ValueError(f"OpenCV could not encode {pictures.shape} as JPEG")
-    return jpeg.tobytes()

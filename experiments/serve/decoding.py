@@ -21,7 +21,7 @@ from data_pipelines.decoding.still_images import picture_kind, read_picture
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.terminal_text import printable
 from data_pipelines.workers.isolation import Failure, Isolated
-from experiments.reports.page import SHOWN_SIZE
+from experiments.reports.page import SHOWN_SIZE, jpeg_bytes
 from experiments.search.reading import ClipRequest, Unreadable, read_clips
 from experiments.serve.refusal import RequestRefused
 
@@ -103,24 +103,19 @@ class Thumbnails:
 def thumbnail(path: Path) -> bytes | None:
     """Return a JPEG of a frame after the first quarter, or None; decodes no more than that takes."""
     try:
-        picture = _some_frame(path.read_bytes())
+        return jpeg_bytes(_some_frame(path.read_bytes()), max_side=SHOWN_SIZE)
     except (*DAMAGE, UnreadableVideo, ValueError, OSError, StopIteration, cv2.error):
         return None
-    height, width = picture.shape[:2]
-    shrink = SHOWN_SIZE / max(height, width)
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    is_encoded, jpeg = cv2.imencode(".jpg", cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-    return jpeg.tobytes() if is_encoded else None
 
 
 def _some_frame(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a frame, BGR."""
+    """Return a frame, RGB."""
     if picture_kind(data) is not None:
-        return np.ascontiguousarray(read_picture(data, np.zeros(1, np.int64))[0, ..., ::-1])
+        return read_picture(data, np.zeros(1, np.int64))[0]
     with open_video(data) as (container, stream, _):
         if container.duration:
             container.seek(container.duration // 4)
         frame = next(container.decode(stream))
         rotation, is_reflected = orientation(frame)
         to_rgb = RgbConverter((frame.width, frame.height), rotation, is_reflected=is_reflected)
-        return np.ascontiguousarray(to_rgb(frame)[..., ::-1])
+        return to_rgb(frame)
