@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -46,58 +47,60 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareDemo:
+class _PrepareGenerated:
+    """The options of both kinds of generated data."""
+
+    data_dir: Path
+    """Data directory to create; must not exist yet."""
+    level: Level = "easy"
+    """Difficulty: what they show differs in objects, in coloured shapes, or in what these do."""
+    num_train: int
+    """Number of videos or images of the train split."""
+    num_validation: int
+    num_test: int
+    seed: int = 0
+    num_workers: int = 2
+    """Number of processes, which does not change the result."""
+    overwrite: bool = False
+    """Replace an older data directory."""
+
+    def prepare(self, make: Callable[..., object], unit: str) -> None:
+        """Generate the splits, with lines about the progress."""
+        check_range("--num-workers", self.num_workers, 0)
+        total = self.num_train + self.num_validation + self.num_test
+        progress = Progress(f"generated in {self.data_dir}", total=total, unit=unit)
+        make(**vars(self), on_progress=progress.update)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareDemo(_PrepareGenerated):
     """Generate H.264 videos of short events, with captions and questions.
 
     Images of the same objects, for the other tasks, come from `clipbert prepare demo_images`.
     """
 
     data_dir: Path = Path("data/demo")
-    """Data directory to create; must not exist yet."""
-    level: Level = "easy"
-    """Difficulty: videos differ in objects, in coloured shapes, or in what these do."""
     num_train: int = 800
-    """Number of videos of the train split."""
     num_validation: int = 64
     num_test: int = 100
-    seed: int = 0
-    num_workers: int = 2
-    """Number of processes, which does not change the result."""
-    overwrite: bool = False
-    """Replace an older data directory."""
 
     def run(self) -> None:
-        """Prepare and say what there is."""
-        check_range("--num-workers", self.num_workers, 0)
-        num_videos = self.num_train + self.num_validation + self.num_test
-        progress = Progress(f"generated in {self.data_dir}", total=num_videos, unit="videos")
-        prepare_synthetic_videos(**vars(self), on_progress=progress.update)
+        """Prepare."""
+        self.prepare(prepare_synthetic_videos, "videos")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareDemoImages:
+class PrepareDemoImages(_PrepareGenerated):
     """Generate images of the same objects, with captions, counts and soft-scored questions."""
 
     data_dir: Path = Path("data/demo_images")
-    """Data directory to create; must not exist yet."""
-    level: Level = "easy"
-    """Difficulty: images differ in objects, in coloured shapes, or in their states."""
     num_train: int = 2000
-    """Number of images of the train split."""
     num_validation: int = 100
     num_test: int = 200
-    seed: int = 0
-    num_workers: int = 2
-    """Number of processes, which does not change the result."""
-    overwrite: bool = False
-    """Replace an older data directory."""
 
     def run(self) -> None:
-        """Prepare and say what there is."""
-        check_range("--num-workers", self.num_workers, 0)
-        num_images = self.num_train + self.num_validation + self.num_test
-        progress = Progress(f"generated in {self.data_dir}", total=num_images, unit="images")
-        prepare_synthetic_images(**vars(self), on_progress=progress.update)
+        """Prepare."""
+        self.prepare(prepare_synthetic_images, "images")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
