@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -169,6 +170,11 @@ def by_clip(pool: Callable[[jax.Array], jax.Array], scores: jax.Array) -> jax.Ar
     b, k = scores.shape[:2]
     pooled = pool(scores.reshape(b * k, 1, *scores.shape[2:]))
     return pooled.reshape(b, k, *pooled.shape[1:])
+
+
+def pooled_and_by_clip(pool: Callable[[jax.Array], jax.Array], scores: jax.Array) -> dict[str, jax.Array]:
+    """Return `logits` [b n] of the pooled clips, and `clip_logits` [b n k] of each clip alone."""
+    return {"logits": pool(scores), "clip_logits": jnp.moveaxis(by_clip(pool, scores), 1, 2)}
 
 
 def _check_finite(reduced: Reduced) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -16,7 +15,7 @@ from clipbert_jax.models.clipbert import ClipBertOutput
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
 from data_pipelines.original_sampling import OneClip
-from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
+from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, pooled_and_by_clip
 
 
 class ChoiceTask(Protocol):
@@ -56,11 +55,7 @@ class MultipleChoiceEvaluator(QueryEvaluator):
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
         """Return the logits of the options [p n], and those of each clip alone [p n k]."""
-        logits = self._task.choice_logits
-        return {
-            "logits": logits(output.scores),
-            "clip_logits": jnp.moveaxis(by_clip(logits, output.scores), 1, 2),
-        }
+        return pooled_and_by_clip(self._task.choice_logits, output.scores)
 
     def judge(self, reduced: Reduced) -> Reduced:
         """Return which choices are right."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
@@ -19,7 +18,7 @@ from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption
 from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.best_videos import BestVideos
-from experiments.evaluators.evaluator import Evaluation, Evaluator, TextOptions, by_clip
+from experiments.evaluators.evaluator import Evaluation, Evaluator, TextOptions, pooled_and_by_clip
 
 NUM_RANKED = 10
 """Number of videos that predictions name for each caption."""
@@ -50,11 +49,7 @@ class RetrievalEvaluator(Evaluator):
 
     def reduce(self, output: ClipBertOutput) -> dict[str, jax.Array]:
         """Return match logits [b n] of the pooled clips, and those of each clip alone [b n k]."""
-        logits = self._task.match_logit
-        return {
-            "logits": logits(output.scores),
-            "clip_logits": jnp.moveaxis(by_clip(logits, output.scores), 1, 2),
-        }
+        return pooled_and_by_clip(self._task.match_logit, output.scores)
 
     def score(
         self,

@@ -204,13 +204,9 @@ class _MatchLogits:
     task: MatchTask
 
     def __call__(self, output: ClipBertOutput) -> dict[str, jax.Array]:
-        import jax.numpy as jnp
+        from experiments.evaluators.evaluator import pooled_and_by_clip
 
-        from experiments.evaluators.evaluator import by_clip
-
-        logits = self.task.match_logit
-        alone = by_clip(logits, output.scores)
-        return {"logits": logits(output.scores), "clip_logits": jnp.moveaxis(alone, 1, 2)}
+        return pooled_and_by_clip(self.task.match_logit, output.scores)
 
 
 def _score(
