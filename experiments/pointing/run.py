@@ -12,15 +12,16 @@ model before its training. The faithfulness of the maps is measured by ablation.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
+from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
@@ -53,17 +54,30 @@ WANTED_RATIO = 2.0
 class Game:
     """Settings of the pointing game."""
 
-    data_dir: str
-    """Directory of generated videos."""
+    data_dir: str | None = None
+    """Directory of generated videos; default: that of the run."""
     split: str = "test"
+    """Split of these videos."""
     num_clips: int = 8
     """Number of clips per video."""
     num_videos: int | None = None
-    """Number of videos, from the first on; None for all."""
+    """Number of videos, from the first on; default: all."""
     num_agreement_videos: int = 40
     """Number of videos for faithfulness."""
     seed: int = 0
     """Seed of the untrained model, of shuffles and of the bootstrap."""
+
+    def data_dir_of(self, run: Run) -> str:
+        """Return the directory of the videos."""
+        return self.data_dir or run.experiment.data.data_dir
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options(Game):
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run directory of a retrieval model."""
+    out: Path | None = None
+    """JSON file to write; default: pointing.json in the run directory."""
 
 
 def pointing(run: Run, game: Game) -> dict[str, Any]:
@@ -87,7 +101,7 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
     videos = list(
         pointing_videos(
             run,
-            data_dir=game.data_dir,
+            data_dir=game.data_dir_of(run),
             split=game.split,
             num_clips=game.num_clips,
             grid=grid,
@@ -262,22 +276,9 @@ def _number(value: float, interval: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, play, print the table and write the file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.pointing.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    options = tyro.cli(
+        _Options, prog="python -m experiments.pointing.run", description=__doc__, args=arguments
     )
-    parser.add_argument("run", type=Path, help="run directory of a retrieval model")
-    parser.add_argument("--data-dir", help="generated videos (those of the run)")
-    parser.add_argument("--split", default=Game.split)
-    parser.add_argument("--num-clips", type=int, default=Game.num_clips)
-    parser.add_argument("--num-videos", type=int, help="number of videos, from the first on (all)")
-    parser.add_argument(
-        "--num-agreement-videos", type=int, default=Game.num_agreement_videos, help="videos for faithfulness"
-    )
-    parser.add_argument("--seed", type=int, default=Game.seed)
-    parser.add_argument("--out", type=Path, help="JSON file (pointing.json in the run directory)")
-    options = parser.parse_args(arguments)
     check_range("--num-clips", options.num_clips, 1, MAX_CLIPS)
     check_range("--num-agreement-videos", options.num_agreement_videos, 1)
     check_range("--seed", options.seed, 0)
@@ -288,13 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if out.suffix != ".json":
         raise UserError(f"--out {out} must end in .json")
     check_out_file(out, [".json"])
-    data_dir = options.data_dir or run.experiment.data.data_dir
-    names = {field.name for field in dataclasses.fields(Game)} - {"data_dir"}
-    game = Game(data_dir=data_dir, **{name: getattr(options, name) for name in names})
-    numbers = pointing(run, game)
-    data = dataclasses.replace(run.experiment.data, data_dir=data_dir)
-    factors = {"split": game.split, "num_clips": game.num_clips, **run_factors(run, data), "seed": game.seed}
-    factors["training_seed"] = run.experiment.train.seed
+    numbers = pointing(run, options)
+    data = dataclasses.replace(run.experiment.data, data_dir=options.data_dir_of(run))
+    factors = {"split": options.split, "num_clips": options.num_clips, **run_factors(run, data)}
+    factors |= {"seed": options.seed, "training_seed": run.experiment.train.seed}
     write_json(out, {**numbers, "run": factors})
     say(table(numbers))
     say(conclusion(numbers["maps"]))
