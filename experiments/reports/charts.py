@@ -86,14 +86,11 @@ class Chart:
     """A line chart, laid out; the template only draws it."""
 
     title: str
-    description: str
     frame: Frame
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
     lines: Sequence[ChartLine]
-    last: str = ""
-    """The last values, in words."""
-    readings: Sequence[tuple[float, str]] = ()
+    readings: Sequence[tuple[float, str]]
     """Values in words, each with the x where a pointer shows it."""
 
 
@@ -134,15 +131,12 @@ def curve_chart(
         for name, of_one in thinned.items()
     ]
     readings = _readings(thinned, show, name_step)
-    last = readings[max(readings)]
     return Chart(
         title=title,
-        description=f"{title}: {last}",
         frame=frame,
         x_ticks=[(frame.x_position(tick / last_step), f"{tick:,.0f}") for tick in x_ticks],
         y_ticks=[(frame.y_position(scale.share(tick)), show(tick)) for tick in scale.ticks],
         lines=lines,
-        last=last,
         readings=[(round(frame.x_position(step / last_step), 1), text) for step, text in readings.items()],
     )
 

@@ -26,8 +26,10 @@ def test_a_curve_goes_from_the_first_step_to_the_last_and_from_0_to_a_round_numb
         (frame.x_position(1.0), frame.y_position(0.25)),
     ]
     assert [label for _, label in one.y_ticks] == ["0", "0.25", "0.5", "0.75", "1"]
-    assert one.last == "0.25 at step 20"
-    assert one.readings == [(frame.x_position(0.5), "1 at step 10"), (frame.x_position(1.0), one.last)]
+    assert one.readings == [
+        (frame.x_position(0.5), "1 at step 10"),
+        (frame.x_position(1.0), "0.25 at step 20"),
+    ]
 
 
 def test_a_long_curve_is_thinned_with_a_band_of_what_was_there():
