@@ -56,46 +56,27 @@ def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
     if saved and max(saved) >= experiment.train.num_steps:
         return []
     check_writable(workdir)
-    sizes = _StateSizes.of(experiment)
+    checkpoint_bytes, trained_bytes = _state_bytes(experiment)
     data, num_processes = experiment.data, processes_of_this_host()
     num_videos = experiment.train.batch_size // jax.process_count()
     check_shared_memory(data, num_processes * data.batch_bytes(num_videos, data.num_clips))
     notes = [
-        _check_disk(experiment.train, workdir, sizes.checkpoint, num_saved=len(saved)),
-        _check_memory(_MemoryNeeds.of(experiment, sizes), num_processes),
+        _check_disk(experiment.train, workdir, checkpoint_bytes, num_saved=len(saved)),
+        _check_memory(_MemoryNeeds.of(experiment, checkpoint_bytes, trained_bytes), num_processes),
         _note_on_open_files(),
     ]
     return [note for note in notes if note]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _StateSizes:
-    """Bytes of the arrays that training changes and saves."""
-
-    parameters: int
-    """Parameters, trained and frozen."""
-    trained: int
-    """Trained parameters; gradients take as much."""
-    optimizer: int
-    average: int
-    """Moving averages of the trained parameters."""
-
-    @property
-    def checkpoint(self) -> int:
-        return self.parameters + self.optimizer + self.average
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> _StateSizes:
-        train = experiment.train
-        _, trainable, frozen = model_shapes(experiment)
-        trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
-        optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
-        return cls(
-            average=_num_bytes(trained) if train.ema_decay > 0 else 0,
-            parameters=_num_bytes((trainable, frozen)),
-            trained=_num_bytes(trained),
-            optimizer=_num_bytes(jax.eval_shape(optimizer.init, trained)),
-        )
+def _state_bytes(experiment: Experiment) -> tuple[int, int]:
+    """Return the bytes of a checkpoint, and those of the trained parameters: gradients take as much."""
+    train = experiment.train
+    _, trainable, frozen = model_shapes(experiment)
+    trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
+    optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
+    averages = trained if train.ema_decay > 0 else {}
+    saved = trainable, frozen, averages, jax.eval_shape(optimizer.init, trained)
+    return _num_bytes(saved), _num_bytes(trained)
 
 
 def _num_bytes(tree: Any) -> int:
@@ -206,7 +187,7 @@ class _MemoryNeeds:
         return self.least + self.num_workers * self.decoding
 
     @classmethod
-    def of(cls, experiment: Experiment, sizes: _StateSizes) -> _MemoryNeeds:
+    def of(cls, experiment: Experiment, checkpoint_bytes: int, trained_bytes: int) -> _MemoryNeeds:
         data = experiment.data
         num_videos = experiment.train.batch_size // jax.process_count()
         # As DataConfig.num_prefetch says.
@@ -214,7 +195,7 @@ class _MemoryNeeds:
         is_cpu = jax.default_backend() == "cpu"
         return cls(
             batches=(num_ahead + _BATCHES_ON_DEVICES) * data.batch_bytes(num_videos, data.num_clips),
-            state=sizes.checkpoint + (sizes.checkpoint + sizes.trained if is_cpu else 0),
+            state=checkpoint_bytes + (checkpoint_bytes + trained_bytes if is_cpu else 0),
             num_workers=data.num_workers,
             decoding=int(data.worker_memory_gib * 2**30),
         )

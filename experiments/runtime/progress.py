@@ -8,6 +8,9 @@ from typing import TextIO
 
 import jax
 
+_SECONDS_BETWEEN = 5.0
+"""Time between two lines."""
+
 
 def say(message: str, *, stream: TextIO | None = None) -> None:
     """Print a line, on process 0 only."""
@@ -21,17 +24,9 @@ class Progress:
     The rate leaves out the first portion, which includes start-up or compilation.
     """
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        total: int | None,
-        unit: str,
-        seconds_between: float = 5.0,
-    ) -> None:
+    def __init__(self, what: str, *, total: int | None, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._stream = sys.stdout  # libraries redirect it while they work
-        self._seconds_between = seconds_between
         self._begin = time.perf_counter()
         self._first: tuple[int, float] | None = None
         self._last_line = self._begin
@@ -41,7 +36,7 @@ class Progress:
         now = time.perf_counter()
         self._first = self._first or (done, now)
         is_end = self._total is not None and done >= self._total
-        if not is_end and now - self._last_line < self._seconds_between:
+        if not is_end and now - self._last_line < _SECONDS_BETWEEN:
             return
         self._last_line = now
         if is_end:
