@@ -167,7 +167,9 @@ def read_objects(path: Path) -> list[AnnotationEntry]:
     if text.lstrip().startswith("["):
         entries = _entries(str(path), read_json(path))
     else:
-        entries = list(_json_lines(path, text))
+        entries = [
+            AnnotationEntry(f"{path} line {number}", fields) for number, fields in json_lines(path, text)
+        ]
     if not entries:
         raise UserError(f"{path} is empty; is the download complete?")
     return entries
@@ -185,7 +187,7 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
       UserError: the file does not exist or is not UTF-8, a column is missing, a row has too many or too few
         values, or there are no rows.
     """
-    rows = _rows(path, delimiter)
+    rows = csv_rows(path, read_text(path), delimiter)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
     missing = [name for name in columns if name not in header]
@@ -207,10 +209,15 @@ def read_table_without_header(
       UserError: the file does not exist or is not UTF-8, a row has too many or too few values, or there are
         no rows.
     """
-    return _checked(path, _rows(path, delimiter), columns)
+    return _checked(path, csv_rows(path, read_text(path), delimiter), columns)
 
 
-def _json_lines(path: Path, text: str) -> Iterator[AnnotationEntry]:
+def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line that is not empty.
+
+    Raises:
+      UserError: a line is not a JSON object.
+    """
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -220,7 +227,7 @@ def _json_lines(path: Path, text: str) -> Iterator[AnnotationEntry]:
             raise UserError(f"{path} line {number} is not JSON ({error}); is the file truncated?") from error
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be a JSON object, not {line[:40]!r}")
-        yield AnnotationEntry(f"{path} line {number}", value)
+        yield number, value
 
 
 def _entries(where: str, values: Any) -> list[AnnotationEntry]:
@@ -234,10 +241,15 @@ def _entries(where: str, values: Any) -> list[AnnotationEntry]:
     ]
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of each row that is not empty, and the number of the line where it begins.
+
+    Raises:
+      UserError: a quote is not closed; quotes count only if the delimiter is a comma.
+    """
     quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    text = io.StringIO(read_text(path), newline="")
-    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=quoting == csv.QUOTE_MINIMAL)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quoting == csv.QUOTE_MINIMAL)
     number = 1
     try:
         for values in reader:

@@ -6,15 +6,14 @@ error names the first line that cannot be understood. `own_table` and `corpus/fo
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations.files import csv_rows, json_lines, read_text
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS
 
@@ -77,18 +76,10 @@ def read_any_table(path: Path) -> list[Row]:
     Raises:
       UserError: the file does not exist or has another format, or a column or value is missing.
     """
-    if not path.is_file():
-        raise UserError(
-            f"no annotations at {path}; give --annotations a csv or jsonl file with `video` and `caption`"
-        )
-    if path.suffix not in (".csv", ".jsonl"):
+    if path.suffix not in (".csv", ".jsonl") and path.is_file():
         raise UserError(f"{path} is neither .csv nor .jsonl; give a file in one of these formats")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    numbered = _read_csv(path, text) if path.suffix == ".csv" else _read_json_lines(path, text)
-    rows = [_make_row(path, number, fields) for number, fields in numbered]
+    text = read_text(path)
+    rows = list(map(_make_row, _read_csv(path, text) if path.suffix == ".csv" else _read_json(path, text)))
     kinds = sorted({row.kind.__name__ for row in rows})
     if len(kinds) > 1:
         raise UserError(f"{path} mixes {' and '.join(kinds)} lines; make a file of each")
@@ -101,62 +92,65 @@ def read_any_table(path: Path) -> list[Row]:
     return rows
 
 
-def _read_csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield the fields of each row and the line where it begins.
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """The fields of a line, from which texts are taken."""
+
+    path: Path
+    number: int
+    fields: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path} line {self.number}"
+
+    def text(self, key: str) -> str:
+        """Return a value as text, empty if it is missing; JSON may have numbers."""
+        value = self.fields.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+            raise UserError(f"{self.where}: {key} must be text, not {json.dumps(value)}")
+        return "" if value is None else str(value).strip()
+
+    def filled(self, key: str) -> str:
+        """Return a text that must not be empty."""
+        text = self.text(key)
+        if not text:
+            raise UserError(f"{self.where} has an empty {key}; fill it or remove the line")
+        return text
+
+
+def _read_csv(path: Path, text: str) -> Iterator[_Line]:
+    """Yield the rows, each with the number of the line where it begins.
 
     Raises:
       UserError: a column is missing, a row has more or fewer values than columns, a quote is not closed.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = 1
-    try:
-        columns = next(reader, [])
-        _check_columns(path, columns)
-        number = reader.line_num + 1
-        for values in reader:
-            if values:
-                _check_count(path, number, values, columns)
-                yield number, dict(zip(columns, values, strict=True))
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{path} line {number} is not csv ({error}); close every quote, and double a quote within quotes"
-        ) from error
+    rows = csv_rows(path, text)
+    _, columns = next(rows, (1, []))
+    _check_columns(str(path), columns)
+    for number, values in rows:
+        if len(values) != len(columns):
+            remedy = "put quotes around a caption with commas"
+            if len(values) < len(columns):
+                remedy = "give a value for each, even an empty one"
+            found = f"{len(values)} values for the columns {', '.join(columns)}"
+            raise UserError(f"{path} line {number} has {found}; {remedy}")
+        yield _Line(path, number, dict(zip(columns, values, strict=True)))
 
 
-def _check_count(path: Path, number: int, values: Sequence[str], columns: Sequence[str]) -> None:
-    remedy = "put quotes around a caption with commas"
-    if len(values) < len(columns):
-        remedy = "give a value for each, even an empty one"
-    if len(values) != len(columns):
-        raise UserError(
-            f"{path} line {number} has {len(values)} values for the columns {', '.join(columns)}; {remedy}"
-        )
+def _read_json(path: Path, text: str) -> Iterator[_Line]:
+    for number, fields in json_lines(path, text):
+        line = _Line(path, number, fields)
+        _check_columns(line.where, tuple(fields))
+        yield line
 
 
-def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, _parse_json(path, number, line)
-
-
-def _parse_json(path: Path, number: int, line: str) -> dict[str, object]:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path} line {number} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f'{path} line {number} must be an object such as {{"video": ..., "caption": ...}}')
-    _check_columns(path, tuple(fields), where=f" line {number}")
-    return fields
-
-
-def _check_columns(path: Path, found: Sequence[str], where: str = "") -> None:
+def _check_columns(where: str, found: Sequence[str]) -> None:
     needed = [name for name in COLUMNS_OF[_kind(found)] if name != "options"]
     missing = [name for name in needed if name not in found]
     if missing:
         raise UserError(
-            f"{path}{where} lacks {' and '.join(missing)}; found: {', '.join(found) or 'nothing'}; "
+            f"{where} lacks {' and '.join(missing)}; found: {', '.join(found) or 'nothing'}; "
             f"needed: {', '.join(needed)}; optional: split, id"
         )
 
@@ -170,80 +164,58 @@ def _kind(columns: Sequence[str]) -> type:
     return MultipleChoice if "options" in columns or "a1" in columns else OpenQuestion
 
 
-def _make_row(path: Path, number: int, fields: dict[str, object]) -> Row:
-    kind = _kind(tuple(fields))
-    video, split, id_ = (_text(path, number, key, fields.get(key)) for key in ("video", "split", "id"))
-    if not video:
-        raise _empty(path, number, "video")
-    values = _VALUES_OF[kind](path, number, fields)
+def _make_row(line: _Line) -> Row:
+    kind = _kind(tuple(line.fields))
+    split = line.text("split")
     if split and split not in _SPLIT_OF:
-        raise UserError(f"{path} line {number}: split must be train, validation or test, not {split!r}")
+        raise UserError(f"{line.where}: split must be train, validation or test, not {split!r}")
     return Row(
-        video=video,
-        id=id_ or f"{'caption' if kind is Caption else 'question'}_{number:06d}",
+        video=line.filled("video"),
+        id=line.text("id") or f"{'caption' if kind is Caption else 'question'}_{line.number:06d}",
         split=_SPLIT_OF[split] if split else None,
         kind=kind,
-        values=values,
+        values=_VALUES_OF[kind](line),
     )
 
 
-def _caption(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
-    return {"text": _filled(path, number, "caption", fields)}
+def _caption(line: _Line) -> dict[str, Any]:
+    return {"text": line.filled("caption")}
 
 
-def _count(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
-    count = _filled(path, number, "count", fields)
+def _count(line: _Line) -> dict[str, Any]:
+    count = line.filled("count")
     if not count.isdecimal():
-        raise UserError(f"{path} line {number}: count must be a whole number, not {count!r}")
-    return {"question": _filled(path, number, "question", fields), "count": int(count)}
+        raise UserError(f"{line.where}: count must be a whole number, not {count!r}")
+    return {"question": line.filled("question"), "count": int(count)}
 
 
-def _open_question(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
-    return {key: _filled(path, number, key, fields) for key in ("question", "answer")}
+def _open_question(line: _Line) -> dict[str, Any]:
+    return {key: line.filled(key) for key in ("question", "answer")}
 
 
-def _choice(path: Path, number: int, fields: dict[str, object]) -> dict[str, Any]:
+def _choice(line: _Line) -> dict[str, Any]:
+    fields = line.fields
     options = fields.get("options")
     if options is None:
         options = [fields[f"a{i}"] for i in range(1, len(fields) + 1) if f"a{i}" in fields]
     if not isinstance(options, list) or len(options) < 2:
-        raise UserError(f"{path} line {number}: options must be a list of two texts or more")
-    texts = tuple(_filled(path, number, "option", {"option": option}) for option in options)
-    answer = _filled(path, number, "answer", fields)
+        raise UserError(f"{line.where}: options must be a list of two texts or more")
+    texts = tuple(dataclasses.replace(line, fields={"option": o}).filled("option") for o in options)
+    answer = line.filled("answer")
     if answer in texts:
         position = texts.index(answer)
     elif answer.isdecimal() and int(answer) < len(texts):
         position = int(answer)
     else:
         raise UserError(
-            f"{path} line {number}: answer must be an option or a position from 0 to {len(texts) - 1}, "
-            f"not {answer!r}"
+            f"{line.where}: answer must be an option or a position from 0 to {len(texts) - 1}, not {answer!r}"
         )
-    question = _text(path, number, "question", fields.get("question"))
-    return {"question": question, "options": texts, "answer_index": position}
+    return {"question": line.text("question"), "options": texts, "answer_index": position}
 
 
-_VALUES_OF: Mapping[type, Callable[[Path, int, dict[str, object]], dict[str, Any]]] = {
+_VALUES_OF: Mapping[type, Callable[[_Line], dict[str, Any]]] = {
     Caption: _caption,
     Count: _count,
     MultipleChoice: _choice,
     OpenQuestion: _open_question,
 }
-
-
-def _filled(path: Path, number: int, key: str, fields: Mapping[str, object]) -> str:
-    text = _text(path, number, key, fields.get(key))
-    if not text:
-        raise _empty(path, number, key)
-    return text
-
-
-def _empty(path: Path, number: int, key: str) -> UserError:
-    return UserError(f"{path} line {number} has an empty {key}; fill it or remove the line")
-
-
-def _text(path: Path, number: int, key: str, value: object) -> str:
-    """Return a value of the table as text, empty if it is missing; JSON may have numbers."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-        raise UserError(f"{path} line {number}: {key} must be text, not {json.dumps(value)}")
-    return "" if value is None else str(value).strip()

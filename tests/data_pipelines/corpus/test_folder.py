@@ -158,7 +158,7 @@ def test_bad_tables_are_explained(lines, message, videos_dir, tmp_path):
     ("text", "message"),
     [
         ("{oops}\n", "line 1 is not JSON"),
-        ("[1]\n", "line 1 must be an object"),
+        ("[1]\n", "line 1 must be a JSON object"),
         ('{"video": "cat.mp4"}\n', "line 1 lacks caption; found: video"),
         ('{"video": "cat.mp4", "caption": ["b"]}\n', r'line 1: caption must be text, not \["b"\]'),
         ('{"video": "cat.mp4", "caption": "b", "split": ["train"]}', "line 1: split must be text, not"),
