@@ -9,9 +9,9 @@ MAKEFLAGS += --no-print-directory
 # Without PYTHON the first suitable one on the PATH is taken.
 PYTHON ?=
 VENV ?= .venv
-# Processes that test: one more than small machines have cores, as some tests wait. A file's tests stay together,
+# Processes that test: as many as small machines have cores, for each imports and compiles. A file's tests stay together,
 # because they share compiled functions; the files in the order of tests/conftest.py.
-TEST_JOBS ?= 3
+TEST_JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

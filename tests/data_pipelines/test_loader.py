@@ -77,7 +77,7 @@ def test_batches_are_what_the_contract_says(config):
     assert batch.example_mask.tolist() == [True] * 4
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [2, *(pytest.param(x, marks=pytest.mark.slow) for x in (1, 3))])
 def test_workers_change_nothing(config, num_workers):
     assert_equal(take(config, 5), take(dataclasses.replace(config, num_workers=num_workers), 5))
 

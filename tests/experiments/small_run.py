@@ -1,6 +1,6 @@
-"""A small training run as a program; it can be told to get a signal after a step, alone or as one of several.
+"""A small training run as a program, which can be told to get a signal after a step, alone or of several.
 
-    python small_run.py DATA_DIR WORKDIR [--signal KILL --after-step 3 --process 1] [--notes FILE] ...
+    python -m tests.experiments.small_run DATA_DIR WORKDIR [--signal KILL --after-step 3 --process 1] ...
 
 Trains as `clipbert train` does, with dropout and accumulation, so that all randomness takes part.
 """

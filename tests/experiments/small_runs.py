@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
+import threading
 import warnings
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +20,33 @@ import orbax.checkpoint as ocp
 from clipbert_jax.training.metrics_writer import read_metrics
 from tests.xla_flags import COMPILE_FAST
 
-SCRIPT = Path(__file__).with_name("small_run.py")
-ROOT = SCRIPT.parents[2]
 TIMEOUT_SECONDS = 400
+
+_FORKS = multiprocessing.get_context("forkserver")
+# What takes seconds to import is imported once, by the process that all others are forked from. It never
+# starts JAX.
+_FORKS.set_forkserver_preload(["tests.experiments.small_run", "tests.experiments.small_runs"])
 
 
 @dataclasses.dataclass
 class Started:
     """A process and what it prints."""
 
-    process: subprocess.Popen[str]
+    process: multiprocessing.process.BaseProcess
+    output: Connection
 
     def ends_with(self, code: int) -> str:
         """Wait for the end; return what was printed."""
+        limit = threading.Timer(TIMEOUT_SECONDS, self.process.kill)
+        limit.start()
         try:
-            output, _ = self.process.communicate(timeout=TIMEOUT_SECONDS)
+            with self.output, open(self.output.fileno(), errors="replace", closefd=False) as file:
+                output = file.read()
+            self.process.join(TIMEOUT_SECONDS)
         finally:
+            limit.cancel()
             self.process.kill()
-        assert self.process.returncode == code, f"ended with {self.process.returncode}\n{output}"
+        assert self.process.exitcode == code, f"ended with {self.process.exitcode}\n{output}"
         return output
 
 
@@ -42,19 +55,33 @@ def start(
 ) -> Started:
     """Start a run of `small_run.py` with one device."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    return start_command([sys.executable, str(SCRIPT), str(data_dir), str(workdir), *arguments], environment)
+    program = "from tests.experiments.small_run import main; main()"
+    return start_program(program, environment, [str(data_dir), str(workdir), *arguments])
 
 
-def start_command(command: list[str], environment: dict[str, str] | None = None) -> Started:
-    """Start a command in the repository's environment."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "XLA_FLAGS": COMPILE_FAST, "PYTHONPATH": str(ROOT), **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return Started(process)
+def start_program(
+    program: str, environment: dict[str, str] | None = None, arguments: Sequence[str] = ()
+) -> Started:
+    """Start a program in a process of its own, as `python -c PROGRAM ARGUMENTS`, but with imports done."""
+    output, its_output = _FORKS.Pipe(duplex=False)
+    values = {"XLA_FLAGS": COMPILE_FAST, **(environment or {})}
+    process = _FORKS.Process(target=_run, args=(program, values, arguments, its_output))
+    process.start()
+    its_output.close()
+    return Started(process, output)
+
+
+def _run(program: str, environment: dict[str, str], arguments: Sequence[str], output: Connection) -> None:
+    """Be the program."""
+    os.environ.update(environment)
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.argv = ["-c", *arguments]
+    try:
+        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    finally:
+        atexit._run_exitfuncs()  # which `multiprocessing` leaves out
 
 
 def environments(num_processes: int) -> list[dict[str, str]]:

@@ -99,7 +99,9 @@ def counted(monkeypatch, thing, name):
     return calls
 
 
-@pytest.mark.parametrize(("batch_size", "texts_per_call"), [(1, 1), (2, 3), (3, 64)])
+@pytest.mark.parametrize(
+    ("batch_size", "texts_per_call"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 3), (3, 64)]
+)
 def test_grouping_changes_nothing(model, scorer, videos, texts, batch_size, texts_per_call):
     matrix = match_matrix(scorer, grouped(videos, batch_size), *texts, texts_per_call=texts_per_call)
     ids, mask = (np.broadcast_to(x, (NUM_VIDEOS, *x.shape)) for x in texts)

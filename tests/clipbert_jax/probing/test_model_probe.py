@@ -75,7 +75,9 @@ def numbers_of(example, **arrays):
     return np.asarray(call(model_of(example.probe), *batch))[0, :, 0]
 
 
-@pytest.mark.parametrize("name", ["a", "one_frame", "hole"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(x, marks=pytest.mark.slow) for x in ("a", "one_frame")), "hole"]
+)
 def test_attention_and_its_maps_equal_the_original(name):
     case = golden.load_case("02_body")
     inputs, reference = golden.part(case, f"in/{name}/"), golden.part(case, f"f64/{name}/")

@@ -23,6 +23,7 @@ from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.models.model_def import split_model
 from clipbert_jax.tasks.open_ended_qa import OpenEndedQA
 from clipbert_jax.tasks.retrieval import Retrieval
+from clipbert_jax.training.sharding import make_mesh
 from tests.goldens import golden
 
 CASE = golden.load_case("04c_inference")
@@ -124,7 +125,8 @@ def _answered() -> Reduced:
 
 def _scorer(head, head_name: str) -> Scorer:
     model_def, params, frozen = split_model(golden.model(head, head_name))
-    return Scorer(model_def, {**params, **frozen})
+    # One device, as eight would each encode rows of zeros.
+    return Scorer(model_def, {**params, **frozen}, mesh=make_mesh(jax.devices()[:1]))
 
 
 def _videos() -> Iterator[tuple[np.ndarray, np.ndarray]]:

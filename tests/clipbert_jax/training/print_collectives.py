@@ -1,6 +1,6 @@
-"""Compile the train step for 8 devices; print its collectives and the arrays that the mesh divides, as JSON.
+"""Compile the train step for meshes of 8 devices; print what each exchanges and divides, as JSON.
 
-    python -m tests.clipbert_jax.training.print_collectives FSDP TENSOR
+    python -m tests.clipbert_jax.training.print_collectives FSDP,TENSOR ...
 
 A program of its own: the checks of shapes in tests do not let a step be compiled without being run.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from typing import Any
 
 from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES
 
@@ -29,8 +30,8 @@ _COLLECTIVE = re.compile(
 )
 
 
-def main(fsdp: int, tensor: int) -> None:
-    """Print it."""
+def collectives_of(fsdp: int, tensor: int) -> dict[str, Any]:
+    """Return both for a mesh."""
     sharding._MIN_SHARDED_ELEMENTS = 64
     mesh = make_mesh(config=MeshConfig(fsdp=fsdp, tensor=tensor))
     optimizer = make_optimizer(OptimizerConfig(), num_steps=4)
@@ -44,8 +45,8 @@ def main(fsdp: int, tensor: int) -> None:
         for axis in ("fsdp", "tensor")
     }
     collectives = [[kind, shape] for shape, kind in _COLLECTIVE.findall(text)]
-    print(json.dumps({"collectives": collectives, "divided": divided}))
+    return {"collectives": collectives, "divided": divided}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    print(json.dumps([collectives_of(*map(int, mesh.split(","))) for mesh in sys.argv[1:]]))

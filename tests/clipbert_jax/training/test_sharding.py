@@ -117,13 +117,19 @@ def test_tensor_divides_the_fusion_by_heads():
         ), name
 
 
-def compiled(fsdp, tensor):
-    """Return kind and shape of each collective of the compiled step, and what the mesh divides."""
-    command = [sys.executable, "-m", "tests.clipbert_jax.training.print_collectives", str(fsdp), str(tensor)]
+@pytest.fixture(scope="module")
+def compiled():
+    """Mesh -> kind and shape of each collective of the compiled step, and what the mesh divides."""
+    meshes = {"data": "1,1", "fsdp": "8,1", "tensor": "1,2"}
+    command = [sys.executable, "-m", "tests.clipbert_jax.training.print_collectives", *meshes.values()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=600)
-    found = json.loads(done.stdout)
-    shapes = [(kind, re.sub(r"\{[\d,]*\}", "", shape)) for kind, shape in found["collectives"]]
-    return shapes, found["divided"]
+    return {
+        name: (
+            [(kind, re.sub(r"\{[\d,]*\}", "", shape)) for kind, shape in found["collectives"]],
+            found["divided"],
+        )
+        for name, found in zip(meshes, json.loads(done.stdout), strict=True)
+    }
 
 
 def count(collectives):
@@ -131,22 +137,22 @@ def count(collectives):
     return Counter(kind for kind, _ in collectives)
 
 
-def test_data_parallel_exchanges_the_weight_of_the_loss_and_the_gradients():
-    collectives, divided = compiled(1, 1)
+def test_data_parallel_exchanges_the_weight_of_the_loss_and_the_gradients(compiled):
+    collectives, divided = compiled["data"]
     assert count(collectives) == {"all-reduce": 2}
     assert divided == {"fsdp": [], "tensor": []}
 
 
-def test_fsdp_gathers_each_divided_parameter_and_sums_gradients():
-    collectives, divided = compiled(8, 1)
+def test_fsdp_gathers_each_divided_parameter_and_sums_gradients(compiled):
+    collectives, divided = compiled["fsdp"]
     found = count(collectives)
     assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
     assert len(divided["fsdp"]) > 10
     assert len(divided["fsdp"]) <= found["all-gather"] <= len(divided["fsdp"]) + 2
 
 
-def test_tensor_sums_partial_products_and_gives_videos_to_each_other():
-    collectives, divided = compiled(1, 2)
+def test_tensor_sums_partial_products_and_gives_videos_to_each_other(compiled):
+    collectives, divided = compiled["tensor"]
     assert set(count(collectives)) == {"all-gather", "all-reduce"}
     gathered = {shape for kind, shape in collectives if kind == "all-gather"}
     assert gathered == {

@@ -1,6 +1,7 @@
 """The train step: the same on any number of devices, in any number of parts, from any start."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -25,7 +26,7 @@ def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_st
     """Train on the batches; return the metrics of each step and the last state."""
     mesh = make_mesh(jax.devices()[:num_devices])
     model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
-    optimizer = make_optimizer(OPTIMIZER, num_steps=len(batches) + 1)
+    optimizer = make_optimizer(OPTIMIZER, num_steps=4)
     model_def, state = make_train_state(model, optimizer, mesh)
     start = jax.device_get(state)
     step = make_train_step(
@@ -39,10 +40,17 @@ def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_st
     return history, start, jax.device_get(state)
 
 
+@functools.cache
+def run_whole():
+    """Train on the three batches, each whole, on one device."""
+    return run([make_batch(seed) for seed in range(3)])
+
+
 def losses(history):
     return [float(metrics["loss"]) for metrics in history]
 
 
+@pytest.mark.slow  # test_sharding.py has eight devices of three axes
 def test_eight_devices_train_as_one(batches):
     one, _, state_of_one = run(batches, dropout_rate=0.1)
     eight, _, state_of_eight = run(batches, dropout_rate=0.1, num_devices=8)
@@ -53,7 +61,7 @@ def test_eight_devices_train_as_one(batches):
 
 
 def test_accumulation_changes_memory_and_not_results(batches):
-    whole, _, _ = run(batches)
+    whole, _, _ = run_whole()
     parts, _, _ = run(batches, num_accumulation_steps=4)
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-5)
     np.testing.assert_allclose([m["grad_norm"] for m in parts], [m["grad_norm"] for m in whole], rtol=1e-4)
@@ -61,7 +69,7 @@ def test_accumulation_changes_memory_and_not_results(batches):
 
 @pytest.mark.slow
 def test_accumulation_on_several_devices(batches):
-    whole, _, _ = run(batches)
+    whole, _, _ = run_whole()
     parts, _, _ = run(batches, num_accumulation_steps=2, num_devices=4)
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-5)
 
@@ -77,13 +85,13 @@ def test_missing_texts_and_videos_do_not_count():
         frames=np.where(mask[:, None, None, None, None, None], batch.frames, 255),
         labels=np.where(valid, batch.labels, 1),
     )
-    first, _, _ = run([padded], num_accumulation_steps=2)
+    first, _, _ = run([padded], num_accumulation_steps=4)
     second, _, _ = run([scribbled])
     assert losses(first) == pytest.approx(losses(second), rel=1e-5)
 
 
-def test_frozen_arrays_stay_and_all_others_move(batches):
-    _, start, end = run(batches)
+def test_frozen_arrays_stay_and_all_others_move():
+    _, start, end = run_whole()
     assert any(name.startswith("pixel_encoder/stem/kernel") for name in start.frozen)
     for name, value in start.frozen.items():
         np.testing.assert_array_equal(end.frozen[name], value, err_msg=name)
@@ -122,7 +130,7 @@ class Breaking(Retrieval):
         }
 
 
-@pytest.mark.parametrize("factor", [math.nan, math.inf])
+@pytest.mark.parametrize("factor", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_a_step_without_a_finite_gradient_changes_nothing(batches, factor):
     valid = np.array(batches[1].text_valid)
     valid[0, 0] = False

@@ -183,10 +183,20 @@ def test_presets_are_of_the_same_experiments():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_fit_each_other(name):
+    check_experiment(EXPERIMENTS[name]())
+
+
+# One full-size experiment of each task; the others have other numbers, and the demos are small.
+TRACED = {type(EXPERIMENTS[name]().task): name for name in [*FULL_SIZE, *(f"{x}_original" for x in ORIGINAL)]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in TRACED.values() else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS],
+)
 def test_one_step_traces(name):
-    experiment = EXPERIMENTS[name]()
-    check_experiment(experiment)
-    trace_one_step(program_of(experiment, is_shallow=name in FULL_SIZE))
+    trace_one_step(program_of(EXPERIMENTS[name](), is_shallow=name in FULL_SIZE))
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import time
 
 import jax
@@ -17,7 +16,7 @@ from experiments.cli import errors_as_sentences
 from experiments.runs.train_run import train_run
 from experiments.runtime.processes import _describe, joined_processes
 from tests.experiments.small_run import experiment
-from tests.experiments.small_runs import environments, read_losses, start, start_command, start_together
+from tests.experiments.small_runs import environments, read_losses, start, start_program, start_together
 
 OPTIONS = {"num_validations": 2, "num_steps": 8}
 
@@ -54,7 +53,7 @@ def assert_same_run(workdir, expected):
 
 def evaluate(environment, workdir, out):
     arguments = ["evaluate", str(workdir), "--num-clips", "1", "2", "--out", str(out), "--batch-size", "2"]
-    return start_command([sys.executable, "-m", "experiments.cli", *arguments], environment)
+    return start_program("from experiments.cli import main; main()", environment, arguments)
 
 
 def test_two_processes_stop_together_and_one_goes_on(data_dir, alone, tmp_path):
@@ -119,7 +118,7 @@ with processes.joined_processes(has_notices=True):
         os.kill(os.getpid(), signal.SIGKILL)
     {main}
 """
-    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    started = [start_program(program, values) for values in environments(2)]
     started.pop(victim).ends_with(-signal.SIGKILL)
     output = end_together(started, 75)[0]
     assert f"process {1 - victim} of 2: another process is gone" in output
@@ -146,7 +145,7 @@ with joined_processes(has_notices=True):
             hang_here()
         multihost_utils.sync_global_devices("never")
 """
-    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    started = [start_program(program, values) for values in environments(2)]
     end_together(started, 75)
     waiting, hanging = ((tmp_path / f"stacks-process-{index}.txt").read_text() for index in range(2))
     assert "process 1 says: no progress for" in waiting
@@ -227,7 +226,7 @@ with joined_processes():
     on_first_process(lambda: None)
     on_first_process(act)
 """
-    started = [start_command([sys.executable, "-c", program], values) for values in environments(2)]
+    started = [start_program(program, values) for values in environments(2)]
     for output in end_together(started, 75):
         assert "the lock is held" in output
         assert "Traceback" not in output
@@ -259,7 +258,7 @@ def test_an_address_alone_names_no_processes():
         "from experiments.runtime.processes import joined_processes\nwith joined_processes(): print('inside')"
     )
     environment = {"JAX_COORDINATOR_ADDRESS": "host:1"}
-    output = start_command([sys.executable, "-c", program], environment).ends_with(1)
+    output = start_program(program, environment).ends_with(1)
     assert "JAX_NUM_PROCESSES and JAX_PROCESS_ID" in output
     assert "inside" not in output
 

@@ -6,6 +6,7 @@ what the interpreter is asked to do, and prints the results as JSON.
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import struct
@@ -191,6 +192,7 @@ def safetensors_attacks() -> Iterator[Attack]:
 # Sound files, cut off.
 
 
+@functools.cache
 def sound_files() -> dict[str, bytes]:
     """Return a sound file of every format."""
     arrays = example_arrays()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.heads import ClassifierHeadConfig, PretrainingHeadConfig, RegressionHeadConfig
+from clipbert_jax.models.heads import (
+    ClassifierHeadConfig,
+    PretrainingHeadConfig,
+    RegressionHeadConfig,
+    make_head,
+)
 from clipbert_jax.weights.flat import (
     WeightsMismatchError,
     flat_parameters,
@@ -43,8 +49,23 @@ def original(tiny):
     return to_original(flat_parameters(tiny))
 
 
+@pytest.fixture(scope="module")
+def with_head():
+    """Return a function: head -> the released model of shapes alone with that head. Most is made once."""
+    config = ClipBertConfig.base()
+    model = nnx.eval_shape(lambda: ClipBert(config, ClassifierHeadConfig(num_outputs=2), rngs=nnx.Rngs(0)))
+
+    def replace(head):
+        model.head = nnx.eval_shape(
+            lambda: make_head(head, config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+        )
+        return model
+
+    return replace
+
+
 @pytest.mark.parametrize("head", HEADS)
-def test_every_key_of_a_released_checkpoint_has_its_place(head):
+def test_every_key_of_a_released_checkpoint_has_its_place(head, with_head):
     layout = golden.state_dict_layout()
     entries = layout["common"] + layout["heads"][head]
     config, num_keys = HEADS[head]
@@ -52,7 +73,7 @@ def test_every_key_of_a_released_checkpoint_has_its_place(head):
     assert len(entries) == num_keys
     # Arrays that take no memory: only shapes matter.
     state = {e["key"]: np.broadcast_to(np.float32(0), e["shape"]) for e in entries}
-    model = nnx.eval_shape(lambda: ClipBert(ClipBertConfig.base(), config, rngs=nnx.Rngs(0)))
+    model = with_head(config)
     flat = from_original(state)
     assert {name: array.shape for name, array in flat.items()} == parameter_shapes(model)
     back = to_original(flat)
@@ -60,12 +81,10 @@ def test_every_key_of_a_released_checkpoint_has_its_place(head):
     assert {name: array.shape for name, array in back.items()} == used
 
 
-def test_trainable_parameters_are_those_of_the_original():
+def test_trainable_parameters_are_those_of_the_original(with_head):
     layout = golden.state_dict_layout()
     entries = layout["common"] + layout["heads"]["retrieval"]
-    head = ClassifierHeadConfig(num_outputs=2)
-    model = nnx.eval_shape(lambda: ClipBert(ClipBertConfig.base(), head, rngs=nnx.Rngs(0)))
-    _, trainable, _ = nnx.split(model, nnx.Param, ...)
+    _, trainable, _ = nnx.split(with_head(ClassifierHeadConfig(num_outputs=2)), nnx.Param, ...)
     names = {to_original_name("/".join(map(str, path)))[0] for path, _ in nnx.to_flat_state(trainable)}
     assert names == {e["key"] for e in entries if e["trainable"] and e["used_in_forward"]}
 
