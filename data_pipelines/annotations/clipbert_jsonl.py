@@ -29,8 +29,8 @@ KIND_OF: Mapping[str, type] = {
 class ClipbertJsonl(PublicDataset):
     """The original ClipBERT's own files: one JSON object a line, as it hosted them until 2022 (CVPR 2021).
 
-    https://github.com/jayleicn/ClipBERT tells how its download scripts laid them out, under txt_db/. The
-    files are no longer hosted, so this is for users who kept a copy. Others start from the public
+    https://github.com/jayleicn/ClipBERT says how its download scripts arranged them, under txt_db/. The
+    files are no longer hosted, so this command is for users with a copy. Others start from the public
     annotations: `clipbert prepare msrvtt`, `tgif_qa`, `vqa` ...
 
     Keys by task:

@@ -22,14 +22,13 @@ _PUBLISHED = {
 class CocoCaptions(PublicDataset):
     """COCO captions: 123,287 images with five sentences each (Chen et al., 2015).
 
-    https://cocodataset.org/#download has the images and annotations_trainval2014.zip or
-    annotations_trainval2017.zip, in which captions_train2014.json, captions_val2014.json (or 2017) are. Both
-    editions have the same images, split differently. The edition is told by the year in the
-    name of the file.
+    https://cocodataset.org/#download has the images, annotations_trainval2014.zip (captions_train2014.json,
+    captions_val2014.json) and annotations_trainval2017.zip. Both editions have the same images, split
+    differently. Keep the names of the files: the year in them tells the edition.
 
     Images are named COCO_train2014_000000397133.jpg (2014) or 000000397133.jpg (2017).
 
-    VQA v2 is about the same images, under the same ids: the two can share a data directory.
+    VQA v2 has the same images under the same ids, so both can share a data directory.
     """
 
     train: Path | None = None

@@ -1,4 +1,4 @@
-"""DiDeMo as paragraph retrieval: all descriptions of a video, one after the other, are one text."""
+"""DiDeMo as paragraph retrieval: all descriptions of a video together are one text."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _descriptions(path: Path) -> dict[str, dict[str, str]]:
         of_video = found.setdefault(entry.text("video"), {})
         annotation_id = entry.text("annotation_id")
         if annotation_id in of_video:
-            raise entry.bad("annotation_id", "given once", annotation_id)
+            raise entry.bad("annotation_id", "unique for a video", annotation_id)
         of_video[annotation_id] = entry.text("description")
     return found
 

@@ -29,7 +29,7 @@ class Msrvtt(PublicDataset):
     train_val_videodatainfo.json and test_videodatainfo.json came with the challenge at
     http://ms-multimedia-challenge.com; that site is gone. A commonly used mirror is the release page of
     https://github.com/ArrowLuo/CLIP4Clip: its msrvtt_data.zip has MSRVTT_data.json (all 10,000 videos in one
-    file; give it instead of the two), MSRVTT_train.9k.csv and MSRVTT_JSFUSION_test.csv (the 1k-A test list).
+    file, in place of the other two), MSRVTT_train.9k.csv and MSRVTT_JSFUSION_test.csv (the 1k-A test list).
 
     Videos are named video0.mp4 to video9999.mp4.
 
@@ -38,13 +38,14 @@ class Msrvtt(PublicDataset):
       7k    train on the 7,010 videos of train and validation, test on 1k-A.
       9k    train on 9,000 videos, test on 1k-A.
 
-    1k-A are 1,000 test videos with one caption each. The last two have no validation split. The results of
-    ClipBERT are 7k; those of later work mostly 9k.
+    1k-A are 1,000 test videos with one caption each. 7k and 9k have no validation split. ClipBERT reports
+    results for 7k, later work mostly for 9k.
     """
 
     videodatainfo: tuple[Path, ...]
     """train_val_videodatainfo.json and test_videodatainfo.json, or MSRVTT_data.json."""
     protocol: Protocol = "7k"
+    """Videos of each split, as listed above."""
     test_csv: Path | None = None
     """MSRVTT_JSFUSION_test.csv (1k-A), for 7k and 9k."""
     train_csv: Path | None = None
@@ -77,7 +78,7 @@ class Msrvtt(PublicDataset):
                 raise UserError(f"--protocol {self.protocol} does not use {option}; leave it out")
 
     def _check_splits(self, sentences: Mapping[str, Sequence[Caption]]) -> None:
-        """Refuse a missing file; of 9k, the list of training videos tells."""
+        """Refuse files without the needed splits; for 9k, `_train` compares them with its list."""
         needed = {"full": ("train", "validation", "test"), "7k": ("train", "validation"), "9k": ()}
         without = [split for split in needed[self.protocol] if not sentences[split]]
         if without and not self.allow_partial:
@@ -98,7 +99,9 @@ class Msrvtt(PublicDataset):
         for sentence in whole.entries("sentences"):
             caption = _caption(sentence)
             if caption.video_id not in split_of:
-                raise UserError(f"{sentence.where} is of {caption.video_id!r}, which is not among `videos`")
+                raise UserError(
+                    f"{sentence.where} is about {caption.video_id!r}, which `videos` does not list"
+                )
             captions[split_of[caption.video_id]].append(caption)
         for split, of_split in captions.items():
             found = {"videos": list(split_of.values()).count(split), "sentences": len(of_split)}

@@ -36,12 +36,13 @@ class Vqa(PublicDataset):
     It also has the COCO images, as https://cocodataset.org does. Visual Genome's question_answers.json and
     images are at https://homes.cs.washington.edu/~ranjay/visualgenome/api.html.
 
-    Images are named as COCO does, COCO_train2014_000000458752.jpg or 000000458752.jpg, and those of Visual
+    COCO images are named COCO_train2014_000000458752.jpg or 000000458752.jpg, and those of Visual
     Genome 1.jpg, 2.jpg, ...; --videos is one folder that holds them all, in subfolders as you like.
 
-    As in the official evaluation, an answer that one of ten people gave scores 0.3, two 0.6, three 0.9, four
-    or more 1. The vocabulary has the answers that are the most common one of 9 questions or more in train and
-    validation (3,129 in the full files). --ans2label takes ClipBERT's trainval_ans2label.json instead.
+    As in the official evaluation, an answer of one person in ten scores 0.3, of two 0.6, of three 0.9, of
+    four or more 1. The vocabulary has each answer that is the most common one of 9 or more questions in
+    train and validation (3,129 in the full files). --ans2label takes ClipBERT's trainval_ans2label.json
+    instead.
 
     Questions of the test split have no answers; they keep their ids so that results can be submitted.
     """

@@ -1,6 +1,7 @@
-"""Scores of VQA answers, and the spelling under which answers count as the same, as officially evaluated.
+"""Scores VQA answers and normalizes their spelling, as the official evaluation does.
 
-Follows https://github.com/GT-Vision-Lab/VQA (vqaEval.py): punctuation, digits, articles, contractions.
+`vqa` and the synthetic images use it. Follows
+https://github.com/GT-Vision-Lab/VQA (vqaEval.py): punctuation, digits, articles, contractions.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def normalize_answer(answer: str) -> str:
 
 
 def score_answers(answers: Iterable[str]) -> dict[str, float]:
-    """Return answer -> score, for what ten people answered.
+    """Return the score of each answer that ten people gave.
 
-    A person's answer is worth min(1, c / 3), c of the other nine people having given it; the score is the
-    mean over the ten ways to leave one out. One person's answer has 0.3, two 0.6, three 0.9, four or more 1.
+    Leaving out one person, an answer scores min(1, c / 3) if c of the other nine gave it. The score is the
+    mean over the ten people. An answer of one person scores 0.3, of two 0.6, of three 0.9, of four or more 1.
     """
     counts = collections.Counter(map(normalize_answer, answers))
     total = counts.total()

@@ -1,7 +1,7 @@
 """Makes the captions and questions of synthetic videos.
 
-The model scores each clip alone and averages over clips, so no question needs more than single frames: none
-asks for an order in time or a direction.
+The model scores each clip alone and averages over clips. So single frames answer every question: none asks
+for an order in time or a direction. `video_corpus` calls it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from data_pipelines.synthetic.texts import QUESTIONS, Level, all_events, caption
 from data_pipelines.synthetic.video import VideoPlan
 
 NUM_OPTIONS = 5
+"""Number of options of a multiple-choice question."""
 
 
 def video_records(plans: Sequence[VideoPlan], split: str, level: Level) -> dict[type, list[Any]]:

@@ -1,6 +1,6 @@
 """Makes batches in threads of this process; `batch_workers` uses it if there are no worker processes.
 
-The threads are daemons, unlike Grain's: one that is stuck in a decoder must not keep the program from ending.
+The threads are daemons, unlike Grain's: a thread stuck in a decoder must not keep the program alive.
 """
 
 from __future__ import annotations

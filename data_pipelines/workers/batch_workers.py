@@ -1,8 +1,7 @@
 """Makes batches in worker processes (by Grain) or threads, and watches them while they decode.
 
-A worker that dies gives one sentence. A stuck one is noticed wherever it is stuck, because `heartbeat` knows
-the video of each. `loader` and `video_batches` pass a function without state that turns a number into arrays,
-so work can be thrown away and repeated at any time.
+If a worker dies or is stuck, the error names its video, which `heartbeat` records. `loader` and
+`video_batches` pass a function without state that turns a number into arrays, so any batch can be made again.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ MakeBatch = Callable[[int], Arrays]
 
 _SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
-_GRAIN_OBITUARY = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
+_DEATH_MESSAGE = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
+"""Grain's message about a dead worker, with its exit code."""
 _log = logging.getLogger(__name__)
 
 
@@ -135,7 +135,7 @@ def _describe_death(death: WorkerDiedError) -> str:
     if code is not None and code < 0:
         how = f"signal {-code}, {signal.Signals(-code).name}"
     during = f" while it decoded the video {death.video_id}" if death.video_id else ""
-    advice = "; the messages above may have the reason"
+    advice = "; see the messages above for the reason"
     if code == -signal.SIGKILL:
         advice = (
             ": the machine probably ran out of memory; lower --data.num-workers, --data.num-prefetch or "
@@ -160,12 +160,12 @@ class _Workers(Iterator[Arrays]):
         try:
             return _owned(next(self._iterator))
         except RuntimeError as error:  # Grain's, within a second or two of the death
-            told = _GRAIN_OBITUARY.search(str(error))
-            if told is None:
+            match = _DEATH_MESSAGE.search(str(error))
+            if match is None:
                 raise
         dead = self._watcher.dead()
         if dead is None:  # while it started
-            raise WorkerDiedError(int(told[1]), "", None)
+            raise WorkerDiedError(int(match[1]), "", None)
         busy = {b.process: b.video_id for b in self._heartbeats.busy()}
         raise WorkerDiedError(dead.exitcode, busy.get(dead.pid or 0, ""), self._watcher.stuck)
 
@@ -184,13 +184,13 @@ def _start(
 ) -> grain.DatasetIterator:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, which no absl app has parsed here
-    grain.config.update("py_traceback_filtering", "off")  # it would append a paragraph to every message
+    grain.config.update("py_traceback_filtering", "off")  # else it appends a paragraph to every message
     batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     workers = grain.MultiprocessingOptions(
         num_workers=config.num_workers, per_worker_buffer_size=_buffer_size(config)
     )
     iterator: Any = iter(batches.mp_prefetch(workers, worker_init_fn=begin))
-    iterator.get_state()  # makes the iterators of all workers, or `close` would overlook some
+    iterator.get_state()  # makes the iterators of all workers; else `close` overlooks some
     iterator.start_prefetch()
     return iterator
 
@@ -204,7 +204,7 @@ def _buffer_size(config: DataConfig) -> int:
 
 
 def _owned(arrays: Arrays) -> Arrays:
-    """Copy arrays out of the memory shared with workers, which must be released before the program ends."""
+    """Copy arrays out of the memory shared with workers, so that it is free before the program ends."""
     return {name: np.array(array) for name, array in arrays.items()}
 
 
@@ -259,11 +259,10 @@ class _Begin:
     def __call__(self, worker_index: int, worker_count: int) -> None:
         """Join the heartbeats; end when the parent dies, even if by SIGKILL.
 
-        The kernel's parent death signal does not serve: it comes when the thread that started the worker
-        ends.
+        The kernel's parent death signal is of no use: it comes when the thread that started the worker ends.
         """
         del worker_count
-        for number in (signal.SIGINT, signal.SIGTERM):  # these reach all processes; the parent decides
+        for number in (signal.SIGINT, signal.SIGTERM):  # all processes get these; the parent decides
             signal.signal(number, signal.SIG_IGN)
         use_slot_in_process(self.heartbeats, worker_index)
         parent = multiprocessing.parent_process()

@@ -1,6 +1,6 @@
 """Estimates how many cores training needs for decoding; the training loop prints it when it waits for input.
 
-`heartbeat` measures the cost of a video, the loop the videos per second that it could use.
+`heartbeat` measures the cost of a video; the loop knows how many videos per second it could use.
 """
 
 from __future__ import annotations
@@ -46,6 +46,6 @@ def explain_wait(config: DataConfig, core_seconds_per_video: float | None, video
     if needed > count:
         return f"{line} (now {count} {kind}): set --data.num-workers {needed}, or {_COMPACT}"
     return (
-        f"{line}, but the {count} {kind} get less done: they wait for the storage of the data, or for cores "
-        "that do other work"
+        f"{line}, but the {count} {kind} are slower: they wait for storage, or for cores that other "
+        "programs use"
     )

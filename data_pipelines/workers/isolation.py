@@ -1,7 +1,7 @@
 """Decodes untrusted files in processes that may crash, hang or run out of memory.
 
-A decoder is C code that reads untrusted bytes. Ingest, `doctor`, search, the web app and the fuzz test run it
-here, one item at a time in each worker, so that a bad file affects no other.
+A decoder is C code. Ingest, `doctor`, search, the web app and the fuzz test run it here, one item at a time
+in each worker, so that a bad file affects no other.
 
 Each worker has its own pipe. A pool with one pipe for all workers loses results or waits forever when a
 worker is killed while it writes (docs/adr/0009).

@@ -53,12 +53,15 @@ class _PrepareGenerated:
     data_dir: Path
     """Data directory to create; must not exist yet."""
     level: Level = "easy"
-    """Difficulty: what they show differs in objects, in coloured shapes, or in what these do."""
+    """Difficulty: objects differ in shape, in shape and colour, or also in what they do."""
     num_train: int
     """Number of videos or images of the train split."""
     num_validation: int
+    """Number of videos or images of the validation split."""
     num_test: int
+    """Number of videos or images of the test split."""
     seed: int = 0
+    """Seed of all random choices."""
     num_workers: int = 2
     """Number of processes, which does not change the result."""
     overwrite: bool = False
@@ -173,8 +176,8 @@ class StoreOptions:
         if bad_share > self.max_bad_share:
             say(
                 f"{bad_share:.1%} of the videos are missing or unreadable, more than --max-bad-share "
-                f"{self.max_bad_share:.1%}. {data_dir} is complete without them and may be used as it is; "
-                "with those files corrected, the same command with --overwrite makes it anew"
+                f"{self.max_bad_share:.1%}. {data_dir} is complete without them and may be used as it is. "
+                "To add them, correct their files and run the same command with --overwrite"
             )
             sys.exit(1)
 
@@ -191,7 +194,7 @@ class PrepareFolder:
     """CSV with columns `video` and `caption` (optional: `split`, `id`), or JSON lines with the same keys.
     Without it, only the videos are stored."""
     vocab: Path | None = None
-    """File vocab.txt or folder of a tokenizer; default: a vocabulary made from the captions."""
+    """File vocab.txt or tokenizer folder; default: a vocabulary made from the captions."""
     allow_missing_videos: bool = False
     """Leave out videos of validation or test that are missing or unreadable, instead of ending."""
     overwrite: bool = False
@@ -225,7 +228,7 @@ class BuildOptions:
     allow_missing_videos: bool = False
     """Leave out videos of validation or test that are missing or unreadable, instead of ending."""
     vocab: Path | None = None
-    """File vocab.txt or folder of a tokenizer, as of bert-base-uncased; default: one made from the texts."""
+    """File vocab.txt or tokenizer folder, such as bert-base-uncased; default: one made from the texts."""
     overwrite: bool = False
     """Replace an older data directory, or older annotations of the same kind."""
 

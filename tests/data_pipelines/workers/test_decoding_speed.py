@@ -55,7 +55,7 @@ def test_nothing_is_known_before_the_first_video():
         ),
         (0, 16, "(now 2 threads): set --data.num-workers 9"),
         (4, 8, "75 videos/s need 9 core(s), and there are 8: prepare the data with --storage compact"),
-        (9, 16, "but the 9 workers get less done: they wait for the storage"),
+        (9, 16, "but the 9 workers are slower"),
     ],
 )
 def test_advice_is_what_helps_here(num_workers, num_cores, expected, monkeypatch):
