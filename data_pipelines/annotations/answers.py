@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, Records, check_disjoint
 from data_pipelines.annotations.files import read_json
 from data_pipelines.annotations.records import OpenQuestion
 
@@ -81,17 +81,14 @@ class OpenQuestionDataset(PublicDataset):
         if not records:
             return Annotations(records={})
         answers, lines = question_vocabulary(
-            {split: questions for (_, split), questions in records.items()},
-            self.ans2label,
-            self.num_answers,
-            allow_partial=self.allow_partial,
+            records, self.ans2label, self.num_answers, allow_partial=self.allow_partial
         )
         facts.append(check_disjoint(name, records))
         return Annotations(records=records, answers={OpenQuestion: answers}, facts=(*facts, *lines))
 
 
 def question_vocabulary(
-    records: Mapping[str, Sequence[OpenQuestion]],
+    records: Records,
     ans2label: Path | None,
     num_answers: int,
     *,
@@ -113,18 +110,18 @@ def question_vocabulary(
     if ans2label is not None:
         answers = read_ans2label(ans2label, allow_partial=allow_partial)
         line = f"{len(answers):,} answers, labels as in {ans2label.name}"
-    elif records.get("train"):
-        answers = most_frequent((record.answer for record in records["train"]), num_answers)
+    elif train := records.get((OpenQuestion, "train")):
+        answers = most_frequent((record.answer for record in train), num_answers)
         line = f"{len(answers):,} answers: the most frequent of train"
     else:
         raise UserError("there are no answers to learn; give --train or --ans2label")
     return answers, (line, *outside_of(answers, records))
 
 
-def outside_of(answers: Collection[str], records: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+def outside_of(answers: Collection[str], records: Records) -> tuple[str, ...]:
     """Return a line for each split: how many of its answers are outside of the vocabulary."""
     known, lines = set(answers), []
-    for split, questions in records.items():
+    for (_, split), questions in records.items():
         outside = sum(question.answer not in known for question in questions)
         if questions:
             effect = "not trained on" if split == "train" else "always count as wrong"

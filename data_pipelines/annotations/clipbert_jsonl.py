@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary, read_ans2label
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, num_videos, numbered_repeats
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, Records, numbered_repeats
 from data_pipelines.annotations.files import AnnotationEntry, read_objects
 from data_pipelines.annotations.images import coco_id, file_stems, visual_genome_id
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
@@ -61,12 +61,13 @@ class ClipbertJsonl(PublicDataset):
     def read(self) -> Annotations:
         """Read the records of a task."""
         kind = KIND_OF[self.task]
-        records: dict[str, list[Any]] = {}
-        facts: list[str] = []
-        for split, path in self.given_files.items():
-            records[split] = _read(path, split, _MAKE_OF[self.task])
-            counts = {self.task.replace("_", " ") + " records": len(records[split])}
-            facts.append(self.check(path, "", counts | {"videos": num_videos(records[split])}, {}))
+        records, facts = self.read_splits(
+            "ClipBERT",
+            kind,
+            lambda path, split: _read(path, split, _MAKE_OF[self.task]),
+            {},
+            nouns=(f"{self.task.replace('_', ' ')} records", "videos"),
+        )
         answers: tuple[str, ...] = ()
         if kind in (OpenQuestion, SoftQuestion) and records:
             answers, lines = self._answers(records)
@@ -74,13 +75,13 @@ class ClipbertJsonl(PublicDataset):
         images = {record.video_id for of_split in records.values() for record in of_split}
         is_images = self.task in ("pretraining", "vqa")
         return Annotations(
-            records={(kind, split): of_split for split, of_split in records.items()},
+            records=records,
             answers={kind: answers} if answers else {},
             file_stems=file_stems(images) if is_images else {},
             facts=tuple(facts),
         )
 
-    def _answers(self, records: dict[str, list[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _answers(self, records: Records) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.ans2label is None:
             raise UserError(f"--task {self.task} needs the file of answers and labels; give --ans2label")
         if self.task == "open_question":

@@ -44,17 +44,16 @@ class OwnTable:
             raise UserError(f"{self.table} has no column `split`; add it, with train, validation or test")
         kind = rows[0].kind
         records = {
-            split: [row.record(row.video) for row in rows if row.split == split]
+            (kind, split): [row.record(row.video) for row in rows if row.split == split]
             for split in SPLITS
             if any(row.split == split for row in rows)
         }
-        by_kind = {(kind, split): of_split for split, of_split in records.items()}
         facts = [
             f"{self.table.name}, {split}: {len(of_split):,} lines on {num_videos(of_split):,} videos"
-            for split, of_split in records.items()
+            for (_, split), of_split in records.items()
         ]
-        facts.append(check_disjoint("a fair evaluation", by_kind))
+        facts.append(check_disjoint("a fair evaluation", records))
         if kind is not OpenQuestion:
-            return Annotations(records=by_kind, facts=tuple(facts))
+            return Annotations(records=records, facts=tuple(facts))
         answers, lines = question_vocabulary(records, self.ans2label, self.num_answers, allow_partial=False)
-        return Annotations(records=by_kind, answers={kind: answers}, facts=(*facts, *lines))
+        return Annotations(records=records, answers={kind: answers}, facts=(*facts, *lines))

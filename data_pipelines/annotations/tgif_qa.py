@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
-from data_pipelines.annotations.dataset import Annotations, PublicDataset, num_videos, numbered_repeats
+from data_pipelines.annotations.dataset import Annotations, PublicDataset, numbered_repeats
 from data_pipelines.annotations.files import AnnotationEntry, read_table
 from data_pipelines.annotations.records import Count, MultipleChoice, OpenQuestion
 
@@ -62,22 +62,20 @@ class TgifQa(PublicDataset):
         """Read the questions of a task."""
         if not 0 <= self.validation_percent < 100:
             raise UserError(f"--validation-percent must be from 0 to 99, not {self.validation_percent}")
-        records: dict[str, list[Any]] = {}
-        facts: list[str] = []
-        for name, path in self.given_files.items():
-            records[name] = self._read_questions(path)
-            published = {"questions": _PUBLISHED[self.task][name]}
-            found = {"questions": len(records[name]), "GIFs": num_videos(records[name])}
-            facts.append(self.check(path, f"TGIF-QA's {self.task} {name} file", found, published))
-        if "train" in records and self.validation_percent:
-            records["train"], records["validation"] = self._split(records["train"])
-            facts.append(
-                f"{len(records['train']):,} train and {len(records['validation']):,} validation questions: "
-                f"{self.validation_percent} % of the GIFs of the train file, by hash of their names"
-            )
+        kind = {"frameqa": OpenQuestion, "count": Count}.get(self.task, MultipleChoice)
+        published = {split: {"questions": number} for split, number in _PUBLISHED[self.task].items()}
+        records, facts = self.read_splits(
+            f"TGIF-QA {self.task}", kind, self._read_questions, published, nouns=("questions", "GIFs")
+        )
         if not records:
             return Annotations(records={})
-        kind = {"frameqa": OpenQuestion, "count": Count}.get(self.task, MultipleChoice)
+        if (kind, "train") in records and self.validation_percent:
+            train, validation = self._split(records[kind, "train"])
+            records |= {(kind, "train"): train, (kind, "validation"): validation}
+            facts.append(
+                f"{len(train):,} train and {len(validation):,} validation questions: "
+                f"{self.validation_percent} % of the GIFs of the train file, by hash of their names"
+            )
         answers: tuple[str, ...] = ()
         if self.task == "frameqa":
             answers, lines = question_vocabulary(
@@ -85,12 +83,12 @@ class TgifQa(PublicDataset):
             )
             facts += lines
         return Annotations(
-            records={(kind, split): of_split for split, of_split in records.items()},
+            records=records,
             answers={kind: answers} if answers else {},
             facts=tuple(facts),
         )
 
-    def _read_questions(self, path: Path) -> list[Any]:
+    def _read_questions(self, path: Path, split: str) -> list[Any]:
         has_options = self.task in ("action", "transition")
         rows = read_table(path, (*_COLUMNS, *_OPTIONS) if has_options else _COLUMNS, delimiter="\t")
         make = {"frameqa": _open_question, "count": _count}.get(self.task, _choice)

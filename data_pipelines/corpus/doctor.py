@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +95,7 @@ class OneFile:
 def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Diagnosis]:
     """Yield a diagnosis of each file of a source, in order, whatever the files do to a decoder."""
     items = ((source, name) for name in source.names)
-    names = iter(source.names)
-    with Isolated(num_workers) as isolated:
-        for result in isolated.map(_examine_file, items, timeout_seconds=_time_limit):
-            name = next(names)
-            yield _failed(name, source.size(name), result.reason) if isinstance(result, Failure) else result
+    return _examined(_examine_file, items, lambda item: (item[1], source.size(item[1])), num_workers)
 
 
 def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Diagnosis]:
@@ -118,31 +115,33 @@ def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: i
 
     An error in `videos` stands for a video that could not be read.
     """
-    sizes: list[tuple[str, int]] = []
-
-    def noted() -> Iterator[Video | UnreadableVideo]:
-        for video in videos:
-            sizes.append(_name_and_size(video))
-            yield video
-
-    with Isolated(num_workers) as isolated:
-        results = isolated.map(
-            examine_record,
-            noted(),
-            timeout_seconds=lambda video: time_limit_seconds(_name_and_size(video)[1]),
-        )
-        for result in results:
-            name, num_bytes = sizes.pop(0)
-            yield _failed(name, num_bytes, result.reason) if isinstance(result, Failure) else result
+    return _examined(examine_record, videos, _name_and_size, num_workers)
 
 
 def _name_and_size(video: Video | UnreadableVideo) -> tuple[str, int]:
     return (video.path, 0) if isinstance(video, UnreadableVideo) else (video.video_id, len(video.data))
 
 
-def _time_limit(item: tuple[VideoSource, str]) -> float:
-    source, name = item
-    return time_limit_seconds(source.size(name))
+def _examined(
+    function: Callable[[Any], Diagnosis],
+    items: Iterable[Any],
+    name_and_size: Callable[[Any], tuple[str, int]],
+    num_workers: int,
+) -> Iterator[Diagnosis]:
+    """Yield the function's result for each item; an item that ends its worker is unreadable."""
+    taken: collections.deque[tuple[str, int]] = collections.deque()
+
+    def noted() -> Iterator[Any]:
+        for item in items:
+            taken.append(name_and_size(item))
+            yield item
+
+    with Isolated(num_workers) as isolated:
+        for result in isolated.map(
+            function, noted(), timeout_seconds=lambda item: time_limit_seconds(name_and_size(item)[1])
+        ):
+            name, num_bytes = taken.popleft()
+            yield _failed(name, num_bytes, result.reason) if isinstance(result, Failure) else result
 
 
 def _examine_file(item: tuple[VideoSource, str]) -> Diagnosis:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +59,32 @@ class Journal:
         """Number of videos, stored or not."""
         return len(self.video_ids) + len(self.unreadable)
 
-    def with_outcome(self, video_id: str, outcome: CorpusEntry | Failure) -> Journal:
-        """Return the journal with one more video."""
-        if isinstance(outcome, Failure):
-            reason = " ".join(outcome.reason.split())
-            return dataclasses.replace(
-                self,
-                unreadable=(*self.unreadable, (video_id, reason)),
-                num_that_may_pass=self.num_that_may_pass + outcome.may_pass,
-            )
-        note = outcome.video.note
-        return dataclasses.replace(
-            self,
-            video_ids=(*self.video_ids, video_id),
-            digests=(*self.digests, video_digest(outcome.video)),
-            num_bytes_before=self.num_bytes_before + note.num_bytes_before,
-            num_bytes_after=self.num_bytes_after + note.num_bytes_after,
-            num_frames_before=self.num_frames_before + note.num_frames_before,
-            num_frames_after=self.num_frames_after + note.num_frames_after,
-            max_time_error_seconds=max(self.max_time_error_seconds, note.max_time_error_seconds),
-        )
+
+def _journal_of(video_id: str, outcome: CorpusEntry | Failure) -> Journal:
+    """Return the journal of one video."""
+    if isinstance(outcome, Failure):
+        reason = " ".join(outcome.reason.split())
+        return Journal(unreadable=((video_id, reason),), num_that_may_pass=int(outcome.may_pass))
+    note = outcome.video.note
+    return Journal(
+        video_ids=(video_id,),
+        digests=(video_digest(outcome.video),),
+        num_bytes_before=note.num_bytes_before,
+        num_bytes_after=note.num_bytes_after,
+        num_frames_before=note.num_frames_before,
+        num_frames_after=note.num_frames_after,
+        max_time_error_seconds=note.max_time_error_seconds,
+    )
+
+
+def _sum(journals: Sequence[Journal]) -> Journal:
+    def total(field: dataclasses.Field) -> Any:
+        values = [getattr(journal, field.name) for journal in journals]
+        if isinstance(field.default, tuple):
+            return tuple(itertools.chain.from_iterable(values))
+        return max(values, default=0.0) if field.name == "max_time_error_seconds" else sum(values)
+
+    return Journal(**{field.name: total(field) for field in dataclasses.fields(Journal)})
 
 
 def plan_shards(items: Sequence[Any]) -> list[Sequence[Any]]:
@@ -185,34 +191,16 @@ def build_shard(
       on_outcome: called for each item.
     """
     encoder = RecordEncoder(work_dir)
-    journal = Journal()
+    journals: list[Journal] = []
 
     def records() -> Iterator[bytes]:
-        nonlocal journal
-        for item, outcome in zip(items, islice(outcomes, len(items)), strict=True):
+        for item, outcome in zip(items, itertools.islice(outcomes, len(items)), strict=True):
             on_outcome(item, outcome)
-            journal = journal.with_outcome(item.video_id, outcome)
+            journals.append(_journal_of(item.video_id, outcome))
             if isinstance(outcome, CorpusEntry):
                 yield encoder.encode(outcome)
 
     num_bytes = write_shard(work_dir / f"{shard_name(number)}.array_record", records())
-    journal = dataclasses.replace(journal, num_record_bytes=num_bytes)
+    journal = dataclasses.replace(_sum(journals), num_record_bytes=num_bytes)
     text = json.dumps(dataclasses.asdict(journal), ensure_ascii=False)
     write_whole(work_dir / f"{shard_name(number)}.json", text)
-
-
-def _sum(journals: Sequence[Journal]) -> Journal:
-    def total(name: str) -> int:
-        return sum(getattr(journal, name) for journal in journals)
-
-    return Journal(
-        video_ids=tuple(video_id for journal in journals for video_id in journal.video_ids),
-        digests=tuple(digest for journal in journals for digest in journal.digests),
-        unreadable=tuple(pair for journal in journals for pair in journal.unreadable),
-        num_record_bytes=sum(j.num_record_bytes for j in journals if j.video_ids),
-        num_bytes_before=total("num_bytes_before"),
-        num_bytes_after=total("num_bytes_after"),
-        num_frames_before=total("num_frames_before"),
-        num_frames_after=total("num_frames_after"),
-        max_time_error_seconds=max((j.max_time_error_seconds for j in journals), default=0.0),
-    )

@@ -58,15 +58,20 @@ def test_a_sample_of_labels_is_taken_on_request(write):
 
 def test_answers_outside_of_the_vocabulary_are_counted():
     records = {
-        "train": [question("0", "cat"), question("1", "cat"), question("2", "dog")],
-        "test": [question("3", "dog"), question("4", "cat"), question("5", "owl"), question("6", "owl")],
+        (OpenQuestion, "train"): [question("0", "cat"), question("1", "cat"), question("2", "dog")],
+        (OpenQuestion, "test"): [
+            question("3", "dog"),
+            question("4", "cat"),
+            question("5", "owl"),
+            question("6", "owl"),
+        ],
     }
     answers, lines = question_vocabulary(records, None, 1, allow_partial=False)
     assert answers == ("cat",)
     assert "train: 1 of 3 answers (33.3 %) are not among these, not trained on" in lines
     assert "test: 3 of 4 answers (75.0 %) are not among these, always count as wrong" in lines
     with pytest.raises(UserError, match="give --train or --ans2label"):
-        question_vocabulary({"test": records["test"]}, None, 1, allow_partial=False)
+        question_vocabulary(records | {(OpenQuestion, "train"): []}, None, 1, allow_partial=False)
 
 
 def test_scores_are_those_of_leaving_one_person_out():
