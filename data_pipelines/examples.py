@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.config_checks import check_range
 from clipbert_jax.tasks.pretraining import Masking
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion, SoftQuestion
 from data_pipelines.negatives import check_negatives, draw_negative
@@ -78,8 +78,7 @@ class RetrievalExamples:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.num_negatives < 1:
-            raise UserError(f"--task.num-negatives must be at least 1, not {self.num_negatives}")
+        check_range("--task.num-negatives", self.num_negatives, 1)
         check_negatives(self.captions)
 
     @property
@@ -214,8 +213,7 @@ class PretrainingExamples(_Grouped):
     masking: Masking | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mismatch_share <= 1:
-            raise UserError(f"--task.mismatch-share must be from 0 to 1, not {self.mismatch_share}")
+        check_range("--task.mismatch-share", self.mismatch_share, 0, 1)
         check_negatives(self.captions)
 
     def draw(self, index: int, rng: np.random.Generator) -> Texts:
@@ -240,8 +238,7 @@ def chunk(records: Sequence[AnyRecord], size: int) -> list[tuple[AnyRecord, ...]
     Raises:
       UserError: a size below 1.
     """
-    if size < 1:
-        raise UserError(f"--task.num-questions and --task.num-captions must be at least 1, not {size}")
+    check_range("--task.num-questions or --task.num-captions", size, 1)
     of_video: dict[str, list[AnyRecord]] = {}
     for record in records:
         of_video.setdefault(record.video_id, []).append(record)

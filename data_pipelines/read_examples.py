@@ -123,7 +123,7 @@ def _count_examples(task: Any, data_dir: str | Path, split: str) -> CountExample
             raise UserError(
                 f"question {question.id!r} in {records_path(data_dir, Count, split)} has the count "
                 f"{question.count}, out of the range from --task.min-count {task.min_count} to "
-                f"--task.max-count {task.max_count}: widen the range or mend the question"
+                f"--task.max-count {task.max_count}: widen the range or correct the question"
             )
     return CountExamples(chunk(questions, task.num_questions), task.num_questions)
 

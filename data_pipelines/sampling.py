@@ -25,7 +25,7 @@ _TOLERANCE_SECONDS = 1e-6
 """Largest delay of a frame that still counts as shown at the wanted time: 0.1 + 0.2 is not 0.3."""
 
 _TICKS_PER_SECOND = 1_000_000
-"""Unit of the whole-numbered time stamps that the released arithmetic works on."""
+"""Unit of the whole-numbered time stamps in the original's arithmetic."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +58,8 @@ def choose_frames(
       num_frames: frames per clip.
       fps: frames per second within a clip.
       sampling: random or uniform.
-      rule: ours or the original's.
-      one_clip: where a single uniform clip lies by the original's rule; ours is in the middle.
+      rule: `corrected` chooses by time, `original` by the original's arithmetic.
+      one_clip: where a single uniform clip lies by the original's rule; `corrected` puts it in the middle.
       rng: generator for random clips.
     """
     if rule == "original":

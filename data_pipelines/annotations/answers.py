@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipbert_jax.config_checks import check_range
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, Records, check_disjoint
 from data_pipelines.annotations.files import read_json
@@ -105,8 +106,7 @@ def question_vocabulary(
     Raises:
       UserError: neither an ans2label file nor train records.
     """
-    if num_answers < 1:
-        raise UserError(f"--num-answers must be at least 1, not {num_answers}")
+    check_range("--num-answers", num_answers, 1)
     if ans2label is not None:
         answers = read_ans2label(ans2label, allow_partial=allow_partial)
         line = f"{len(answers):,} answers, labels as in {ans2label.name}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from clipbert_jax.config_checks import check_range
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.answers import question_vocabulary
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, numbered_repeats
@@ -60,8 +61,7 @@ class TgifQa(PublicDataset):
 
     def read(self) -> Annotations:
         """Read the questions of a task."""
-        if not 0 <= self.validation_percent < 100:
-            raise UserError(f"--validation-percent must be from 0 to 99, not {self.validation_percent}")
+        check_range("--validation-percent", self.validation_percent, 0, 99)
         kind = {"frameqa": OpenQuestion, "count": Count}.get(self.task, MultipleChoice)
         published = {split: {"questions": number} for split, number in _PUBLISHED[self.task].items()}
         records, facts = self.read_splits(

@@ -98,12 +98,8 @@ class _StoredVideos:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (type(self), self.path)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
     @functools.cached_property
-    def _names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         names = tuple(sorted(name for name in self._all_names() if self._is_wanted(name)))
         for name in names:
             _check_name(self.path, name)

@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
-from clipbert_jax.errors import UserError
+from clipbert_jax.config_checks import check_range
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
@@ -46,9 +46,9 @@ class Compact:
     """x264 quality factor: a smaller one gives better and larger videos; 18 looks like the original."""
 
     def __post_init__(self) -> None:
-        _check("Compact.size", self.size, 16, 8192)
-        _check("Compact.gop", self.gop, 1, 1000)
-        _check("Compact.crf", self.crf, 0, 51)
+        check_range("Compact.size", self.size, 16, 8192)
+        check_range("Compact.gop", self.gop, 1, 1000)
+        check_range("Compact.crf", self.crf, 0, 51)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,10 +61,10 @@ class Frames:
     """Maximum of the longer side in pixels; None keeps the size."""
 
     def __post_init__(self) -> None:
-        _check("Frames.fps", self.fps, 0.01, 1000)
-        _check("Frames.quality", self.quality, 1, 100)
+        check_range("Frames.fps", self.fps, 0.01, 1000)
+        check_range("Frames.quality", self.quality, 1, 100)
         if self.size is not None:
-            _check("Frames.size", self.size, 16, 8192)
+            check_range("Frames.size", self.size, 16, 8192)
 
 
 StorageForm = Original | Compact | Frames
@@ -254,8 +254,3 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 1e-9:
         return "0 ms"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _check(name: str, value: int | float, low: int | float, high: int | float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name} is {value}; choose a number from {low} to {high}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clipbert_jax.config_checks import check_range
 from clipbert_jax.errors import UserError
 from data_pipelines.annotations.records import OpenQuestion
 from data_pipelines.annotations.store import SPLITS, records_path, write_answers, write_records
@@ -117,11 +118,9 @@ def check_numbers(counts: Mapping[str, int], seed: int) -> None:
     Raises:
       UserError: names the option.
     """
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0, not {seed}")
+    check_range("--seed", seed, 0)
     for split, count in counts.items():
-        if count < 1:
-            raise UserError(f"--num-{split} must be at least 1, not {count}")
+        check_range(f"--num-{split}", count, 1)
 
 
 def _check_enough_sets(level: Level, counts: Mapping[str, int]) -> None:

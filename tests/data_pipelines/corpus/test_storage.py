@@ -144,7 +144,7 @@ def test_a_frame_that_does_not_decode_is_reported(video: Video) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Compact(size=8), "Compact.size is 8; choose a number from 16 to 8192"),
+        (lambda: Compact(size=8), "Compact.size must be from 16 to 8192"),
         (lambda: Compact(gop=0), "Compact.gop is 0"),
         (lambda: Frames(fps=0.0), "Frames.fps is 0"),
         (lambda: Frames(quality=101), "Frames.quality is 101"),
