@@ -144,11 +144,11 @@ def test_a_frame_that_does_not_decode_is_reported(video: Video) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Compact(size=8), "Compact.size must be from 16 to 8192"),
-        (lambda: Compact(gop=0), "Compact.gop is 0"),
-        (lambda: Frames(fps=0.0), "Frames.fps is 0"),
-        (lambda: Frames(quality=101), "Frames.quality is 101"),
-        (lambda: Frames(size=1), "Frames.size is 1"),
+        (lambda: Compact(size=8), "Compact.size"),
+        (lambda: Compact(gop=0), "Compact.gop"),
+        (lambda: Frames(fps=0.0), "Frames.fps"),
+        (lambda: Frames(quality=101), "Frames.quality"),
+        (lambda: Frames(size=1), "Frames.size"),
     ],
 )
 def test_impossible_forms_are_refused(make, message: str) -> None:
