@@ -33,8 +33,11 @@ def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
     if path.is_dir():
         raise UserError(f"--out {path} is a directory: give the name of a file")
     try:
-        with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder):  # the file is written beside its place, then moved there
             pass
+        if path.exists():
+            with path.open("ab"):
+                pass
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror}): choose another place") from error
 

@@ -97,8 +97,7 @@ class Search:
         try:
             return rank(index, model, self.texts, top=self.top)
         except DamagedIndexError as error:
-            _say(f"the index is damaged ({printable(error.reason)}) and is built again")
-            index.update(model, log=_say, rebuild=True)
+            index.update(model, log=_say, damage=error)
             return rank(index, model, self.texts, top=self.top)
 
     def _checked_out(self) -> Path | None:

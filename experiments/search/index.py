@@ -29,7 +29,7 @@ from experiments.search.manifest import Manifest, ManifestEntry
 from experiments.search.model import ModelFacts, SearchModel
 from experiments.search.options import IndexOptions
 from experiments.search.place import INDEX_NAME, Log, describe, locked, root_of, writing_to
-from experiments.search.store import TokenStore
+from experiments.search.store import DamagedIndexError, TokenStore
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -116,13 +116,16 @@ class Index:
 
     # ---- Bringing it up to date ---------------------------------------------------------------------------
 
-    def update(self, model: SearchModel, *, log: Log = print, rebuild: bool = False) -> None:
+    def update(
+        self, model: SearchModel, *, log: Log = print, damage: DamagedIndexError | None = None
+    ) -> None:
         """Look through the folder, encode what is new, and forget what is gone.
 
         Args:
           model: the one whose index this is.
           log: told what the user should know.
-          rebuild: encode everything again, because the index is damaged.
+          damage: error of a ranking. Everything is encoded again, unless no file has that content any more:
+            then another process has deleted its tokens.
 
         Raises:
           UserError: the folder has no video, or the place cannot be written to.
@@ -130,16 +133,20 @@ class Index:
         self.changes = Changes()
         with writing_to(self.place, self.folder):
             self.manifest.refresh()
-            if not rebuild and not self._has_changes(self._look()):
+            if damage is None and not self._has_changes(self._look()):
                 return
             with locked(self.place, log):
                 self.manifest.reload()
-                if rebuild:
+                if damage is not None and self._has_content(damage.content):
+                    log(f"the index is damaged ({printable(damage.reason)}) and is built again")
                     self.manifest.keep_only(())
                     self.store.forget()
                 found = self._look()  # the folder or the index may have changed while this process waited
                 if self._has_changes(found):
                     self._follow(found, model, log)
+
+    def _has_content(self, content: str) -> bool:
+        return any(entry.content == content for entry in self.manifest.entries.values())
 
     def _follow(self, found: Scan, model: SearchModel, log: Log) -> None:
         if num_damaged := self.manifest.num_damaged:

@@ -29,9 +29,9 @@ _NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\
 class DamagedIndexError(UserError):
     """Tokens or pictures of an index are missing or broken."""
 
-    def __init__(self, root: Path, reason: str) -> None:
+    def __init__(self, root: Path, content: str, reason: str) -> None:
         super().__init__(f"the index {root} is damaged ({reason}): delete it, then search again")
-        self.reason = reason
+        self.content, self.reason = content, reason
 
 
 class TokenStore:
@@ -64,10 +64,10 @@ class TokenStore:
             try:
                 tokens = np.load(self._path(content, "npy"), allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise DamagedIndexError(self._folder.parent, str(error)) from error
+                raise DamagedIndexError(self._folder.parent, content, str(error)) from error
             self._shape = self._shape or tokens.shape
             if tokens.dtype != np.float16 or tokens.shape != self._shape or len(tokens) != self._num_clips:
-                raise DamagedIndexError(self._folder.parent, f"tokens of shape {tokens.shape}")
+                raise DamagedIndexError(self._folder.parent, content, f"tokens of shape {tokens.shape}")
             self._remember(content, tokens)
         return tokens
 
@@ -87,7 +87,7 @@ class TokenStore:
                 raise ValueError("the pictures are not a JPEG")
             return np.stack(np.split(strip[..., ::-1], self._num_clips, axis=1))
         except (OSError, ValueError) as error:
-            raise DamagedIndexError(self._folder.parent, str(error)) from error
+            raise DamagedIndexError(self._folder.parent, content, str(error)) from error
 
     def forget(self) -> None:
         """Drop all tokens from memory; they will be written anew."""

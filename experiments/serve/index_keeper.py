@@ -72,7 +72,8 @@ class IndexKeeper:
         self._index: Index | None = None
         self._num_known, self._num_total = 0, 0
         self._sentence = "Looking through the folder."
-        self._is_ready = self._has_failed = self._is_closed = self._is_damaged = False
+        self._is_ready = self._has_failed = self._is_closed = False
+        self._damage: DamagedIndexError | None = None
         self._waiting: list[Job] = []
         """Searches that wait for the next update."""
         self._changed = threading.Condition()
@@ -122,9 +123,8 @@ class IndexKeeper:
         try:
             return rank(self._index, self._model, texts, top=top, on_progress=on_progress), self._index
         except DamagedIndexError as error:
-            to_stderr(f"the index is damaged ({error.reason}) and is built again")
             with self._changed:
-                self._is_damaged, self._is_ready = True, False
+                self._damage, self._is_ready = error, False
                 self._changed.notify_all()
             raise RequestRefused(
                 503, "The index is damaged and is built again: search again later."
@@ -150,7 +150,7 @@ class IndexKeeper:
 
     def _next_jobs(self) -> list[Job] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_damaged or self._is_closed)
+            self._changed.wait_for(lambda: self._waiting or self._damage or self._is_closed)
             jobs, self._waiting = self._waiting, []
             return None if self._is_closed else jobs
 
@@ -172,13 +172,13 @@ class IndexKeeper:
             with writing_to(self._place, self._folder):
                 self._place.mkdir(parents=True, exist_ok=True)
                 self._index = Index(self._folder, self._model.facts(self._place), self.options)
-        index, rebuild = self._index, self._is_damaged
-        self._is_damaged = False
-        known = {} if rebuild else index.entries | index.unreadable
+        index, damage = self._index, self._damage
+        self._damage = None
+        known = {} if damage else index.entries | index.unreadable
         found = scan(self._folder, left_out=index.place)
         self._num_total = len(found.files.keys() - known.keys())
         self._is_ready, self._has_failed = self._is_ready and not self._num_total, False
-        index.update(self._reader, log=to_stderr, rebuild=rebuild)
+        index.update(self._reader, log=to_stderr, damage=damage)
         self._num_known = len(index.entries)
         self.unreadable = {printable(name): printable(reason) for name, reason in index.unreadable.items()}
         self.update_seconds = time.perf_counter() - start

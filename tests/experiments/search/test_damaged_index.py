@@ -1,5 +1,6 @@
 """A damaged index is said in one line and built again; nothing else is touched."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -42,9 +43,9 @@ def test_damage_is_found_and_built_again(suffix, change, search, model, read_nam
     for left in (index.root / "scores").iterdir():
         left.unlink()
     read_names.clear()
-    with pytest.raises(DamagedIndexError):
+    with pytest.raises(DamagedIndexError) as error:
         rank(index, model, ["a ball"])
-    index.update(model, log=silently, rebuild=True)
+    index.update(model, log=silently, damage=error.value)
     assert read_names == ["a.mp4", "b.MP4", "c.mp4"]
     assert path.read_bytes() == whole
     assert rank(index, model, ["a ball"]).rankings == expected
@@ -103,8 +104,26 @@ def test_an_index_of_an_earlier_version_is_read(search, read_names):
 
 def test_nothing_stays_in_memory_of_a_damaged_index(search, model):
     index = search()
-    kept = index.store.tokens(index.entries["a.mp4"].content)
-    index.update(model, log=silently, rebuild=True)
-    assert index.store.tokens(index.entries["a.mp4"].content) is not kept
+    content = index.entries["a.mp4"].content
+    kept = index.store.tokens(content)
+    index.update(model, log=silently, damage=DamagedIndexError(index.root, content, "broken"))
+    assert index.store.tokens(content) is not kept
     assert len(index.entries) == 3
     assert search(OPTIONS).changes.num_read == 0
+
+
+def test_what_another_search_has_deleted_is_not_damage(search, model, folder, read_names):
+    """Only the files that are gone are forgotten: nothing is encoded again."""
+    index = search(dataclasses.replace(OPTIONS, memory_bytes=0))
+    (folder / "b.MP4").unlink()
+    search()
+    read_names.clear()
+    with pytest.raises(DamagedIndexError) as error:
+        rank(index, model, ["a ball"])
+    said = []
+    index.update(model, log=said.append, damage=error.value)
+    assert (read_names, said) == ([], [])
+    assert sorted(hit.name for hit in rank(index, model, ["a ball"]).rankings[0].hits) == [
+        "a.mp4",
+        "sub/c.mp4",
+    ]
