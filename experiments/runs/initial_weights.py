@@ -13,16 +13,12 @@ from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.pretrained.load import load
-from clipbert_jax.weights.flat import check_names_and_shapes, flat_parameters, load_flat_parameters
+from clipbert_jax.weights.flat import flat_parameters, load_flat_parameters
 from clipbert_jax.weights.formats.refusals import quoted
 from clipbert_jax.weights.import_weights import ImportedFile, fit, import_file
-from clipbert_jax.weights.names.position_tables import POSITION_TABLES, resize_position_table
 from experiments.experiment import Experiment
 from experiments.runs.load_run import load_run
-from experiments.runs.resolve import (
-    training_answers,
-    vocabulary_path,
-)
+from experiments.runs.resolve import training_answers, vocabulary_path
 
 _HEAD = "head/"
 
@@ -110,11 +106,16 @@ def _import(model: ClipBert, path: Path, part: str, tokens: Sequence[str]) -> Im
             f"--{_option(part)} {path} was trained with a vocabulary other than the data's, so words would "
             "change their meaning; prepare the data with that vocabulary"
         )
-    arrays = {name: np.asarray(array) for name, array in trained.parameters.items()}
+    return _as_file(path, trained.parameters)
+
+
+def _as_file(path: Path, weights: Parameters) -> ImportedFile:
+    """Return weights as those of a file: arrays of the host, since those of a run belong to its devices."""
+    arrays = {name: np.asarray(array) for name, array in weights.items()}
     return ImportedFile(path=path, source="clipbert_jax", arrays=arrays, lines=(), notes=())
 
 
-def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_head: bool = True) -> list[str]:
+def start_from(model: ClipBert, weights: Parameters, source: Path, *, is_same_head: bool = True) -> list[str]:
     """Set the model's weights to those of another model; return lines that say what was not taken.
 
     Args:
@@ -127,36 +128,24 @@ def start_from(model: ClipBert, weights: Parameters, source: str, *, is_same_hea
       UserError: names or shapes differ outside the head; the message names all differences.
     """
     own = flat_parameters(model)
-    resized = {
-        name: resize_position_table(name, np.asarray(weights[name]), np.asarray(own[name]))
-        for name in POSITION_TABLES
-        if name in weights
-    }
-    weights = {**weights, **{name: table.table for name, table in resized.items()}}
     new = [
         name for name in own if name.startswith(_HEAD) and not (is_same_head and _fits(name, own, weights))
     ]
     unused = [
         name for name in weights if name.startswith(_HEAD) and (name in new or not _fits(name, weights, own))
     ]
-    try:
-        check_names_and_shapes(
-            {name: array.shape for name, array in own.items() if name not in new},
-            {name: array.shape for name, array in weights.items() if name not in unused},
-        )
-    except ValueError as error:
-        raise UserError(
-            f"--init.model {source} does not fit this model; give the same --model options, or another run. "
-            f"{error}"
-        ) from error
-    # Host arrays, as those of a checkpoint belong to one device, and the mesh may span several processes.
-    taken = {name: own[name] if name in new else np.asarray(weights[name]) for name in own}
-    load_flat_parameters(model, taken)
+    file = _as_file(source, {name: array for name, array in weights.items() if name not in unused})
+    fitted = fit(
+        [file],
+        {name: array for name, array in own.items() if name not in new},
+        remedy="Give --init.model another run, or the --model options that this one was trained with.",
+    )
+    load_flat_parameters(model, {**own, **fitted.parameters})
     lines = [f"first weights from {source}"]
     why = "has none that fit" if is_same_head else "answers from another vocabulary"
     lines += [f"drawn anew, as {source} {why}: {', '.join(new)}"] * bool(new)
     lines += [f"not used of {source}: {', '.join(unused)}"] * bool(unused)
-    return lines + [table.sentence for table in resized.values() if table.sentence]
+    return [*lines, *fitted.lines]
 
 
 def _fits(name: str, weights: Parameters, others: Parameters) -> bool:
@@ -201,6 +190,6 @@ def _start_from_run(experiment: Experiment, model: ClipBert, source: Path) -> li
     return start_from(
         model,
         run.scorer.parameters,
-        f"{source} at step {run.step}" if run.step else str(source),
+        Path(f"{source} at step {run.step}") if run.step else source,
         is_same_head=run.answers == answers or not (run.answers and answers),
     )

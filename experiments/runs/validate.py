@@ -18,9 +18,7 @@ from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make_evaluator import make_evaluator
 from experiments.evaluators.score_split import score_split
 from experiments.experiment import Experiment, model_shapes
-from experiments.runs.resolve import (
-    training_answers,
-)
+from experiments.runs.resolve import training_answers
 
 
 def make_validate(experiment: Experiment) -> Validate:

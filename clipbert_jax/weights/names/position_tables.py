@@ -1,4 +1,4 @@
-"""Fits position tables of a file to a model with more or fewer positions, for `fit` and `start_from`.
+"""Fits position tables of a file to a model with more or fewer positions, for `fit`.
 
 One rule holds for text, rows and columns: entry i of a table is the i-th token, grid row or grid column,
 whatever the size of the text or the frame. So common entries stay as they are, and the model draws those that

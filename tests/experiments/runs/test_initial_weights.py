@@ -82,9 +82,7 @@ def test_other_widths_are_refused_by_name(source):
     fusion = dataclasses.replace(source.experiment.model.fusion, intermediate_size=48)
     model = model_of(source, model=dataclasses.replace(source.experiment.model, fusion=fusion))
     drawn = flat_parameters(model)
-    with pytest.raises(
-        UserError, match=r"--init.model .* does not fit this model; (.|\n)*fusion/.* the model has"
-    ):
+    with pytest.raises(UserError, match=r"fusion/.* the model has(.|\n)*--init.model"):
         start_from(model, source.scorer.parameters, source.workdir)
     for name, array in flat_parameters(model).items():
         np.testing.assert_array_equal(array, drawn[name])
