@@ -98,8 +98,12 @@ class _StoredVideos:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (type(self), self.path)
 
-    @functools.cached_property
+    @property
     def names(self) -> tuple[str, ...]:
+        return self._names
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
         names = tuple(sorted(name for name in self._all_names() if self._is_wanted(name)))
         for name in names:
             _check_name(self.path, name)
