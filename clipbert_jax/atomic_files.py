@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\..+\.\d+\.tmp")
+_UNFINISHED = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+_MAX_NAME_BYTES = 230
+"""Most bytes of a name that its temporary file takes over; file systems limit names to 255."""
 
 
 @contextlib.contextmanager
@@ -26,7 +28,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
       path: file to create or replace, in a folder that exists.
       durable: whether to wait for the disk, which takes some milliseconds.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:_MAX_NAME_BYTES])
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         yield temporary
         if durable:

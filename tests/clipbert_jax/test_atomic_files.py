@@ -19,6 +19,12 @@ def test_text_and_bytes_replace_what_was_there_and_make_the_folder(tmp_path: Pat
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_names_may_be_as_long_as_file_systems_allow(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".html")
+    write_whole(path, "content")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_durable_file_is_on_the_disk_before_it_has_its_name(
     durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
