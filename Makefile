@@ -9,8 +9,8 @@ MAKEFLAGS += --no-print-directory
 # Without PYTHON the first suitable one on the PATH is taken.
 PYTHON ?=
 VENV ?= .venv
-# Processes that test: as many as small machines have cores, for each imports and compiles. A file's tests stay together,
-# because they share compiled functions; the files in the order of tests/conftest.py.
+# Processes that test: as many as small machines have cores, since each imports and compiles. A file's tests stay
+# together, because they share compiled functions; the files in the order of tests/conftest.py.
 TEST_JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin

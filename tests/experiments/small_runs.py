@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ _FORKS = multiprocessing.get_context("forkserver")
 # What takes seconds to import is imported once, by the process that all others are forked from. It never
 # starts JAX.
 _FORKS.set_forkserver_preload(["tests.experiments.small_run", "tests.experiments.small_runs"])
+# Ended by this process, so that its processor time counts as that of a child.
+atexit.register(_forkserver._stop)
 
 
 @dataclasses.dataclass
@@ -80,8 +83,9 @@ def _run(program: str, environment: dict[str, str], arguments: Sequence[str], ou
     sys.argv = ["-c", *arguments]
     try:
         exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
-    finally:
-        atexit._run_exitfuncs()  # which `multiprocessing` leaves out
+    finally:  # end as Python does, in its order; `multiprocessing` leaves the second out
+        threading._shutdown()
+        atexit._run_exitfuncs()
 
 
 def environments(num_processes: int) -> list[dict[str, str]]:
