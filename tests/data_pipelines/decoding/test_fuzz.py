@@ -1,4 +1,4 @@
-"""Three hundred broken files; `make fuzz` tries ten thousand."""
+"""A hundred broken files; `make fuzz` tries ten thousand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def seeds() -> dict[str, bytes]:
     return make_seeds()
 
 
-def test_broken_files_cost_no_more_than_their_own_verdict() -> None:
-    report = run_campaign(range(300), seed=0, num_workers=2)
+@pytest.mark.parametrize("number", [100, pytest.param(300, marks=pytest.mark.slow)])
+def test_broken_files_cost_no_more_than_their_own_verdict(number: int) -> None:
+    report = run_campaign(range(number), seed=0, num_workers=2)
     assert not [(mutant.number, mutant.name, reason) for mutant, reason in report.failed]
-    assert report.verdicts.total() == 300
-    assert report.verdicts["ok"] > 20  # the mutations are not so crude that nothing gets past the header
-    assert report.verdicts["unreadable"] > 20
+    assert report.verdicts.total() == number
+    assert (
+        report.verdicts["ok"] > number / 15
+    )  # the mutations are not so crude that nothing gets past the header
+    assert report.verdicts["unreadable"] > number / 15
     assert not report.verdicts[HIDDEN_DAMAGE]
     assert report.slowest_seconds < LIMIT_SECONDS
 

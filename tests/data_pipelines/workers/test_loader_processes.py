@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 
-def loader_script(data_dir: Path, body: str) -> list[str]:
-    """Return the command of a program whose body uses `batches`, made by two workers."""
+def loader_script(data_dir: Path, body: str, num_workers: int) -> list[str]:
+    """Return the command of a program whose body uses `batches`, made by workers."""
     head = f"""
         import multiprocessing, time
         from clipbert_jax.tasks.retrieval import Retrieval
@@ -20,7 +20,7 @@ def loader_script(data_dir: Path, body: str) -> list[str]:
         from data_pipelines.loader import train_batches
         from data_pipelines.video_batches import video_batches
         def main():
-            config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers=2)
+            config = DataConfig(data_dir={str(data_dir)!r}, num_clips=1, size=32, num_workers={num_workers})
             batches = train_batches(config, Retrieval(), batch_size=2, seed=0)
     """
     lines = [textwrap.dedent(head), textwrap.indent(textwrap.dedent(body), "    ")]
@@ -45,6 +45,7 @@ def test_closing_leaves_no_shared_memory_behind(data_dir):
         assert not multiprocessing.active_children()
         time.sleep(1)  # Grain deletes in a thread
         """,
+        num_workers=1,
     )
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True)
     assert "leaked" not in done.stderr
@@ -58,6 +59,7 @@ def test_workers_die_with_a_killed_parent(data_dir):
         print(*(p.pid for p in multiprocessing.active_children()), flush=True)
         time.sleep(60)
         """,
+        num_workers=2,
     )
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
