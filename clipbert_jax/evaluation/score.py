@@ -47,40 +47,6 @@ _NUM_AHEAD = 4
 _Call = TypeVar("_Call")
 
 
-def score_all_pairs(
-    scorer: Scorer,
-    reduce: Reduce,
-    videos: Videos,
-    text_ids: Int[np.ndarray, "n l"],
-    text_mask: Bool[np.ndarray, "n l"],
-    *,
-    num_clips: Sequence[int],
-    texts_per_call: int = 64,
-    on_progress: OnProgress = lambda num_videos: None,
-) -> dict[int, Reduced]:
-    """Return, for each number of clips, the reduced scores [videos n ...] of every video with every text.
-
-    Args:
-      scorer: the model.
-      reduce: what to keep of the scores.
-      videos: see `Videos`.
-      text_ids: all texts.
-      text_mask: True at real tokens.
-      num_clips: numbers of clips, in the order in which they follow each other.
-      texts_per_call: largest number of texts in one device call.
-      on_progress: called with the number of videos done so far.
-    """
-    batches: list[dict[int, Reduced]] = []
-    num_done = 0
-    for rows in score_batches(
-        scorer, reduce, videos, text_ids, text_mask, num_clips=num_clips, texts_per_call=texts_per_call
-    ):
-        batches.append(rows)
-        num_done += len(jax.tree.leaves(rows)[0])
-        on_progress(num_done)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
-
-
 def score_batches(
     scorer: Scorer,
     reduce: Reduce,
@@ -91,7 +57,19 @@ def score_batches(
     num_clips: Sequence[int],
     texts_per_call: int = 64,
 ) -> Iterator[dict[int, Reduced]]:
-    """Yield the result of `score_all_pairs` batch by batch, for callers that do not keep all of it."""
+    """Yield, batch by batch, the reduced scores [videos n ...] of every video with every text.
+
+    Each result has the scores for each number of clips.
+
+    Args:
+      scorer: the model.
+      reduce: what to keep of the scores.
+      videos: see `Videos`.
+      text_ids: all texts.
+      text_mask: True at real tokens.
+      num_clips: numbers of clips, in the order in which they follow each other.
+      texts_per_call: largest number of texts in one device call.
+    """
     encoded = ((scorer.encode(frames), example_mask) for frames, example_mask in videos)
     yield from score_encoded(
         scorer, reduce, encoded, text_ids, text_mask, num_clips=num_clips, texts_per_call=texts_per_call
@@ -142,7 +120,8 @@ def score_queries(
 ) -> dict[int, Reduced]:
     """Return, for each number of clips, the reduced scores [m n ...] of every query with its own video.
 
-    Arguments as in `score_all_pairs`; the longest text of a query decides how long all of its texts are.
+    Arguments as in `score_batches`; the longest text of a query decides how long all of its texts are.
+    `on_progress` gets the number of videos done so far.
     """
     num_videos = 0
 

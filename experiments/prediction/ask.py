@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.prediction import (
-    OptionChoice,
-    answer_questions,
-    choose_option,
-    count_questions,
-    match_texts,
+    ClipPredictions,
+    Entry,
+    answer_entries,
+    choice_entry,
+    count_entries,
+    match_entries,
+    predict_clips,
 )
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.clips import sample_clips
@@ -32,9 +33,6 @@ from data_pipelines.original_sampling import OneClip
 from data_pipelines.terminal_text import printable
 from experiments.input_checks import check_utf8, has_words
 from experiments.runs.load_run import Run
-
-Entry = dict[str, Any]
-"""Answer about one text or question, as JSON values; see `answer_entries`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,52 +148,31 @@ def ask_clips(
     spans = tuple((float(clip[0]), float(clip[-1])) for clip in times)
     entries = [
         {**entry, "best_clip_seconds": spans[entry["best_clip"]]}
-        for entry in answer_entries(run, frames, texts, options)
+        for entry in _entries(run, frames, texts, options)
     ]
     if run.experiment.task.answer_form == "match":
         entries.sort(key=lambda entry: -entry["probability"])
     return VideoAnswers(clip_seconds=spans, texts=tuple(entries))
 
 
-def answer_entries(
+def _entries(
     run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str], options: Sequence[str]
-) -> Iterator[Entry]:
-    """Yield the answer about each text, in order; `best_clip` counts from 0.
-
-    `change_without` is the change of the probability, or number, without each clip: it shows the clips that
-    the answer rests on. It is empty for a single clip. Matching: `probability`, `clip_probabilities`.
-    Multiple choice: `choice`, `choice_index`, `options` with the same two for each. Answers: `answer`,
-    `probability`, the best `answers`, and `clips`, the answers of single clips. Counting: `count`,
-    `count_unrounded`, `clip_counts`.
-    """
+) -> list[Entry]:
+    """Return the answer about each text, in order."""
     task = run.experiment.task
+
+    def predict(ids: Int[np.ndarray, "n l"], mask: Bool[np.ndarray, "n l"]) -> ClipPredictions:
+        return predict_clips(run.scorer, task, frames, ids, mask, num_answers=len(run.answers))
+
     if task.answer_form == "choice":
-        for question in texts:
-            encoded = run.encode_texts(_with_options(question, options))
-            yield _choice_entry(question, options, choose_option(run.scorer, task, frames, *encoded))
-        return
-    arguments = (run.scorer, task, frames, [*texts], *run.encode_texts(texts))
+        return [
+            choice_entry(predict(*run.encode_texts(_with_options(text, options))), text, options)
+            for text in texts
+        ]
+    ids, mask = run.encode_texts(texts)
+    found = predict(ids, mask)
     if task.answer_form == "answers":
-        for found in answer_questions(*arguments, run.answers):
-            yield {**dataclasses.asdict(found.answers[0]), **dataclasses.asdict(found)}
-    else:
-        predict = count_questions if task.answer_form == "count" else match_texts
-        yield from map(dataclasses.asdict, predict(*arguments))
-
-
-def _choice_entry(question: str, options: Sequence[str], found: OptionChoice) -> Entry:
-    return {
-        "text": question,
-        "choice": options[found.choice_index],
-        "choice_index": found.choice_index,
-        "options": [
-            {
-                "option": option,
-                "probability": found.probabilities[place],
-                "clip_probabilities": [clip[place] for clip in found.clip_probabilities],
-            }
-            for place, option in enumerate(options)
-        ],
-        "best_clip": found.best_clip,
-        "change_without": found.change_without,
-    }
+        return answer_entries(found, texts, run.answers)
+    if task.answer_form == "count":
+        return count_entries(found, texts, task, mask)
+    return match_entries(found, texts)

@@ -10,11 +10,11 @@ from flax import nnx
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.evaluation import score as evaluation
-from clipbert_jax.evaluation.score import Queries, score_all_pairs, score_batches, score_queries
+from clipbert_jax.evaluation.score import Queries, score_batches, score_queries
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.model_def import split_model
-from clipbert_jax.prediction import match_texts
+from clipbert_jax.prediction import match_entries, predict_clips
 from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.sharding import make_mesh
 
@@ -77,6 +77,11 @@ def grouped(videos, size):
 def match_logits(output):
     """Reduce as retrieval does."""
     return {"match": TASK.match_logit(output.scores)}
+
+
+def score_all_pairs(*arguments, **options):
+    """Return the scores of all batches of videos."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *score_batches(*arguments, **options))
 
 
 def match_matrix(scorer, videos, ids, mask, **options):
@@ -221,11 +226,9 @@ def test_parameters_may_be_replaced(make_scorer, scorer, videos, texts):
 
 
 def test_progress_counts_videos_without_the_filling(scorer, videos, texts, queries):
-    seen = []
-    match_matrix(scorer, grouped(videos, 2), *texts, on_progress=seen.append)
-    assert seen == [2, 4, 5]
-    seen.clear()
-    batches = grouped(videos, 1)
+    batches = score_batches(scorer, match_logits, grouped(videos, 2), *texts, num_clips=[3])
+    assert [len(rows[3]["match"]) for rows in batches] == [2, 2, 1]
+    seen, batches = [], grouped(videos, 1)
     score_queries(scorer, match_logits, batches, queries[0], num_clips=[3], on_progress=seen.append)
     assert seen == sorted(set(seen))
     assert seen[-1] == NUM_VIDEOS
@@ -233,22 +236,22 @@ def test_progress_counts_videos_without_the_filling(scorer, videos, texts, queri
 
 def test_prediction_says_which_clip(one_device, videos, texts):
     words = [f"text {n}" for n in range(NUM_TEXTS)]
-    matches = match_texts(one_device, TASK, videos[0], words, *texts)
+    matches = match_entries(predict_clips(one_device, TASK, videos[0], *texts), words)
     matrix = match_matrix(one_device, grouped(videos[:1], 1), *texts)
     by_clip = [match_matrix(one_device, grouped(videos[:1, [k]], 1), *texts)[0] for k in range(3)]
     for n, match in enumerate(matches):
-        assert match.text == words[n]
-        assert match.probability == pytest.approx(float(jax.nn.sigmoid(matrix[0, n])), rel=1e-4)
+        assert match["text"] == words[n]
+        assert match["probability"] == pytest.approx(float(jax.nn.sigmoid(matrix[0, n])), rel=1e-4)
         expected = [float(jax.nn.sigmoid(by_clip[k][n])) for k in range(3)]
-        assert match.clip_probabilities == pytest.approx(expected, rel=1e-4)
-        assert match.best_clip == int(np.argmax(match.clip_probabilities))
+        assert match["clip_probabilities"] == pytest.approx(expected, rel=1e-4)
+        assert match["best_clip"] == int(np.argmax(match["clip_probabilities"]))
     for k in range(3):
         others = match_matrix(one_device, grouped(np.delete(videos[:1], k, axis=1), 1), *texts)[0]
         for n, match in enumerate(matches):
-            left = match.probability + match.change_without[k]
+            left = match["probability"] + match["change_without"][k]
             assert left == pytest.approx(float(jax.nn.sigmoid(others[n])), rel=1e-4)
-    (alone, *_) = match_texts(one_device, TASK, videos[0][:1], words, *texts)
-    assert alone.change_without == ()
+    (alone, *_) = match_entries(predict_clips(one_device, TASK, videos[0][:1], *texts), words)
+    assert alone["change_without"] == ()
 
 
 def test_several_numbers_of_clips_share_one_pass(one_device, videos, texts):

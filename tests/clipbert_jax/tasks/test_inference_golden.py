@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from clipbert_jax.evaluation.metrics import answer_metrics, original_ranks_both_ways, rank_metrics
-from clipbert_jax.evaluation.score import Queries, Reduced, Scorer, score_all_pairs, score_queries
+from clipbert_jax.evaluation.score import Queries, Reduced, Scorer, score_batches, score_queries
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.models.model_def import split_model
@@ -101,8 +101,8 @@ def _retrieved(loss: str) -> Reduced:
 
     scorer = _scorer(tasks["mean"].head, MANIFEST["heads"][f"ret_{loss}"])
     ids, mask = CASE["in/text_input_ids"], CASE["in/text_input_mask"] > 0
-    found = score_all_pairs(scorer, reduce, _videos(), ids, mask, num_clips=[NUM_CLIPS], texts_per_call=2)
-    return found[NUM_CLIPS]
+    found = score_batches(scorer, reduce, _videos(), ids, mask, num_clips=[NUM_CLIPS], texts_per_call=2)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)[NUM_CLIPS]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import jax.export
 import numpy as np
 import pytest
 
-from clipbert_jax.prediction import match_texts
+from clipbert_jax.prediction import match_entries, predict_clips
 from data_pipelines.video_batches import video_batches
 from experiments.cli import main
 from experiments.conversion import export as export_module
@@ -60,10 +60,11 @@ def retrieval(run_of):
     ids, mask = run.encode_texts(TEXTS)
     (batch,) = video_batches(run.experiment.data, ["test_00000", "test_00001"], batch_size=2, num_clips=[4])
     matches = [
-        match_texts(run.scorer, run.experiment.task, frames, TEXTS, ids, mask) for frames in batch.frames
+        match_entries(predict_clips(run.scorer, run.experiment.task, frames, ids, mask), TEXTS)
+        for frames in batch.frames
     ]
     inputs = {"frames": batch.frames, "text_ids": np.stack([ids] * 2), "text_mask": np.stack([mask] * 2)}
-    expected = [[match.probability for match in of_video] for of_video in matches]
+    expected = [[match["probability"] for match in of_video] for of_video in matches]
     return types.SimpleNamespace(dir=run.workdir, inputs=inputs, expected=np.array(expected))
 
 

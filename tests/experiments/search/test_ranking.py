@@ -7,7 +7,7 @@ import re
 import pytest
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.prediction import match_texts
+from clipbert_jax.prediction import match_entries, predict_clips
 from data_pipelines.clips import sample_clips
 from data_pipelines.decoding.examine import examine_video
 from experiments.reports.words import clip_times
@@ -26,7 +26,8 @@ def predicted(model, folder, name):
     """Return what `clipbert predict` says of a file."""
     run = model.run
     frames = sample_clips(examine_video(folder / name), run.experiment.data, num_clips=NUM_CLIPS).frames
-    return match_texts(run.scorer, run.experiment.task, frames, TEXTS, *run.encode_texts(TEXTS))
+    found = predict_clips(run.scorer, run.experiment.task, frames, *run.encode_texts(TEXTS))
+    return match_entries(found, TEXTS)
 
 
 def test_probabilities_are_those_of_prediction(search, model, folder):
@@ -37,15 +38,17 @@ def test_probabilities_are_those_of_prediction(search, model, folder):
     for number, found in enumerate(ranked.rankings):
         assert found.text == TEXTS[number]
         by_name = {name: matches[number] for name, matches in expected.items()}
-        assert len({round(match.probability, 3) for match in by_name.values()}) == 3, "they can be told apart"
-        order = sorted(by_name, key=lambda name: -by_name[name].probability)
+        assert len({round(match["probability"], 3) for match in by_name.values()}) == 3, (
+            "they can be told apart"
+        )
+        order = sorted(by_name, key=lambda name: -by_name[name]["probability"])
         assert [hit.name for hit in found.hits] == order
         for hit in found.hits:
             match = by_name[hit.name]
-            assert hit.probability == pytest.approx(match.probability, abs=2e-3)
-            assert hit.clip_probabilities == pytest.approx(match.clip_probabilities, abs=2e-3)
-            assert match.clip_probabilities[hit.best_clip] == pytest.approx(
-                max(match.clip_probabilities), abs=2e-3
+            assert hit.probability == pytest.approx(match["probability"], abs=2e-3)
+            assert hit.clip_probabilities == pytest.approx(match["clip_probabilities"], abs=2e-3)
+            assert match["clip_probabilities"][hit.best_clip] == pytest.approx(
+                max(match["clip_probabilities"]), abs=2e-3
             )
 
 
