@@ -67,18 +67,17 @@ class ClipBert(nnx.Module):
         head: HeadConfig,
         *,
         rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
         kernels: KernelChoices | None = None,
     ):
         if jax.dtypes.canonicalize_dtype(config.compute_dtype) != jnp.dtype(config.compute_dtype):
             raise ValueError("compute_dtype float64 needs JAX's 64-bit mode: set JAX_ENABLE_X64=1.")
         self.config = config
         self.kernels = kernels or default_kernel_choices()
-        self.pixel_encoder = PixelEncoder(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
-        self.visual_embedding = VisualEmbedding(config, rngs=rngs, param_dtype=param_dtype)
-        self.text_encoder = TextEncoder(config, rngs=rngs, param_dtype=param_dtype)
-        self.fusion = CrossModalFusion(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
-        self.head = make_head(head, config, rngs=rngs, param_dtype=param_dtype)
+        self.pixel_encoder = PixelEncoder(config, rngs=rngs, kernels=self.kernels)
+        self.visual_embedding = VisualEmbedding(config, rngs=rngs)
+        self.text_encoder = TextEncoder(config, rngs=rngs)
+        self.fusion = CrossModalFusion(config, rngs=rngs, kernels=self.kernels)
+        self.head = make_head(head, config, rngs=rngs)
 
     def __call__(
         self,

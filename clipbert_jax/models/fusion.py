@@ -20,7 +20,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
+from clipbert_jax.models.kernel_choices import KernelChoices
 from clipbert_jax.models.layers import LayerFactory, at_least_float32, dropout, subkey
 from clipbert_jax.models.remat import Remat, rematerialised
 
@@ -49,18 +49,11 @@ class LayerSharding:
 class FusionLayer(nnx.Module):
     """Self-attention and a feed-forward network, each added to its input and then normed (post-LN)."""
 
-    def __init__(
-        self,
-        config: ClipBertConfig,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike,
-        kernels: KernelChoices,
-    ):
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, kernels: KernelChoices):
         self.config = config.fusion
         self.kernels = kernels
         self.sharding: LayerSharding | None = None
-        layers = LayerFactory(config, param_dtype, rngs)
+        layers = LayerFactory(config, rngs)
         width, inner_width = self.config.hidden_size, self.config.intermediate_size
         self.query = layers.dense(width, width)
         self.key = layers.dense(width, width)
@@ -161,20 +154,11 @@ _fused_attention.defvjp(lambda *operands: (_fused_attention(*operands), operands
 class CrossModalFusion(nnx.Module):
     """The layers and the pooler."""
 
-    def __init__(
-        self,
-        config: ClipBertConfig,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        kernels: KernelChoices | None = None,
-    ):
-        self.kernels = kernels or default_kernel_choices()
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, kernels: KernelChoices):
         self.remat: Remat = "none"
-        layers = LayerFactory(config, param_dtype, rngs)
+        layers = LayerFactory(config, rngs)
         self.layers = nnx.List(
-            FusionLayer(config, rngs=rngs, param_dtype=param_dtype, kernels=self.kernels)
-            for _ in range(config.fusion.num_layers)
+            FusionLayer(config, rngs=rngs, kernels=kernels) for _ in range(config.fusion.num_layers)
         )
         self.pooler = layers.dense(config.fusion.hidden_size, config.fusion.hidden_size)
 

@@ -50,16 +50,16 @@ HeadConfig = PretrainingHeadConfig | ClassifierHeadConfig | RegressionHeadConfig
 
 
 def make_head(
-    head: HeadConfig, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike
+    head: HeadConfig, config: ClipBertConfig, *, rngs: nnx.Rngs
 ) -> PretrainingHead | ClassifierHead | RegressionHead:
     """Return the module of a head's configuration."""
     match head:
         case PretrainingHeadConfig():
-            return PretrainingHead(config, rngs=rngs, param_dtype=param_dtype)
+            return PretrainingHead(config, rngs=rngs)
         case ClassifierHeadConfig():
-            return ClassifierHead(head, config, rngs=rngs, param_dtype=param_dtype)
+            return ClassifierHead(head, config, rngs=rngs)
         case RegressionHeadConfig():
-            return RegressionHead(head, config, rngs=rngs, param_dtype=param_dtype)
+            return RegressionHead(head, config, rngs=rngs)
 
 
 class PretrainingHead(nnx.Module):
@@ -67,12 +67,12 @@ class PretrainingHead(nnx.Module):
 
     reads_text = True
 
-    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike):
-        layers = LayerFactory(config, param_dtype, rngs)
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs):
+        layers = LayerFactory(config, rngs)
         width = config.fusion.hidden_size
         self.transform = layers.dense(width, width)
         self.transform_layer_norm = layers.layer_norm()
-        self.decoder_bias = nnx.Param(jnp.zeros(config.fusion.vocab_size, param_dtype))
+        self.decoder_bias = nnx.Param(jnp.zeros(config.fusion.vocab_size, layers.param_dtype))
         self.matching = layers.dense(width, 2, gives_scores=True)
 
     def __call__(
@@ -102,15 +102,8 @@ class ClassifierHead(nnx.Module):
 
     reads_text = False
 
-    def __init__(
-        self,
-        head: ClassifierHeadConfig,
-        config: ClipBertConfig,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike,
-    ):
-        layers = LayerFactory(config, param_dtype, rngs)
+    def __init__(self, head: ClassifierHeadConfig, config: ClipBertConfig, *, rngs: nnx.Rngs):
+        layers = LayerFactory(config, rngs)
         self.dropout_rate = config.fusion.dropout_rate
         width = config.fusion.hidden_size
         self.hidden = layers.dense(width, 2 * width)
@@ -134,20 +127,13 @@ class RegressionHead(nnx.Module):
 
     reads_text = False
 
-    def __init__(
-        self,
-        head: RegressionHeadConfig,
-        config: ClipBertConfig,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike,
-    ):
-        layers = LayerFactory(config, param_dtype, rngs)
+    def __init__(self, head: RegressionHeadConfig, config: ClipBertConfig, *, rngs: nnx.Rngs):
+        layers = LayerFactory(config, rngs)
         self.use_batch_statistics = head.use_batch_statistics
         self.dropout_rate = config.fusion.dropout_rate
         width = config.fusion.hidden_size
         self.regression_hidden = layers.dense(width, width)
-        self.regression_norm = _BatchNorm(width, param_dtype=param_dtype)
+        self.regression_norm = _BatchNorm(width, param_dtype=layers.param_dtype)
         self.regression_output = layers.dense(width, head.num_outputs, gives_scores=True)
 
     def __call__(

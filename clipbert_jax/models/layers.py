@@ -25,8 +25,12 @@ class LayerFactory:
     """Makes the layers of one model, all with the same initialiser, data types and epsilon."""
 
     config: ClipBertConfig
-    param_dtype: jax.typing.DTypeLike
     rngs: nnx.Rngs
+
+    @property
+    def param_dtype(self) -> jnp.dtype:
+        """Data type of parameters: float32, or float64 if the model computes in it."""
+        return jnp.promote_types(self.config.compute_dtype, jnp.float32)
 
     @property
     def _weight_init(self) -> jax.nn.initializers.Initializer:
@@ -43,7 +47,7 @@ class LayerFactory:
             in_features,
             out_features,
             kernel_init=self._weight_init,
-            dtype=jnp.promote_types(dtype, jnp.float32) if gives_scores else dtype,
+            dtype=self.param_dtype if gives_scores else dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
         )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from clipbert_jax.config import ClipBertConfig, PixelEncoderConfig
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
-from clipbert_jax.models.layers import Frozen
+from clipbert_jax.models.layers import Frozen, LayerFactory
 from clipbert_jax.models.remat import Remat
 
 _NORM_EPS = 1e-5
@@ -198,18 +198,12 @@ class GridEncoder(nnx.Module):
 class PixelEncoder(nnx.Module):
     """ResNet stages and the grid encoder: frames [m h w 3] to grid [m gh gw d]."""
 
-    def __init__(
-        self,
-        config: ClipBertConfig,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        kernels: KernelChoices | None = None,
-    ):
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs, kernels: KernelChoices | None = None):
         kernels = kernels or default_kernel_choices()
         self.config = config.pixel_encoder
         self.compute_dtype = config.compute_dtype
         self.remat: Remat = "none"
+        param_dtype = LayerFactory(config, rngs).param_dtype
         shared = {
             "is_norm_trainable": self.config.is_norm_trainable,
             "rngs": rngs,

@@ -18,11 +18,9 @@ from clipbert_jax.models.layers import LayerFactory, dropout
 class TextEncoder(nnx.Module):
     """Text ids [b n l] to embeddings [b n l d]: word + position + type 0, layer norm, dropout."""
 
-    def __init__(
-        self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike = jnp.float32
-    ):
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs):
         self.config = config.fusion
-        layers = LayerFactory(config, param_dtype, rngs)
+        layers = LayerFactory(config, rngs)
         self.word_embeddings = layers.embedding(self.config.vocab_size)
         self.position_embeddings = layers.embedding(self.config.max_text_length)
         self.token_type_embeddings = layers.embedding(self.config.num_token_types)

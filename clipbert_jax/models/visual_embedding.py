@@ -27,11 +27,9 @@ def draw_token_sample(key: jax.Array, num_visual_tokens: int, num_sampled: int =
 class VisualEmbedding(nnx.Module):
     """Grids [b k t gh gw d] to visual tokens [b k v d]; v runs over rows, then columns."""
 
-    def __init__(
-        self, config: ClipBertConfig, *, rngs: nnx.Rngs, param_dtype: jax.typing.DTypeLike = jnp.float32
-    ):
+    def __init__(self, config: ClipBertConfig, *, rngs: nnx.Rngs):
         self.config = config.fusion
-        layers = LayerFactory(config, param_dtype, rngs)
+        layers = LayerFactory(config, rngs)
         self.row_embeddings = layers.embedding(self.config.max_grid_rows)
         self.column_embeddings = layers.embedding(self.config.max_grid_columns)
         self.token_type_embeddings = layers.embedding(1)

@@ -348,7 +348,7 @@ def _weights(workload: Workload) -> dict[str, np.ndarray]:
 def _our_model(workload: Workload) -> ClipBert:
     """Return our model with random values in the frozen norms too, so that they are seen to be used."""
     dtype = "float64" if workload.model.compute_dtype == "float64" else "float32"
-    model = ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0), param_dtype=dtype)
+    model = ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0))
     random = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         if "norm" in path and path[-1] in ("mean", "variance", "scale", "bias"):

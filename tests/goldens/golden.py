@@ -66,15 +66,14 @@ def config(size: str = "small", compute_dtype: str = "float64") -> ClipBertConfi
 def model(head: HeadConfig, head_name: str, *, size: str = "small", dtype: str = "float64") -> ClipBert:
     """Return a model with the synthetic weights; float64 needs `jax.enable_x64`."""
     settings = config(size, dtype)
-    model = nnx.eval_shape(lambda: ClipBert(settings, head, rngs=nnx.Rngs(0), param_dtype=jnp.dtype(dtype)))
+    model = nnx.eval_shape(lambda: ClipBert(settings, head, rngs=nnx.Rngs(0)))
     _load(model, head_name, "weights_full" if size == "full" else "weights")
     return model
 
 
 def replace_head(model: ClipBert, head: HeadConfig, head_name: str) -> None:
     """Give a small model another head with its synthetic weights; faster than a new model."""
-    dtype = jnp.dtype(model.config.compute_dtype)
-    model.head = nnx.eval_shape(lambda: make_head(head, model.config, rngs=nnx.Rngs(0), param_dtype=dtype))
+    model.head = nnx.eval_shape(lambda: make_head(head, model.config, rngs=nnx.Rngs(0)))
     _load(model, head_name, "weights")
 
 
