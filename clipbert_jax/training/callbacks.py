@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.training.step import Metrics
@@ -55,42 +57,13 @@ class CallbackList(Callback):
 
     def __init__(self, *callbacks: Callback) -> None:
         self._callbacks = callbacks
+        for moment in vars(Callback).keys() - vars(CallbackList).keys():
+            if not moment.startswith("_"):
+                setattr(self, moment, functools.partial(self._call_all, moment))
 
-    def before_step(self, step: int) -> None:
+    def _call_all(self, moment: str, *arguments: Any) -> None:
         for callback in self._callbacks:
-            callback.before_step(step)
-
-    def before_dispatch(self, step: int, batch: Batch) -> None:
-        for callback in self._callbacks:
-            callback.before_dispatch(step, batch)
-
-    def after_step(self, step: int, batch: Batch, metrics: Metrics) -> None:
-        for callback in self._callbacks:
-            callback.after_step(step, batch, metrics)
-
-    def before_save(self, step: int) -> None:
-        for callback in self._callbacks:
-            callback.before_save(step)
-
-    def after_save(self, step: int) -> None:
-        for callback in self._callbacks:
-            callback.after_save(step)
-
-    def before_validation(self, step: int) -> None:
-        for callback in self._callbacks:
-            callback.before_validation(step)
-
-    def on_validation_batch(self, step: int) -> None:
-        for callback in self._callbacks:
-            callback.on_validation_batch(step)
-
-    def after_validation(self, step: int, metrics: Mapping[str, float], history: ValidationHistory) -> None:
-        for callback in self._callbacks:
-            callback.after_validation(step, metrics, history)
-
-    def at_end(self, step: int) -> None:
-        for callback in self._callbacks:
-            callback.at_end(step)
+            getattr(callback, moment)(*arguments)
 
     def close(self) -> None:
         """Close all, the last one first, also when one of them raises."""
