@@ -71,15 +71,6 @@ def config_from_json(values: Any, kind: type[Config], source: Path) -> Config:
     Raises:
       UserError: an unknown, missing or ill-typed field.
     """
-    return _structured(values, kind, source)
-
-
-def task_from_json(values: Any, source: Path) -> Task:
-    """Return the task; errors are as in `config_from_json`."""
-    return _structured(values, Task, source)
-
-
-def _structured(values: Any, kind: Any, source: Path) -> Any:
     try:
         return _converter.structure(values, kind)
     except BaseValidationError as error:

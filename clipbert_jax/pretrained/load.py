@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.config_json import config_from_json, task_from_json
+from clipbert_jax.config_json import config_from_json
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.models.heads import HeadConfig
@@ -162,7 +162,7 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
         if part not in values:
             raise UserError(f"{source} has no {part!r}, so it is not a model's config; get the model again")
     config = config_from_json(values["model"], ClipBertConfig, source)
-    task = task_from_json(values["task"], source)
+    task = config_from_json(values["task"], Task, source)
     inputs = inputs_from_json(values["data"], source)
     vocabulary = Vocabulary.read(folder)
     check_model_files(config, task, inputs, vocabulary, folder)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.consensus import pool_clips
 from clipbert_jax.models.heads import RegressionHeadConfig
 from clipbert_jax.tasks.losses import squared_error
 from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
@@ -25,8 +25,6 @@ from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
 class CountQA(Task):
     """Learns to answer with a number."""
 
-    consensus: Consensus = "mean"
-    """Rule that pools the numbers of the clips."""
     min_count: int = 0
     """Smallest answer; 1 for TGIF-QA."""
     max_count: int = 10

@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.tasks.losses import binary_cross_entropy
 from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 
@@ -23,10 +22,6 @@ from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 class ImageQA(AnswerTask):
     """Learns the score of every answer, about images (videos of one frame) or videos."""
 
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
-    num_answers: int = 0
-    """Number of answers; 0 takes as many as the answer vocabulary of the data has."""
     num_questions: int = 2
     """Largest number of questions about one image in a batch."""
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.consensus import pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
 from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
@@ -23,9 +23,6 @@ from clipbert_jax.tasks.task import Answers, Losses, Scores, Task
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultipleChoiceQA(Task):
     """Learns to choose one of several written-out options."""
-
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
 
     name = "multiple_choice"
     example_form = "options"

@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus
 from clipbert_jax.tasks.losses import cross_entropy
 from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 
@@ -23,13 +22,6 @@ from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenEndedQA(AnswerTask):
     """Learns to answer with one entry of an answer vocabulary."""
-
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
-    num_answers: int = 0
-    """Number of answers; 0 takes as many as the answer vocabulary of the data has."""
-    num_questions: int = 1
-    """Largest number of questions about one video in a batch."""
 
     name = "open_ended_qa"
     example_form = "open_questions"

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from clipbert_jax.batch import Batch
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.consensus import pool_clips
 from clipbert_jax.models.heads import PretrainingHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
 from clipbert_jax.tasks.task import Losses, MatchTask, Scores
@@ -54,8 +54,6 @@ class Masking:
 class Pretraining(MatchTask):
     """Learns words and matching from captions of images or videos."""
 
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
     num_captions: int = 2
     """Largest number of captions of one image in a batch."""
     mismatch_share: float = 0.5

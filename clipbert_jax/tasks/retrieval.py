@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus, pool_clips
+from clipbert_jax.models.consensus import pool_clips
 from clipbert_jax.models.heads import ClassifierHeadConfig
 from clipbert_jax.tasks.losses import cross_entropy
 from clipbert_jax.tasks.task import Losses, MatchTask, Scores
@@ -29,8 +29,6 @@ class Retrieval(MatchTask):
     loss: Literal["ce", "rank"] = "ce"
     """Loss: 2-way cross-entropy of every text, or a ranking loss.
     With `rank` each matching text of a video should beat each mismatching one by the margin."""
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
     margin: float = 0.2
     """Margin of `rank`, between sigmoids."""
     num_negatives: int = 1

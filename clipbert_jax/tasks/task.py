@@ -46,6 +46,9 @@ texts have a meaning."""
 class Task(abc.ABC):
     """Settings of a task, its losses, and the meaning of its scores."""
 
+    consensus: Consensus = "mean"
+    """Rule that pools the scores of the clips."""
+
     name: ClassVar[str]
     """Name in configs and results."""
     example_form: ClassVar[ExampleForm]
@@ -64,11 +67,6 @@ class Task(abc.ABC):
     """Name of the output of `predict` in an exported program."""
     output_meaning: ClassVar[str]
     """Meaning of that output; `{task}` stands for the task."""
-
-    @property
-    @abc.abstractmethod
-    def consensus(self) -> Consensus:
-        """Rule that pools the scores of the clips."""
 
     @property
     @abc.abstractmethod
@@ -144,19 +142,14 @@ class Task(abc.ABC):
 class AnswerTask(Task):
     """A task that answers from a vocabulary of the data."""
 
+    num_answers: int = 0
+    """Number of answers; 0 takes as many as the answer vocabulary of the data has."""
+    num_questions: int = 1
+    """Largest number of questions about one video in a batch."""
+
     answer_form = "answers"
     probe_question = "How sure the model is that the answer is “{answer}”"
     output_meaning = "of each answer of answers.json"
-
-    @property
-    @abc.abstractmethod
-    def num_answers(self) -> int:
-        """Number of outputs of the head; 0 takes the size of the vocabulary when training starts."""
-
-    @property
-    @abc.abstractmethod
-    def num_questions(self) -> int:
-        """Largest number of questions about one video in a batch."""
 
     @property
     def num_texts(self) -> int:
