@@ -10,7 +10,7 @@ import dataclasses
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,6 @@ from clipbert_jax.weights.formats.safetensors_files import is_safetensors, read_
 from clipbert_jax.weights.formats.torch_files import (
     Content,
     is_legacy,
-    pickled_array,
     read_torch_legacy,
     read_torch_zip,
 )
@@ -91,19 +90,19 @@ def _read(path: Path, data: memoryview) -> WeightsFile:
         _check_arrays(arrays, Budget(len(data)))
         return WeightsFile(path=path, format="safetensors", arrays=MappingProxyType(arrays), others=())
     if bytes(data[:4]) == b"PK\3\4":
-        kind, content = "torch zip", read_torch_zip(data)
+        kind, (root, start_of) = "torch zip", read_torch_zip(data)
     elif data[0] == 0x80 and is_legacy(data):
-        kind, content = "torch legacy", read_torch_legacy(data)
+        kind, (root, start_of) = "torch legacy", read_torch_legacy(data)
     elif data[0] == 0x80:
-        kind, content = "pickle of NumPy arrays", _read_pickle(data)
+        kind, (root, start_of) = "pickle of NumPy arrays", _read_pickle(data)
     else:
         raise _unknown(data)
-    state, others = _state_dict(content.root)
+    state, others = _state_dict(root)
     entries = {name: value for name, value in state.items() if _is_array(value)}
     made: dict[int, np.ndarray] = {}
     for value in entries.values():
         if id(value) not in made:  # an array may have many names, and making it verifies it
-            made[id(value)] = content.array(value)
+            made[id(value)] = _array(value, data, start_of)
     arrays = {name: made[id(value)] for name, value in entries.items()}
     _check_arrays(arrays, Budget(len(data)))
     return WeightsFile(path=path, format=kind, arrays=MappingProxyType(arrays), others=others)
@@ -113,11 +112,15 @@ def _read_pickle(data: memoryview) -> Content:
     root, end = read_pickle(data, numpy_vocabulary(Budget(len(data)), len(data)))
     if end != len(data):
         raise Refusal("does not end where its pickle does", GET_AGAIN)
-    return Content(root, lambda value: pickled_array(value) if isinstance(value, PickledArray) else _never())
+    return root, {}.__getitem__  # its rules have no name for storages
 
 
-def _never() -> np.ndarray:
-    raise AssertionError("a pickle of NumPy arrays has no tensors: its rules have no name for them")
+def _array(value: Tensor | PickledArray, data: memoryview, start_of: Callable[[str], int]) -> np.ndarray:
+    if isinstance(value, Tensor):
+        return value.array(data, start_of(value.storage.key))
+    if value.value is None:
+        raise Refusal("has an array that its pickle never fills")
+    return value.value
 
 
 def _state_dict(root: Any) -> tuple[dict[Any, Any], tuple[str, ...]]:

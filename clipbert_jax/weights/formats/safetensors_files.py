@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from clipbert_jax.weights.formats.array_views import BFLOAT16, MAX_ARRAYS, Budget, check_shape, is_size, view
+from clipbert_jax.weights.formats.array_views import BFLOAT16, MAX_ARRAYS, check_shape, is_size, view
 from clipbert_jax.weights.formats.refusals import SAVE_AS_STATE_DICT, Refusal, quoted
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -60,8 +60,7 @@ def read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
         raise _broken("its metadata must map names to texts")
     content = data[8 + header_size :]
     _check_ranges(header, len(content))
-    budget = Budget(len(data))
-    return {name: _array(content, name, entry, budget) for name, entry in header.items()}
+    return {name: _array(content, name, entry) for name, entry in header.items()}
 
 
 def _header(text: bytes) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def _range(name: str, entry: Any) -> tuple[int, int, str]:
     raise _broken(f"its entry {quoted(name)} does not describe an array")
 
 
-def _array(content: memoryview, name: str, entry: dict[str, Any], budget: Budget) -> np.ndarray:
+def _array(content: memoryview, name: str, entry: dict[str, Any]) -> np.ndarray:
     dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
         raise Refusal(f"has {quoted(name)} as {quoted(entry['dtype'])}, which is not read", "save it as F32")
@@ -126,7 +125,6 @@ def _array(content: memoryview, name: str, entry: dict[str, Any], budget: Budget
     start, stop = entry["data_offsets"]
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise _broken(f"the shape of {quoted(name)} does not fit its {stop - start:,} bytes")
-    budget.spend(stop - start)
     return view(content, dtype, shape, offset_bytes=start)
 
 

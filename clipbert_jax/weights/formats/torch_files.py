@@ -6,17 +6,15 @@ arrays are views of the file.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from clipbert_jax.weights.formats.array_views import Budget
-from clipbert_jax.weights.formats.numpy_pickles import PickledArray, numpy_vocabulary
+from clipbert_jax.weights.formats.numpy_pickles import numpy_vocabulary
 from clipbert_jax.weights.formats.pickle_reader import read_pickle
 from clipbert_jax.weights.formats.refusals import GET_AGAIN, SAVE_AS_STATE_DICT, Refusal, listed, quoted
-from clipbert_jax.weights.formats.torch_tensors import Storages, Tensor, torch_vocabulary
+from clipbert_jax.weights.formats.torch_tensors import Storages, torch_vocabulary
 from clipbert_jax.weights.formats.zip_members import Member, check_checksum, zip_members
 
 MAX_PICKLE_BYTES = 64 * 2**20
@@ -25,12 +23,8 @@ LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _LEGACY_VERSION = 1001
 
 
-@dataclasses.dataclass(frozen=True)
-class Content:
-    """The object in a file, and a function that makes arrays of its `Tensor` and `PickledArray` values."""
-
-    root: Any
-    array: Callable[[Tensor | PickledArray], np.ndarray]
+Content = tuple[Any, Callable[[str], int]]
+"""The object in a file, and a function from the key of a storage to where its bytes begin."""
 
 
 def read_torch_zip(data: memoryview) -> Content:
@@ -56,25 +50,13 @@ def read_torch_zip(data: memoryview) -> Content:
     places: dict[str, Member] = {}
     for key, storage in storages.by_key.items():
         places[key] = _place(members, f"{prefix}/data/{key}", storage.num_bytes)
-    return Content(root, _ZipArrays(data, places))
 
+    @functools.cache  # verifies each storage once
+    def start_of(key: str) -> int:
+        check_checksum(data, places[key])
+        return places[key].start
 
-class _ZipArrays:
-    """Makes arrays; verifies each storage once."""
-
-    def __init__(self, data: memoryview, places: dict[str, Member]):
-        self._data = data
-        self._places = places
-        self._verified: set[str] = set()
-
-    def __call__(self, value: Tensor | PickledArray) -> np.ndarray:
-        if isinstance(value, PickledArray):
-            return pickled_array(value)
-        key = value.storage.key
-        if key not in self._verified:
-            check_checksum(self._data, self._places[key])
-            self._verified.add(key)
-        return value.array(self._data, self._places[key].start)
+    return root, start_of
 
 
 def _prefix(members: dict[str, Member]) -> str:
@@ -132,8 +114,7 @@ def read_torch_legacy(data: memoryview) -> Content:
     vocabulary = torch_vocabulary(budget, len(data), storages)
     root, position = read_pickle(data, vocabulary, start=position, max_bytes=MAX_PICKLE_BYTES)
     keys, position = read_pickle(data, plain, start=position, max_bytes=MAX_PICKLE_BYTES)
-    starts = _legacy_starts(data, keys, position, storages)
-    return Content(root, lambda value: _legacy_array(data, starts, value))
+    return root, _legacy_starts(data, keys, position, storages).__getitem__
 
 
 def _legacy_starts(data: memoryview, keys: object, position: int, storages: Storages) -> dict[str, int]:
@@ -154,19 +135,6 @@ def _legacy_starts(data: memoryview, keys: object, position: int, storages: Stor
     if position != len(data):
         raise Refusal("does not end where its last storage does", GET_AGAIN)
     return starts
-
-
-def _legacy_array(data: memoryview, starts: dict[str, int], value: Tensor | PickledArray) -> np.ndarray:
-    if isinstance(value, PickledArray):
-        return pickled_array(value)
-    return value.array(data, starts[value.storage.key])
-
-
-def pickled_array(value: PickledArray) -> np.ndarray:
-    """Return the array that a pickle built."""
-    if value.value is None:
-        raise Refusal("has an array that its pickle never fills")
-    return value.value
 
 
 def _big_endian() -> Refusal:

@@ -6,6 +6,7 @@ A storage is known by its key; the readers of `torch_files` know where its bytes
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -141,9 +142,7 @@ class Storages:
 def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> PickleRules:
     """Return the names that a pickle of torch.save may use; NumPy's too, as checkpoints hold its numbers."""
     rebuild: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
-        "_rebuild_tensor": lambda arguments: _rebuild_tensor(arguments, budget),
-        "_rebuild_tensor_v2": lambda arguments: _rebuild_tensor_v2(arguments, budget),
-        "_rebuild_tensor_v3": lambda arguments: _rebuild_tensor_v3(arguments, budget),
+        **{name: functools.partial(_rebuild_tensor, name, budget) for name in _NUM_ARGUMENTS},
         "_rebuild_parameter": _rebuild_parameter,
         "_rebuild_parameter_with_state": _rebuild_parameter,
     }
@@ -160,26 +159,17 @@ def torch_vocabulary(budget: Budget, file_size: int, storages: Storages) -> Pick
     return PickleRules(names=names, build=numpy.build, find_persistent=storages.find)
 
 
-def _rebuild_tensor(arguments: tuple[Any, ...], budget: Budget) -> Tensor:
-    match arguments:
-        case (Storage() as storage, offset, shape, strides):
-            return _tensor(storage, storage.dtype, offset, shape, strides, budget)
-    raise _wrong_call("_rebuild_tensor")
+_NUM_ARGUMENTS = {"_rebuild_tensor": (4,), "_rebuild_tensor_v2": (6, 7), "_rebuild_tensor_v3": (7, 8)}
+"""Functions of PyTorch that make tensors -> numbers of arguments that it writes."""
 
 
-def _rebuild_tensor_v2(arguments: tuple[Any, ...], budget: Budget) -> Tensor:
-    match arguments:
-        case (Storage() as storage, offset, shape, strides, _, _, *more) if len(more) <= 1:
-            return _tensor(storage, storage.dtype, offset, shape, strides, budget)
-    raise _wrong_call("_rebuild_tensor_v2")
-
-
-def _rebuild_tensor_v3(arguments: tuple[Any, ...], budget: Budget) -> Tensor:
-    match arguments:
-        case (Storage() as storage, offset, shape, strides, _, _, np.dtype() as dtype, *more):
-            if len(more) <= 1:
-                return _tensor(storage, dtype, offset, shape, strides, budget)
-    raise _wrong_call("_rebuild_tensor_v3")
+def _rebuild_tensor(name: str, budget: Budget, arguments: tuple[Any, ...]) -> Tensor:
+    if len(arguments) in _NUM_ARGUMENTS[name] and isinstance(arguments[0], Storage):
+        storage, offset, shape, strides = arguments[:4]
+        dtype = arguments[6] if name == "_rebuild_tensor_v3" else storage.dtype
+        if isinstance(dtype, np.dtype):
+            return _tensor(storage, dtype, offset, shape, strides, budget)
+    raise _wrong_call(name)
 
 
 def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
