@@ -28,7 +28,7 @@ from clipbert_jax.training.profiler import Profiler
 from clipbert_jax.training.reporter import Reporter
 from clipbert_jax.training.run_config import RunConfig
 from clipbert_jax.training.sharding import put_batch, whole_parameters
-from clipbert_jax.training.step import TrainState, TrainStep, make_train_state, make_train_step
+from clipbert_jax.training.step import TrainState, make_train_state, make_train_step
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import make_utilization
 from clipbert_jax.training.validation import Validate, ValidationHistory, Validations
@@ -67,7 +67,9 @@ def train(
     """
     say = log if jax.process_index() == 0 else lambda line: None
     num_steps = config.train.num_steps
-    state, train_step = _make_state_and_step(model, task, config, mesh)
+    optimizer = make_optimizer(config.optimizer, num_steps=num_steps)
+    model_def, state = make_train_state(model, optimizer, mesh, config.train)
+    train_step = make_train_step(model_def, task, optimizer, mesh, config.train)
     with Watchdog(workdir) as watchdog, contextlib.ExitStack() as stack:
         checkpoints = Checkpointer(workdir, config.resolved, config.train.num_kept_checkpoints, log=say)
         state, resume_point = checkpoints.restore(state)
@@ -115,28 +117,6 @@ def train(
         raise KeyboardInterrupt if interruption.is_by_keyboard else SystemExit(CONTINUE_EXIT_CODE)
     say(_outcome(step, validations.history, num_steps, workdir))
     return state
-
-
-def _make_state_and_step(
-    model: nnx.Module, task: Task, config: RunConfig, mesh: Mesh
-) -> tuple[TrainState, TrainStep]:
-    train, optimizer = config.train, make_optimizer(config.optimizer, num_steps=config.train.num_steps)
-    model_def, state = make_train_state(
-        model, optimizer, mesh, frozen_parts=train.frozen_parts, has_ema=train.ema_decay > 0
-    )
-    train_step = make_train_step(
-        model_def,
-        task,
-        optimizer,
-        mesh,
-        seed=train.seed,
-        num_accumulation_steps=train.num_accumulation_steps,
-        accumulation=train.accumulation,
-        remat=train.remat,
-        clips_per_pass=train.clips_per_pass,
-        ema_decay=train.ema_decay,
-    )
-    return state, train_step
 
 
 def _has_work(

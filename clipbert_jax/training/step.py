@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBert, ClipBertOutput
 from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.models.pixel_encoder import grid_size
-from clipbert_jax.models.remat import Remat
 from clipbert_jax.models.visual_embedding import draw_token_sample
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.clip_passes import score_in_passes
@@ -34,16 +33,12 @@ from clipbert_jax.training.sharding import (
     share_videos,
     state_shardings,
 )
+from clipbert_jax.training.train_config import TrainConfig
 
 Metrics = dict[str, jax.Array]
 
 _TOKEN_SAMPLE = 1 << 16
 """Number folded into a step's key to draw visual tokens; dropout folds in small numbers."""
-
-
-Accumulation = Literal["mean", "sum"]
-"""`mean`: the parts of a batch together equal the whole batch. `sum`: each part is a batch of its own, and
-their gradients are added, as in the original, so that the update grows with the number of parts."""
 
 
 @jax.tree_util.register_dataclass
@@ -72,9 +67,7 @@ def make_train_state(
     model: nnx.Module,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    *,
-    frozen_parts: Sequence[str] = (),
-    has_ema: bool = False,
+    config: TrainConfig,
 ) -> tuple[ModelDef, TrainState]:
     """Split a model into its definition and a fresh train state on the mesh.
 
@@ -82,11 +75,10 @@ def make_train_state(
       model: with its first weights.
       optimizer: gets a state for the trained parameters.
       mesh: devices.
-      frozen_parts: beginnings of the names of parameters that are not to be trained.
-      has_ema: whether the training averages the parameters.
+      config: says which parameters are frozen, and whether there is a moving average.
     """
     model_def, params, frozen = split_model(model)
-    kept = {name: array for name, array in params.items() if name.startswith(tuple(frozen_parts))}
+    kept = {name: array for name, array in params.items() if name.startswith(config.frozen_parts)}
     params = {name: array for name, array in params.items() if name not in kept}
     state = TrainState(
         params=params,
@@ -94,7 +86,7 @@ def make_train_state(
         opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
         # Copies: the step donates both, and an array cannot be donated twice.
-        ema=jax.tree.map(jnp.copy, params) if has_ema else {},
+        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
     )
     return model_def, jax.device_put(state, state_shardings(state, mesh))
 
@@ -104,13 +96,7 @@ def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    *,
-    seed: int,
-    num_accumulation_steps: int = 1,
-    accumulation: Accumulation = "mean",
-    remat: Remat = "none",
-    clips_per_pass: int = 0,
-    ema_decay: float = 0.0,
+    config: TrainConfig,
 ) -> TrainStep:
     """Return the jitted `(state, batch) -> (state, metrics)`; it donates the state.
 
@@ -127,8 +113,8 @@ def make_train_step(
         params: Parameters, frozen: Parameters, batch: Batch, norms: Metrics, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         model = model_def.merge(gather_over_fsdp({**params, **frozen}, mesh))
-        model.set_attributes(remat=remat, sharding=layer_sharding(mesh))
-        output = forward(model, task, batch, key, mesh, clips_per_pass)
+        model.set_attributes(remat=config.remat, sharding=layer_sharding(mesh))
+        output = forward(model, task, batch, key, mesh, config.clips_per_pass)
         losses, weights = task.losses(output, batch), task.loss_weights(batch)
         terms = {name: jnp.sum(losses[name] * weights[name]) / norms[name] for name in losses}
         return sum(terms.values(), jnp.zeros(())), terms
@@ -139,7 +125,8 @@ def make_train_step(
         params: Parameters, frozen: Parameters, batch: Batch, key: jax.Array
     ) -> tuple[Parameters, Metrics]:
         norms = _total_weights(task, batch)
-        if num_accumulation_steps == 1:
+        num_parts, is_mean = config.num_accumulation_steps, config.accumulation == "mean"
+        if num_parts == 1:
             return grad_of_part(params, frozen, batch, norms, key)
 
         leaves, structure = jax.tree.flatten(batch)
@@ -147,22 +134,22 @@ def make_train_step(
         def body(carry: Any, part: tuple[jax.Array, list[jax.Array]]) -> tuple[Any, None]:
             index, part_leaves = part
             part_batch = jax.tree.unflatten(structure, part_leaves)
-            part_norms = norms if accumulation == "mean" else _total_weights(task, part_batch)
+            part_norms = norms if is_mean else _total_weights(task, part_batch)
             part_key = jax.random.fold_in(key, index)
             added = grad_of_part(params, frozen, part_batch, part_norms, part_key)
             return jax.tree.map(jnp.add, carry, added), None
 
-        folded = [_fold(x, num_accumulation_steps) for x in leaves]
+        folded = [_fold(x, num_parts) for x in leaves]
         first = jax.tree.unflatten(structure, [x[0] for x in folded])
         shapes = jax.eval_shape(grad_of_part, params, frozen, first, norms, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        indices = jnp.arange(num_accumulation_steps)
+        indices = jnp.arange(num_parts)
         (grads, terms), _ = jax.lax.scan(body, zeros, (indices, folded), unroll=unrolls_loops(mesh))
-        num_averaged = 1 if accumulation == "mean" else num_accumulation_steps
+        num_averaged = 1 if is_mean else num_parts
         return grads, {name: term / num_averaged for name, term in terms.items()}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grads, terms = accumulate(state.params, state.frozen, batch, key)
         grads = constrain_state(grads, mesh)
         grad_norm = optax.tree.norm(grads)
@@ -174,7 +161,7 @@ def make_train_step(
         }
         if len(terms) > 1:
             metrics |= {f"loss/{name}": term for name, term in terms.items()}
-        next_state = update_state(state, grads, optimizer, is_finite=is_finite, ema_decay=ema_decay)
+        next_state = update_state(state, grads, optimizer, is_finite=is_finite, ema_decay=config.ema_decay)
         return constrain_state(next_state, mesh), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(None, replicated(mesh)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from clipbert_jax.config_checks import check_range, option_name
 from clipbert_jax.errors import UserError
 from clipbert_jax.models.remat import Remat
-from clipbert_jax.training.step import Accumulation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TrainConfig:
     """Number of videos in one update, over all devices and accumulation steps."""
     num_accumulation_steps: int = 1
     """Number of parts in which a batch is processed, to save memory."""
-    accumulation: Accumulation = "mean"
+    accumulation: Literal["mean", "sum"] = "mean"
     """`mean`: the parts together equal the whole batch. `sum`: adds their gradients, as the original did."""
     remat: Remat = "none"
     """Layers that the backward pass computes again, to save memory; changes only rounding.

@@ -90,22 +90,10 @@ def train_functions(
     optimizer = make_optimizer(setting.optimizer, num_steps=train.num_steps or _NUM_STEPS)
 
     def make_state() -> TrainState:
-        model, has_ema = _make_model(setting, kernels), train.ema_decay > 0
-        return make_train_state(model, optimizer, mesh, frozen_parts=train.frozen_parts, has_ema=has_ema)[1]
+        return make_train_state(_make_model(setting, kernels), optimizer, mesh, train)[1]
 
-    step = make_train_step(
-        split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))[0],
-        setting.task,
-        optimizer,
-        mesh,
-        seed=0,
-        num_accumulation_steps=train.num_accumulation_steps,
-        accumulation=train.accumulation,
-        remat=train.remat,
-        clips_per_pass=train.clips_per_pass,
-        ema_decay=train.ema_decay,
-    )
-    return make_state, step
+    model_def, _, _ = split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))
+    return make_state, make_train_step(model_def, setting.task, optimizer, mesh, train)
 
 
 def train_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:

@@ -24,6 +24,7 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.weights.flat import flat_parameters
 from clipbert_jax.weights.names.original_names import to_original
 from tests.clipbert_jax.tasks.step_golden import FLOAT32, FLOAT64, Tolerances, fill, make_batch
@@ -148,8 +149,8 @@ def test_two_updates_equal_ours(name, is_norm_trainable):
         weights = to_original(flat_parameters(model))
         optimizer = make_optimizer(OptimizerConfig(), num_steps=100)
         mesh = make_mesh(jax.devices()[:1])
-        model_def, state = make_train_state(model, optimizer, mesh)
-        step = make_train_step(model_def, workload.task, optimizer, mesh, seed=0)
+        model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
+        step = make_train_step(model_def, workload.task, optimizer, mesh, TrainConfig())
         ours = []
         for _ in range(2):
             state, metrics = step(state, batch)
@@ -177,8 +178,8 @@ def test_losses_after_updates_equal_ours():
     weights = to_original(flat_parameters(model))
     optimizer = make_optimizer(OptimizerConfig(), num_steps=100)
     mesh = make_mesh(jax.devices()[:1])
-    model_def, state = make_train_state(model, optimizer, mesh)
-    step = make_train_step(model_def, workload.task, optimizer, mesh, seed=0)
+    model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
+    step = make_train_step(model_def, workload.task, optimizer, mesh, TrainConfig())
     state, first = step(state, batch)
     state, second = step(state, batch)
     found = torch_trainer.first_losses(workload, weights, batch)
@@ -347,11 +348,10 @@ def _weights(workload: Workload) -> dict[str, np.ndarray]:
 
 def _our_model(workload: Workload) -> ClipBert:
     """Return our model with random values in the frozen norms too, so that they are seen to be used."""
-    dtype = "float64" if workload.model.compute_dtype == "float64" else "float32"
     model = ClipBert(workload.model, workload.task.head, rngs=nnx.Rngs(0))
     random = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         if "norm" in path and path[-1] in ("mean", "variance", "scale", "bias"):
-            values = random.uniform(0.5, 1.5, variable.shape).astype(dtype)
-            variable.set_value(jax.numpy.asarray(values))
+            values = random.uniform(0.5, 1.5, variable.shape)
+            variable.set_value(jax.numpy.asarray(values, variable.dtype))
     return model

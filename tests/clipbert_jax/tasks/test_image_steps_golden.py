@@ -18,6 +18,7 @@ from clipbert_jax.tasks.pretraining import Pretraining
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import Metrics, make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from tests.goldens import golden
 
 from .step_golden import FLOAT32, FLOAT64, Tolerances, check_gradient, fill, make_batch
@@ -87,8 +88,9 @@ def _step(
     mesh = make_mesh(jax.devices()[:1])
     model = golden.model(task.head, HEADS[name], dtype=dtype)
     optimizer = optax.GradientTransformation(_zeros_like, _keep_gradient)
-    model_def, state = make_train_state(model, optimizer, mesh, frozen_parts=frozen)
-    state, metrics = make_train_step(model_def, task, optimizer, mesh, seed=0)(state, batch)
+    config = TrainConfig(frozen_parts=tuple(frozen))
+    model_def, state = make_train_state(model, optimizer, mesh, config)
+    state, metrics = make_train_step(model_def, task, optimizer, mesh, config)(state, batch)
     return metrics, state.opt_state
 
 

@@ -23,6 +23,7 @@ from clipbert_jax.training import sharding
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from tests.clipbert_jax.training.conftest import TASK, make_batch, small_config
 
 _COLLECTIVE = re.compile(
@@ -36,9 +37,9 @@ def collectives_of(fsdp: int, tensor: int) -> dict[str, Any]:
     mesh = make_mesh(config=MeshConfig(fsdp=fsdp, tensor=tensor))
     optimizer = make_optimizer(OptimizerConfig(), num_steps=4)
     model_def, state = make_train_state(
-        ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0)), optimizer, mesh
+        ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0)), optimizer, mesh, TrainConfig()
     )
-    step = make_train_step(model_def, TASK, optimizer, mesh, seed=0)
+    step = make_train_step(model_def, TASK, optimizer, mesh, TrainConfig())
     text = step.lower(state, put_batch(make_batch(0), mesh)).compile().as_text()
     divided = {
         axis: sorted(name for name, x in state.params.items() if axis in x.sharding.spec)

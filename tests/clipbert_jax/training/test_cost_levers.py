@@ -33,6 +33,7 @@ from clipbert_jax.training.step import (
     make_train_step,
     update_state,
 )
+from clipbert_jax.training.train_config import TrainConfig
 
 from .conftest import TASK, make_batch, small_config
 
@@ -63,8 +64,9 @@ def run(
     """Compile a step with these levers, and take it."""
     mesh = make_mesh(jax.devices()[:1])
     model = ClipBert(config or small_config(), TASK.head, rngs=nnx.Rngs(0))
-    model_def, state = make_train_state(model, optimizer, mesh, frozen_parts=frozen_parts)
-    step = make_train_step(model_def, TASK, optimizer, mesh, seed=0, **levers)
+    train_config = TrainConfig(frozen_parts=frozen_parts, **levers)
+    model_def, state = make_train_state(model, optimizer, mesh, train_config)
+    step = make_train_step(model_def, TASK, optimizer, mesh, train_config)
     # A Batch checks the shapes of its arrays, and JAX puts descriptions in their place.
     arrays, structure = jax.tree.flatten(put_batch(make_batch(0), mesh))
     step_of_arrays = jax.jit(lambda state, arrays: step(state, structure.unflatten(arrays)), donate_argnums=0)

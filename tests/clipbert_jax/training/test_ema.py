@@ -13,6 +13,7 @@ from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 
 from .conftest import TASK, make_batch, small_config
 
@@ -26,12 +27,14 @@ class Training:
         self.mesh = make_mesh(jax.devices()[:1])
         self.optimizer = make_optimizer(OptimizerConfig(transformer_learning_rate=1e-2), num_steps=4)
         self.model_def, _ = self.fresh()
-        self.step = make_train_step(self.model_def, TASK, self.optimizer, self.mesh, seed=0, ema_decay=DECAY)
+        self.step = make_train_step(
+            self.model_def, TASK, self.optimizer, self.mesh, TrainConfig(ema_decay=DECAY)
+        )
 
     def fresh(self, *, has_ema=True):
         """Return the model_def and a first state."""
         model = ClipBert(small_config(dropout_rate=0.1), TASK.head, rngs=nnx.Rngs(0))
-        return make_train_state(model, self.optimizer, self.mesh, has_ema=has_ema)
+        return make_train_state(model, self.optimizer, self.mesh, TrainConfig(ema_decay=DECAY * has_ema))
 
     def states(self, state, numbers):
         """Yield the states after the steps of these numbers."""

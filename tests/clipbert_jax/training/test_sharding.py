@@ -21,6 +21,7 @@ from clipbert_jax.training import sharding
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, make_mesh, parameter_sharding, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 
 from .conftest import TASK, make_batch, small_config
 
@@ -45,9 +46,9 @@ def prepare(config, num_devices=8, *, dropout_rate=0.0, num_accumulation_steps=1
     mesh = make_mesh(jax.devices()[:num_devices], config)
     model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
     optimizer = make_optimizer(OPTIMIZER, num_steps=4)
-    model_def, state = make_train_state(model, optimizer, mesh)
+    model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
     step = make_train_step(
-        model_def, TASK, optimizer, mesh, seed=0, num_accumulation_steps=num_accumulation_steps
+        model_def, TASK, optimizer, mesh, TrainConfig(num_accumulation_steps=num_accumulation_steps)
     )
     return mesh, state, step
 

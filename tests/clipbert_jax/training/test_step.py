@@ -16,6 +16,7 @@ from clipbert_jax.tasks.retrieval import Retrieval
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 
 from .conftest import TASK, make_batch, small_config
 
@@ -27,10 +28,14 @@ def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_st
     mesh = make_mesh(jax.devices()[:num_devices])
     model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
     optimizer = make_optimizer(OPTIMIZER, num_steps=4)
-    model_def, state = make_train_state(model, optimizer, mesh)
+    model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
     start = jax.device_get(state)
     step = make_train_step(
-        model_def, TASK, optimizer, mesh, seed=seed, num_accumulation_steps=num_accumulation_steps
+        model_def,
+        TASK,
+        optimizer,
+        mesh,
+        TrainConfig(seed=seed, num_accumulation_steps=num_accumulation_steps),
     )
     history = []
     for batch in batches:
@@ -139,12 +144,14 @@ def test_a_step_without_a_finite_gradient_changes_nothing(batches, factor):
     task = Breaking(num_negatives=2, factor=factor)
     optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, schedule="constant"), num_steps=4)
 
+    config = TrainConfig(ema_decay=0.05)
+
     def start():
         model = ClipBert(small_config(), task.head, rngs=nnx.Rngs(0))
-        return make_train_state(model, optimizer, mesh, has_ema=True)
+        return make_train_state(model, optimizer, mesh, config)
 
     model_def, state = start()
-    step = make_train_step(model_def, task, optimizer, mesh, seed=0, ema_decay=0.05)
+    step = make_train_step(model_def, task, optimizer, mesh, config)
     states, skipped = [], []
     for batch in history:
         state, metrics = step(state, put_batch(batch, mesh))

@@ -20,6 +20,7 @@ from clipbert_jax.training.optimizer import (
 )
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.weights.names.original_names import to_original
 from tests.goldens import golden
 
@@ -63,10 +64,10 @@ def _train(num_steps: int, dtype: str) -> Trajectory:
     """Do the first updates; weights have the original's names."""
     mesh = make_mesh(jax.devices()[:1])
     optimizer = make_optimizer(CONFIG, num_steps=NUM_STEPS)
-    model_def, state = make_train_state(_model(dtype), optimizer, mesh)
+    model_def, state = make_train_state(_model(dtype), optimizer, mesh, TrainConfig())
     start = _weights(state)
     step = make_train_step(
-        model_def, TASK, optimizer, mesh, seed=0, num_accumulation_steps=NUM_PARTS, accumulation="sum"
+        model_def, TASK, optimizer, mesh, TrainConfig(num_accumulation_steps=NUM_PARTS, accumulation="sum")
     )
     losses, grad_norms = [], []
     for index in range(num_steps):
@@ -155,7 +156,7 @@ def test_learning_rates_equal_the_original():
 
 def test_parameters_are_in_the_groups_of_the_original():
     optimizer = make_optimizer(CONFIG, num_steps=NUM_STEPS)
-    _, state = make_train_state(_model("float32"), optimizer, make_mesh(jax.devices()[:1]))
+    _, state = make_train_state(_model("float32"), optimizer, make_mesh(jax.devices()[:1]), TrainConfig())
     pairs = [(parameter_group(name), is_decayed(name)) for name in state.params]
     counts = [pairs.count((group, decayed)) for group in GROUPS[1:] for decayed in (True, False)]
     original = [group["n_tensors"] for group in META["param_groups"][2:]]

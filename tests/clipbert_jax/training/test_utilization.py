@@ -12,6 +12,7 @@ from clipbert_jax.training import utilization as utilization_module
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.utilization import make_utilization
 
 from .conftest import TASK, make_batch, small_config
@@ -42,8 +43,9 @@ def trained(**options):
     """Return the utilization of a train step of the small model."""
     optimizer = make_optimizer(OptimizerConfig(), num_steps=1)
     whole = ClipBert(small_config(), TASK.head, rngs=nnx.Rngs(0))
-    model_def, state = make_train_state(whole, optimizer, mesh(), **options)
-    return make_utilization(whole, mesh(), make_train_step(model_def, TASK, optimizer, mesh(), seed=0), state)
+    config = TrainConfig(**options)
+    model_def, state = make_train_state(whole, optimizer, mesh(), config)
+    return make_utilization(whole, mesh(), make_train_step(model_def, TASK, optimizer, mesh(), config), state)
 
 
 def test_operations_are_those_of_the_step_at_the_length_of_the_texts(on_h100):

@@ -261,9 +261,7 @@ def trace_one_step(experiment: Experiment) -> None:
         experiment.task,
         optimizer,
         make_mesh(),
-        seed=train.seed,
-        num_accumulation_steps=train.num_accumulation_steps,
-        accumulation=train.accumulation,
+        dataclasses.replace(train, ema_decay=0.0),
     )
     next_state, metrics = jax.eval_shape(
         lambda state, arrays: step(state, Batch(**arrays)), state, batch_shapes(experiment)

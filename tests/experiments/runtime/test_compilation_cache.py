@@ -24,6 +24,7 @@ from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import make_mesh, put_batch
 from clipbert_jax.training.step import make_train_state, make_train_step
+from clipbert_jax.training.train_config import TrainConfig
 from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.clipbert_jax.training.conftest import TASK, make_batch, small_config
 
@@ -32,8 +33,8 @@ jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
 use_compilation_cache()
 mesh, optimizer = make_mesh(), make_optimizer(OptimizerConfig(), num_steps=3)
 model = ClipBert(small_config(dropout_rate=0.1), TASK.head, rngs=nnx.Rngs(0))
-model_def, state = make_train_state(model, optimizer, mesh)
-step = make_train_step(model_def, TASK, optimizer, mesh, seed=0)
+model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
+step = make_train_step(model_def, TASK, optimizer, mesh, TrainConfig())
 losses = []
 for seed in range(3):
     state, metrics = step(state, put_batch(make_batch(seed, num_videos=2), mesh))
