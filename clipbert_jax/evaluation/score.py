@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.evaluation.query_tiles import QueryTile, QueryTiles
-from clipbert_jax.evaluation.scorer import Reduce, Scorer, Scores
+from clipbert_jax.evaluation.scorer import Reduce, Scorer, Scores, query_program, tile_program
 from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
 
 Reduced = dict[str, np.ndarray]
@@ -90,10 +90,10 @@ def score_encoded(
     calls = _text_calls(scorer, reduce, encoded, text_ids, text_mask, num_clips, texts_per_call)
     places: list[np.ndarray] = []
     parts: list[dict[int, Reduced]] = []
-    for call, scores in _fetched(calls):
-        places.append(call.texts)
-        parts.append(jax.tree.map(lambda x, call=call: x[call.videos, : len(call.texts)], scores))
-        if call.is_last_of_batch:
+    for (rows, texts, is_last), scores in _fetched(calls):
+        places.append(texts)
+        parts.append(jax.tree.map(lambda x, rows=rows, texts=texts: x[rows, : len(texts)], scores))
+        if is_last:
             yield _joined(parts, np.concatenate(places), axis=1)
             places, parts = [], []
 
@@ -167,21 +167,16 @@ def _fetched(calls: Iterable[tuple[_Call, Scores]]) -> Iterator[tuple[_Call, dic
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _TextCall:
-    """Videos and texts of one call; its arrays may have more rows, which fill them up."""
-
-    videos: Int[np.ndarray, " rows"]
-    texts: Int[np.ndarray, " some"]
-    is_last_of_batch: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _TextTile:
     """Texts on the devices that are scored in one call; the last one may be repeated."""
 
     texts: Int[np.ndarray, " some"]
     ids: Int[jax.Array, "n l"]
     mask: Bool[jax.Array, "n l"]
+
+
+_TextCall = tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " some"], bool]
+"""Videos and texts of one call, whose arrays may have more rows; and whether it is the last of a batch."""
 
 
 def _text_calls(
@@ -194,7 +189,7 @@ def _text_calls(
     texts_per_call: int,
 ) -> Iterator[tuple[_TextCall, Scores]]:
     """Dispatch all texts against each batch of videos."""
-    score = scorer.compiled(reduce, num_clips)
+    score = scorer.compiled(tile_program, reduce, num_clips)
     tiles: list[_TextTile] = []
     for visual_tokens, example_mask in encoded:
         if not tiles:  # tiles stay on the devices for all batches
@@ -203,9 +198,7 @@ def _text_calls(
             bound = _Bound(texts=texts_per_call, clips=clips, visual_tokens=num_tokens)
             tiles = list(_text_tiles(scorer, text_ids, text_mask, bound))
         for tile in tiles:
-            call = _TextCall(
-                videos=np.flatnonzero(example_mask), texts=tile.texts, is_last_of_batch=tile is tiles[-1]
-            )
+            call = np.flatnonzero(example_mask), tile.texts, tile is tiles[-1]
             yield call, score(visual_tokens, tile.ids, tile.mask)
 
 
@@ -264,7 +257,7 @@ def _query_calls(
     texts_per_call: int,
 ) -> Iterator[tuple[QueryTile, Scores]]:
     """Dispatch, for each batch of videos, its encoding and then the tiles that are due."""
-    score = scorer.compiled_queries(reduce, num_clips)
+    score = scorer.compiled(query_program, reduce, num_clips)
     tiles: QueryTiles | None = None
     two_batches: tuple[jax.Array, ...] = ()
 

@@ -29,11 +29,8 @@ Shapes of the arrays may not depend on that length."""
 Scores = dict[int, dict[str, jax.Array]]
 """Result of `Reduce` by number of clips."""
 
-ScoreTexts = Callable[[jax.Array, jax.Array, jax.Array], Scores]
-"""(visual tokens [b k v d], text ids [n l], text mask [n l]) -> scores [b n ...]."""
-
-ScoreQueries = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], Scores]
-"""(visual tokens of two batches, places in them [q], text ids [q n l], text mask) -> scores [q n ...]."""
+MakeProgram = Callable[[ModelDef, Mesh, Reduce, Sequence[int]], Callable[..., Scores]]
+"""`tile_program` or `query_program`."""
 
 _EVERYWHERE, _SPLIT = PartitionSpec(), VIDEOS
 
@@ -62,7 +59,7 @@ class Scorer:
         self.parameters = parameters
         self._model_def = model_def
         self._encode = encode_program(model_def, self.mesh)
-        self._programs: dict[tuple[Any, Reduce, tuple[int, ...]], Callable[..., Scores]] = {}
+        self._programs: dict[tuple[MakeProgram, Reduce, tuple[int, ...]], Callable[..., Scores]] = {}
 
     @property
     def num_devices(self) -> int:
@@ -90,18 +87,21 @@ class Scorer:
         placed = jax.make_array_from_process_local_data(batch_sharding(self.mesh), frames)
         return self._encode(self._parameters_on_devices(), placed)
 
-    def compiled(self, reduce: Reduce, num_clips: Sequence[int]) -> ScoreTexts:
-        """Return the function that scores texts against all videos; the same `reduce` is compiled once.
+    def compiled(
+        self, make_program: MakeProgram, reduce: Reduce, num_clips: Sequence[int]
+    ) -> Callable[..., Scores]:
+        """Return a program with the parameters of the model; the same `reduce` is compiled once.
 
         Args:
+          make_program: `tile_program` or `query_program`.
           reduce: function that reduces the scores.
-          num_clips: numbers of clips that follow each other along k; empty takes all clips as one.
+          num_clips: numbers of clips that follow each other along k.
         """
-        return self._with_parameters(tile_program, reduce, num_clips)
-
-    def compiled_queries(self, reduce: Reduce, num_clips: Sequence[int]) -> ScoreQueries:
-        """Return the function that scores texts against a video of their own; arguments as in `compiled`."""
-        return self._with_parameters(query_program, reduce, num_clips)
+        key = (make_program, reduce, tuple(num_clips))
+        if key not in self._programs:
+            self._programs[key] = make_program(self._model_def, self.mesh, reduce, num_clips)
+        program = self._programs[key]
+        return lambda *arrays: program(self._parameters_on_devices(), *arrays)
 
     def put_everywhere(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
         """Copy an array that all processes have to every device."""
@@ -110,15 +110,6 @@ class Scorer:
     def put_split(self, array: Shaped[np.ndarray, "*shape"]) -> Shaped[jax.Array, "*shape"]:
         """Split an array that all processes have over the devices, as videos are split."""
         return _put(array, batch_sharding(self.mesh))
-
-    def _with_parameters(
-        self, make_program: Callable[..., Callable[..., Scores]], reduce: Reduce, num_clips: Sequence[int]
-    ) -> Callable[..., Scores]:
-        key = (make_program, reduce, tuple(num_clips))
-        if key not in self._programs:
-            self._programs[key] = make_program(self._model_def, self.mesh, reduce, num_clips)
-        program = self._programs[key]
-        return lambda *arrays: program(self._parameters_on_devices(), *arrays)
 
     def _parameters_on_devices(self) -> Parameters:
         if self._placed is not None:
@@ -154,7 +145,7 @@ def encode_program(model_def: ModelDef, mesh: Mesh) -> Callable[..., jax.Array]:
 
 
 def tile_program(
-    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int]
 ) -> Callable[..., Scores]:
     """Return the jitted function that scores a tile: some texts, each against some encoded videos.
 
@@ -177,7 +168,7 @@ def tile_program(
 
 
 def query_program(
-    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int] = ()
+    model_def: ModelDef, mesh: Mesh, reduce: Reduce, num_clips: Sequence[int]
 ) -> Callable[..., Scores]:
     """Return the jitted function that scores texts of some queries, each against the video it is asked of.
 
@@ -214,9 +205,8 @@ def _jitted_for_hosts(function: Callable[..., Any], mesh: Mesh) -> Callable[...,
 
 def _reduce_each_count(output: ClipBertOutput, reduce: Reduce, num_clips: Sequence[int]) -> Scores:
     """Reduce the clips of each number of clips alone."""
-    counts = tuple(num_clips) or (output.scores.shape[1],)
-    ends = np.cumsum(counts).tolist()
+    ends = np.cumsum(num_clips).tolist()
     return {
         count: reduce(jax.tree.map(lambda x, start=end - count, end=end: x[:, start:end], output))
-        for count, end in zip(counts, ends, strict=True)
+        for count, end in zip(num_clips, ends, strict=True)
     }

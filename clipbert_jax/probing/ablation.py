@@ -8,6 +8,7 @@ than a cell, so the neighbours of a hidden cell still hold some of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from clipbert_jax.probing.evidence import changes_with_replaced_clips
 from clipbert_jax.probing.model_probe import ModelProbe
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ProbedExample:
     """A video and a text as the model reads them, with its scores."""
 
@@ -26,28 +27,16 @@ class ProbedExample:
     frames: UInt8[np.ndarray, "k t h w 3"]
     text_ids: Int[np.ndarray, " l"]
     text_mask: Bool[np.ndarray, " l"]
-    visual_tokens: Float[np.ndarray, "k v d"]
-    scores: Float[np.ndarray, "k a"]
 
-    @classmethod
-    def of(
-        cls,
-        probe: ModelProbe,
-        frames: UInt8[np.ndarray, "k t h w 3"],
-        text_ids: Int[np.ndarray, " l"],
-        text_mask: Bool[np.ndarray, " l"],
-    ) -> ProbedExample:
-        """Encode and score with nothing hidden."""
-        tokens = probe.encode(frames)
-        (scores,) = probe.score_with_hidden(tokens, text_ids, text_mask)
-        return cls(
-            probe=probe,
-            frames=frames,
-            text_ids=text_ids,
-            text_mask=text_mask,
-            visual_tokens=tokens,
-            scores=scores,
-        )
+    @functools.cached_property
+    def visual_tokens(self) -> Float[np.ndarray, "k v d"]:
+        """Encoded clips."""
+        return self.probe.encode(self.frames)
+
+    @functools.cached_property
+    def scores(self) -> Float[np.ndarray, "k a"]:
+        """Scores of the clips with nothing hidden."""
+        return self.probe.score_with_hidden(self.visual_tokens, self.text_ids, self.text_mask)[0]
 
     @property
     def number(self) -> float:

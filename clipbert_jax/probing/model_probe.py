@@ -52,11 +52,9 @@ class AttentionRecord:
 class ModelProbe:
     """A model and its probe score; programs are compiled once for each shape of inputs."""
 
-    def __init__(
-        self, model: ClipBert, probe_score: ProbeScore, *, on_progress: OnProgress = lambda num: None
-    ):
+    def __init__(self, model: ClipBert, probe_score: ProbeScore):
         self.probe_score = probe_score
-        self.on_progress = on_progress
+        self.on_progress: OnProgress = lambda num: None
         model_def, trainable, frozen = split_model(model)
         self._parameters: Parameters = {**trainable, **frozen}
         self._num_layers, self._num_heads = model.config.fusion.num_layers, model.config.fusion.num_heads

@@ -119,7 +119,7 @@ def _share(of_cases: Float[np.ndarray, " m"]) -> str:
 def faithfulness_table(probe: ModelProbe, video: PointingVideo, maps: Maps, *, seed: int = 0) -> str:
     """Return a table of the faithfulness of the maps of a video, averaged over its words."""
     losses = ablation_losses(probe, video)
-    example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
+    example = ProbedExample(probe, video.frames, video.text_ids, video.text_mask)
     rng = np.random.default_rng(seed)
     whole = {n: of_words.mean(axis=0) for n, of_words in maps.items() if n.head in (MEAN, None)}
     faithfulness = map_faithfulness(example, whole, losses, rng=rng, picture=video.picture)

@@ -79,7 +79,7 @@ def _by_word(
 
 def ablation_losses(probe: ModelProbe, video: PointingVideo) -> Float[np.ndarray, "k gh gw"]:
     """Return the loss of the score without each cell of each clip."""
-    example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
+    example = ProbedExample(probe, video.frames, video.text_ids, video.text_mask)
     return -changes_without_cells(example, probe.grid(video.frames))
 
 
@@ -96,7 +96,7 @@ class VideoMaps:
     @classmethod
     def of(cls, probe: ModelProbe, video: PointingVideo) -> VideoMaps:
         """Compute the maps of a video, and ablate each of its cells, which takes most of the time."""
-        example = ProbedExample.of(probe, video.frames, video.text_ids, video.text_mask)
+        example = ProbedExample(probe, video.frames, video.text_ids, video.text_mask)
         return cls(
             video=video,
             example=example,

@@ -95,7 +95,7 @@ def _best(run: Run, frames: UInt8[np.ndarray, "k t h w 3"], texts: Sequence[str]
     task = run.experiment.task
     probe = _model_probe(run, ProbeScore(task))
     encoded = [_encoded(run, text) for text in texts]
-    scores = [ProbedExample.of(probe, frames, *ids_and_mask).scores for ids_and_mask in encoded]
+    scores = [ProbedExample(probe, frames, *ids_and_mask).scores for ids_and_mask in encoded]
     of_texts = jnp.asarray(np.stack(scores, axis=1))[None]
     is_text = jnp.ones((1, len(texts)), bool)
     return int(np.argmax(task.predict(of_texts, is_text, len(run.answers))))
@@ -157,7 +157,7 @@ def make_page(
     question = choose_question(run, frames, text, options=options, answer=answer)
     probe = _model_probe(run, question.probe_score, on_progress)
     ids, mask = _encoded(run, question.text)
-    example = ProbedExample.of(probe, frames, ids, mask)
+    example = ProbedExample(probe, frames, ids, mask)
     record = probe.record_from_tokens(example.visual_tokens, probe.grid(frames), ids, mask)
     region = region_of(record.grid)
     cell_changes = changes_without_cells(example, record.grid, region=region)

@@ -50,7 +50,7 @@ def example(probe):
     random = np.random.default_rng(1)
     frames = random.integers(0, 256, (NUM_CLIPS, NUM_FRAMES, 48, 32, 3), dtype=np.uint8)
     ids = random.integers(5, 200, LENGTH)
-    return ProbedExample.of(probe, frames, ids, np.array([True] * (LENGTH - 1) + [False]))
+    return ProbedExample(probe, frames, ids, np.array([True] * (LENGTH - 1) + [False]))
 
 
 @functools.cache
@@ -181,7 +181,7 @@ def test_a_frame_that_is_left_out_is_not_averaged(example):
         example.probe.probe_score.of_scores(numbers_of(example, frames=frames)[None])[0] - example.number
     )
     assert changes[1, 0] == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    one = ProbedExample.of(example.probe, example.frames[:, :1], example.text_ids, example.text_mask)
+    one = ProbedExample(example.probe, example.frames[:, :1], example.text_ids, example.text_mask)
     assert changes_without_frames(one) is None
 
 
