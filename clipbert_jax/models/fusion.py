@@ -40,10 +40,8 @@ class LayerSharding:
 
     states: Sharding
     """Sharding of [m s d]: whole; the partial results of the devices, and of the gradient, are summed."""
-    heads: Sharding
-    """Sharding of [m s heads e]."""
-    inner: Sharding
-    """Sharding of [m s f]."""
+    split: Sharding
+    """Sharding of [m s heads e] and [m s f], which devices divide along the third axis."""
 
 
 class FusionLayer(nnx.Module):
@@ -94,7 +92,7 @@ class FusionLayer(nnx.Module):
         context = self._placed("states", self.attention_output(context.reshape(x.shape)))
         x = self.attention_layer_norm(x + dropout(context, rate, subkey(dropout_key, 1)))
         inner = jax.nn.gelu(
-            self._placed("inner", self.intermediate(self._placed("states", x))), approximate=False
+            self._placed("split", self.intermediate(self._placed("states", x))), approximate=False
         )
         output = self._placed("states", self.output(inner))
         x = self.output_layer_norm(x + dropout(output, rate, subkey(dropout_key, 2)))
@@ -105,12 +103,10 @@ class FusionLayer(nnx.Module):
     ) -> tuple[Float[Array, "m r heads e"], Float[Array, "m s heads e"], Float[Array, "m s heads e"]]:
         projected = self.query(x[:, rows]), self.key(x), self.value(x)
         heads = (y.reshape(*y.shape[:2], self.config.num_heads, -1) for y in projected)
-        query, key, value = (self._placed("heads", y) for y in heads)
+        query, key, value = (self._placed("split", y) for y in heads)
         return query, key, value
 
-    def _placed(
-        self, what: Literal["states", "heads", "inner"], x: Float[Array, "*shape"]
-    ) -> Float[Array, "*shape"]:
+    def _placed(self, what: Literal["states", "split"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         if self.sharding is None:
             return x
         return jax.lax.with_sharding_constraint(x, getattr(self.sharding, what))

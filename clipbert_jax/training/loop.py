@@ -80,7 +80,8 @@ def train(
             checkpoints.close()
             return state
         validations.drop_after(step)
-        batches = stack.enter_context(Prefetcher(data.starting_at(step), partial(put_batch, mesh=mesh)))
+        batches = Prefetcher(data.starting_at(step), partial(put_batch, mesh=mesh))
+        stack.callback(batches.close)
         compilations = Compilations(train_step, on_compile=watchdog.extend_deadline, log=say)
         guard = NonFiniteGuard(workdir, data.name_examples, resume_point, log=say)
         utilization = make_utilization(model, mesh, train_step, state)

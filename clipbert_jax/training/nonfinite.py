@@ -70,7 +70,9 @@ class NonFiniteGuard(Callback):
             return
         self.num_in_a_row += 1
         names = list(self._name_examples(step))
-        self._note(step, names)
+        if jax.process_index() == 0:
+            with naming(self._path), self._path.open("a") as file:
+                file.write(json.dumps({"step": step, "examples": names}) + "\n")
         shown = ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
         where = f"(examples {shown}; all are in {self._path})"
         self._log(f"step {step}: the gradient is not finite, so the update is skipped {where}")
@@ -79,8 +81,3 @@ class NonFiniteGuard(Callback):
                 f"{self.num_in_a_row} steps in a row, up to {step}, had no finite gradient {where}: train "
                 "with lower learning rates or in float32, or look at these videos with `clipbert doctor`"
             )
-
-    def _note(self, step: int, names: Sequence[str]) -> None:
-        if jax.process_index() == 0:
-            with naming(self._path), self._path.open("a") as file:
-                file.write(json.dumps({"step": step, "examples": list(names)}) + "\n")

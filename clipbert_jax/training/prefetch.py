@@ -96,12 +96,6 @@ class Prefetcher(Iterator[Batch]):
         """Whether `__next__` would wait now."""
         return self._queue.empty()
 
-    def __enter__(self) -> Prefetcher:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop the thread, then the iterator; a thread that never ends is left behind."""
         self._is_closed.set()

@@ -186,8 +186,7 @@ def layer_sharding(mesh: Mesh) -> LayerSharding | None:
     videos = (DATA, FSDP)
     return LayerSharding(
         states=NamedSharding(mesh, PartitionSpec(videos)),
-        heads=NamedSharding(mesh, PartitionSpec(videos, None, TENSOR)),
-        inner=NamedSharding(mesh, PartitionSpec(videos, None, TENSOR)),
+        split=NamedSharding(mesh, PartitionSpec(videos, None, TENSOR)),
     )
 
 

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import jax
 
@@ -128,9 +127,7 @@ class Watchdog(Callback):
             on_end_notice(self._hear, self._is_over)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._is_over.set()
 
     def _hear(self, notice: EndNotice) -> None:

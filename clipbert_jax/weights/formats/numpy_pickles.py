@@ -8,6 +8,7 @@ text, which must be decoded.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,9 @@ def numpy_vocabulary(budget: Budget, file_size: int) -> PickleRules:
             ("ml_dtypes", "bfloat16"): BFLOAT16,
             ("collections", "OrderedDict"): Function(maker.ordered_dict),
             ("collections", "defaultdict"): Function(lambda arguments: {}),
-            ("collections", "Counter"): Function(_counter),
+            ("collections", "Counter"): Function(
+                _only_argument("Counter", dict)
+            ),  # as milestones of a schedule
             **{
                 (module, name): value
                 for module in ("builtins", "__builtin__")
@@ -183,19 +186,15 @@ def _check_byte_order(byte_order: str) -> None:
         raise _wrong_call("numpy.dtype")
 
 
-def _counter(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Return a dict; learning rate schedules keep their milestones in a counter."""
-    match arguments:
-        case (dict() as counts,):
-            return counts
-    raise _wrong_call("Counter")
+def _only_argument(name: str, kind: type) -> Callable[[tuple[Any, ...]], Any]:
+    """Return a function that takes one argument of a kind and returns it, in the place of `name`."""
 
+    def take(arguments: tuple[Any, ...]) -> Any:
+        if len(arguments) != 1 or not isinstance(arguments[0], kind):
+            raise _wrong_call(name)
+        return arguments[0]
 
-def _set(arguments: tuple[Any, ...]) -> list[Any]:
-    match arguments:
-        case (list() as members,):
-            return members
-    raise _wrong_call("set")
+    return take
 
 
 def _empty_bytes(arguments: tuple[Any, ...]) -> bytes:
@@ -207,7 +206,7 @@ def _empty_bytes(arguments: tuple[Any, ...]) -> bytes:
 
 _BUILTINS = {
     "bytes": Function(_empty_bytes),
-    "set": Function(_set),
+    "set": Function(_only_argument("set", list)),
     # For `defaultdict`, which is read as a dict.
     "dict": _Marker(),
     "list": _Marker(),
