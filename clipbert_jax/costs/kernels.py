@@ -16,21 +16,19 @@ import dataclasses
 from collections.abc import Iterable
 
 from clipbert_jax.costs.devices import Platform
-from clipbert_jax.costs.program import Operation, Purpose, TracedProgram, Value
+from clipbert_jax.costs.program import VIEWS, Operation, Purpose, TracedProgram, Value
 
-_CHEAP = frozenset(
+_CHEAP = VIEWS | frozenset(
     [
         "abs",
         "add",
         "add_any",
         "and",
         "bitcast_convert_type",
-        "broadcast_in_dim",
         "ceil",
         "clamp",
         "concatenate",
         "convert_element_type",
-        "copy",
         "div",
         "eq",
         "exp",
@@ -51,31 +49,21 @@ _CHEAP = frozenset(
         "neg",
         "not",
         "or",
-        "pad",
         "random_fold_in",
         "random_seed",
         "random_unwrap",
         "random_wrap",
         "rem",
-        "reshape",
-        "reshard",
-        "rev",
         "round",
         "rsqrt",
         "select_n",
-        "sharding_constraint",
         "shift_left",
         "shift_right_arithmetic",
         "shift_right_logical",
         "sign",
-        "slice",
-        "split",
         "sqrt",
         "square",
-        "squeeze",
-        "stop_gradient",
         "sub",
-        "transpose",
         "xor",
     ]
 )

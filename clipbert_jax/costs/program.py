@@ -22,7 +22,7 @@ PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 _LOOPS = frozenset({"scan", "while"})
 _COMPARISONS = frozenset({"eq", "ge", "gt", "le", "lt", "ne"})
 # They move nothing if input and output have the same size.
-_VIEWS = frozenset(
+VIEWS = frozenset(
     [
         "broadcast_in_dim",
         "copy",
@@ -150,7 +150,7 @@ class _Reader:
             programs, name = list(_programs_inside(equation)), equation.primitive.name
             if self._is_cpu and name in _COMPARISONS:
                 inputs = [self._bounded.get(value, value) for value in inputs]
-            if name in _VIEWS and outputs[0].num_bytes == inputs[0].num_bytes:
+            if name in VIEWS and outputs[0].num_bytes == inputs[0].num_bytes:
                 outputs = inputs[:1]
             elif len(programs) == 1 and name not in _LOOPS and len(programs[0].invars) == len(inputs):
                 outputs = self._call(programs[0], inputs, inner_scope, operations)
