@@ -118,17 +118,6 @@ def _unit_ranks(values: Float[np.ndarray, "k gh gw"]) -> Float[np.ndarray, "k gh
     return (ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)).reshape(values.shape)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class DeletionLosses:
-    """Deletion scores: loss of the probe score without the cells that maps rank first."""
-
-    of_maps: Float[np.ndarray, " maps"]
-    random: float
-    """Mean loss over moved maps."""
-    random_high: float
-    """Loss that 95 % of moved maps stay below."""
-
-
 def deletion_losses(
     example: ProbedExample,
     maps: Float[np.ndarray, "maps k gh gw"],
@@ -136,10 +125,11 @@ def deletion_losses(
     rng: np.random.Generator,
     picture: Picture,
     share: float = 0.1,
-) -> DeletionLosses:
-    """Hide the cells that each map ranks first; and, for chance, those of moved maps.
+) -> tuple[Float[np.ndarray, " maps"], Float[np.ndarray, " draws"]]:
+    """Return the deletion score of each map, and those of moved maps, for chance.
 
-    All maps share the draws for chance, as each costs a pass of all clips.
+    It is the loss of the probe score without the cells that the map ranks first. All maps share the draws for
+    chance, as each costs a pass of all clips.
 
     Args:
       example: video and text.
@@ -163,12 +153,7 @@ def deletion_losses(
     seen = np.ones(flat.shape, bool)
     np.put_along_axis(seen, first, values=False, axis=-1)
     losses = example.number - example.numbers_with_hidden(seen_cells=seen)
-    moved = losses[len(maps) :]
-    return DeletionLosses(
-        of_maps=losses[: len(maps)],
-        random=float(moved.mean()),
-        random_high=float(np.quantile(moved, 1 - SIGNIFICANT)),
-    )
+    return losses[: len(maps)], losses[len(maps) :]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,13 +189,13 @@ def map_faithfulness(
     region: int = 1,
 ) -> dict[Name, MapFaithfulness]:
     """Return the faithfulness of each map; arguments as in `rank_faithfulness` and `deletion_losses`."""
-    deleted = deletion_losses(example, np.stack([*maps.values()]), rng=rng, picture=picture)
+    of_maps, of_moved = deletion_losses(example, np.stack([*maps.values()]), rng=rng, picture=picture)
     return {
         name: MapFaithfulness(
             rank=rank_faithfulness(of_cells, losses, picture=picture, region=region),
             loss=loss,
-            random_loss=deleted.random,
-            high_loss=deleted.random_high,
+            random_loss=float(of_moved.mean()),
+            high_loss=float(np.quantile(of_moved, 1 - SIGNIFICANT)),
         )
-        for (name, of_cells), loss in zip(maps.items(), deleted.of_maps.tolist(), strict=True)
+        for (name, of_cells), loss in zip(maps.items(), of_maps.tolist(), strict=True)
     }

@@ -185,9 +185,8 @@ def fit(
             sources[name] = file.path
             arrays[name] = array
     for name in [name for name in POSITION_TABLES if name in arrays and name in fresh]:
-        resized = resize_position_table(name, arrays[name], np.asarray(fresh[name]))
-        arrays[name] = resized.table
-        sentences += [resized.sentence] if resized.sentence else []
+        arrays[name], sentence = resize_position_table(name, arrays[name], np.asarray(fresh[name]))
+        sentences += [sentence] if sentence else []
     problems += _misfits(arrays, fresh)
     missing = [name for name in fresh if name not in arrays]
     has_new_head = all(name in missing for name in fresh if name.startswith(HEAD))

@@ -9,8 +9,6 @@ beyond the largest grid of training (12 of 100) keep their initial values.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from jaxtyping import Shaped
 
@@ -22,30 +20,23 @@ POSITION_TABLES = (
 """Flat names of the tables whose number of rows may differ."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ResizedTable:
-    """A table with as many rows as the model has, if its width fits."""
-
-    table: Shaped[np.ndarray, "*dims"]
-    sentence: str
-    """Sentence about rows that were left out or drawn anew; empty if there are none."""
-
-
 def resize_position_table(
     name: str, table: Shaped[np.ndarray, "*dims"], fresh: Shaped[np.ndarray, "n d"]
-) -> ResizedTable:
-    """Return a file's table with the number of rows that the model has.
+) -> tuple[Shaped[np.ndarray, "*dims"], str]:
+    """Return a file's table with the number of rows that the model has, and a sentence about other rows.
+
+    The sentence is empty if no rows were left out or drawn anew.
 
     A table of another width is returned unchanged; the later check of all shapes reports it.
     `fresh` is the model's own table with initial values.
     """
     if table.ndim != 2 or table.shape[1] != fresh.shape[1] or len(table) == len(fresh):
-        return ResizedTable(table, "")
+        return table, ""
     if len(table) > len(fresh):
         sentence = f"{name}: the first {len(fresh)} of the file's {len(table)} rows; the others are left out"
-        return ResizedTable(table[: len(fresh)], sentence)
+        return table[: len(fresh)], sentence
     sentence = (
         f"{name}: the file's {len(table)} rows, and {len(fresh) - len(table)} drawn anew, as the model has "
         f"{len(fresh)}"
     )
-    return ResizedTable(np.concatenate([table, fresh[len(table) :].astype(table.dtype)]), sentence)
+    return np.concatenate([table, fresh[len(table) :].astype(table.dtype)]), sentence

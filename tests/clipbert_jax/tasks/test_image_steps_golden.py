@@ -88,7 +88,7 @@ def _step(
     mesh = make_mesh(jax.devices()[:1])
     model = golden.model(task.head, HEADS[name], dtype=dtype)
     optimizer = optax.GradientTransformation(_zeros_like, _keep_gradient)
-    config = TrainConfig(frozen_parts=tuple(frozen))
+    config = TrainConfig(frozen_parts=frozen)
     model_def, state = make_train_state(model, optimizer, mesh, config)
     state, metrics = make_train_step(model_def, task, optimizer, mesh, config)(state, batch)
     return metrics, state.opt_state
