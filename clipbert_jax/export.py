@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from flax import nnx
 from jaxtyping import Bool, Float, Shaped
 
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
-from clipbert_jax.models.model_def import Parameters, split_model
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.tasks.task import Task
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -99,8 +98,7 @@ def export_kernel_choices(platform: str) -> KernelChoices:
 
 
 def _predict_on(config: ClipBertConfig, task: Task, kernels: KernelChoices, num_answers: int) -> Predict:
-    model = nnx.eval_shape(lambda: ClipBert(config, task.head, rngs=nnx.Rngs(0), kernels=kernels))
-    model_def, _, _ = split_model(model)
+    model_def, _, _ = model_shapes(config, task.head, kernels)
 
     def predict(
         weights: Parameters, frames: jax.Array, text_ids: jax.Array, text_mask: jax.Array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from flax import nnx
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json, config_to_json
 from clipbert_jax.models.clipbert import ClipBert
-from clipbert_jax.models.heads import HeadConfig
-from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.tasks.task import Task
 from clipbert_jax.training.logging_config import LoggingConfig
 from clipbert_jax.training.optimizer import OptimizerConfig
@@ -57,16 +54,6 @@ class Experiment:
 def make_model(experiment: Experiment) -> ClipBert:
     """Return the experiment's model, freshly initialised from its seed."""
     return ClipBert(experiment.model, experiment.task.head, rngs=nnx.Rngs(experiment.train.seed))
-
-
-def model_shapes(experiment: Experiment) -> tuple[ModelDef, Parameters, Parameters]:
-    """Return the model's definition, trainable and frozen arrays as shapes; the first call takes seconds."""
-    return _shapes(experiment.model, experiment.task.head)
-
-
-@functools.lru_cache(maxsize=1)
-def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[ModelDef, Parameters, Parameters]:
-    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))
 
 
 FREE_FIELDS = frozenset(

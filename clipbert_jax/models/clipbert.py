@@ -14,6 +14,7 @@ Paper: Lei et al., "Less is More: ClipBERT for Video-and-Language Learning via S
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from clipbert_jax.models.fusion import CrossModalFusion
 from clipbert_jax.models.heads import HeadConfig, make_head
 from clipbert_jax.models.kernel_choices import KernelChoices, default_kernel_choices
 from clipbert_jax.models.layers import subkey
+from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
 from clipbert_jax.models.pixel_encoder import PixelEncoder
 from clipbert_jax.models.text_encoder import TextEncoder
 from clipbert_jax.models.visual_embedding import VisualEmbedding
@@ -183,6 +185,14 @@ class ClipBert(nnx.Module):
             attention=attention if return_attention else None,
             hidden_states=hidden_states if return_hidden_states else None,
         )
+
+
+@functools.lru_cache(maxsize=4)
+def model_shapes(
+    config: ClipBertConfig, head: HeadConfig, kernels: KernelChoices | None = None
+) -> tuple[ModelDef, Parameters, Parameters]:
+    """Return a model's definition, trainable and frozen arrays as shapes; the first call takes seconds."""
+    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0), kernels=kernels)))
 
 
 def _fold(

@@ -18,15 +18,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Bool, Float, Int, UInt8
 
 from clipbert_jax.config import ClipBertConfig
 from clipbert_jax.config_json import config_from_json
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.clipbert import ClipBert, model_shapes
 from clipbert_jax.models.heads import HeadConfig
-from clipbert_jax.models.model_def import ModelDef, Parameters, split_model
+from clipbert_jax.models.model_def import ModelDef, Parameters
 from clipbert_jax.pretrained import directory as model_directory
 from clipbert_jax.pretrained import registry as model_registry
 from clipbert_jax.pretrained.checks import InputsConfig, check_model_files, inputs_from_json
@@ -117,7 +116,7 @@ class Pretrained:
     @functools.cached_property
     def model_def(self) -> ModelDef:
         """Structure of the model without its parameters."""
-        return _shapes(self.config, self.task.head)[0]
+        return model_shapes(self.config, self.task.head)[0]
 
     @functools.cached_property
     def _placed(self) -> Parameters:
@@ -187,7 +186,7 @@ def _read_parameters(
 ) -> Parameters:
     """Return the weights of a checkpoint, or of a model directory, that fit the config."""
     try:
-        _, trainable, frozen = _shapes(config, head)
+        _, trainable, frozen = model_shapes(config, head)
     except (ValueError, TypeError, ArithmeticError) as error:
         source = folder / model_directory.CONFIG
         raise UserError(f"{source} describes a model that cannot be built: {error}") from error
@@ -244,8 +243,3 @@ def _from_hub(name: str) -> Path:
             f"the Hugging Face Hub does not give {name} "
             f"({str(error).strip().splitlines()[0]}): check the name and the network"
         ) from error
-
-
-@functools.lru_cache(maxsize=4)
-def _shapes(config: ClipBertConfig, head: HeadConfig) -> tuple[ModelDef, Parameters, Parameters]:
-    return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0))))

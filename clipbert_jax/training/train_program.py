@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.config import ClipBertConfig
-from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.clipbert import ClipBert, model_shapes
 from clipbert_jax.models.kernel_choices import KernelChoices
-from clipbert_jax.models.model_def import Parameters, split_model
+from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.tasks.task import Losses, Task
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, batch_sharding, make_mesh, state_shardings
@@ -90,9 +90,10 @@ def train_functions(
     optimizer = make_optimizer(setting.optimizer, num_steps=train.num_steps or _NUM_STEPS)
 
     def make_state() -> TrainState:
-        return make_train_state(_make_model(setting, kernels), optimizer, mesh, train)[1]
+        model = ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), kernels=kernels)
+        return make_train_state(model, optimizer, mesh, train)[1]
 
-    model_def, _, _ = split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))
+    model_def, _, _ = model_shapes(setting.model, setting.task.head, kernels)
     return make_state, make_train_step(model_def, setting.task, optimizer, mesh, train)
 
 
@@ -106,7 +107,7 @@ def train_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> 
 def forward_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:
     """Return the first half of the step: from frames and texts to the losses, with dropout."""
     task = setting.task
-    model_def, trained, frozen = split_model(nnx.eval_shape(lambda: _make_model(setting, kernels)))
+    model_def, trained, frozen = model_shapes(setting.model, setting.task.head, kernels)
 
     @jax.jit
     def losses(arrays: Parameters, batch: Batch) -> Losses:
@@ -160,7 +161,3 @@ def placed(tree: Tree, mesh: Mesh) -> Tree:
         tree,
         state_shardings(tree, mesh),
     )
-
-
-def _make_model(setting: TrainSetting, kernels: KernelChoices) -> ClipBert:
-    return ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), kernels=kernels)

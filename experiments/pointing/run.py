@@ -24,10 +24,10 @@ import tyro
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.clipbert import ClipBert
+from clipbert_jax.models.clipbert import ClipBert, model_shapes
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
-from experiments.experiment import make_model, model_shapes
+from experiments.experiment import make_model
 from experiments.input_checks import MAX_CLIPS, check_out_file, check_range
 from experiments.pointing.faithfulness import faithfulness_by_video, passed, summary
 from experiments.pointing.maps import (
@@ -136,7 +136,7 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
 
 def trained_model(run: Run) -> ClipBert:
     """Return the model of a run."""
-    return model_shapes(run.experiment)[0].merge(run.scorer.parameters)
+    return model_shapes(run.experiment.model, run.experiment.task.head)[0].merge(run.scorer.parameters)
 
 
 def without_looking(points: Points, *, seed: int) -> dict[str, Any]:

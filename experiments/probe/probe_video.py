@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.models.pixel_encoder import pixels_per_cell
 from clipbert_jax.probing import attention_maps
 from clipbert_jax.probing.ablation import (
@@ -33,7 +34,6 @@ from clipbert_jax.probing.probe_score import ProbeScore
 from data_pipelines.clips import VideoClips, sample_clips
 from data_pipelines.decoding.video import Video
 from data_pipelines.transforms import resized_hw
-from experiments.experiment import model_shapes
 from experiments.prediction.ask import check_question, model_texts, notes, one_clip_of
 from experiments.probe.views import ClipView, ProbePage, WordView
 from experiments.runs.load_run import Run
@@ -108,7 +108,9 @@ _PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictiona
 def _model_probe(run: Run, probe_score: ProbeScore, on_progress: OnProgress = lambda num: None) -> ModelProbe:
     if run.scorer not in _PROBES:
         parameters = {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
-        _PROBES[run.scorer] = ModelProbe(model_shapes(run.experiment)[0].merge(parameters), probe_score)
+        _PROBES[run.scorer] = ModelProbe(
+            model_shapes(run.experiment.model, run.experiment.task.head)[0].merge(parameters), probe_score
+        )
     return _PROBES[run.scorer].of(probe_score, on_progress=on_progress)
 
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.training.optimizer import check_optimizer_config
 from clipbert_jax.training.sharding import check_mesh
 from clipbert_jax.training.train_config import check_train_config
 from data_pipelines.data_config import check_data_config
-from experiments.experiment import Experiment, model_shapes
+from experiments.experiment import Experiment
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -60,7 +61,7 @@ def check_model(experiment: Experiment) -> None:
     text_ids = jax.ShapeDtypeStruct((1, 1, data.max_text_length), jnp.int32)
     text_mask = jax.ShapeDtypeStruct(text_ids.shape, jnp.bool_)
     try:
-        model_def, trainable, frozen = model_shapes(experiment)
+        model_def, trainable, frozen = model_shapes(experiment.model, experiment.task.head)
         _check_frozen_parts(experiment.train.frozen_parts, trainable)
         jax.eval_shape(
             lambda arrays, *inputs: model_def.merge(arrays)(*inputs).scores,

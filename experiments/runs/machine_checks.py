@@ -18,11 +18,12 @@ from typing import Any
 import jax
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.training.optimizer import make_optimizer
 from clipbert_jax.training.train_config import TrainConfig
 from clipbert_jax.training.validation import validation_steps
 from data_pipelines.workers.batch_workers import check_shared_memory
-from experiments.experiment import Experiment, model_shapes
+from experiments.experiment import Experiment
 from experiments.runtime.processes import processes_of_this_host
 
 _GB = 10**9
@@ -71,7 +72,7 @@ def check_machine(experiment: Experiment, workdir: Path) -> list[str]:
 def _state_bytes(experiment: Experiment) -> tuple[int, int]:
     """Return the bytes of a checkpoint, and those of the trained parameters: gradients take as much."""
     train = experiment.train
-    _, trainable, frozen = model_shapes(experiment)
+    _, trainable, frozen = model_shapes(experiment.model, experiment.task.head)
     trained = {name: x for name, x in trainable.items() if not name.startswith(train.frozen_parts)}
     optimizer = make_optimizer(experiment.optimizer, num_steps=train.num_steps)
     averages = trained if train.ema_decay > 0 else {}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.validation import Validate, ValidationResult
 from data_pipelines.annotations.store import records_path
@@ -17,7 +18,7 @@ from data_pipelines.read_examples import record_kind
 from experiments.evaluators.evaluator import TextOptions
 from experiments.evaluators.make_evaluator import make_evaluator
 from experiments.evaluators.score_split import score_split
-from experiments.experiment import Experiment, model_shapes
+from experiments.experiment import Experiment
 from experiments.runs.resolve import training_answers
 
 
@@ -48,7 +49,7 @@ def make_validate(experiment: Experiment) -> Validate:
         path = records_path(data.data_dir, record_kind(experiment.task), "validation")
         raise UserError(f"{path} has no answers: train without validation, with --train.num-validations 0")
     check_videos(evaluator.video_ids, open_corpus(data.data_dir), "of the validation records")
-    scorer = Scorer(model_shapes(experiment)[0], {})
+    scorer = Scorer(model_shapes(experiment.model, experiment.task.head)[0], {})
 
     def validate(parameters: Parameters, after_batch: Callable[[], None]) -> ValidationResult:
         scorer.parameters = parameters

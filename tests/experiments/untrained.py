@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from clipbert_jax.evaluation.scorer import Scorer
-from experiments.experiment import model_shapes
+from clipbert_jax.models.clipbert import model_shapes
 from experiments.runs.load_run import Run
 from experiments.runs.resolve import resolve, training_answers
 
@@ -17,7 +17,7 @@ from . import small_run
 def untrained_run(task: str, data_dir: str | Path, *, seed: int = 0, scale: float = 0.1) -> Run:
     """Return a run of a demo's task; its weights are normal, `scale` wide."""
     experiment = resolve(small_run.experiment(data_dir, task=task))
-    model_def, trainable, frozen = model_shapes(experiment)
+    model_def, trainable, frozen = model_shapes(experiment.model, experiment.task.head)
     rng = np.random.default_rng(seed)
     parameters = {
         name: rng.normal(1 if name.endswith(("scale", "variance")) else 0, scale, struct.shape).astype(

@@ -27,10 +27,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.training.metrics_writer import read_metrics
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
-from experiments.experiment import model_shapes
 from experiments.runs import train_run as runs
 from experiments.runtime.compilation_cache import use_compilation_cache
 from tests.experiments.small_run import experiment
@@ -50,7 +50,7 @@ def live(workdir: Path, data_dir: Path, num_steps: int, notes: Path) -> None:
     last = max([record["step"] for record in read_metrics(workdir)], default=0)
     with notes.open("a") as file:
         file.write(json.dumps({"newest_checkpoint": max(steps, default=0), "last_step": last}) + "\n")
-    _, trainable, frozen = model_shapes(run)
+    _, trainable, frozen = model_shapes(run.model, run.task.head)
     for step in steps:
         SavedCheckpoint(workdir, step=step).load_parameters({**trainable, **frozen})
         assert len(jax.tree.leaves(read_arrays(workdir, step)["optimizer"])) > 30

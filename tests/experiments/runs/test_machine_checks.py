@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from clipbert_jax.errors import UserError
+from clipbert_jax.models.clipbert import model_shapes
 from experiments.configs import EXPERIMENTS
-from experiments.experiment import model_shapes
 from experiments.runs import machine_checks as preflight
 from experiments.runs.machine_checks import HostMemory, check_machine, host_memory
 
@@ -77,7 +77,7 @@ def num_checkpoints(machine, workdir, **train):
 
 def test_size_of_a_checkpoint_is_that_of_all_parameters_and_the_moments_of_the_trained_ones():
     config = experiment()
-    _, trained, frozen_arrays = model_shapes(config)
+    _, trained, frozen_arrays = model_shapes(config.model, config.task.head)
     num_trained, num_frozen = (sum(x.size for x in part.values()) for part in (trained, frozen_arrays))
     counters = 16
     checkpoint, trained = preflight._state_bytes(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -56,9 +55,7 @@ def with_head():
     model = nnx.eval_shape(lambda: ClipBert(config, ClassifierHeadConfig(num_outputs=2), rngs=nnx.Rngs(0)))
 
     def replace(head):
-        model.head = nnx.eval_shape(
-            lambda: make_head(head, config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
-        )
+        model.head = nnx.eval_shape(lambda: make_head(head, config, rngs=nnx.Rngs(0)))
         return model
 
     return replace
