@@ -88,7 +88,7 @@ def test_attention_and_its_maps_equal_the_original(name):
         grid = inputs["grid"].shape[2:4]
         for row, mask in enumerate(inputs["text_input_mask"] > 0):
             record = probe.record_from_tokens(tokens[row], grid, inputs["text_input_ids"][row], mask)
-            length, whole = int(mask.sum()), len(mask)
+            length, whole = int(np.flatnonzero(mask)[-1]) + 1, len(mask)
             maps = attention_maps.text_to_grid(record.attention, grid)
             backward = attention_maps.grid_to_text(record.attention, grid)
             for layer, head in np.ndindex(record.attention.shape[0], record.attention.shape[2]):
