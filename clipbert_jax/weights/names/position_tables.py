@@ -22,7 +22,7 @@ POSITION_TABLES = (
 
 def resize_position_table(
     name: str, table: Shaped[np.ndarray, "*dims"], fresh: Shaped[np.ndarray, "n d"]
-) -> tuple[Shaped[np.ndarray, "*dims"], str]:
+) -> tuple[Shaped[np.ndarray, "*resized"], str]:
     """Return a file's table with the number of rows that the model has, and a sentence about other rows.
 
     The sentence is empty if no rows were left out or drawn anew.
