@@ -92,7 +92,7 @@ def test_batches_come_in_order(tmp_path, num_workers):
     [
         (
             "killed",
-            r"worker died \(signal 9, SIGKILL\) while it decoded the video video-3: probably .* memory",
+            r"worker died \(signal 9, SIGKILL\) while .* video-3: .* --data.worker-memory-gib",
         ),
         (
             "crash",
