@@ -118,7 +118,8 @@ class _Fusion:
     """Assigns operations to kernels, one after the other."""
 
     def __init__(self, program: TracedProgram, platform: Platform):
-        self._program, self._platform = program, platform
+        self._program = program
+        self._platform: Platform = platform
         self._most_read_again = 0 if platform == "cpu" else 1
         self._kernels: list[OpCost] = []
         self._reads: dict[Value, Reads] = {value: _all_of(value) for value in program.inputs}

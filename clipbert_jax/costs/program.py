@@ -212,8 +212,10 @@ class _Reader:
 def _programs_inside(equation: Any) -> Iterator[Jaxpr]:
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr | Jaxpr):
-                yield getattr(item, "jaxpr", item)
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
 
 
 def _flops(equation: Any) -> int:

@@ -88,7 +88,8 @@ class DeviceStep:
             memory there.
           num_devices: devices that share the videos equally.
         """
-        self.setting, self.platform, self.num_devices = setting, platform, num_devices
+        self.setting, self.num_devices = setting, num_devices
+        self.platform: Platform = platform
 
     @property
     def num_parts(self) -> int:
