@@ -95,7 +95,7 @@ def _time(plan: Plan, step: DeviceStep, device: Device) -> dict[str, Any]:
 
 def _memory(step: DeviceStep, device: Device) -> dict[str, Any]:
     assert device.memory_bytes is not None
-    memory, where = step.memory(), (step.setting, device, step.platform, step.num_devices)
+    memory = step.memory()
     usable = USABLE_SHARE[step.platform] * device.memory_bytes
     return {
         **dataclasses.asdict(memory),
@@ -104,8 +104,10 @@ def _memory(step: DeviceStep, device: Device) -> dict[str, Any]:
         "usable": usable,
         "usable_share": USABLE_SHARE[step.platform],
         "fits": memory.peak <= usable,
-        "most_videos_at_once": largest_part(*where),
-        "accumulation_that_fits": accumulation_that_fits(*where),
+        "most_videos_at_once": largest_part(step.setting, device, step.platform, step.num_devices),
+        "accumulation_that_fits": accumulation_that_fits(
+            step.setting, device, step.platform, step.num_devices
+        ),
     }
 
 
