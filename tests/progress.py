@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 LONG_FILES = {
-    "test_processes.py": 140,
-    "test_notebooks.py": 80,
-    "test_resume.py": 70,
-    "test_workers.py": 70,
-    "test_fuzz.py": 60,
-    "test_attacks.py": 50,
+    "test_processes.py": 90,
+    "test_notebooks.py": 70,
+    "test_resume.py": 50,
+    "test_workers.py": 50,
+    "test_evaluate_run.py": 40,
     "test_made_before.py": 30,
+    "test_attacks.py": 20,
 }
 """File -> seconds that it takes, roughly. These begin first, so that no process ends alone with one."""
 

@@ -125,7 +125,7 @@ def test_clips_of_a_video_differ_between_epochs(config, data_dir):
     assert sum((a != b).any() for a, b in pairs) == count
 
 
-@pytest.mark.parametrize("process_count", [2, 4])
+@pytest.mark.parametrize("process_count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("text_buckets", [(), (4,)])
 def test_processes_share_a_batch(config, data_dir, tmp_path, process_count, text_buckets):
     words = ["box", "sun", "moon", "ring", "star", "leaf", "drop", "heart", "box " * 9]

@@ -23,13 +23,16 @@ from .conftest import TASK, make_batch, small_config
 OPTIMIZER = OptimizerConfig(transformer_learning_rate=1e-2, pixel_encoder_learning_rate=1e-2)
 
 
-def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_steps=1):
-    """Train on the batches; return the metrics of each step and the last state."""
+def make_model(dropout_rate):
+    return ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
+
+
+@functools.cache
+def program(num_devices, dropout_rate, seed, num_accumulation_steps):
+    """Return a mesh, an optimizer and a step, which is compiled once for all tests."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    model = ClipBert(small_config(dropout_rate=dropout_rate), TASK.head, rngs=nnx.Rngs(0))
     optimizer = make_optimizer(OPTIMIZER, num_steps=4)
-    model_def, state = make_train_state(model, optimizer, mesh, TrainConfig())
-    start = jax.device_get(state)
+    model_def, _ = make_train_state(make_model(dropout_rate), optimizer, mesh, TrainConfig())
     step = make_train_step(
         model_def,
         TASK,
@@ -37,6 +40,14 @@ def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_st
         mesh,
         TrainConfig(seed=seed, num_accumulation_steps=num_accumulation_steps),
     )
+    return mesh, optimizer, step
+
+
+def run(batches, *, num_devices=1, dropout_rate=0.0, seed=0, num_accumulation_steps=1):
+    """Train on the batches; return the metrics of each step and the last state."""
+    mesh, optimizer, step = program(num_devices, dropout_rate, seed, num_accumulation_steps)
+    _, state = make_train_state(make_model(dropout_rate), optimizer, mesh, TrainConfig())
+    start = jax.device_get(state)
     history = []
     for batch in batches:
         state, metrics = step(state, put_batch(batch, mesh))

@@ -284,7 +284,7 @@ def test_clips_stand_at_their_times(opened, width):
             assert apart_x or apart_y
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_names_and_texts_do_nothing(opened, width):
     nasty = '</script><img src=x onerror="alert(2)"> \'" עברית ' + "long" * 40
     page = make_page(words="a b", video_name=NASTY)
@@ -300,7 +300,7 @@ def test_names_and_texts_do_nothing(opened, width):
     assert NASTY in text(visited, "header")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_one_clip_of_one_frame(opened, width):
     visited = opened(make_page(num_clips=1, duration=0.0, layers=1, heads=1), width=width)
     assert text(visited, "#clip-name") == "Clip 1 at 0:00.0"

@@ -18,7 +18,8 @@ from .conftest import NASTY
 from .serving import serving
 
 
-@pytest.fixture(params=[1280, 390])
+# On small screens all has the least room.
+@pytest.fixture(params=[pytest.param(1280, marks=pytest.mark.slow), 390])
 def opened(chromium, served, request):  # noqa: F811
     """A window; nothing may go wrong in it, or be asked for elsewhere, until the test is over."""
     with visit(chromium, served.url, width=request.param, height=844) as visited:
