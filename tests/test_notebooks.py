@@ -15,6 +15,7 @@ import nbclient
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.manager import KernelManager
 
 from experiments.notebook.run import FOLDER_VARIABLE, NotebookScale, how_good, train_quickly
 from tests.xla_flags import COMPILE_FAST
@@ -135,18 +136,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def kernel(folder):
+    """A kernel for all notebooks, as each would import the same for seconds."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(FOLDER_VARIABLE, str(folder))
+        environment.setenv("XLA_FLAGS", COMPILE_FAST)  # one device, as a user has
+        environment.setenv("PYTHONPATH", str(ROOT))
+        manager = KernelManager(kernel_name="python3")
+        manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs(name, folder, monkeypatch):
-    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
-    monkeypatch.setenv("XLA_FLAGS", COMPILE_FAST)  # one device, as a user has
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_it_runs(name, folder, kernel):
     notebook = nbformat.reads((FOLDER / name).read_text(), as_version=4)
     # As Jupyter does, in the notebook's folder; one of them also as an editor may, in the repository.
     where = ROOT if name == NAMES[0] else FOLDER
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(where)}}
-    )
-    client.execute()
+    # No notebook sees a name of the one before.
+    for line in ("%reset -f", f"import os; os.chdir({str(where)!r})"):
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(line))
+    client = nbclient.NotebookClient(notebook, km=kernel, timeout=300)
+    try:
+        client.execute()
+    finally:
+        client.kc.stop_channels()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert f"model: {folder / 'runs' / 'notebooks' / 'videos'}, step 4" in printed
