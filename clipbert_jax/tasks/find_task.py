@@ -18,9 +18,10 @@ def task_class(name: str) -> type[Task]:
     """
     for module in pkgutil.iter_modules(clipbert_jax.tasks.__path__):
         importlib.import_module(f"{clipbert_jax.tasks.__name__}.{module.name}")
-    found = [task for task in _subclasses(Task) if getattr(task, "name", None) == name]
+    named = [task for task in _subclasses(Task) if "name" in vars(task)]  # not those that inherit a name
+    found = [task for task in named if task.name == name]
     if len(found) != 1:
-        known = ", ".join(sorted({task.name for task in _subclasses(Task) if hasattr(task, "name")}))
+        known = ", ".join(sorted({task.name for task in named}))
         raise ValueError(f"{len(found)} tasks have the name {name!r}; known tasks are {known}")
     return found[0]
 

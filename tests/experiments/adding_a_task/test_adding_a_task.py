@@ -35,6 +35,11 @@ def test_a_config_finds_the_task_by_its_name():
         task_class("no_such_task")
 
 
+def test_a_task_that_inherits_its_name_hides_no_other():
+    type("StricterHingeQA", (HingeQA,), {})
+    assert task_class("hinge_qa") is HingeQA
+
+
 @pytest.fixture(scope="module")
 def run_dir(data_dir, tmp_path_factory):
     demo, tiny = demo_hinge_qa(), ClipBertConfig.tiny()
