@@ -182,3 +182,10 @@ def test_no_file_is_longer_than_350_lines():
     ]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > 350} == {}
+
+
+def test_the_training_loop_reads_on_one_page():
+    tree = ast.parse((ROOT / "clipbert_jax" / "training" / "loop.py").read_text())
+    (train,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
+    assert train.end_lineno is not None
+    assert train.end_lineno - train.lineno < 80

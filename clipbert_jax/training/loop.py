@@ -98,10 +98,7 @@ def train(
             # makes up for a validation that it finds undone.
             is_stopped = first_step < step < num_steps and interruption.should_stop()
             if is_stopped or (step > first_step and _is_save_due(step, validations, config.train)):
-                callback.before_save(step)
-                resume_point = ResumePoint(data=batches.state, num_nonfinite=guard.num_in_a_row)
-                checkpoints.save(state, resume_point, best_step=validations.history.best_step)
-                callback.after_save(step)
+                _save(step, state, checkpoints, batches, guard, validations.history, callback)
             if validations.are_due(step) and not is_stopped:
                 is_stopped = not _validate(step, state, mesh, validations, callback, interruption)
             if is_stopped or validations.have_ended(step):
@@ -131,6 +128,22 @@ def _has_work(
     how = f"has stopped early at step {step}" if step < num_steps else f"has all {num_steps} steps"
     say(f"{workdir} {how}; nothing to do")
     return False
+
+
+def _save(
+    step: int,
+    state: TrainState,
+    checkpoints: Checkpointer,
+    batches: Prefetcher,
+    guard: NonFiniteGuard,
+    history: ValidationHistory,
+    callback: Callback,
+) -> None:
+    """Save a checkpoint: the state, and where the data and the checks of a continued run begin."""
+    callback.before_save(step)  # the guard flushes here: only then is its count the last one
+    resume_point = ResumePoint(data=batches.state, num_nonfinite=guard.num_in_a_row)
+    checkpoints.save(state, resume_point, best_step=history.best_step)
+    callback.after_save(step)
 
 
 class _StopRequested(Exception):  # noqa: N818, not an error
