@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,8 +85,8 @@ class Run:
             num_records = len(read_metrics(self.workdir))
             wait_until(pair, lambda: len(read_metrics(self.workdir)) > num_records)
             time.sleep(draw.uniform(0, MAX_TRAINING_SECONDS))
-        is_over = any(started.process.poll() == 0 for started in pair)
-        victim.process.send_signal(signal.SIGKILL)
+        is_over = any(started.process.exitcode == 0 for started in pair)
+        victim.process.kill()
         start_time = time.monotonic()
         output = other.ends_with(0 if is_over else CONTINUE_EXIT_CODE)
         assert "Traceback" not in output, output
@@ -119,7 +118,7 @@ class Run:
 
 def wait_until(pair: list[Started], is_so: Callable[[], bool]) -> None:
     """Wait for something, or for the end of a process."""
-    while not is_so() and all(started.process.poll() is None for started in pair):
+    while not is_so() and all(started.process.exitcode is None for started in pair):
         time.sleep(0.01)
 
 
