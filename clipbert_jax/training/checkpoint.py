@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,11 @@ class ResumePoint:
         return self.data["next_step"]
 
 
+def _is_said_once(record: logging.LogRecord) -> bool:
+    """Leave out errors that Orbax logs with a traceback: it raises them too, and the run says them."""
+    return record.exc_info is None or "orbax" not in record.pathname
+
+
 class _Manager(ocp.CheckpointManager):
     """Manager of Orbax that leaves preemption notices to the loop.
 
@@ -114,6 +120,7 @@ class Checkpointer(Callback):
         self.directory = workdir.resolve() / "checkpoints"
         self._config = dict(config)
         self._log = log
+        logging.getLogger("absl").addFilter(_is_said_once)
         with self._explained("opened"):
             self._manager = _Manager(self.directory, options=options, item_handlers=item_handlers())
         self._purge()

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from jax._src import distributed  # the only way to the key-value store of the processes
 
 from clipbert_jax.errors import os_error_number
@@ -44,9 +43,19 @@ def store() -> Any:
     return distributed.global_state.client
 
 
+def process_index() -> int:
+    """Return the index of this process; unlike `jax.process_index` it waits for no other process."""
+    return distributed.global_state.process_id or 0
+
+
+def process_count() -> int:
+    """Return the number of processes; unlike `jax.process_count` it waits for no other process."""
+    return distributed.global_state.num_processes or 1
+
+
 def announce_end(sentence: str, exit_code: int, *, is_hang: bool = False) -> EndNotice:
     """Leave a notice for the other processes, and return the one that counts: the first."""
-    own = EndNotice(process=jax.process_index(), exit_code=exit_code, sentence=sentence, is_hang=is_hang)
+    own = EndNotice(process=process_index(), exit_code=exit_code, sentence=sentence, is_hang=is_hang)
     with contextlib.suppress(Exception):  # another process was first, or process 0 is gone
         store().key_value_set(_KEY, json.dumps(dataclasses.asdict(own)))
         return own
@@ -59,7 +68,7 @@ def end_notice() -> EndNotice | None:
         notice = EndNotice(**json.loads(store().key_value_try_get(_KEY)))
     except Exception:  # the store has an error for "no such key", and others once process 0 is gone
         return None
-    return None if notice.process == jax.process_index() else notice
+    return None if notice.process == process_index() else notice
 
 
 def on_end_notice(act: Callable[[EndNotice], None], is_over: threading.Event) -> None:

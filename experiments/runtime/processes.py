@@ -40,6 +40,8 @@ from clipbert_jax.training.coordination import (
     end_notice,
     is_of_lost_process,
     on_end_notice,
+    process_count,
+    process_index,
     store,
 )
 
@@ -71,10 +73,10 @@ def joined_processes(*, has_notices: bool = False) -> Iterator[None]:
     Raises:
       UserError: the environment variables are wrong or incomplete.
     """
-    if not _initialize() or jax.process_count() == 1:
+    if not _initialize() or process_count() == 1:
         yield
         return
-    _explain_abort()
+    _explain_abort()  # before anything asks JAX for devices, as that waits for the other processes
     if not has_notices:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX would keep it for a check that never comes
     is_over = threading.Event()
@@ -196,7 +198,7 @@ def _end(error: BaseException) -> None:
 
 def _exit(code: int) -> NoReturn:
     """End at once; process 0 last, as it has the store with the notice."""
-    if jax.process_index() == 0:
+    if process_index() == 0:
         time.sleep(_STAY_SECONDS)
     os._exit(code)
 
@@ -224,7 +226,7 @@ def _describe(error: BaseException) -> tuple[str, int]:
 def _announce(sentence: str, code: int) -> int:
     """Tell the other processes, and return the code that all end with: that of the first to fail."""
     notice = announce_end(sentence, code)
-    if notice.process == jax.process_index():
+    if notice.process == process_index():
         time.sleep(_STAY_SECONDS)
     return notice.exit_code
 
@@ -252,7 +254,7 @@ def _lost(why: str) -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"clipbert: process {jax.process_index()} of {jax.process_count()}: {sentence}", file=sys.stderr)
+    print(f"clipbert: process {process_index()} of {process_count()}: {sentence}", file=sys.stderr)
 
 
 def _explain_abort() -> None:

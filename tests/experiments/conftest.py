@@ -5,7 +5,6 @@ The commands are imported late: pytest may load this before it has told JAX of t
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -51,20 +50,17 @@ def images_dir() -> Path:
 def run_of(data_dir: Path, images_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Return a function: name of a task -> a run of its demo, trained once for all processes.
 
-    Each process has a copy of its own, as tests write into runs.
+    Each call gives a copy of its own, as tests write into runs.
     """
     from experiments.cli import main
 
-    folder = tmp_path_factory.mktemp("runs")
-
-    @functools.cache
     def train(task: str) -> Path:
         data = images_dir if task in OF_IMAGES else data_dir
         options = ["--data-dir", str(data), "--train.num-validations", "1", *SMALL]
         trained = made_once(
             f"run_{task}", lambda path: main(["train", f"demo/{task}", "--workdir", str(path), *options])
         )
-        return shutil.copytree(trained, folder / task)
+        return shutil.copytree(trained, tmp_path_factory.mktemp("runs") / task)
 
     return train
 

@@ -1,6 +1,7 @@
 """Checkpoints: what storage refuses becomes a sentence, and what was saved before stays good."""
 
 import dataclasses
+import errno
 import shutil
 
 import jax
@@ -87,6 +88,21 @@ def test_storage_that_goes_away_is_named_with_what_is_still_good(tmp_path):
     save(checkpointer, 3)
     checkpointer.close()
     assert steps(tmp_path) == [1, 3]
+
+
+def test_a_save_that_fails_beside_the_training_is_one_sentence(tmp_path, monkeypatch, caplog):
+    """Orbax would also log its traceback."""
+    saves = "orbax.checkpoint._src.checkpointers.async_checkpointer._background_wait_for_commit_futures"
+
+    def is_full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saves, is_full)
+    checkpointer = Checkpointer(tmp_path, config={})
+    save(checkpointer, 1)
+    with pytest.raises(UserError, match=r"could not be saved .*No space left on device"):
+        checkpointer.close()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def test_preemption_notices_are_left_to_the_loop(tmp_path, monkeypatch):
