@@ -127,7 +127,7 @@ def trace_workload(workload: Workload, platform: Platform | None = None) -> Trac
     """
     kernels = default_kernel_choices(platform)
     if workload.kind == "train":
-        jaxpr = trace_train_step(train_setting(workload), kernels)[1]
+        jaxpr = trace_train_step(train_setting(workload), kernels)
         return read_program(jaxpr, platform=platform or "gpu")
     kernels = dataclasses.replace(kernels, has_fused_attention=False)
     program = make_program(workload, make_mesh(jax.devices()[:1]), kernels)

@@ -6,9 +6,12 @@ import contextlib
 import ctypes
 import gc
 import os
+import pkgutil
 import shutil
 import tempfile
+from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from tests.progress import LONG_FILES, Progress
@@ -19,6 +22,12 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Sharded code runs on 8 devices in every test; one-device code uses the first.
 os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
+# Shapes and types of every annotated function are checked while the tests run. `costs` knows no arrays, and
+# reads programs of 100,000 equations.
+_ROOMS = [room.name for room in pkgutil.iter_modules([str(Path(__file__).parents[1] / "clipbert_jax")])]
+jaxtyping.install_import_hook(
+    ["data_pipelines", *(f"clipbert_jax.{name}" for name in _ROOMS if name != "costs")], "beartype.beartype"
+)
 # Nothing in a test may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

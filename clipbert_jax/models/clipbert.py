@@ -192,6 +192,16 @@ def model_shapes(
     config: ClipBertConfig, head: HeadConfig, kernels: KernelChoices | None = None
 ) -> tuple[ModelDef, Parameters, Parameters]:
     """Return a model's definition, trainable and frozen arrays as shapes; the first call takes seconds."""
+    kernels = kernels or default_kernel_choices()
+    model_def, trainable, frozen = _model_shapes(config, head, kernels, jax.config.jax_enable_x64)
+    return model_def, dict(trainable), dict(frozen)
+
+
+@functools.lru_cache(maxsize=8)
+def _model_shapes(
+    config: ClipBertConfig, head: HeadConfig, kernels: KernelChoices, has_x64: bool
+) -> tuple[ModelDef, Parameters, Parameters]:
+    """Return what `model_shapes` does; `has_x64` decides whether a model of float64 can be built."""
     return split_model(nnx.eval_shape(lambda: ClipBert(config, head, rngs=nnx.Rngs(0), kernels=kernels)))
 
 

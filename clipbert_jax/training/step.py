@@ -78,6 +78,17 @@ def make_train_state(
       config: says which parameters are frozen, and whether there is a moving average.
     """
     model_def, params, frozen = split_model(model)
+    return model_def, first_state(params, frozen, optimizer, mesh, config)
+
+
+def first_state(
+    params: Parameters,
+    frozen: Parameters,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    config: TrainConfig,
+) -> TrainState:
+    """Return the train state of a model's trainable and frozen arrays, before the first step."""
     kept = {name: array for name, array in params.items() if name.startswith(config.frozen_parts)}
     params = {name: array for name, array in params.items() if name not in kept}
     state = TrainState(
@@ -88,7 +99,7 @@ def make_train_state(
         # Copies: the step donates both, and an array cannot be donated twice.
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
     )
-    return model_def, jax.device_put(state, state_shardings(state, mesh))
+    return jax.device_put(state, state_shardings(state, mesh))
 
 
 def make_train_step(

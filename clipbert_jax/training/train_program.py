@@ -7,11 +7,13 @@ settings, so that it can be sent to a process of another environment.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.extend.core import ClosedJaxpr
 from jax.sharding import Mesh
@@ -24,7 +26,14 @@ from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.tasks.task import Losses, Task
 from clipbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from clipbert_jax.training.sharding import MeshConfig, batch_sharding, make_mesh, state_shardings
-from clipbert_jax.training.step import TrainState, TrainStep, forward, make_train_state, make_train_step
+from clipbert_jax.training.step import (
+    TrainState,
+    TrainStep,
+    first_state,
+    forward,
+    make_train_state,
+    make_train_step,
+)
 from clipbert_jax.training.train_config import TrainConfig
 
 Tree = TypeVar("Tree")
@@ -86,22 +95,35 @@ def train_functions(
     setting: TrainSetting, mesh: Mesh, kernels: KernelChoices
 ) -> tuple[Callable[[], TrainState], TrainStep]:
     """Return a function that makes the first state, and the jitted train step."""
-    train = setting.train
-    optimizer = make_optimizer(setting.optimizer, num_steps=train.num_steps or _NUM_STEPS)
 
     def make_state() -> TrainState:
         model = ClipBert(setting.model, setting.task.head, rngs=nnx.Rngs(0), kernels=kernels)
-        return make_train_state(model, optimizer, mesh, train)[1]
+        return make_train_state(model, _optimizer(setting), mesh, setting.train)[1]
 
-    model_def, _, _ = model_shapes(setting.model, setting.task.head, kernels)
-    return make_state, make_train_step(model_def, setting.task, optimizer, mesh, train)
+    return make_state, _train_step(setting, mesh, kernels)
 
 
 def train_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:
     """Return the train step for a mesh, whose devices need not be there."""
-    make_state, step = train_functions(setting, mesh, kernels)
-    state = placed(jax.eval_shape(make_state), mesh)
-    return Program(function=step, arguments=(state, describe_batch(setting, mesh)))
+    state = placed(state_shapes(setting, mesh, kernels), mesh)
+    arguments = (state, describe_batch(setting, mesh))
+    return Program(function=_train_step(setting, mesh, kernels), arguments=arguments)
+
+
+def state_shapes(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> TrainState:
+    """Return shapes and data types of the state."""
+    _, params, frozen = model_shapes(setting.model, setting.task.head, kernels)
+    first = functools.partial(first_state, optimizer=_optimizer(setting), mesh=mesh, config=setting.train)
+    return jax.eval_shape(first, params, frozen)
+
+
+def _optimizer(setting: TrainSetting) -> optax.GradientTransformation:
+    return make_optimizer(setting.optimizer, num_steps=setting.train.num_steps or _NUM_STEPS)
+
+
+def _train_step(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> TrainStep:
+    model_def, _, _ = model_shapes(setting.model, setting.task.head, kernels)
+    return make_train_step(model_def, setting.task, _optimizer(setting), mesh, setting.train)
 
 
 def forward_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -> Program:
@@ -117,16 +139,16 @@ def forward_program(setting: TrainSetting, mesh: Mesh, kernels: KernelChoices) -
     return Program(function=losses, arguments=(arrays, describe_batch(setting, mesh)))
 
 
-def trace_train_step(setting: TrainSetting, kernels: KernelChoices) -> tuple[TrainState, ClosedJaxpr]:
-    """Return the shapes of the state, and the traced train step of one device that has the whole batch.
+def trace_train_step(setting: TrainSetting, kernels: KernelChoices) -> ClosedJaxpr:
+    """Return the traced train step of one device that has the whole batch.
 
     Attention is traced as products: the kernel that fuses it hides them.
     """
     kernels = dataclasses.replace(kernels, has_fused_attention=False)
-    make_state, step = train_functions(setting, make_mesh(jax.devices()[:1]), kernels)
-    state = jax.eval_shape(make_state)
+    mesh = make_mesh(jax.devices()[:1])
+    step = _train_step(setting, mesh, kernels)
     trace = jax.make_jaxpr(lambda state, arrays: step(state, Batch(**arrays)))
-    return state, trace(state, batch_arrays(setting))
+    return trace(state_shapes(setting, mesh, kernels), batch_arrays(setting))
 
 
 def describe_batch(setting: TrainSetting, mesh: Mesh) -> Batch:

@@ -61,13 +61,15 @@ class Estimate:
     def run(self) -> None:
         """Estimate, ask compilers, print."""
         from clipbert_jax.costs.devices import platform_of
-        from experiments.estimate.compile_elsewhere import CompileRequest
+        from experiments.estimate.compile_elsewhere import CompileRequest, check_plugin
         from experiments.estimate.estimate import check_on_cpu, compare_with_compiler, estimate
         from experiments.estimate.lines import check_lines, comparison_lines, estimate_lines
         from experiments.estimate.plan import make_plan
 
         self._check_options()
         num_devices, target = self._devices()
+        if self.compile and self.python is None:
+            check_plugin(target)
         plan = make_plan(self._experiment(), num_devices=num_devices, num_examples=self.num_examples)
         setting, device, platform = plan.setting, self._device(), platform_of(self.device)
         numbers = estimate(plan, device, platform, num_devices, self.decode_ms)

@@ -108,19 +108,26 @@ def main() -> None:
     """Compile the request on standard input; write JSON to the file that is the argument."""
     (out,) = sys.argv[1:]
     request = config_from_json(json.load(sys.stdin), CompileRequest, Path("the request"))
-    problem = _missing_plugin(request.target)
-    result = {"problem": problem} if problem else _compile(request)
+    try:
+        check_plugin(request.target)
+        result = _compile(request)
+    except UserError as error:
+        result = {"problem": str(error)}
     Path(out).write_text(json.dumps(result))
 
 
-def _missing_plugin(target: str) -> str:
-    """Return a sentence about the module that this environment lacks for a target; empty if it lacks none."""
+def check_plugin(target: str) -> None:
+    """Check that this environment can compile for a target.
+
+    Raises:
+      UserError: it lacks a module; the sentence says how to make an environment that has it.
+    """
     platform = platform_of(target)
     if platform == "cpu" or importlib.util.find_spec(PLUGINS[platform]):
-        return ""
+        return
     folder = environment_folder(platform)
     packages = " ".join(f"'{package}'" for package in packages_to_compile(platform))
-    return (
+    raise UserError(
         f"{sys.executable} cannot compile for {target}: it lacks {PLUGINS[platform]}. Make an environment, "
         f"`python3 -m venv {folder} && {folder}/bin/pip install {packages}`, and give "
         f"--python {folder}/bin/python"

@@ -21,9 +21,9 @@ from clipbert_jax.costs.kernels import OpCost, make_kernels
 from clipbert_jax.costs.program import Purpose, TracedProgram, read_program
 from clipbert_jax.costs.step_cost import StepCost, peak_memory, step_floor
 from clipbert_jax.models.kernel_choices import default_kernel_choices
-from clipbert_jax.training.sharding import AXES, MeshConfig, state_shardings
+from clipbert_jax.training.sharding import AXES, MeshConfig, make_mesh, state_shardings
 from clipbert_jax.training.step import TrainState
-from clipbert_jax.training.train_program import TrainSetting, batch_arrays, trace_train_step
+from clipbert_jax.training.train_program import TrainSetting, batch_arrays, state_shapes, trace_train_step
 
 USABLE_SHARE: dict[Platform, float] = {"gpu": 0.75, "tpu": 0.95, "cpu": 0.75}
 """Share of a device's memory that training may take. On GPUs JAX takes it unless
@@ -101,7 +101,7 @@ class DeviceStep:
         """Operations of one update on this device."""
         sizes = {_VIDEOS: -(-self.setting.shape.num_videos // (self.num_devices * self.num_parts))}
         sizes[_PARTS] = self.num_parts
-        jaxpr = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)[1]
+        jaxpr = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)
         return read_program(jaxpr, platform=self.platform, sizes=sizes)
 
     @functools.cached_property
@@ -116,7 +116,7 @@ class DeviceStep:
 
     def memory(self) -> StepMemory:
         """Return what training takes."""
-        state = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)[0]
+        state = _state(_to_trace(self.setting, self.platform, has_parts=False), self.platform)
         mesh = _mesh(self.num_devices, self.setting.mesh)
         batch = sum(_num_bytes(x) for x in batch_arrays(self.setting).values()) // self.num_devices
         peak = peak_memory(self.kernels, self.platform)
@@ -134,7 +134,7 @@ class DeviceStep:
 
 def count_parameters(setting: TrainSetting, platform: Platform) -> tuple[int, int]:
     """Return the number of elements of all parameters and of the trained ones."""
-    state = _traced(_to_trace(setting, platform, has_parts=False), platform)[0]
+    state = _state(_to_trace(setting, platform, has_parts=False), platform)
     num_trained = sum(x.size for x in state.params.values())
     return num_trained + sum(x.size for x in state.frozen.values()), num_trained
 
@@ -184,8 +184,13 @@ def _to_trace(setting: TrainSetting, platform: Platform, has_parts: bool) -> Tra
 
 
 @functools.lru_cache(maxsize=4)
-def _traced(setting: TrainSetting, platform: Platform) -> tuple[TrainState, ClosedJaxpr]:
+def _traced(setting: TrainSetting, platform: Platform) -> ClosedJaxpr:
     return trace_train_step(setting, default_kernel_choices(platform))
+
+
+@functools.lru_cache(maxsize=4)
+def _state(setting: TrainSetting, platform: Platform) -> TrainState:
+    return state_shapes(setting, make_mesh(jax.devices()[:1]), default_kernel_choices(platform))
 
 
 def _mesh(num_devices: int, config: MeshConfig) -> Mesh:
