@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]+\.tmp", re.DOTALL)
 _MAX_NAME_BYTES = 230
 """Most bytes of a name that its temporary file takes over; file systems limit names to 255."""
 
@@ -25,11 +26,13 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Use it for streams and for libraries that write to a path; `write_whole` is for content in memory.
 
     Args:
-      path: file to create or replace, in a folder that exists.
+      path: file to create or replace, in a folder that exists. Of a link the target is replaced.
       durable: whether to wait for the disk, which takes some milliseconds.
     """
+    path = Path(os.path.realpath(path))
     name = os.fsdecode(os.fsencode(path.name)[:_MAX_NAME_BYTES])
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    # Not the number of the process: containers that share a disk all have a process 1.
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         if durable:

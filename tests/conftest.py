@@ -54,9 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what the imports have made out of every later garbage collection: it stays to the end."""
+    """Collect garbage rarely: tracing makes millions of objects and few circles, and each file ends with it.
+
+    What the imports have made is left out: it stays to the end.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)

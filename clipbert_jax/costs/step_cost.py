@@ -87,10 +87,12 @@ def peak_memory(kernels: Sequence[OpCost], platform: Platform = "gpu") -> Peak:
 
     A pass may write over an array that only it still reads; a product may not. Outputs take the place of
     donated arguments. Inside of a loop its own arrays come on top of those around it. A CPU runs some kernels
-    at the same time, so that arrays live longer there.
+    at the same time, so that arrays live longer there: those of the update to its end.
     """
     made = {value for kernel in kernels for value in kernel.writes if not value.is_output}
-    freed = _freed_bytes(kernels, made, _NUM_AT_ONCE.get(platform, 1) - 1)
+    freed = _freed_bytes(
+        kernels, made, _NUM_AT_ONCE.get(platform, 1) - 1, is_update_at_once=platform == "cpu"
+    )
     live, peak = 0, Peak(num_bytes=0, purpose="forward", before_backward=0)
     for index, kernel in enumerate(kernels):
         if kernel.purpose == "backward" and not peak.before_backward:
@@ -105,9 +107,15 @@ def peak_memory(kernels: Sequence[OpCost], platform: Platform = "gpu") -> Peak:
     return peak
 
 
-def _freed_bytes(kernels: Sequence[OpCost], made: set[Value], delay: int) -> dict[int, int]:
+def _freed_bytes(
+    kernels: Sequence[OpCost], made: set[Value], delay: int, *, is_update_at_once: bool
+) -> dict[int, int]:
     """Return the bytes that are freed after each kernel: those of arrays whose last reader has run."""
-    last_read = {value: index for index, kernel in enumerate(kernels) for value in kernel.reads}
+    last_read = {
+        value: len(kernels) if is_update_at_once and kernel.purpose == "update" else index
+        for index, kernel in enumerate(kernels)
+        for value in kernel.reads
+    }
     freed: dict[int, int] = collections.Counter()
     for index, kernel in enumerate(kernels):
         for value in made.intersection(kernel.writes):

@@ -23,7 +23,7 @@ from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from experiments.reports.page import jpeg_bytes
 
-_NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.\d+\.tmp)?")
+_NAME = re.compile(r"\.?(?P<content>[0-9a-f]{64})\.(npy|strip)(?P<unfinished>\.[0-9a-f]+\.tmp)?")
 
 
 class DamagedIndexError(UserError):

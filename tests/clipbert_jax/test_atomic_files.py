@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,26 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(
     assert synced == [5] * durable
 
 
+def test_writers_of_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replacing(path) as one, replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder / "page.html")
+    for content in ("first", "second"):
+        write_whole(link, content)
+        assert (folder / "page.html").read_text() == content
+    assert link.is_symlink()
+    assert sorted(tmp_path.rglob("*")) == [folder, folder / "page.html", link]
+
+
 def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_whole(path, "old")
@@ -56,8 +77,8 @@ def test_what_a_killed_writer_left_is_known_and_removed(tmp_path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("x")
         assert is_unfinished(temporary)
-        left = temporary.with_name(temporary.name.replace(str(os.getpid()), "7"))
-        left.write_text("half")
+        shutil.copy(temporary, temporary.with_name(f".{path.name}.0123456789abcdef.tmp"))
+        shutil.copy(temporary, temporary.with_name(f".{path.name}.7.tmp"))  # with a process's number, as once
     remove_unfinished(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert not is_unfinished(path)
