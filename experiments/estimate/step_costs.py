@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from clipbert_jax.costs.devices import Device, Platform
 from clipbert_jax.costs.kernels import OpCost, make_kernels
 from clipbert_jax.costs.program import Purpose, TracedProgram, read_program
-from clipbert_jax.costs.step_cost import StepCost, peak_memory, step_floor
+from clipbert_jax.costs.step_cost import Peak, StepCost, peak_memory, step_floor
 from clipbert_jax.models.kernel_choices import default_kernel_choices
 from clipbert_jax.training.sharding import AXES, MeshConfig, make_mesh, state_shardings
 from clipbert_jax.training.step import TrainState
@@ -99,10 +99,14 @@ class DeviceStep:
     @functools.cached_property
     def program(self) -> TracedProgram:
         """Operations of one update on this device."""
-        sizes = {_VIDEOS: -(-self.setting.shape.num_videos // (self.num_devices * self.num_parts))}
-        sizes[_PARTS] = self.num_parts
-        jaxpr = _traced(_to_trace(self.setting, self.platform, self.num_parts > 1), self.platform)
-        return read_program(jaxpr, platform=self.platform, sizes=sizes)
+        return _program(*self._program_key)
+
+    @property
+    def _program_key(self) -> tuple[TrainSetting, Platform, int, int]:
+        """What decides the program: all devices with as many videos have the same."""
+        setting = _to_trace(self.setting, self.platform, self.num_parts > 1)
+        num_videos = -(-self.setting.shape.num_videos // (self.num_devices * self.num_parts))
+        return setting, self.platform, num_videos, self.num_parts
 
     @functools.cached_property
     def kernels(self) -> list[OpCost]:
@@ -119,7 +123,7 @@ class DeviceStep:
         state = _state(_to_trace(self.setting, self.platform, has_parts=False), self.platform)
         mesh = _mesh(self.num_devices, self.setting.mesh)
         batch = sum(_num_bytes(x) for x in batch_arrays(self.setting).values()) // self.num_devices
-        peak = peak_memory(self.kernels, self.platform)
+        peak = _peak(*self._program_key)
         return StepMemory(
             parameters=sum(_bytes_on_device(part, mesh) for part in (state.params, state.frozen, state.ema)),
             optimizer=_bytes_on_device(state.opt_state, mesh),
@@ -181,6 +185,18 @@ def _to_trace(setting: TrainSetting, platform: Platform, has_parts: bool) -> Tra
         train = dataclasses.replace(train, remat="none", clips_per_pass=0)
     setting = dataclasses.replace(setting, train=train, mesh=MeshConfig())
     return setting.with_batch_size(_VIDEOS * num_parts)
+
+
+@functools.lru_cache(maxsize=256)
+def _peak(setting: TrainSetting, platform: Platform, num_videos: int, num_parts: int) -> Peak:
+    """Return the fullest moment; the search for batches that fit asks for the same ones again."""
+    kernels = make_kernels(_program(setting, platform, num_videos, num_parts), platform)
+    return peak_memory(kernels, platform)
+
+
+def _program(setting: TrainSetting, platform: Platform, num_videos: int, num_parts: int) -> TracedProgram:
+    sizes = {_VIDEOS: num_videos, _PARTS: num_parts}
+    return read_program(_traced(setting, platform), platform=platform, sizes=sizes)
 
 
 @functools.lru_cache(maxsize=4)

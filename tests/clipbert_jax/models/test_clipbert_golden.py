@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
@@ -53,6 +56,11 @@ def _score(model, inputs, **kwargs):
     """Score each text against one clip given as a grid."""
     grid = jnp.asarray(inputs["grid"], model.config.compute_dtype)[:, None]
     text_ids, text_mask = inputs["text_input_ids"][:, None], inputs["text_input_mask"][:, None] > 0
+    return _score_grid(model, grid, text_ids, text_mask, **kwargs)
+
+
+@functools.partial(nnx.jit, static_argnames=("return_attention", "return_hidden_states"))
+def _score_grid(model, grid, text_ids, text_mask, **kwargs):
     return model.score_texts(model.visual_embedding(grid), text_ids, text_mask, **kwargs)
 
 

@@ -109,7 +109,7 @@ def test_probabilities_are_those_of_the_model(tmp_path):
     model = write(tmp_path / "model", Retrieval())
     loaded = clipbert_jax.load(str(tmp_path / "model"))
     frames, ids, mask = inputs(num_videos=2)
-    logits = Retrieval().match_logit(model(frames, ids, mask).scores)
+    logits = Retrieval().match_logit(nnx.jit(ClipBert.__call__)(model, frames, ids, mask).scores)
     predicted = loaded.predict(frames, ids, mask)
     np.testing.assert_allclose(predicted, jax.nn.sigmoid(logits), rtol=1e-5)
     np.testing.assert_allclose(loaded.predict(frames[1], ids[1], mask[1]), predicted[1], rtol=1e-5)

@@ -84,7 +84,8 @@ def _check_loss(name: str, dtype: str, tolerances: Tolerances) -> tuple[Paramete
         (name,) = losses.keys()
         return jnp.sum(losses[name] * weights[name]) / jnp.sum(weights[name])
 
-    value, (gradient, grid_gradient) = jax.value_and_grad(loss, argnums=(0, 1))(params, _grids(dtype)[0])
+    compute = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    value, (gradient, grid_gradient) = compute(params, _grids(dtype)[0])
     np.testing.assert_allclose(value, CASE[f"f64/{name}/loss"][0], rtol=tolerances.loss)
     return gradient, grid_gradient
 
