@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import pkgutil
 import shutil
@@ -18,6 +19,8 @@ from tests.progress import LONG_FILES, Progress
 from tests.xla_flags import COMPILE_FAST, EIGHT_DEVICES, SHARED_FOLDER
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
+_MUCH_MEMORY = 2e9
+"""Bytes of a process from which on it is worth the time to look for garbage."""
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Sharded code runs on 8 devices in every test; one-device code uses the first.
@@ -44,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable, name in ((_CACHE, "programs"), (SHARED_FOLDER, "shared")):
         os.environ[variable] = os.path.join(directory, name)
         os.mkdir(os.environ[variable])
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the tests are many small programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"  # to keep a smaller one takes as long
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
@@ -54,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage rarely: tracing makes millions of objects and few circles, and each file ends with it.
+    """Collect garbage rarely: tracing makes millions of objects and few circles.
 
     What the imports have made is left out: it stays to the end.
     """
@@ -65,7 +68,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After each file give its memory back: the models that it remembers, and what glibc keeps for later.
+    """After each file forget the models that it remembers, and give back memory if it has become much.
 
     Else each process would grow to 6 GB.
     """
@@ -74,6 +77,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     for value in vars(item.module).values() if isinstance(item, pytest.Function) else ():
         if hasattr(value, "cache_clear") and value.__module__ == item.module.__name__:
             value.cache_clear()
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # of glibc alone
-        ctypes.CDLL(None).malloc_trim(0)
+    if _resident_bytes() > _MUCH_MEMORY:
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # of glibc alone
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_bytes() -> float:
+    with contextlib.suppress(OSError):  # of Linux alone
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return math.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import multiprocessing
 import os
 import socket
@@ -76,6 +77,7 @@ def start_program(
 
 def _run(program: str, environment: dict[str, str], arguments: Sequence[str], output: Connection) -> None:
     """Be the program."""
+    gc.set_threshold(200_000, 20, 20)  # as in conftest.py
     os.environ.update(environment)
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)

@@ -22,7 +22,7 @@ TINY = ClipBertConfig.tiny()
 HEAD = ClassifierHeadConfig(num_outputs=2)
 
 call = nnx.jit(
-    lambda model, *inputs, **options: call(model, *inputs, **options),
+    lambda model, *inputs, **options: model(*inputs, **options),
     static_argnames=("return_attention", "return_hidden_states"),
 )
 encode = nnx.jit(lambda model, *inputs, **options: model.encode_video(*inputs, **options))
