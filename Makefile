@@ -50,7 +50,7 @@ pointing: $(READY) ## Check whether attention of the demo's model falls on what 
 
 .PHONY: test
 test: $(READY) ## Run the tests, but not the slow ones
-	@echo "==> Tests (without the slow ones): some 3,000, 10 to 15 minutes on 2 cores; more is said every 2 minutes"
+	@echo "==> Tests (without the slow ones): some 3,000, 6 to 12 minutes on 2 cores; more is said every 2 minutes"
 	@$(PYTEST) -m "not slow"
 
 .PHONY: test-all

@@ -14,11 +14,14 @@ import pytest
 LONG_FILES = {
     "test_processes.py": 90,
     "test_notebooks.py": 70,
-    "test_resume.py": 50,
-    "test_workers.py": 50,
-    "test_evaluate_run.py": 40,
-    "test_made_before.py": 30,
-    "test_attacks.py": 20,
+    "test_resume.py": 45,
+    "test_estimate.py": 45,
+    "test_evaluate_run.py": 45,
+    "test_workers.py": 40,
+    "test_step_costs.py": 30,
+    "test_cli.py": 30,
+    "test_made_before.py": 15,
+    "test_attacks.py": 15,
 }
 """File -> seconds that it takes, roughly. These begin first, so that no process ends alone with one."""
 
