@@ -139,6 +139,8 @@ class Watchdog(Callback):
             limit = self.limit  # first: a beat between the two makes the seconds fewer, never more
             seconds = self._clock() - self._last_beat
             since = f"no progress for {seconds:.0f} s since {self._what}"
+            if self._is_over.is_set():  # meanwhile
+                return
             if self._other_hang is not None:
                 self._end(
                     f"process {self._other_hang.process} says: {self._other_hang.sentence}; here {since}"

@@ -103,7 +103,7 @@ def test_a_file_opens_neither_other_files_nor_ports(encode_video, tmp_path, monk
     for content in (b"ffconcat version 1.0\nfile secret.mp4\n", session, b"FLV\n" + session):
         start = time.monotonic()
         assert examine(content).health.verdict == "unreadable"
-        assert time.monotonic() - start < 5  # a port would be listened at for a minute
+        assert time.monotonic() - start < 30  # a port would be listened at for a minute
 
 
 def test_one_frame_is_a_video(encode_video):

