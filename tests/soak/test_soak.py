@@ -49,5 +49,6 @@ def test_a_stop_after_any_step_changes_nothing(task):
 
 
 @pytest.mark.slow
-def test_memory_and_files_stay_as_they_are_for_2000_steps():
-    assert "1 compilation(s)" in run("long_run", "--steps", 2000, "--every", 100)
+def test_memory_and_files_stay_as_they_are_for_3000_steps():
+    """The first 700 still fill heaps, and are not compared."""
+    assert "1 compilation(s)" in run("long_run", "--steps", 3000, "--every", 75)
