@@ -9,7 +9,6 @@ from benchmarks.workloads import SMOKE, Workload
 from clipbert_jax.costs.devices import DEVICES
 from clipbert_jax.models.kernel_choices import default_kernel_choices
 
-
 PAIRS = next(workload for workload in SMOKE if workload.kind == "pairs")
 
 
@@ -18,8 +17,8 @@ def test_floors_are_of_the_order_of_the_device_s_rates(
     workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "known_device", lambda kind: DEVICES["h100"])
-    monkeypatch.setattr(stages, "_seconds", lambda call: 1e-3)  # as only a GPU runs what a GPU is given
-    for times in stages.time_stages(workload, default_kernel_choices("gpu")).values():
+    monkeypatch.setattr(stages, "_seconds", lambda call: 1e-3)  # the floors alone count here
+    for times in stages.time_stages(workload, default_kernel_choices("cpu")).values():
         assert 0 < times["forward_floor"] < 1e-3
         assert ("backward" in times) == ("backward_floor" in times) == (workload.kind == "train")
         if workload.kind == "train":
