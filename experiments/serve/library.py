@@ -88,11 +88,11 @@ class Library:
         return found[:most], len(found)
 
     def _resolved(self, path: Path) -> Path | None:
-        """Return the path of a file without links; None if it leads out of the folder."""
+        """Return the path of a file without links; None if it is gone or leads out of the folder."""
         assert self.folder is not None, "there are videos of a folder"
         try:
-            resolved = path.resolve()
-        except (OSError, RuntimeError):  # links that lead to each other
+            resolved = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError: links that lead to each other, before Python 3.13
             return None
         return resolved if resolved.is_relative_to(self.folder.resolve()) else None
 
