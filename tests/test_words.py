@@ -25,9 +25,10 @@ OPENS_BARE = re.compile(rf"(?:{PREPOSITIONS})\b(?!-)", re.IGNORECASE)
 
 GAP = r"(?:\s|#|\")+"
 TRANSLATED = re.compile(
-    rf"\bis{GAP}none\b|(\b[Tt]here{GAP})?\bis{GAP}no{GAP}(?!longer\b)|\b(?:[Nn]obody|[Ww]hoever|[Ss]omebody)\b"
+    rf"\bis{GAP}none\b|(\b[Tt]here{GAP})?\bis{GAP}no{GAP}(?!longer\b)|\b(?:[Nn]obody|[Ww]hoever|[Ss]omebody)\b(?!')"
 )
-"""Instead: "is not a ...", "has no ...", and the name of the one who acts. "There is no ..." may stay."""
+"""Instead: "is not a ...", "has no ...", and the name of the one who acts. "There is no ..." may stay, and so
+may the words of a table of contractions."""
 
 
 def files() -> list[pathlib.Path]:

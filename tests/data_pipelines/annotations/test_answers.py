@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from clipbert_jax.errors import UserError
+from data_pipelines.annotations import vqa_answers
 from data_pipelines.annotations.answers import (
     at_least,
     most_frequent,
@@ -91,11 +92,20 @@ def test_scores_are_those_of_leaving_one_person_out():
     [
         ("Two.", "2"), ("a red car", "red car"), ("dont", "don't"), ("yes, it is", "yes it is"),
         ("1.5", "1.5"), ("10,000", "10000"), ("Sailboats.", "sailboats"), ("blue/white", "blue white"),
-        ("none", "0"), ("", ""),
+        ("none", "0"), ("", ""), ("12 oclock", "12 o'clock"), ("someones", "someone's"), ("hed", "he'd"),
+        ("hed've", "he'd've"), ("he'dve", "he'd've"), ("hedve", "hedve"), ("yalld've", "yalld've"),
+        ("ow's'at", "'ow's'at"), ("twas", "'twas"), ("somebody'd", "somebodyd"), ("Im", "im"),
+        ("thatd", "thatd"), ("a\tdog\n", "dog"), ("x/-b c-d", "x b c d"), ("x- b c-d", "x b cd"),
+        ("A. B.C", "bc"),
     ],
 )  # fmt: skip
 def test_answers_are_spelt_as_the_official_evaluation_does(answer, expected):
     assert normalize_answer(answer) == expected
+
+
+def test_every_contraction_has_a_spelling_for_each_apostrophe():
+    """The official table has 114 entries that change a word in lower case."""
+    assert len(vqa_answers._CONTRACTION_OF) == 114
 
 
 def test_answers_are_stored_beside_their_kind(tmp_path):
