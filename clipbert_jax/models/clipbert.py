@@ -193,7 +193,8 @@ def model_shapes(
 ) -> tuple[ModelDef, Parameters, Parameters]:
     """Return a model's definition, trainable and frozen arrays as shapes; the first call takes seconds."""
     kernels = kernels or default_kernel_choices()
-    model_def, trainable, frozen = _model_shapes(config, head, kernels, jax.config.jax_enable_x64)
+    has_x64 = jax.dtypes.canonicalize_dtype("float64") == jnp.dtype("float64")
+    model_def, trainable, frozen = _model_shapes(config, head, kernels, has_x64)
     return model_def, dict(trainable), dict(frozen)
 
 
