@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 import av
 from av.container import InputContainer
 
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _UNKNOWN_SIZES = (0, 2**32 - 1)
 """Sizes in the header of an AVI that was never finished."""
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Tell whether a Matroska, WebM or AVI file ends before its own header says that its frames do."""
+    """Tell whether a file ends before the parts that hold its frames do, as their headers give their sizes.
+
+    An MP4 in one part has a table of contents, which `num_lost_packets` reads.
+    """
     if data[:4] == b"\x1a\x45\xdf\xa3":
         return _is_matroska_cut_off(data)
-    return data[:4] == b"RIFF" and data[8:12] == b"AVI " and _is_avi_cut_off(data)
+    if data[:16] == _ASF_HEADER:
+        return _is_asf_cut_off(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return _is_avi_cut_off(data)
+    boxes = list(mp4_boxes(data))
+    is_fragmented = any(kind == b"moof" for kind, _, _ in boxes)
+    return is_fragmented and boxes[-1][0] in (b"moof", b"mdat") and boxes[-1][2] > len(data)
+
+
+def mp4_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, begin and end of the outermost boxes of an MP4, up to the first damage."""
+    place = 0
+    while data[4:8] in (b"ftyp", b"styp") and place + 8 <= len(data):
+        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        size = size if size >= 8 else len(data) - place  # 0: up to the end
+        yield kind, place, place + size
+        place += size
+
+
+def is_encrypted(data: bytes) -> bool:
+    """Tell whether the file is an MP4 with common encryption."""
+    headers = (data[begin:end] for kind, begin, end in mp4_boxes(data) if kind in (b"moov", b"moof"))
+    return any(mark in header for header in headers for mark in (b"encv", b"pssh", b"tenc"))
+
+
+def _is_asf_cut_off(data: bytes) -> bool:
+    begin = data.find(_ASF_DATA, 0, 2**20)
+    size = int.from_bytes(data[begin + 16 : begin + 24], "little") if begin > 0 else 0
+    return begin + size > len(data) and size < 2**63  # a live recording has none
 
 
 def _is_matroska_cut_off(data: bytes) -> bool:

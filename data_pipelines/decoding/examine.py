@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 from jaxtyping import Int
 
+from data_pipelines.decoding.containers import is_encrypted
 from data_pipelines.decoding.decode import MIN_JUMP, wanted_frames
 from data_pipelines.decoding.full_decode import FullDecode, checksum, decode_everything
 from data_pipelines.decoding.still_images import examine_picture, picture_kind
@@ -82,28 +82,9 @@ def examine(data: bytes) -> Examination:
     return Examination(index=None, health=Health(verdict="unreadable", reason=reason))
 
 
-def _is_encrypted(data: bytes) -> bool:
-    """Tell whether the file is an MP4 with common encryption."""
-    headers = b"".join(box for kind, box in _boxes(data) if kind in (b"moov", b"moof"))
-    return any(mark in headers for mark in (b"encv", b"pssh", b"tenc"))
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the outermost boxes of an MP4, up to the first damage."""
-    place = 0
-    while data[4:8] in (b"ftyp", b"styp") and place + 8 <= len(data):
-        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        if size == 1:
-            size = int.from_bytes(data[place + 8 : place + 16], "big")
-        size = size if size >= 8 else len(data) - place  # 0: up to the end
-        if kind in (b"moov", b"moof"):
-            yield kind, data[place : place + size]
-        place += size
-
-
 def _why_not_opened(data: bytes, error: Exception) -> str:
     """Return the reason why FFmpeg cannot open a file."""
-    if _is_encrypted(data):
+    if is_encrypted(data):
         return "it is encrypted"
     if data[4:8] != b"ftyp" or not isinstance(error, av.FFmpegError):
         return error_reason(error)

@@ -52,6 +52,8 @@ class FullDecode:
     """Time for which the last frame is shown; 0 if the file does not say."""
     longest_packet: int = 0
     """Longest duration of a packet in ticks."""
+    leading_before: int | None = None
+    """Tick of the first key frame, until a packet is shown after it."""
     start_time: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -73,6 +75,19 @@ class FullDecode:
         self.pts.append(frame.pts)
         self.dts.append(frame.dts)
         self.checksums.append(checksum(frame))
+
+    def is_leading(self, packet: av.Packet) -> bool:
+        """Tell whether a packet is shown before the first key frame, although it follows it in the file.
+
+        It refers to frames before an open key frame, which are not there where a file was cut.
+        """
+        if self.num_packets == 1 and packet.is_keyframe:
+            self.leading_before = packet.pts
+            return False
+        key_tick, tick = self.leading_before, packet.pts
+        if key_tick is None or self.num_packets > _MAX_REORDERED or (tick is not None and tick >= key_tick):
+            self.leading_before = None
+        return self.leading_before is not None
 
     def _add_first(self, frame: av.VideoFrame) -> None:
         self.size = (frame.width, frame.height)
@@ -99,6 +114,8 @@ class FullDecode:
 
 _PLAIN_FORMATS = ("yuv420p", "yuvj420p", "yuv420p10le")
 """Formats whose planes PyAV returns without conversion if the sides are even."""
+_MAX_REORDERED = 32
+"""Number of packets within which a picture may be shown before a key frame that it follows in the file."""
 SIZE_NOTE = "the frame size changes"
 INTERLACED_NOTE = "interlaced, shown without the second field"
 
@@ -142,6 +159,7 @@ def _packets(container: InputContainer, stream: av.VideoStream, full: FullDecode
 def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, errors: list) -> None:
     errors.clear()
     full.num_packets += bool(packet.size)
+    is_leading = full.is_leading(packet)
     full.longest_packet = max(full.longest_packet, packet.duration or 0)
     # In a transport stream the mark only means that a counter jumped, as where two files were joined.
     is_damaged = packet.is_corrupt and full.container != "mpegts"
@@ -152,7 +170,7 @@ def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, er
         is_damaged = True
     is_damaged |= any(level <= av.logging.ERROR for level, _, _ in errors)
     tick = packet.pts if packet.pts is not None else packet.dts
-    if is_damaged:
+    if is_damaged and not is_leading:
         full.damaged_ticks.append(tick if tick is not None else (full.pts[-1] or 0 if full.pts else 0))
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 _LEAST_STEP = 1e-3
 """Least seconds between two frames whose stamps do not rise; one tick if that is shorter."""
 _MANY = 0.1
-"""Share of frames above which stamps that do not rise are no exceptions."""
+"""Share of frames above which wrong stamps, or missing ones, are no exceptions."""
 _NUM_BEHIND = 3
 """Least number of frames on each side of a restart: fewer are stamps in a wrong order."""
 _FAR = 1000
@@ -28,8 +28,9 @@ def rising_times(
 ) -> tuple[Float[np.ndarray, " f"], tuple[str, ...]]:
     """Return seconds after the first frame, which rise, and notes on what was changed.
 
-    Where many stamps do not rise, as in AVI files with B frames, the times of decoding replace them. Frames without a stamp are spread between their neighbours, or at `rate` if fewer than two have one. A
-    stream that starts again in the middle, as joined recordings do, goes on where it was.
+    Where many stamps do not rise, as in AVI files with B frames, the times of decoding replace them. Frames
+    without a stamp are spread between their neighbours, or at `rate` if fewer than two have one. A stream
+    that starts again in the middle, as joined recordings do, goes on where it was.
 
     Args:
       pts: time stamp of each frame in display order; None if it has none.
@@ -43,7 +44,7 @@ def rising_times(
     joined = _joined(times)
     rising = _least_moved(joined, min(time_base, _LEAST_STEP))
     is_moved = np.abs(rising - joined) > 1e-9
-    if np.mean(is_moved) > _MANY:
+    if np.mean(is_moved) > _MANY and dts.count(None) <= max(2, _MANY * len(dts)):
         decoded, _ = _seconds(dts, time_base, rate)
         if np.all(np.diff(decoded) > 0):
             return decoded - decoded[0], (*notes, "its time stamps do not rise: times of decoding instead")
@@ -89,7 +90,8 @@ def _joined(times: Float[np.ndarray, " f"]) -> Float[np.ndarray, " f"]:
     """Return the times with each restart moved behind the frame before it; the same array if none is."""
     steps = np.diff(times)
     step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
-    restarts = [place for place in np.flatnonzero(steps < 0) + 1 if _is_restart(times, place, _SMOOTH * step)]
+    places = (np.flatnonzero(steps < 0) + 1).tolist()
+    restarts = [place for place in places if _is_restart(times, place, _SMOOTH * step)]
     if not restarts:
         return times
     steps = steps.copy()
