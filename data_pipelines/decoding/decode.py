@@ -21,6 +21,7 @@ from data_pipelines.decoding.pixels import RgbConverter
 from data_pipelines.decoding.still_images import picture_kind, read_picture
 from data_pipelines.decoding.streams import DAMAGE, decoded, demuxed, error_reason, open_video
 from data_pipelines.decoding.video import UNKNOWN_PTS, FrameIndex, UnreadableVideo
+from data_pipelines.decoding.work import WORK
 
 
 def read_frames(
@@ -185,6 +186,7 @@ def _decode(
             if can_skip and skips != (packet.pts not in position_of):
                 skips = not skips
                 codec.skip_frame = "NONREF" if skips else "DEFAULT"
+            WORK.advance(codec.width * codec.height)
             try:
                 yield from _keep(codec.decode(packet), position_of)
             except DAMAGE:

@@ -19,9 +19,7 @@ _TICK = Fraction(1, 1000)
 def deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:
     """Return the frame with the lines of its first field and interpolated lines between them."""
     graph = Graph()  # of one frame, because the filter holds back the last one
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=_TICK
-    )
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=_TICK)
     estdif, sink = graph.add("estdif", _OPTIONS), graph.add("buffersink")
     source.link_to(estdif)
     estdif.link_to(sink)

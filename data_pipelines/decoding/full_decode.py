@@ -14,6 +14,7 @@ from data_pipelines.decoding.containers import is_cut_off, last_frame_seconds, n
 from data_pipelines.decoding.pixels import HLG, PQ, RgbConverter, has_alpha
 from data_pipelines.decoding.streams import DAMAGE, error_reason, open_video, orientation, pixel_aspect
 from data_pipelines.decoding.video import square_size
+from data_pipelines.decoding.work import WORK
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -158,6 +159,7 @@ def _packets(container: InputContainer, stream: av.VideoStream, full: FullDecode
 
 def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, errors: list) -> None:
     errors.clear()
+    WORK.advance(codec.width * codec.height)
     full.num_packets += bool(packet.size)
     is_leading = full.is_leading(packet)
     full.longest_packet = max(full.longest_packet, packet.duration or 0)

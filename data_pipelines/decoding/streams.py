@@ -14,6 +14,7 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from data_pipelines.decoding.video import MAX_PIXELS
+from data_pipelines.decoding.work import WORK
 
 DAMAGE = (av.FFmpegError, OverflowError)
 """Errors that PyAV raises for damaged content."""
@@ -58,6 +59,10 @@ def open_video(data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream, av
             raise ValueError(
                 f"its frames of {codec.width}x{codec.height} pixels are more than {MAX_PIXELS:,}"
             )
+        num_frames = (
+            stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / av.time_base
+        )
+        WORK.expect(round(num_frames * codec.width * codec.height))
         codec.thread_count = 1
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream, codec
@@ -110,6 +115,7 @@ def decoded(
     """Yield the frames in display order, without packets that do not decode."""
     with demuxed(container, stream) as packets:
         for packet in packets:
+            WORK.advance(codec.width * codec.height)
             try:
                 yield from codec.decode(packet)
             except DAMAGE:

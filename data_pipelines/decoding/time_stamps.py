@@ -18,7 +18,7 @@ _MANY = 0.1
 _NUM_BEHIND = 3
 """Least number of frames on each side of a restart: fewer are stamps in a wrong order."""
 _FAR = 1000
-"""Number of frames from which on a block is no exception but a part of the video."""
+"""A block of so many frames is not an exception but a part of the video."""
 _SMOOTH = 3.0
 """Largest step between neighbours of one part, in medians of the steps."""
 

@@ -59,7 +59,7 @@ class ClipReader:
         return known
 
     def _read(self, request: ClipRequest) -> VideoClips:
-        (outcome,) = self._isolated.map(read_clips, [request], timeout_seconds=self._seconds)
+        (outcome,) = self._isolated.map(read_clips, [request], time_limit=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
             may_pass = isinstance(outcome, Failure) and outcome.may_pass
             kind = RequestRefused if may_pass else BrokenVideo
@@ -91,7 +91,7 @@ class Thumbnails:
             return self._known[key]
 
     def _made(self, path: Path) -> bytes | None:
-        (outcome,) = self._isolated.map(thumbnail, [path], timeout_seconds=_THUMBNAIL_SECONDS)
+        (outcome,) = self._isolated.map(thumbnail, [path], time_limit=_THUMBNAIL_SECONDS)
         return None if isinstance(outcome, Failure) else outcome
 
     def close(self) -> None:

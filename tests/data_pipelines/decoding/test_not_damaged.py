@@ -107,17 +107,17 @@ def test_a_header_that_counts_otherwise_is_not_damage(declared):
 
 
 @pytest.mark.parametrize(
-    ("format", "codec", "container_options"),
-    [("mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}), ("avi", "mpeg4", {}),
-     ("asf", "msmpeg4", {}), ("flv", "flv", {})],
+    ("format", "codec", "container_options", "share"),
+    [("mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}, 0.5), ("avi", "mpeg4", {}, 0.8),
+     ("asf", "msmpeg4", {}, 0.5), ("flv", "flv", {}, 0.5)],
     ids=["fragmented mp4", "avi", "asf", "flv"],
 )  # fmt: skip
-def test_data_that_end_early_are_damage(format, codec, container_options):
+def test_data_that_end_early_are_damage(format, codec, container_options, share):
     options = {"g": "10"}
     data = numbered_video(
         range(50), format=format, codec=codec, options=options, container_options=container_options
     )
     assert examine(data).health.verdict == "ok"
-    health = examine(data[: int(0.5 * len(data))]).health
+    health = examine(data[: int(share * len(data))]).health
     assert health.verdict == "damaged"
     assert 0 < health.num_frames < 50
