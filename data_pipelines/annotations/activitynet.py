@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from clipbert_jax.errors import UserError
 from data_pipelines.annotations.dataset import Annotations, PublicDataset, check_disjoint
 from data_pipelines.annotations.files import AnnotationEntry, read_object
 from data_pipelines.annotations.records import Caption
@@ -60,6 +61,9 @@ def _paragraphs(path: Path) -> list[Caption]:
     for video_id, value in whole.fields.items():
         if not video_id.startswith("v_") or not isinstance(value, dict):
             raise whole.bad(video_id, "named v_... and have `sentences`; is it another file?", value)
-        sentences = AnnotationEntry(f"{path}: {video_id}", value).texts("sentences")
-        captions.append(Caption(id=video_id, video_id=video_id, text=" ".join(sentences)))
+        sentences = AnnotationEntry(f"{path}: {video_id}", value).texts("sentences", may_be_empty=True)
+        paragraph = " ".join(filter(None, sentences))
+        if not paragraph:
+            raise UserError(f"{path}: {video_id} has no sentence; fill it or remove the video")
+        captions.append(Caption(id=video_id, video_id=video_id, text=paragraph))
     return captions

@@ -42,11 +42,11 @@ class Didemo(PublicDataset):
         facts: list[str] = []
         file_stems: dict[str, tuple[str, ...]] = {}
         for split, path in self.given_files.items():
-            descriptions = _descriptions(path)
-            file_stems |= {_video_id(name): (name,) for name in descriptions}
+            descriptions, names = _descriptions(path)
+            file_stems |= names
             records[Caption, split] = [
-                Caption(id=_video_id(name), video_id=_video_id(name), text=" ".join(texts.values()))
-                for name, texts in descriptions.items()
+                Caption(id=video_id, video_id=video_id, text=" ".join(texts.values()))
+                for video_id, texts in descriptions.items()
             ]
             found = {"descriptions": sum(map(len, descriptions.values())), "videos": len(descriptions)}
             facts.append(self.check(path, f"DiDeMo's {split} split", found, _PUBLISHED[split]))
@@ -54,18 +54,25 @@ class Didemo(PublicDataset):
         return Annotations(records=records, file_stems=file_stems, facts=tuple(facts))
 
 
-def _descriptions(path: Path) -> dict[str, dict[str, str]]:
-    """Return file name of a video -> annotation id -> description, in the order of the file."""
+def _descriptions(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, tuple[str, ...]]]:
+    """Return video id -> annotation id -> description, in the order of the file, and the file names of each.
+
+    The authors' files name some videos twice, as .mov and as .mp4, and end some names in a dot.
+    """
     found: dict[str, dict[str, str]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for entry in read_objects(path):
-        of_video = found.setdefault(entry.text("video"), {})
+        name = entry.text("video")
+        video_id = _video_id(name)
+        names[video_id] = tuple(dict.fromkeys((*names.get(video_id, ()), name, name.rstrip("."))))
+        of_video = found.setdefault(video_id, {})
         annotation_id = entry.text("annotation_id")
         if annotation_id in of_video:
             raise entry.bad("annotation_id", "unique for a video", annotation_id)
         of_video[annotation_id] = entry.text("description")
-    return found
+    return found, names
 
 
 def _video_id(name: str) -> str:
     """Return the name without its suffix: copies of the videos are often converted to mp4."""
-    return name.removesuffix(PurePosixPath(name).suffix)
+    return name.removesuffix(PurePosixPath(name).suffix).rstrip(".")

@@ -6,14 +6,21 @@ every error names file, place and key.
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
+
+_HALF_CHARACTER = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
+)
+"""An escape of JSON for half of a character beyond U+FFFF, where a text was cut in the middle of an emoji."""
 
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -53,7 +60,7 @@ class AnnotationEntry:
             raise UserError(f"{self.where} has an empty `{key}`; fill it or remove the entry")
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def texts(self, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
         """Return a list of texts.
 
         Raises:
@@ -63,7 +70,7 @@ class AnnotationEntry:
         if not isinstance(values, list) or not values:
             raise self.bad(key, "a list of texts", values)
         places = AnnotationEntry(self.where, {f"{key}[{i}]": value for i, value in enumerate(values)})
-        return tuple(map(places.text, places.fields))
+        return tuple(places.text(place, may_be_empty=may_be_empty) for place in places.fields)
 
     def integer(self, key: str) -> int:
         """Return a whole number, which may be written as text.
@@ -134,7 +141,9 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        _check_characters(path, text, value)
+        return value
     except ValueError as error:
         if text.lstrip()[:1] not in ("{", "["):
             raise UserError(f"{path} is not JSON: it begins with {text[:40]!r}; is it a table?") from error
@@ -189,7 +198,7 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
     """
     rows = csv_rows(path, read_text(path), delimiter)
     _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
+    header = checked_header(path, header)
     missing = [name for name in columns if name not in header]
     if missing:
         found = ", ".join(header)[:200] or "nothing"
@@ -198,6 +207,19 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found: {found}{hint}"
         )
     return _checked(path, rows, header)
+
+
+def checked_header(path: Path, columns: Sequence[str]) -> list[str]:
+    """Return the names of columns without spaces around them.
+
+    Raises:
+      UserError: two columns have the same name.
+    """
+    names = [name.strip() for name in columns]
+    twice = next((name for name, count in collections.Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has the column {twice or '(without a name)'} twice; remove or rename one")
+    return names
 
 
 def read_table_without_header(
@@ -222,12 +244,42 @@ def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_unique)
+        except _KeyTwiceError as error:
+            raise UserError(f"{path} line {number} has the key `{error}` twice; remove one") from error
         except ValueError as error:
             raise UserError(f"{path} line {number} is not JSON ({error}); is the file truncated?") from error
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be a JSON object, not {line[:40]!r}")
+        _check_characters(path, line, value, number)
         yield number, value
+
+
+class _KeyTwiceError(Exception):
+    """An object has a key twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = collections.Counter(key for key, _ in pairs)
+        raise _KeyTwiceError(counts.most_common(1)[0][0])
+    return fields
+
+
+def _check_characters(path: Path, text: str, value: Any, first_line: int = 1) -> None:
+    """Refuse a text with half of a character, which no file can hold."""
+    found = _HALF_CHARACTER.search(text)
+    if found is None:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        line = first_line + text.count("\n", 0, found.start())
+        raise UserError(
+            f"{path} line {line} has half of a character, {found[0][:6]}: a text was cut in the middle of an "
+            "emoji; correct it"
+        ) from error
 
 
 def _entries(where: str, values: Any) -> list[AnnotationEntry]:

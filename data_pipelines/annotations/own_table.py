@@ -25,7 +25,7 @@ class OwnTable:
 
     Each also needs `split` (train, validation or test) and may have `id`. `video` is the name of a file, with
     or without its suffix and folder. The answer of a multiple choice is the text of an option, or its
-    position from 0.
+    position from 0; in JSON lines a number is always a position.
 
     Use `clipbert prepare folder` for captions without splits, or to see which videos have no caption.
     """
@@ -54,6 +54,7 @@ class OwnTable:
         ]
         facts.append(check_disjoint("a fair evaluation", records))
         if kind is not OpenQuestion:
-            return Annotations(records=records, facts=tuple(facts))
+            return Annotations(records=records, facts=tuple(facts), merges_copies=True)
         answers, lines = question_vocabulary(records, self.ans2label, self.num_answers, allow_partial=False)
-        return Annotations(records=records, answers={kind: answers}, facts=(*facts, *lines))
+        facts += lines
+        return Annotations(records=records, answers={kind: answers}, facts=tuple(facts), merges_copies=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.files import csv_rows, json_lines, read_text
+from data_pipelines.annotations.files import checked_header, csv_rows, json_lines, read_text
 from data_pipelines.annotations.records import Caption, Count, MultipleChoice, OpenQuestion
 from data_pipelines.annotations.store import SPLITS
 
@@ -32,7 +32,7 @@ COLUMNS_OF: Mapping[type, tuple[str, ...]] = {
     OpenQuestion: ("video", "question", "answer"),
 }
 """Options are a list in JSON lines, the columns a1, a2, ... in csv; the answer is the text of an option, or
-else its position from 0."""
+else its position from 0. A number of JSON is a position."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ class _Line:
     path: Path
     number: int
     fields: Mapping[str, Any]
+    is_json: bool = False
 
     @property
     def where(self) -> str:
@@ -127,6 +128,7 @@ def _read_csv(path: Path, text: str) -> Iterator[_Line]:
     """
     rows = csv_rows(path, text)
     _, columns = next(rows, (1, []))
+    columns = checked_header(path, columns)
     _check_columns(str(path), columns)
     for number, values in rows:
         if len(values) != len(columns):
@@ -140,7 +142,7 @@ def _read_csv(path: Path, text: str) -> Iterator[_Line]:
 
 def _read_json(path: Path, text: str) -> Iterator[_Line]:
     for number, fields in json_lines(path, text):
-        line = _Line(path, number, fields)
+        line = _Line(path, number, fields, is_json=True)
         _check_columns(line.where, tuple(fields))
         yield line
 
@@ -201,16 +203,32 @@ def _choice(line: _Line) -> dict[str, Any]:
     if not isinstance(options, list) or len(options) < 2:
         raise UserError(f"{line.where}: options must be a list of two texts or more")
     texts = tuple(dataclasses.replace(line, fields={"option": o}).filled("option") for o in options)
-    answer = line.filled("answer")
-    if answer in texts:
-        position = texts.index(answer)
-    elif answer.isdecimal() and int(answer) < len(texts):
-        position = int(answer)
-    else:
+    return {
+        "question": line.text("question"),
+        "options": texts,
+        "answer_index": _answer_position(line, texts),
+    }
+
+
+def _answer_position(line: _Line, options: Sequence[str]) -> int:
+    """Return the position of the right option: a number of JSON is a position, a text may be either.
+
+    Raises:
+      UserError: the answer is neither an option nor a position, or it is one option and the position of
+        another.
+    """
+    answer, given = line.filled("answer"), line.fields["answer"]
+    by_position = int(answer) if answer.isdecimal() and int(answer) < len(options) else None
+    by_text = options.index(answer) if answer in options and not isinstance(given, int) else None
+    if by_text is None and by_position is None:
+        positions = f"a position from 0 to {len(options) - 1}"
+        raise UserError(f"{line.where}: answer must be an option or {positions}, not {answer!r}")
+    if by_position is not None and by_text not in (None, by_position) and not line.is_json:
         raise UserError(
-            f"{line.where}: answer must be an option or a position from 0 to {len(texts) - 1}, not {answer!r}"
+            f"{line.where}: answer {answer} is an option and also the position of {options[by_position]!r}; "
+            f'write JSON lines, where {answer} is the position and "{answer}" the option'
         )
-    return {"question": line.text("question"), "options": texts, "answer_index": position}
+    return by_position if by_text is None else by_text  # pyright: ignore[reportReturnType]
 
 
 _VALUES_OF: Mapping[type, Callable[[_Line], dict[str, Any]]] = {

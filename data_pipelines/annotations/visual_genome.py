@@ -33,13 +33,18 @@ class VisualGenome(PublicDataset):
     def read(self) -> Annotations:
         """Read the descriptions."""
         images = read_objects(self.regions)
-        captions = [_caption(region) for image in images for region in image.entries("regions")]
-        found = {"images": len(images), "descriptions": len(captions)}
+        regions = [region for image in images for region in image.entries("regions")]
+        captions = [_caption(region) for region in regions if region.text("phrase", may_be_empty=True)]
+        found = {"images": len(images), "descriptions": len(regions)}
         fact = self.check(self.regions, "Visual Genome", found, {"images": _NUM_IMAGES})
         return Annotations(
             records={(Caption, "train"): captions},
             file_stems=file_stems({caption.video_id for caption in captions}),
-            facts=(fact, f"{num_videos(captions):,} images have descriptions"),
+            facts=(
+                fact,
+                f"{num_videos(captions):,} images have descriptions",
+                f"{len(regions) - len(captions):,} empty descriptions are left out",
+            ),
         )
 
 

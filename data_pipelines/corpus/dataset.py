@@ -24,6 +24,7 @@ from data_pipelines.annotations.store import (
     write_answers,
     write_records,
 )
+from data_pipelines.corpus.copies import comparable, lines_about, merged, same_bytes
 from data_pipelines.corpus.ingest import (
     IngestOptions,
     IngestReport,
@@ -35,6 +36,7 @@ from data_pipelines.corpus.ingest import (
 )
 from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.corpus.sources import open_source
+from data_pipelines.corpus.video_source import VideoSource
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 
 _NUM_SHOWN = 5
@@ -126,6 +128,7 @@ def prepare_dataset(
         raise UserError(
             f"{videos} has none of the {len(missing):,} videos; their names are such as {missing[0]}.mp4"
         )
+    annotations, wanted = _without_copies(annotations, wanted, source)
     check_evaluation(annotations.records, missing, allow_missing_videos)
     with new_data_dir(data_dir, overwrite=overwrite) as new_dir:
         ingested = ingest(new_dir, source, wanted, options or IngestOptions(), on_progress=on_progress)
@@ -151,11 +154,11 @@ def resolve_videos(annotations: Annotations, names: Iterable[str]) -> dict[str, 
         last = PurePosixPath(name)
         if not last.name.startswith("."):
             for key in {name, last.name, last.stem}:
-                names_of[key].add(name)
+                names_of[comparable(key)].add(name)
     found = {}
     for video_id in annotations.video_ids:
         keys = (video_id, *annotations.file_stems.get(video_id, ()))
-        candidates = sorted(set().union(*(names_of.get(key, ()) for key in keys)))
+        candidates = sorted(set().union(*(names_of.get(comparable(key), ()) for key in keys)))
         if len(candidates) > 1:
             raise UserError(
                 f"{candidates[0]} and {candidates[1]} could both be video {video_id!r}; remove one, or give "
@@ -164,6 +167,23 @@ def resolve_videos(annotations: Annotations, names: Iterable[str]) -> dict[str, 
         if candidates:
             found[video_id] = candidates[0]
     return found
+
+
+def _without_copies(
+    annotations: Annotations, wanted: dict[str, str], source: VideoSource
+) -> tuple[Annotations, dict[str, str]]:
+    """Give each video one id, if it has several names or copies; `wanted` then lacks the others."""
+    if not annotations.merges_copies:
+        return annotations, wanted
+    first_file_of = same_bytes(source, wanted.values())
+    ids: dict[str, list[str]] = collections.defaultdict(list)
+    for video_id, name in sorted(wanted.items(), key=lambda item: (item[1], item[0])):
+        ids[first_file_of.get(name, name)].append(video_id)
+    first_of = {other: same[0] for same in ids.values() for other in same[1:]}
+    records = merged(annotations.records, first_of)
+    facts = (*annotations.facts, *lines_about(first_of))
+    kept = {video_id: name for video_id, name in wanted.items() if video_id not in first_of}
+    return dataclasses.replace(annotations, records=records, facts=facts), kept
 
 
 def _add_records(
@@ -189,10 +209,7 @@ def _add_records(
                 f"{path} already exists; choose another --data-dir, or replace it with --overwrite"
             )
     check_evaluation(annotations.records, missing, allow_missing)
-    records = {
-        key: [dataclasses.replace(r, video_id=id_of.get(r.video_id, r.video_id)) for r in of_split]
-        for key, of_split in annotations.records.items()
-    }
+    records = merged(annotations.records, {other: id_ for other, id_ in id_of.items() if other != id_})
     if not has_vocab:  # the videos came without texts
         _write_vocab(data_dir, annotations, tokenizer)
     report = _write(data_dir, dataclasses.replace(annotations, records=records), missing, None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_jax.errors import UserError
-from data_pipelines.corpus.sources import VideoSource
+from data_pipelines.corpus.video_source import VideoSource
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine
 from data_pipelines.decoding.jpeg_frames import is_jpeg_frames

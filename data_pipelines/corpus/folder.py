@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations.dataset import check_evaluation
+from data_pipelines.annotations.dataset import check_disjoint, check_evaluation
 from data_pipelines.annotations.records import Caption
 from data_pipelines.annotations.store import SPLITS, records_path, write_records
 from data_pipelines.annotations.table import Row, read_table
+from data_pipelines.corpus.copies import comparable, merged, same_bytes
 from data_pipelines.corpus.ingest import (
     IngestOptions,
     IngestReport,
@@ -26,16 +27,18 @@ from data_pipelines.corpus.ingest import (
     write_summary,
 )
 from data_pipelines.corpus.sources import open_source
+from data_pipelines.corpus.video_source import OpenedSource
+from data_pipelines.decoding.signatures import is_video
 from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".apng", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
-    ".webm", ".webp", ".wmv",
-    ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
+    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".webp", ".wmv",
+    ".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
 })
 # fmt: on
-"""Suffixes of files that count as videos (or images) even if no caption names them."""
+"""Suffixes of videos and images: such files are read, whatever they hold, and searched for."""
 
 SMALLEST_SPLIT_CORPUS = 50
 """Number of videos below which, without a `split` column, every split holds all videos."""
@@ -57,6 +60,8 @@ class FolderReport:
     """Video names in the table without a file."""
     videos_without_caption: tuple[str, ...]
     """Videos in the corpus that are not in any split."""
+    left_out: tuple[tuple[str, str], ...]
+    """Pairs (file, reason): what is not a video, and copies."""
     ingested: IngestReport
 
     @property
@@ -75,7 +80,19 @@ class FolderReport:
         ]
         lines += [f"no such video for a caption: {name}" for name in self.captions_without_video]
         lines += [f"no caption for video: {name}" for name in self.videos_without_caption]
+        lines += _lines_about_files(self.left_out)
         return "\n".join(lines)
+
+
+def _lines_about_files(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a line for each reason, with the first of its files."""
+    files: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        files.setdefault(reason, []).append(name)
+    return [
+        f"left out, {reason}: {len(names):,} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        for reason, names in files.items()
+    ]
 
 
 def prepare_folder(
@@ -117,9 +134,14 @@ def prepare_folder(
     rows = read_table(Path(annotations_path)) if annotations_path else []
     tokenizer = load_tokenizer(vocab) if vocab else None
     source = open_source(videos_dir)
-    files = _find_videos(videos_dir, source.names, rows)
-    names = _names_in_table(rows, files)
+    found = _find_videos(videos_dir, source, rows)
+    first_of = same_bytes(source, found.videos) if rows else {}
+    names = _names_in_table(rows, found.videos)
     named = [dataclasses.replace(row, video=names[row.video]) for row in rows if row.video in names]
+    check_disjoint("a fair evaluation", merged(_in_splits(named), first_of))
+    files = [name for name in found.videos if name not in first_of]
+    names = {video: first_of.get(name, name) for video, name in names.items()}
+    named = [dataclasses.replace(row, video=first_of.get(row.video, row.video)) for row in named]
     _check_usable(rows, named, annotations_path, videos_dir, files[0])
     bad = {row.video for row in rows} - {*names}
     check_evaluation(_in_splits(rows), bad, allow_missing_videos)
@@ -151,6 +173,10 @@ def prepare_folder(
             },
             captions_without_video=tuple(sorted({row.video for row in rows if row.video not in names})),
             videos_without_caption=tuple(sorted(readable - set(captioned))) if rows else (),
+            left_out=(
+                *found.left_out,
+                *((other, f"the same as {first}") for other, first in first_of.items()),
+            ),
             ingested=ingested,
         )
         write_summary(new_dir, source=str(videos_dir), seed=seed, **dataclasses.asdict(report))
@@ -178,28 +204,45 @@ def _check_usable(
         )
 
 
-def _find_videos(videos_dir: str | Path, names: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Return the names that look like videos or are named in the table; LMDB keys need no suffix."""
-    named = {row.video for row in rows}
-    suffixes = VIDEO_SUFFIXES | ({""} if (Path(videos_dir) / "data.mdb").is_file() else set())
-    found = [n for n in names if PurePosixPath(n).suffix.lower() in suffixes or n in named]
-    if not found:
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The files of a source."""
+
+    videos: list[str]
+    left_out: list[tuple[str, str]]
+    """Pairs (file, reason)."""
+
+
+def _find_videos(videos_dir: str | Path, source: OpenedSource, rows: Sequence[Row]) -> _Files:
+    """Tell videos from other files: by name, by the table, else by content."""
+    named = {comparable(row.video) for row in rows}
+    found = _Files([], [(name, "hidden") for name in source.hidden])
+    for name in source.names:
+        has_suffix = PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+        if has_suffix or comparable(name) in named or is_video(source.head(name)):
+            found.videos.append(name)
+        else:
+            found.left_out.append((name, "not a video"))
+    if not found.videos:
         raise UserError(f"no videos in {videos_dir}; put files such as .mp4, .webm or .mkv there")
     return found
 
 
 def _names_in_table(rows: Sequence[Row], files: Sequence[str]) -> dict[str, str]:
     """Return the file name of each name in the table, which may lack the suffix if only one file fits."""
+    named: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
     for name in files:
-        stems.setdefault(name.removesuffix(PurePosixPath(name).suffix), []).append(name)
+        named.setdefault(comparable(name), []).append(name)
+        stems.setdefault(comparable(name.removesuffix(PurePosixPath(name).suffix)), []).append(name)
     names = {}
     known = set(files)
     for video in {row.video for row in rows}:
+        same = named.get(comparable(video)) or stems.get(comparable(video), [])
         if video in known:
             names[video] = video
-        elif len(stems.get(video, ())) == 1:
-            names[video] = stems[video][0]
+        elif len(same) == 1:
+            names[video] = same[0]
     return names
 
 

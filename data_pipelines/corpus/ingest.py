@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.entry import CorpusEntry
-from data_pipelines.corpus.sources import VideoSource
 from data_pipelines.corpus.storage import Original, StorageForm, duration_in_words, store
+from data_pipelines.corpus.video_source import VideoSource
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.transforms import check_aspect_ratio

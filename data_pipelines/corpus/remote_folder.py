@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_jax.errors import UserError
+from data_pipelines.decoding.signatures import NUM_SIGNATURE_BYTES
 
 
 class RemoteFolder:
@@ -38,6 +39,18 @@ class RemoteFolder:
     def names(self) -> tuple[str, ...]:
         """Names below the URI, separated by '/' and sorted, without hidden ones."""
         return tuple(sorted(name for name in self._sizes if not _is_hidden(name)))
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Names of hidden files."""
+        return tuple(sorted(name for name in self._sizes if _is_hidden(name)))
+
+    def head(self, name: str) -> bytes:
+        """Return the first bytes of a file."""
+        from apache_beam.io.filesystems import FileSystems
+
+        with FileSystems.open(f"{self.uri}/{name}", "application/octet-stream", "uncompressed") as file:
+            return file.read(NUM_SIGNATURE_BYTES)
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes."""

@@ -14,37 +14,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from clipbert_jax.errors import UserError
+from data_pipelines.corpus.video_source import OpenedSource, StoredVideos, head_of
 
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
-@runtime_checkable
-class VideoSource(Protocol):
-    """A collection of files by name."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names below the root, separated by '/', sorted, each once."""
-        ...
-
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-          UserError: that part of the archive is damaged.
-          OSError: the file cannot be read.
-        """
-        ...
-
-
-def open_source(path: str | Path) -> VideoSource:
+def open_source(path: str | Path) -> OpenedSource:
     """Open a folder, .zip, .tar, LMDB folder (extra `lmdb`), or a .txt list of paths, one a line.
 
     A URI such as gs://bucket/videos is a folder that Apache Beam reads (extra `beam`).
@@ -69,7 +47,7 @@ def open_source(path: str | Path) -> VideoSource:
     return source
 
 
-def _kind(path: Path) -> type[_StoredVideos]:
+def _kind(path: Path) -> type[StoredVideos]:
     name = path.name.lower()
     if path.is_dir():
         return _Lmdb if (path / "data.mdb").is_file() else _Folder
@@ -77,7 +55,7 @@ def _kind(path: Path) -> type[_StoredVideos]:
         raise UserError(
             f"{path} is a compressed tar, which cannot be read at random; unpack it, or make it a plain .tar"
         )
-    kinds: Mapping[str, type[_StoredVideos]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
+    kinds: Mapping[str, type[StoredVideos]] = {".zip": _Zip, ".tar": _Tar, ".txt": _List}
     if path.suffix.lower() not in kinds:
         raise UserError(
             f"{path} is not a folder, .zip, .tar, LMDB folder or .txt list of paths; give one of these"
@@ -85,72 +63,16 @@ def _kind(path: Path) -> type[_StoredVideos]:
     return kinds[path.suffix.lower()]
 
 
-@functools.lru_cache(maxsize=4)
-def _reopened(kind: type[_StoredVideos], path: Path) -> _StoredVideos:
-    """Return the source in a worker process, opened once for all files that are read there."""
-    return kind(path)
-
-
-class _StoredVideos:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (type(self), self.path)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    @functools.cached_property
-    def _names(self) -> tuple[str, ...]:
-        names = tuple(sorted(name for name in self._all_names() if self._is_wanted(name)))
-        for name in names:
-            _check_name(self.path, name)
-        return names
-
-    def _is_wanted(self, name: str) -> bool:
-        """Tell whether a name may be a video's, and not a file that a system leaves behind.
-
-        Raises:
-          UserError: the name points out of the source.
-        """
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts:
-            raise UserError(
-                f"{self.path} holds the name {name!r}, which points outside; make the archive again"
-            )
-        return bool(parts) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-    def _all_names(self) -> set[str]:
-        raise NotImplementedError
-
-    def size(self, name: str) -> int:
-        raise NotImplementedError
-
-    def read(self, name: str) -> bytes:
-        raise NotImplementedError
-
-
-def _check_name(path: Path, name: str) -> None:
-    """Refuse a name that a table or record cannot hold.
-
-    Raises:
-      UserError: the name is not UTF-8.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{path} holds the name {name!a}, which is not UTF-8; rename the file") from error
-
-
-class _Folder(_StoredVideos):
+class _Folder(StoredVideos):
     def _all_names(self) -> set[str]:
         return set(_files_below(self.path, "", frozenset()))
 
     def size(self, name: str) -> int:
         path = self.path / name
         return path.stat().st_size if path.exists() else 0
+
+    def head(self, name: str) -> bytes:
+        return head_of(self.path / name)
 
     def read(self, name: str) -> bytes:
         path = self.path / name
@@ -170,7 +92,7 @@ def _files_below(folder: Path, prefix: str, inside: frozenset[Path]) -> Iterator
             yield prefix + path.name
 
 
-class _List(_StoredVideos):
+class _List(StoredVideos):
     @functools.cached_property
     def _paths(self) -> dict[str, Path]:
         """Return the file of each name; a name is the listed path without a leading `/` and `..`."""
@@ -206,7 +128,7 @@ class _List(_StoredVideos):
         return self._paths[name].read_bytes()
 
 
-class _Zip(_StoredVideos):
+class _Zip(StoredVideos):
     @functools.cached_property
     def _archive(self) -> zipfile.ZipFile:
         try:
@@ -229,7 +151,7 @@ class _Zip(_StoredVideos):
             raise UserError(f"{name} in {self.path} is damaged ({error})") from error
 
 
-class _Tar(_StoredVideos):
+class _Tar(StoredVideos):
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
         """Return files and the targets of links; the later of two with one name counts, as when unpacked."""
@@ -305,7 +227,7 @@ def _lmdb_environment(path: Path) -> Any:
         raise UserError(f"the LMDB folder {path} cannot be read ({error}); copy it again") from error
 
 
-class _Lmdb(_StoredVideos):
+class _Lmdb(StoredVideos):
     """An LMDB folder as the original made it: the key is the name, the value the bytes of the file."""
 
     @property

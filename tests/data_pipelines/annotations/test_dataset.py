@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 
 import pytest
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.tasks.retrieval import Retrieval
 from data_pipelines.annotations.dataset import Annotations
+from data_pipelines.annotations.own_table import OwnTable
 from data_pipelines.annotations.records import Caption, OpenQuestion
 from data_pipelines.annotations.store import missing_videos_path, read_answers, read_records
 from data_pipelines.corpus.dataset import prepare_dataset, resolve_videos
@@ -159,3 +161,44 @@ def test_videos_are_found_by_name_with_any_suffix():
     assert found == {"a": "a.mp4", "b.5-6.7": "film/b.5-6.7.avi", "c": "c.mov.mp4", "e": "x/v_e"}
     with pytest.raises(UserError, match=r"a.mp4 and x/a.webm could both be video 'a'"):
         resolve_videos(annotations, [*names, "x/a.webm"])
+
+
+def own_table(tmp_path, *lines: str) -> OwnTable:
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["video,caption,split", *lines]) + "\n", encoding="utf-8")
+    return OwnTable(table=table)
+
+
+@pytest.mark.parametrize("other", ["a.mp4", "copy.mp4"])
+def test_a_table_names_a_video_twice_within_a_split(other, videos, tmp_path):
+    (videos / "copy.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    dataset = own_table(tmp_path, "a,one,train", f"{other},two,train", "d,three,test")
+    report = prepare(dataset, tmp_path / "data", videos=videos)
+    (id_,) = {record.video_id for record in read_records(tmp_path / "data", Caption, "train")}
+    assert sorted(open_corpus(tmp_path / "data").ids) == sorted([id_, "d"])
+    assert "is the same video as" in str(report)
+
+
+@pytest.mark.parametrize("other", ["a.mp4", "copy.mp4"])
+def test_a_table_does_not_train_on_a_video_that_it_tests(other, videos, tmp_path):
+    (videos / "copy.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    with pytest.raises(UserError, match="they are the same video"):
+        prepare(own_table(tmp_path, "a,one,train", f"{other},two,test"), tmp_path / "data", videos=videos)
+    assert not (tmp_path / "data").exists()
+    prepare_folder(videos, None, tmp_path / "folder", num_workers=0)
+    dataset = own_table(tmp_path, "a,x,train", "a.mp4,y,test")
+    with pytest.raises(UserError, match="they are the same video"):
+        prepare(dataset, tmp_path / "folder", videos=None)
+
+
+def test_published_datasets_keep_their_copies(dataset, videos, tmp_path):
+    (videos / "d.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    prepare(dataset, tmp_path / "data", videos=videos)
+    assert {"a", "d"} < set(open_corpus(tmp_path / "data").ids)
+
+
+def test_names_are_found_however_accents_are_stored():
+    composed = "caf\u00e9"
+    annotations = Annotations(records={(Caption, "test"): captions(composed)})
+    decomposed = unicodedata.normalize("NFD", f"{composed}.mp4")
+    assert resolve_videos(annotations, [decomposed]) == {composed: decomposed}

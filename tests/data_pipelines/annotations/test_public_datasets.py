@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from clipbert_jax.errors import UserError
-from data_pipelines.annotations import msrvtt
+from data_pipelines.annotations import msrvtt, tgif_qa
 from data_pipelines.annotations.activitynet import Activitynet
 from data_pipelines.annotations.activitynet_qa import ActivitynetQa
 from data_pipelines.annotations.coco_captions import CocoCaptions
@@ -155,6 +156,17 @@ def test_didemo_joins_the_descriptions_of_a_video(write):
         ("b@N01_2_ff", "a dog"),
     ]
     assert read.file_stems["a@N01_1_ff"] == ("a@N01_1_ff.mov",)
+    twice = [*entries, {"video": "a@N01_1_ff.mp4", "description": "it snows", "annotation_id": 4}]
+    dotted = [*twice, {"video": "c@N01_3_ff.", "description": "a cat", "annotation_id": 5}]
+    read = Didemo(validation=write("val_data.json", dotted), allow_partial=True).read()
+    assert [(c.video_id, c.text) for c in read.records[Caption, "validation"]] == [
+        ("a@N01_1_ff", "it rains it stops it snows"),
+        ("b@N01_2_ff", "a dog"),
+        ("c@N01_3_ff", "a cat"),
+    ]
+    assert read.file_stems["a@N01_1_ff"] == ("a@N01_1_ff.mov", "a@N01_1_ff.mp4")
+    assert read.file_stems["c@N01_3_ff"] == ("c@N01_3_ff.", "c@N01_3_ff")
+    dataset = Didemo(validation=write("val_data.json", entries), allow_partial=True)
     said = refused_unless_partial(dataset)
     assert "has 4,180 descriptions and 1,065 videos" in said
     assert "has 3 descriptions and 2 videos" in said
@@ -163,7 +175,7 @@ def test_didemo_joins_the_descriptions_of_a_video(write):
 
 
 def test_activitynet_joins_sentences_and_tests_on_val_1(write):
-    train = write("train.json", {"v_a": {"sentences": ["One.", " Two."]}})
+    train = write("train.json", {"v_a": {"sentences": ["One.", " ", " Two."]}})
     val = write("val_1.json", {"v_b": {"sentences": ["Three."]}})
     dataset = Activitynet(train=train, val_1=val, val_2=val, allow_partial=True)
     read = dataset.read()
@@ -217,6 +229,15 @@ def test_tgif_choices_and_the_validation_share(write):
     assert "20,475 questions" in refused_unless_partial(dataset)
     whole = dataclasses.replace(dataset, validation_percent=0).read()
     assert summary(whole) == {("MultipleChoice", "train"): 400}
+
+
+@pytest.mark.parametrize("count", [20_475, 20_471])
+def test_tgif_action_has_the_rows_of_the_paper_or_of_the_file(count):
+    fact = TgifQa(task="action").check(
+        Path("train.csv"), "train", {"questions": count}, {"questions": (20_475, 20_471)}
+    )
+    assert fact == f"train.csv: {count:,} questions, as published"
+    assert tgif_qa._PUBLISHED["action"]["train"] == (20_475, 20_471)
 
 
 def test_tgif_count_and_frameqa(write):

@@ -39,9 +39,26 @@ def test_options_of_json_lines_and_their_text_as_answer(write):
     assert (row.record("a").answer_index, row.split) == (1, "validation")
 
 
+@pytest.mark.parametrize(("answer", "position"), [(1, 1), ("1", 0), ("3", 2), (0, 0), ("0", 0)])
+def test_a_number_of_json_is_a_position_and_a_text_an_option(write, answer, position):
+    line = {"video": "a", "question": "how many?", "options": ["1", "2", "3"], "answer": answer}
+    (row,) = read_any_table(write("table.jsonl", [line]))
+    assert row.record("a").answer_index == position
+
+
+@pytest.mark.parametrize(("options", "position"), [("5,6", 1), ("0,1", 1)])
+def test_a_position_of_csv_counts_where_it_can_be_nothing_else(write, options, position):
+    (row,) = read_any_table(write("table.csv", f"video,question,a1,a2,answer\na,how many?,{options},1\n"))
+    assert row.record("a").answer_index == position
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            "video,question,a1,a2,answer\na,how many?,1,2,1\n",
+            "line 2: answer 1 is an option and also the position of '2'; write JSON lines",
+        ),
         ("video,question\na,who?\n", "lacks answer; found: video, question; needed: video, question, answer"),
         ("video,question,count\na,who?,many\n", "line 2: count must be a whole number, not 'many'"),
         ("video,question,a1,a2,answer\na,who?,x,y,2\n", "line 2: answer must be an option or a position"),

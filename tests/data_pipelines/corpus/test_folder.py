@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import struct
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +19,18 @@ from data_pipelines.corpus.reader import open_corpus
 from data_pipelines.tokenizer import load_tokenizer
 
 
+def labelled(video: bytes, label: str) -> bytes:
+    """Return an MP4 that differs in a box without meaning, so that it is no copy of another."""
+    return video + struct.pack(">I4s", 8 + len(label), b"free") + label.encode()
+
+
 @pytest.fixture
 def videos_dir(tmp_path, encode_video) -> Path:
     folder = tmp_path / "videos"
     (folder / "holiday").mkdir(parents=True)
     video = encode_video(num_frames=4)
     for name in ("cat.mp4", "dog.mp4", "holiday/sea.mp4", "unnamed.mp4"):
-        (folder / name).write_bytes(video)
+        (folder / name).write_bytes(labelled(video, name))
     (folder / "broken.mp4").write_text("words")
     (folder / "long.mp4").write_bytes(encode_video(num_frames=2, size=(192, 32)))
     (folder / "notes.txt").write_text("not a video")
@@ -112,7 +119,7 @@ def test_many_videos_are_split_by_video(tmp_path, encode_video):
     video = encode_video(num_frames=1, size=(16, 16))
     names = [f"{i}.mp4" for i in range(80)]
     for name in names:
-        (tmp_path / "videos" / name).write_bytes(video)
+        (tmp_path / "videos" / name).write_bytes(labelled(video, name))
     lines = ["video,caption", *(f"{n},one {n}" for n in names), *(f"{n},two {n}" for n in names)]
     table = write_csv(tmp_path, lines)
     prepare_folder(tmp_path / "videos", table, tmp_path / "a", num_workers=0)
@@ -220,3 +227,73 @@ def test_frames_of_a_turned_video_are_upright(encode_video, tmp_path):
     np.testing.assert_array_equal(
         read_frames(data, np.array([0, 1]), turned), np.rot90(plain, 1, axes=(1, 2))
     )
+
+
+def test_a_video_and_its_copy_become_one(videos_dir, tmp_path):
+    (videos_dir / "tom.mp4").write_bytes((videos_dir / "cat.mp4").read_bytes())
+    table = write_csv(tmp_path, ["video,caption", "cat.mp4,a cat", "tom.mp4,tom", "dog.mp4,a dog"])
+    report = prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0)
+    assert "tom.mp4" not in open_corpus(tmp_path / "data").ids
+    records = read_records(tmp_path / "data", Caption, "test")
+    assert [(r.video_id, r.text) for r in records[:2]] == [("cat.mp4", "a cat"), ("cat.mp4", "tom")]
+    assert "left out, the same as cat.mp4: 1 (tom.mp4)" in str(report)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("cat.mp4,a,train", "tom.mp4,b,test"), ("cat.mp4,a,train", "cat.mp4,b,test"),
+     ("cat,a,train", "cat.mp4,b,test"), ("dog.mp4,a,train", "tom.mp4,b,train", "cat,c,test")],
+    ids=["a copy", "one name", "two names", "a later copy"],
+)  # fmt: skip
+def test_a_video_in_two_splits_is_refused_before_any_is_read(lines, videos_dir, tmp_path):
+    (videos_dir / "tom.mp4").write_bytes((videos_dir / "cat.mp4").read_bytes())
+    table = write_csv(tmp_path, ["video,caption,split", *lines])
+    with pytest.raises(UserError, match=r"cat.*(train|test).*a fair evaluation keeps them apart"):
+        prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0)
+    assert not list(tmp_path.glob("data*"))
+
+
+def test_names_match_however_accents_are_stored(videos_dir, tmp_path):
+    composed = "caf\u00e9.mp4"
+    (videos_dir / "dog.mp4").rename(videos_dir / unicodedata.normalize("NFD", composed))
+    table = write_csv(tmp_path, ["video,caption", f"{composed},a café", "cat.mp4,a cat"])
+    report = prepare_folder(videos_dir, table, tmp_path / "data", num_workers=0)
+    assert not report.captions_without_video
+    assert report.num_captions["train"] == 2
+
+
+def test_content_decides_what_is_a_video_and_the_rest_is_counted(videos_dir, tmp_path):
+    for name in ("clip.MTS", "clip.dat", "clip"):
+        (videos_dir / name).write_bytes(labelled((videos_dir / "cat.mp4").read_bytes(), name))
+    (videos_dir / ".hidden.mp4").write_bytes(b"")
+    report = prepare_folder(videos_dir, None, tmp_path / "data", num_workers=0)
+    assert {"clip.MTS", "clip.dat", "clip"} < set(open_corpus(tmp_path / "data").ids)
+    assert report.left_out == ((".hidden.mp4", "hidden"), ("notes.txt", "not a video"))
+    assert "left out, not a video: 1 (notes.txt)" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "video,caption, caption\ncat.mp4,a,b\n", "a.csv has the column caption twice"),
+        ("a.jsonl", '{"video": "cat", "caption": "a", "caption": "b"}', "line 1 has the key `caption` twice"),
+        (
+            "a.jsonl",
+            '\n{"video": "cat", "caption": "a \\ud83d b"}',
+            "a.jsonl line 2 has half of a character",
+        ),
+        ("a.jsonl", '{"video": "cat", "caption": "\\udE00"}', "a.jsonl line 1 has half of a character"),
+    ],
+)
+def test_tables_that_would_lose_something_are_refused(name, text, message, videos_dir, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        prepare_folder(videos_dir, tmp_path / name, tmp_path / "data", num_workers=0)
+
+
+def test_whole_characters_and_escaped_backslashes_are_kept(videos_dir, tmp_path):
+    captions = ["a \U0001f600 cat", "a \\ud83d path"]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"video": "cat", "caption": text}) + "\n" for text in captions))
+    prepare_folder(videos_dir, path, tmp_path / "data", num_workers=0)
+    assert [record.text for record in read_records(tmp_path / "data", Caption, "train")] == captions
