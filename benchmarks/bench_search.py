@@ -216,7 +216,7 @@ def _write_model(folder: Path, data_dir: Path) -> None:
         folder,
         config=to_json(experiment),
         parameters={name: np.asarray(array) for name, array in {**trainable, **frozen}.items()},
-        vocabulary=Vocabulary(tokens=tokenizer.tokens, is_lower_case=tokenizer.is_lower_case),
+        vocabulary=Vocabulary(tokens=tokenizer.tokens, letter_rules=tokenizer.letter_rules),
         origin={},
     )
 

@@ -1,4 +1,4 @@
-"""Strict readers of small text files: JSON, and the vocabulary of a model.
+"""Strict readers of small text files, such as JSON.
 
 A stranger may have written them, so each error is one sentence that names the file. They need neither JAX nor
 NumPy, because worker processes use them too.
@@ -62,34 +62,3 @@ def text_lines(text: str) -> list[str]:
     """
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
-
-
-def read_tokens(path: Path) -> tuple[str, ...]:
-    """Return the tokens of a vocab.txt; the id of a token is its line.
-
-    Raises:
-      UserError: the file is not a vocabulary of BERT.
-    """
-    tokens = tuple(text_lines(read_text(path)))
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokens]
-    if missing:
-        raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; one token per line")
-    if tokens[0] != "[PAD]":
-        raise UserError(f"{path} must have [PAD] on its first line, because padding has id 0")
-    return tokens
-
-
-def read_is_lower_case(path: Path, tokens: tuple[str, ...]) -> bool:
-    """Return whether a tokenizer_config.json says that texts become lower case.
-
-    If it does not say or is missing, they do unless the vocabulary has upper-case words.
-
-    Raises:
-      UserError: the file is broken.
-    """
-    values = read_json(path, dict) if path.is_file() else {}
-    has_upper_case = any(token != token.lower() for token in tokens if not token.startswith("["))
-    is_lower_case = values.get("do_lower_case", not has_upper_case)
-    if not isinstance(is_lower_case, bool):
-        raise UserError(f"{path} must have do_lower_case true or false: get it again")
-    return is_lower_case

@@ -44,5 +44,5 @@ def encode_texts(
     texts: Sequence[str], inputs: Inputs
 ) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
     """Return the token ids of texts, and a mask that is True at real tokens."""
-    tokenizer = Tokenizer(inputs.tokens, is_lower_case=inputs.is_lower_case)
+    tokenizer = Tokenizer(inputs.tokens, inputs.letter_rules)
     return tokenizer.encode(list(texts), inputs.max_text_length)

@@ -18,9 +18,15 @@ from jaxtyping import Bool, Int
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.text_files import read_is_lower_case, read_tokens
+from clipbert_jax.tokenizer_files import (
+    SPECIAL_TOKENS,
+    USUAL_RULES,
+    VOCAB,
+    WHOLE,
+    LetterRules,
+    read_tokenizer,
+)
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TEXTS_AT_ONCE = 10_000
 """Number of texts whose tokens are in memory together when lengths are counted."""
 _LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -29,12 +35,16 @@ _LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
 class Tokenizer:
     """Turns texts into ids; the id of a token is its line in vocab.txt."""
 
-    def __init__(self, tokens: Sequence[str], *, is_lower_case: bool):
+    def __init__(self, tokens: Sequence[str], letter_rules: LetterRules = USUAL_RULES):
         self.tokens = tuple(tokens)
-        self.is_lower_case = is_lower_case
+        self.letter_rules = letter_rules
         vocab = {token: index for index, token in enumerate(self.tokens)}
         self._model = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-        self._model.normalizer = normalizers.BertNormalizer(lowercase=is_lower_case)
+        self._model.normalizer = normalizers.BertNormalizer(
+            lowercase=letter_rules.is_lower_case,
+            strip_accents=letter_rules.strips_accents,
+            handle_chinese_chars=letter_rules.splits_chinese,
+        )
         self._model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         ends = ("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"])
         self._model.post_processor = processors.BertProcessing(*ends)
@@ -113,8 +123,8 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write vocab.txt and tokenizer_config.json, from which `load_tokenizer` restores this tokenizer."""
         write_vocab(folder / "vocab.txt", self.tokens)
-        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
+        config = json.dumps(self.letter_rules.to_config())
+        (folder / "tokenizer_config.json").write_text(f"{config}\n", encoding="utf-8")
 
     def split(self, text: str) -> list[str]:
         """Return the tokens of a text, [CLS] and [SEP] included: labels for attention maps."""
@@ -125,19 +135,19 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a WordPiece vocabulary.
 
     Args:
-      path: a vocab.txt, or a Hugging Face tokenizer folder that has one. Letters become lower case unless
-        tokenizer_config.json forbids it; without that file, unless the vocabulary has upper-case words.
+      path: a vocab.txt, or a Hugging Face tokenizer folder: vocab.txt, tokenizer.json or both. Rules for
+        letters are those of tokenizer_config.json and tokenizer.json beside it; without these, letters
+        become lower case unless the vocabulary has upper-case words.
 
     Raises:
-      UserError: the file does not exist or is not a WordPiece vocabulary, or tokenizer_config.json is broken.
+      UserError: the file does not exist, is broken or is not a tokenizer of BERT, or files contradict each
+        other.
     """
     path = Path(path)
-    vocab_path = path / "vocab.txt" if path.is_dir() else path
-    if not vocab_path.is_file():
-        raise UserError(f"no vocabulary at {vocab_path}; give a vocab.txt or a folder that contains one")
-    tokens = read_tokens(vocab_path)
-    is_lower_case = read_is_lower_case(vocab_path.parent / "tokenizer_config.json", tokens)
-    return Tokenizer(tokens, is_lower_case=is_lower_case)
+    folder, vocab = (path, path / VOCAB) if path.is_dir() else (path.parent, path)
+    if not vocab.is_file() and not (path.is_dir() and (path / WHOLE).is_file()):
+        raise UserError(f"no vocabulary at {vocab}; give a vocab.txt or a folder that contains one")
+    return Tokenizer(*read_tokenizer(folder, vocab))
 
 
 def build_vocab(texts: Iterable[str], *, max_size: int = 30_000) -> list[str]:

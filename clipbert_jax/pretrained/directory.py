@@ -27,7 +27,8 @@ from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError, unwritable
 from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.renames import present_names
-from clipbert_jax.text_files import read_is_lower_case, read_json, read_tokens
+from clipbert_jax.text_files import read_json
+from clipbert_jax.tokenizer_files import USUAL_RULES, LetterRules, read_tokenizer
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes, not_finite
 from clipbert_jax.weights.formats.read_file import read_weights_file
 from clipbert_jax.weights.formats.safetensors_writer import WEIGHT_TYPES, write_safetensors
@@ -49,8 +50,8 @@ class Vocabulary:
 
     tokens: tuple[str, ...]
     """Tokens; the id of a token is its place."""
-    is_lower_case: bool
-    """Whether texts become lower case."""
+    letter_rules: LetterRules = USUAL_RULES
+    """What becomes of the letters of a text, such as lower case."""
     answers: tuple[str, ...] = ()
 
     @classmethod
@@ -60,18 +61,17 @@ class Vocabulary:
         Raises:
           UserError: one is missing or broken.
         """
-        tokens = read_tokens(folder / VOCAB)
+        tokens, letter_rules = read_tokenizer(folder)
         return cls(
             tokens=tokens,
-            is_lower_case=read_is_lower_case(folder / TOKENIZER, tokens),
+            letter_rules=letter_rules,
             answers=tuple(map(str, read_json(folder / ANSWERS, list))),
         )
 
     def write(self, folder: Path) -> None:
         """Write the files, each whole or not at all; those with the same content stay untouched."""
         _write_text(folder / VOCAB, "".join(f"{token}\n" for token in self.tokens))
-        tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.is_lower_case}
-        _write_json(folder / TOKENIZER, tokenizer)
+        _write_json(folder / TOKENIZER, self.letter_rules.to_config())
         _write_json(folder / ANSWERS, list(self.answers))
 
 

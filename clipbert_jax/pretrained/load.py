@@ -31,6 +31,7 @@ from clipbert_jax.pretrained import registry as model_registry
 from clipbert_jax.pretrained.checks import InputsConfig, check_model_files, inputs_from_json
 from clipbert_jax.pretrained.directory import Vocabulary
 from clipbert_jax.tasks.task import Task
+from clipbert_jax.tokenizer_files import LetterRules
 from clipbert_jax.training.saved_checkpoint import SavedCheckpoint, WhichStep
 from clipbert_jax.weights.flat import not_finite
 
@@ -41,8 +42,8 @@ class Inputs(InputsConfig):
 
     tokens: tuple[str, ...]
     """Vocabulary; the id of a token is its place."""
-    is_lower_case: bool
-    """Whether texts become lower case."""
+    letter_rules: LetterRules
+    """What becomes of the letters of a text, such as lower case."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class Pretrained:
             config=self.values,
             parameters=self.parameters,
             vocabulary=Vocabulary(
-                tokens=self.inputs.tokens, is_lower_case=self.inputs.is_lower_case, answers=self.answers
+                tokens=self.inputs.tokens, letter_rules=self.inputs.letter_rules, answers=self.answers
             ),
             origin=self.origin,
         )
@@ -170,7 +171,7 @@ def load(path_or_name: str | Path, *, step: WhichStep = None) -> Pretrained:
         config=config,
         task=task,
         inputs=Inputs(
-            **dataclasses.asdict(inputs), tokens=vocabulary.tokens, is_lower_case=vocabulary.is_lower_case
+            **dataclasses.asdict(inputs), tokens=vocabulary.tokens, letter_rules=vocabulary.letter_rules
         ),
         parameters=_read_parameters(folder, config, task.head, checkpoint),
         answers=vocabulary.answers,

@@ -95,7 +95,7 @@ def convert_to_clipbert_jax(
         out,
         config=to_json(chosen),
         parameters=fitted.parameters,
-        vocabulary=Vocabulary(tokens=tokenizer.tokens, is_lower_case=tokenizer.is_lower_case, answers=labels),
+        vocabulary=Vocabulary(tokens=tokenizer.tokens, letter_rules=tokenizer.letter_rules, answers=labels),
         origin=origin,
     )
     say(f"model in {out}: use it as RUN, or with --init.model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +54,7 @@ def describe(
         "texts": {
             "vocab": "vocab.txt",
             "vocab_size": run.tokenizer.vocab_size,
-            "is_lower_case": run.tokenizer.is_lower_case,
+            **dataclasses.asdict(run.tokenizer.letter_rules),
             "tokens": "[CLS] ... [SEP] of BERT's WordPiece, padded with 0; longer texts lose their end",
             "max_length": data.max_text_length,
         },

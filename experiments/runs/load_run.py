@@ -73,7 +73,7 @@ def load_run(workdir: Path, *, step: WhichStep = None) -> Run:
         experiment=from_json(config, source),
         step=model.step,
         scorer=Scorer(model.model_def, model.parameters),
-        tokenizer=Tokenizer(model.inputs.tokens, is_lower_case=model.inputs.is_lower_case),
+        tokenizer=Tokenizer(model.inputs.tokens, model.inputs.letter_rules),
         answers=model.answers,
         has_ema=model.has_ema,
     )

@@ -86,7 +86,7 @@ DATA_SHA256 = "data_sha256"
 def data_sha256(experiment: Experiment) -> str:
     """Return a fingerprint of the videos, their names, the records and the vocabularies of a training."""
     tokenizer = experiment.data.load_tokenizer()
-    digest = hashlib.sha256(f"{tokenizer.is_lower_case} {tokenizer.tokens}".encode())
+    digest = hashlib.sha256(f"{tokenizer.letter_rules.fingerprint} {tokenizer.tokens}".encode())
     digest.update(repr(training_answers(experiment)).encode())
     kind = record_kind(experiment.task)
     for data_dir, _ in experiment.data.sources:

@@ -138,7 +138,7 @@ def _claim(
         tokenizer = experiment.data.load_tokenizer()
         Vocabulary(
             tokens=tokenizer.tokens,
-            is_lower_case=tokenizer.is_lower_case,
+            letter_rules=tokenizer.letter_rules,
             answers=training_answers(experiment),
         ).write(workdir)
 

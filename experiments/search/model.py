@@ -122,7 +122,7 @@ def fingerprint(run: Run) -> str:
         "model": config["model"],
         "task": config["task"],
         "data": {name: config["data"][name] for name in sampled},
-        "vocabulary": [run.tokenizer.is_lower_case, *run.tokenizer.tokens],
+        "vocabulary": [run.tokenizer.letter_rules.fingerprint, *run.tokenizer.tokens],
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for line in _described(run.scorer.parameters):

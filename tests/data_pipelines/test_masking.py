@@ -109,7 +109,7 @@ def test_the_random_key_decides():
 
 
 def test_tokens_of_a_tokenizer():
-    tokenizer = Tokenizer(build_vocab(["a red circle moves left"]), is_lower_case=True)
+    tokenizer = Tokenizer(build_vocab(["a red circle moves left"]))
     vocabulary = MaskingVocabulary.from_tokens(tokenizer.tokens)
     assert len(vocabulary.is_special) == tokenizer.vocab_size
     ids, mask = tokenizer.encode(["a red circle", "left"], 8)

@@ -128,3 +128,140 @@ def test_damaged_files_are_named(vocab_path, name, content, sentence):
     (vocab_path.parent / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         load_tokenizer(vocab_path)
+
+
+NASTY = [
+    "möchte Müsste 東京 ab [MASK] e\u0301 E\u0301cole \u1e9e\u00df \u0130I\u0131i",
+    "\u00a0\u2028a\u200db\ufeff \ud55c\uad6d\uc5b4 ﬁ Ⅷ ½ \U0001f600\U0001f1e9\U0001f1ea \u0000x\x07y\ufffdz",
+    "[CLS][SEP] [UNK]x[PAD] #@!?...--__ don't ##b \t\r\n a\nb ǅ ŉ \u0345 \u3400\U00020000々〇",
+    "x" * 101 + " " + "a" * 100,
+]
+
+
+def nasty_strings(number: int) -> list[str]:
+    """Return texts of characters from everywhere in Unicode, and of pieces of the vocabulary."""
+    rng = np.random.default_rng(0)
+    ranges = [(0, 0x80), (0x80, 0x250), (0x300, 0x370), (0x370, 0x600), (0x1E00, 0x2100), (0x3000, 0x30FF),
+              (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFE00, 0xFFFF), (0x1F300, 0x1F700)]  # fmt: skip
+    pieces = [*"abx [#]", "möchte", "Mochte", "東京", "[MASK]", " ", "  "]
+    texts = []
+    for _ in range(number):
+        text = ""
+        for _ in range(rng.integers(1, 12)):
+            low, high = ranges[rng.integers(len(ranges))]
+            text += chr(rng.integers(low, high)) if rng.random() < 0.5 else pieces[rng.integers(len(pieces))]
+        texts.append(text)
+    return texts
+
+
+WORDS = [*SPECIAL_TOKENS, "mochte", "möchte", "Möchte", "Mochte", "musste", "müsste", "東", "京", "東京", "a",
+         "##b", "ab", "x", "##x", "[", "]", "#", "e", "E", "##e", "i", "##i"]  # fmt: skip
+CONFIGS = [
+    {},
+    {"do_lower_case": True},
+    {"do_lower_case": False},
+    {"do_lower_case": True, "strip_accents": False},
+    {"do_lower_case": False, "strip_accents": True},
+    {"do_lower_case": True, "strip_accents": None},
+    {"do_lower_case": True, "tokenize_chinese_chars": False},
+    {"do_lower_case": False, "strip_accents": False, "tokenize_chinese_chars": False},
+]
+
+
+def tokenizer_folder(folder: Path, config: dict, words: list[str] = WORDS) -> Path:
+    write_vocab(folder / "vocab.txt", words)
+    config = {"tokenizer_class": "BertTokenizer", **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("files", ["vocab.txt", "tokenizer.json", "both"])
+def test_tokens_equal_those_of_the_same_folder_in_transformers(config, files, tmp_path):
+    from transformers import BertTokenizerFast
+
+    words = WORDS if config else [word.lower() if word[0] != "[" else word for word in dict.fromkeys(WORDS)]
+    words = list(dict.fromkeys(words))
+    reference = BertTokenizerFast.from_pretrained(tokenizer_folder(tmp_path, config, words))
+    if files != "vocab.txt":
+        (tmp_path / "tokenizer.json").write_text(reference.backend_tokenizer.to_str(), encoding="utf-8")
+    if files == "tokenizer.json":
+        (tmp_path / "vocab.txt").unlink()
+    texts = [*NASTY, *nasty_strings(2000)]
+    ours = load_tokenizer(tmp_path)
+    assert [ours.split(text) for text in texts] == [
+        reference.convert_ids_to_tokens(ids) for ids in reference(texts)["input_ids"]
+    ]
+    (tmp_path / "saved").mkdir()
+    ours.save(tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert (again.tokens, again.letter_rules) == (ours.tokens, ours.letter_rules)
+
+
+def test_a_tokenizer_json_alone_has_its_own_rules(tmp_path):
+    from transformers import BertTokenizerFast
+
+    folder = tokenizer_folder(tmp_path, {"do_lower_case": False, "strip_accents": True})
+    text = BertTokenizerFast.from_pretrained(folder).backend_tokenizer.to_str()
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    assert load_tokenizer(folder).split("Möchte") == ["[CLS]", "Mochte", "[SEP]"]
+
+
+def changed(part: str, key: str, value: object):
+    def change(values: dict) -> None:
+        values[part][key] = value
+
+    return change
+
+
+def with_added_token(values: dict) -> None:
+    values["added_tokens"].append({**values["added_tokens"][0], "id": 99, "content": "<video>"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("normalizer", "lowercase", False), "contradict each other: `do_lower_case` is true .* false"),
+        (changed("normalizer", "handle_chinese_chars", False), "contradict each other: `tokenize_chinese"),
+        (changed("normalizer", "type", "Lowercase"), "normalizer.type 'Lowercase', where BERT has"),
+        (changed("model", "type", "BPE"), "model.type 'BPE', where BERT has 'WordPiece'"),
+        (changed("model", "continuing_subword_prefix", "@@"), "model.continuing_subword_prefix '@@'"),
+        (changed("model", "max_input_chars_per_word", 7), "model.max_input_chars_per_word 7"),
+        (changed("pre_tokenizer", "type", "Whitespace"), "pre_tokenizer.type 'Whitespace'"),
+        (changed("model", "vocab", {"[PAD]": 0, "a": 2}), "ids are not 0, 1, 2"),
+        (changed("model", "vocab", {"[PAD]": 0, "a": 1}), "list different tokens"),
+        (with_added_token, "adds the token '<video>', which BERT lacks"),
+    ],
+)  # fmt: skip
+def test_what_a_tokenizer_json_says_otherwise_is_refused_by_name(change, message, tmp_path):
+    from transformers import BertTokenizerFast
+
+    folder = tokenizer_folder(tmp_path, {"do_lower_case": True})
+    values = json.loads(BertTokenizerFast.from_pretrained(folder).backend_tokenizer.to_str())
+    change(values)
+    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"tokenizer_class": "RobertaTokenizerFast"},
+            "is for RobertaTokenizerFast, not for BERT's WordPiece",
+        ),
+        ({"strip_accents": "no"}, "strip_accents true, false or null"),
+        ({"tokenize_chinese_chars": 1}, "tokenize_chinese_chars true or false"),
+        ({"unk_token": "<unk>"}, "calls its unk_token '<unk>'"),
+        ({"cls_token": {"content": "<s>"}}, "calls its cls_token '<s>'"),
+        ({"added_tokens_decoder": {"5": {"content": "mochte"}}}, "adds the token 'mochte'"),
+        ({"added_tokens_decoder": {"7": {"content": "[MASK]"}}}, r"gives \[MASK\] the id 7"),
+        ({"added_tokens_decoder": ["a"]}, "broken `added_tokens_decoder`"),
+    ],
+)
+def test_what_a_tokenizer_config_says_otherwise_is_refused_by_name(config, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(tokenizer_folder(tmp_path, config))

@@ -66,7 +66,7 @@ def write(folder, task, answers=()):
         folder,
         config=to_json(experiment(task)),
         parameters=flat_parameters(model),
-        vocabulary=Vocabulary(tokens=TOKENS, is_lower_case=True, answers=answers),
+        vocabulary=Vocabulary(tokens=TOKENS, answers=answers),
         origin={"source": "a test"},
     )
     return model

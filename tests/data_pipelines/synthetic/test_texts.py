@@ -62,7 +62,7 @@ def test_a_space_before_punctuation_changes_no_token(level):
     """Earlier versions wrote "a drop , a moon and a ball": their data and models say the same."""
     texts = texts_of(level)
     assert not [text for text in texts if re.search(r" [,?:]", text)]
-    tokenizer = Tokenizer(vocabulary(level), is_lower_case=True)
+    tokenizer = Tokenizer(vocabulary(level))
     apart = [re.sub(r"([,?:])", r" \1", text) for text in texts]
     np.testing.assert_array_equal(tokenizer.encode(apart, 40)[0], tokenizer.encode([*texts], 40)[0])
 
@@ -71,7 +71,7 @@ def test_a_space_before_punctuation_changes_no_token(level):
 def test_the_vocabulary_has_every_word_and_no_other(level):
     """Whole words, so that texts are short; none is spelt in pieces, none is unknown."""
     tokens = vocabulary(level)
-    tokenizer = Tokenizer(tokens, is_lower_case=True)
+    tokenizer = Tokenizer(tokens)
     assert len(tokens) < 256
     said = {token for text in texts_of(level) for token in tokenizer.split(text)}
     assert "[UNK]" not in said

@@ -31,7 +31,7 @@ from experiments.evaluators.pretraining import PretrainingEvaluator
 from experiments.evaluators.retrieval import RetrievalEvaluator
 
 WORDS = [f"word{n}" for n in range(20)]
-OPTIONS = TextOptions(tokenizer=Tokenizer(build_vocab([" ".join(WORDS)]), is_lower_case=True), max_length=8)
+OPTIONS = TextOptions(tokenizer=Tokenizer(build_vocab([" ".join(WORDS)])), max_length=8)
 
 CAPTIONS = [
     Caption(id=id_, video_id=video_id, text=text)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from clipbert_jax.tokenizer_files import LetterRules
 from data_pipelines.tokenizer import Tokenizer
 from experiments.search import model as model_module
 from experiments.search.model import SearchModel, fingerprint
@@ -25,8 +26,8 @@ def with_consensus(run, consensus):
     return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, task=task))
 
 
-def with_words(run, tokens, *, is_lower_case=True):
-    return dataclasses.replace(run, tokenizer=Tokenizer(tokens, is_lower_case=is_lower_case))
+def with_words(run, tokens, **rules):
+    return dataclasses.replace(run, tokenizer=Tokenizer(tokens, LetterRules(**rules)))
 
 
 def with_one_other_parameter(run):
@@ -49,6 +50,8 @@ DECISIVE = {
     "max_text_length": lambda run: with_data(run, max_text_length=run.experiment.data.max_text_length + 1),
     "another word": lambda run: with_words(run, [*run.tokenizer.tokens[:-1], "gnu"]),
     "letters": lambda run: with_words(run, run.tokenizer.tokens, is_lower_case=False),
+    "accents": lambda run: with_words(run, run.tokenizer.tokens, strips_accents=False),
+    "Chinese": lambda run: with_words(run, run.tokenizer.tokens, splits_chinese=False),
     "parameters": with_one_other_parameter,
 }
 
