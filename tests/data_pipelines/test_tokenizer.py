@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_damaged_files_are_named(vocab_path, name, content, sentence):
 NASTY = [
     "möchte Müsste 東京 ab [MASK] e\u0301 E\u0301cole \u1e9e\u00df \u0130I\u0131i",
     "\u00a0\u2028a\u200db\ufeff \ud55c\uad6d\uc5b4 ﬁ Ⅷ ½ \U0001f600\U0001f1e9\U0001f1ea \u0000x\x07y\ufffdz",
-    "[CLS][SEP] [UNK]x[PAD] #@!?...--__ don't ##b \t\r\n a\nb ǅ ŉ \u0345 \u3400\U00020000々〇",
+    "[CLS][SEP] [UNK]x[PAD] #@!?...--__ don't ##b \t\r\n a\nb ǅ ŉ \u0345 \u3400\U00020000々\u3007",
     "x" * 101 + " " + "a" * 100,
 ]
 
@@ -141,8 +142,10 @@ NASTY = [
 def nasty_strings(number: int) -> list[str]:
     """Return texts of characters from everywhere in Unicode, and of pieces of the vocabulary."""
     rng = np.random.default_rng(0)
-    ranges = [(0, 0x80), (0x80, 0x250), (0x300, 0x370), (0x370, 0x600), (0x1E00, 0x2100), (0x3000, 0x30FF),
-              (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFE00, 0xFFFF), (0x1F300, 0x1F700)]  # fmt: skip
+    ranges = [
+        (0, 0x80), (0x80, 0x250), (0x300, 0x370), (0x370, 0x600), (0x1E00, 0x2100), (0x3000, 0x30FF),
+        (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFE00, 0xFFFF), (0x1F300, 0x1F700),
+    ]  # fmt: skip
     pieces = [*"abx [#]", "möchte", "Mochte", "東京", "[MASK]", " ", "  "]
     texts = []
     for _ in range(number):
@@ -216,6 +219,11 @@ def changed(part: str, key: str, value: object):
     return change
 
 
+def with_other_words(values: dict) -> None:
+    vocab = values["model"]["vocab"]
+    vocab["x"], vocab["ab"] = vocab["ab"], vocab["x"]
+
+
 def with_added_token(values: dict) -> None:
     values["added_tokens"].append({**values["added_tokens"][0], "id": 99, "content": "<video>"})
 
@@ -223,7 +231,7 @@ def with_added_token(values: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("normalizer", "lowercase", False), "contradict each other: `do_lower_case` is true .* false"),
+        (changed("normalizer", "lowercase", False), "contradict each other: `do_lower_case` is true"),
         (changed("normalizer", "handle_chinese_chars", False), "contradict each other: `tokenize_chinese"),
         (changed("normalizer", "type", "Lowercase"), "normalizer.type 'Lowercase', where BERT has"),
         (changed("model", "type", "BPE"), "model.type 'BPE', where BERT has 'WordPiece'"),
@@ -231,7 +239,7 @@ def with_added_token(values: dict) -> None:
         (changed("model", "max_input_chars_per_word", 7), "model.max_input_chars_per_word 7"),
         (changed("pre_tokenizer", "type", "Whitespace"), "pre_tokenizer.type 'Whitespace'"),
         (changed("model", "vocab", {"[PAD]": 0, "a": 2}), "ids are not 0, 1, 2"),
-        (changed("model", "vocab", {"[PAD]": 0, "a": 1}), "list different tokens"),
+        (with_other_words, "list different tokens"),
         (with_added_token, "adds the token '<video>', which BERT lacks"),
     ],
 )  # fmt: skip
@@ -251,7 +259,7 @@ def test_what_a_tokenizer_json_says_otherwise_is_refused_by_name(change, message
     [
         (
             {"tokenizer_class": "RobertaTokenizerFast"},
-            "is for RobertaTokenizerFast, not for BERT's WordPiece",
+            "is for RobertaTokenizerFast, not for BERT",
         ),
         ({"strip_accents": "no"}, "strip_accents true, false or null"),
         ({"tokenize_chinese_chars": 1}, "tokenize_chinese_chars true or false"),
