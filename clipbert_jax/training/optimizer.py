@@ -35,6 +35,9 @@ class OptimizerConfig:
     """Peak learning rate of the pixel encoder."""
     grid_encoder_multiplier: float = 1.0
     """Factor of the pixel encoder's learning rate for the grid projection (`cnn_lr_mul` of the original)."""
+    head_multiplier: float = 1.0
+    """Factor of the transformer's learning rate for the head.
+    In the original, `transformer_lr_mul` with the prefix `classifier`."""
     weight_decay: float = 1e-3
     """Weight decay per unit of learning rate, of all parameters but biases and norms."""
     pixel_encoder_weight_decay: float | None = None
@@ -54,6 +57,10 @@ class OptimizerConfig:
     """Warm-up fraction: the part of all steps in which the learning rate rises linearly from 0."""
     milestones: tuple[float, ...] = ()
     """Milestones of `multi_step` as fractions of all steps, such as 0.5 0.75."""
+    pixel_encoder_schedule: ScheduleName | None = None
+    """Course of the pixel encoder's learning rate; default: the value of schedule, with its milestones."""
+    pixel_encoder_milestones: tuple[float, ...] = ()
+    """Milestones of the pixel encoder's own `multi_step`."""
     max_grad_norm: float = 5.0
     """Global norm to which larger gradients are scaled down; 0 turns clipping off."""
 
@@ -73,29 +80,36 @@ def check_optimizer_config(config: OptimizerConfig) -> None:
             raise _wrong(name, f"less than 1, not {getattr(config, name)}")
     if config.warmup_share > 1:
         raise _wrong("warmup_share", f"a share from 0 to 1, not {config.warmup_share}")
-    _check_milestones(config)
+    _check_milestones("", config.schedule, config.milestones)
+    _check_milestones("pixel_encoder_", config.pixel_encoder_schedule, config.pixel_encoder_milestones)
 
 
-def _check_milestones(config: OptimizerConfig) -> None:
-    shares = config.milestones
+def _check_milestones(prefix: str, schedule: ScheduleName | None, shares: tuple[float, ...]) -> None:
+    name, option = f"{prefix}milestones", f"--optimizer.{prefix.replace('_', '-')}schedule"
     is_rising = all(first < second for first, second in zip((0.0, *shares), (*shares, 1.0), strict=True))
     if not is_rising:
-        raise _wrong("milestones", f"rising shares between 0 and 1, not {' '.join(map(str, shares))}")
-    if config.schedule == "multi_step" and not shares:
-        raise _wrong("milestones", "given with --optimizer.schedule multi_step")
-    if config.schedule != "multi_step" and shares:
-        raise _wrong("milestones", f"left out, as --optimizer.schedule {config.schedule} has none")
+        raise _wrong(name, f"rising shares between 0 and 1, not {' '.join(map(str, shares))}")
+    if schedule == "multi_step" and not shares:
+        raise _wrong(name, f"given with {option} multi_step")
+    if schedule != "multi_step" and shares:
+        raise _wrong(name, f"left out, as only {option} multi_step has any")
 
 
 def _wrong(field: str, problem: str) -> UserError:
     return UserError(f"--optimizer.{field.replace('_', '-')} must be {problem}")
 
 
-def parameter_group(name: str) -> str:
-    """Return the learning-rate group of a parameter from its flat name."""
+def parameter_group(name: str, config: OptimizerConfig) -> str:
+    """Return the learning-rate group of a parameter from its flat name.
+
+    The head has a group of its own only if its rate is its own: a group is a part of checkpoints.
+    """
     if name.startswith("pixel_encoder/grid_encoder/"):
         return "grid_encoder"
-    return "pixel_encoder" if name.startswith("pixel_encoder/") else "transformer"
+    if name.startswith("pixel_encoder/"):
+        return "pixel_encoder"
+    has_own_rate = config.head_multiplier != 1
+    return "head" if has_own_rate and name.startswith("head/") else "transformer"
 
 
 def is_decayed(name: str) -> bool:
@@ -106,23 +120,31 @@ def is_decayed(name: str) -> bool:
 def make_schedules(config: OptimizerConfig, num_steps: int) -> dict[str, optax.Schedule]:
     """Return the learning-rate schedule (of the update count) of each parameter group."""
 
-    def schedule(peak: float) -> optax.Schedule:
+    def schedule(peak: float, name: ScheduleName, milestones: tuple[float, ...]) -> optax.Schedule:
         return learning_rate_schedule(
             peak,
             num_steps=num_steps,
             warmup_share=config.warmup_share,
-            name=config.schedule,
-            milestones=config.milestones,
+            name=name,
+            milestones=milestones,
             rule=config.schedule_rule,
         )
 
-    pixel_encoder = schedule(config.pixel_encoder_learning_rate)
-    return {
+    usual = config.schedule, config.milestones
+    own = config.pixel_encoder_schedule
+    pixel_encoder = schedule(
+        config.pixel_encoder_learning_rate, *((own, config.pixel_encoder_milestones) if own else usual)
+    )
+    transformer = schedule(config.transformer_learning_rate, *usual)
+    schedules = {
         "pixel_encoder": pixel_encoder,
         # Multiplied last: the original's last update of this group has rate 2e-8 where its multiplier is 2.
         "grid_encoder": lambda count: config.grid_encoder_multiplier * pixel_encoder(count),
-        "transformer": schedule(config.transformer_learning_rate),
+        "transformer": transformer,
     }
+    if config.head_multiplier != 1:
+        schedules["head"] = lambda count: config.head_multiplier * transformer(count)
+    return schedules
 
 
 def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
@@ -142,12 +164,12 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
     return optax.chain(
         _clip(config),
         _scale_by_adam(config),
-        optax.partition(groups, lambda params: {name: parameter_group(name) for name in params}),
+        optax.partition(groups, lambda params: {name: parameter_group(name, config) for name in params}),
     )
 
 
 def _weight_decay(config: OptimizerConfig, group: str) -> float:
-    if group == "transformer" or config.pixel_encoder_weight_decay is None:
+    if group in ("transformer", "head") or config.pixel_encoder_weight_decay is None:
         return config.weight_decay
     return config.pixel_encoder_weight_decay
 

@@ -59,7 +59,23 @@ def test_biases_and_norms_do_not_decay(name, expected):
     ],
 )
 def test_groups(name, expected):
-    assert parameter_group(name) == expected
+    assert parameter_group(name, PLAIN) == expected
+
+
+def test_a_head_with_a_rate_of_its_own_is_a_group():
+    config = dataclasses.replace(PLAIN, head_multiplier=3.0, weight_decay=0.5)
+    assert parameter_group("head/output/kernel", config) == "head"
+    assert parameter_group(QUERY, config) == "transformer"
+    names = (QUERY, BIAS, "head/output/kernel", "head/output/bias")
+    params = {name: jnp.array([1.0]) for name in names}
+    end = train(config, params, [{name: jnp.array([1.0]) for name in names}])
+    changes = [float(end[name][0]) - 1 for name in names]
+    assert changes == pytest.approx([-1.5, -1.0, -4.5, -3.0], rel=1e-5)  # decay has the multiplier too
+
+
+def test_a_checkpoint_has_no_group_for_a_head_without_a_rate_of_its_own():
+    state = make_optimizer(PLAIN, num_steps=2).init({"head/output/kernel": jnp.zeros(1)})
+    assert "head" not in str(jax.tree.structure(state[-1])).replace("head/output/kernel", "")
 
 
 def train(config, params, history):
@@ -194,6 +210,27 @@ def test_schedules_follow_the_config():
     }
 
 
+def test_the_pixel_encoder_may_have_a_schedule_of_its_own():
+    config = dataclasses.replace(
+        PLAIN,
+        schedule="linear",
+        warmup_share=0.0,
+        grid_encoder_multiplier=2.0,
+        head_multiplier=10.0,
+        pixel_encoder_schedule="multi_step",
+        pixel_encoder_milestones=(0.5,),
+    )
+    rates = {
+        group: [float(rate(count)) for count in (0, 3)] for group, rate in make_schedules(config, 4).items()
+    }
+    assert rates == {
+        "transformer": [0.75, 0.0],
+        "head": [7.5, 0.0],
+        "pixel_encoder": [1.0, 0.5],
+        "grid_encoder": [2.0, 1.0],
+    }
+
+
 def test_warmup_share_reaches_the_schedule():
     schedules = make_schedules(OptimizerConfig(transformer_learning_rate=1.0, warmup_share=0.5), 8)
     assert [float(schedules["transformer"](count)) for count in (0, 3, 5)] == [0.25, 1.0, 0.5]
@@ -227,6 +264,9 @@ def test_the_multiplier_applies_after_the_floor(rule, rate):
         ({"schedule": "multi_step", "milestones": (0.0, 0.5)}, "between 0 and 1"),
         ({"schedule": "multi_step", "milestones": (0.5, 1.0)}, "between 0 and 1"),
         ({"schedule": "multi_step", "milestones": (3.0, 6.0)}, "between 0 and 1"),
+        ({"head_multiplier": -1.0}, "--optimizer.head-multiplier "),
+        ({"pixel_encoder_schedule": "multi_step"}, "--optimizer.pixel-encoder-milestones must be given"),
+        ({"pixel_encoder_milestones": (0.5,)}, "--optimizer.pixel-encoder-milestones must be left out"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -157,7 +157,7 @@ def test_learning_rates_equal_the_original():
 def test_parameters_are_in_the_groups_of_the_original():
     optimizer = make_optimizer(CONFIG, num_steps=NUM_STEPS)
     _, state = make_train_state(_model("float32"), optimizer, make_mesh(jax.devices()[:1]), TrainConfig())
-    pairs = [(parameter_group(name), is_decayed(name)) for name in state.params]
+    pairs = [(parameter_group(name, CONFIG), is_decayed(name)) for name in state.params]
     counts = [pairs.count((group, decayed)) for group in GROUPS[1:] for decayed in (True, False)]
     original = [group["n_tensors"] for group in META["param_groups"][2:]]
     # The original has an unused table of positions, and 10 weights and 9 biases of the detector.
