@@ -1,6 +1,7 @@
-"""Old names in saved configs. Every reader of a config.json calls `present_names`.
+"""Old names and missing fields in saved configs. Every reader of a config.json calls `present_names`.
 
-A new row is all that a renamed field or value needs for older runs, checkpoints and models to load.
+A new row is all that a renamed field or value, or a new field whose default is not None, needs for older runs,
+checkpoints and models to load and to go on.
 """
 
 from __future__ import annotations
@@ -28,9 +29,23 @@ VALUES: dict[Path, dict[str, str]] = {
 """Path of a field -> old value -> present value."""
 
 
+ADDED: dict[Path, Any] = {
+    ("optimizer", "head_multiplier"): 1.0,
+    ("optimizer", "pixel_encoder_milestones"): [],
+}
+"""Path of a field that older configs lack -> the value with which they behave as they did."""
+
+
 def present_names(config: Any) -> Any:
-    """Return a saved config, as JSON values, with present names in the place of old ones."""
-    return _renamed(config, (), FIELDS, VALUES)
+    """Return a saved config, as JSON values, with present names in the place of old ones, and new fields."""
+    config = _renamed(config, (), FIELDS, VALUES)
+    for (*parents, field), value in ADDED.items():
+        part = config
+        for parent in parents:
+            part = part.get(parent) if isinstance(part, Mapping) else None
+        if isinstance(part, dict):
+            part.setdefault(field, value)
+    return config
 
 
 def first_names(config: Any) -> Any:
