@@ -1,7 +1,7 @@
 """Old names and missing fields in saved configs. Every reader of a config.json calls `present_names`.
 
-A new row is all that a renamed field or value, or a new field whose default is not None, needs for older runs,
-checkpoints and models to load and to go on.
+A new row is all that a renamed field or value, or a new field with a default other than None, needs for older
+runs, checkpoints and models to load and to go on.
 """
 
 from __future__ import annotations
