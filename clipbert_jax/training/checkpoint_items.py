@@ -94,8 +94,8 @@ def readable(path: Path) -> Iterator[None]:
     """Turn an error of reading into one that names the checkpoint."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
-        if not is_of_storage(error):
+    except Exception as error:  # Orbax raises bare ones for a lost piece of an array
+        if isinstance(error, UserError) or not is_of_storage(error):
             raise
         if is_temporary(error):
             raise TemporaryError(

@@ -20,7 +20,7 @@ STEP, CONFIG = 3, {"a": 1}
 
 
 def state() -> TrainState:
-    weight = jnp.arange(64.0)
+    weight = jnp.arange(4096.0)  # large enough for a file of its own
     return TrainState(
         step=jnp.int32(STEP),
         params={"weight": weight},
@@ -59,8 +59,8 @@ def overwrite(path: Path) -> None:
 
 
 def test_a_sound_checkpoint_is_read(saved):
-    np.testing.assert_array_equal(load(saved), 2 * np.arange(64.0))
-    np.testing.assert_array_equal(restore(saved), np.arange(64.0))
+    np.testing.assert_array_equal(load(saved), 2 * np.arange(4096.0))
+    np.testing.assert_array_equal(restore(saved), np.arange(4096.0))
 
 
 @pytest.mark.parametrize("damage", [truncate, overwrite, Path.unlink])
@@ -81,6 +81,19 @@ def test_a_checkpoint_with_a_damaged_file_is_named(read, file, damage, saved, tm
     checkpoint = workdir / "checkpoints" / str(STEP)
     (path,) = checkpoint.glob(file)
     damage(path)
+    with pytest.raises(UserError, match=f"the checkpoint {checkpoint} cannot be read"):
+        read(workdir)
+
+
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+@pytest.mark.parametrize(("read", "item"), [(load, "parameters"), (load, "ema"), (restore, "optimizer")])
+def test_a_lost_piece_of_an_array_is_named(read, item, damage, saved, tmp_path):
+    workdir = shutil.copytree(saved, tmp_path / "run")
+    checkpoint = workdir / "checkpoints" / str(STEP)
+    pieces = list((checkpoint / item / "ocdbt.process_0" / "d").iterdir())
+    assert pieces
+    for piece in pieces:
+        damage(piece)
     with pytest.raises(UserError, match=f"the checkpoint {checkpoint} cannot be read"):
         read(workdir)
 
