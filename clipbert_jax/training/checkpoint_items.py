@@ -16,6 +16,9 @@ from clipbert_jax.models.model_def import Parameters
 from clipbert_jax.training.coordination import is_of_lost_process
 from clipbert_jax.weights.flat import WeightsMismatchError, check_names_and_shapes
 
+_LOST_PIECE = "Encountered error while reading array index"
+"""Begin of Orbax's error for a file of an array, whose lines show positions and addresses."""
+
 SCHEMA_VERSION = 1
 """Version of the flat names and of the items; increase it when readers must tell old files apart."""
 
@@ -86,7 +89,7 @@ def is_of_storage(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, or its class if it has no text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return "a piece of an array is lost" if lines[0].startswith(_LOST_PIECE) else lines[0][:300]
 
 
 @contextlib.contextmanager
@@ -103,6 +106,6 @@ def readable(path: Path) -> Iterator[None]:
                 "again"
             ) from error
         raise UserError(
-            f"the checkpoint {path} cannot be read ({first_line(error)}): if its files are damaged, delete "
-            "that directory, and the run goes on from the checkpoint before"
+            f"the checkpoint {path} cannot be read ({first_line(error)}): if its files are damaged, take "
+            "another --step, or delete that directory, and the run goes on from the checkpoint before"
         ) from error
