@@ -24,7 +24,7 @@ from tyro.conf import subcommand
 from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
 from data_pipelines.terminal_text import printable_lines
 from experiments.input_checks import suggestion
-from experiments.old_names import replace_old_names
+from experiments.old_names import OF_EXPERIMENTS, replace_old_names
 
 COMMANDS = {
     "prepare": "experiments.commands.prepare:PrepareCommand",
@@ -43,9 +43,6 @@ COMMANDS = {
     "doctor": "experiments.commands.doctor:Doctor",
 }
 """Command -> its class. Only the called one is imported, as importing JAX takes seconds."""
-
-OF_EXPERIMENTS = ("train", "estimate")
-"""Commands that take the name of an experiment, and its settings as options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,12 +10,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.losses import binary_cross_entropy
-from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
+from clipbert_jax.tasks.task import AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class ImageQA(AnswerTask):
         """Return 1 at real questions [b n]."""
         return {"bce": batch.is_real_text.astype(jnp.float32)}
 
-    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
-        """Return the probability of each answer [b n a], each for itself."""
-        return jax.nn.sigmoid(self.answer_logits(scores)[..., :num_answers])
+    def answer_probabilities(self, logits: Float[Array, "*rows a"]) -> Float[Array, "*rows a"]:
+        """Return the probability of each answer, each for itself: several may be right."""
+        return jax.nn.sigmoid(logits)
 
     def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the log odds of one answer."""

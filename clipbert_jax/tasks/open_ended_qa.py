@@ -1,6 +1,6 @@
 """Open-ended question answering: which entry of the answer vocabulary is the answer?
 
-Questions of one video share its clips. After the model and the consensus, before the train step. TGIF
+Questions of one video share its clips. TGIF
 frameQA, MSRVTT-QA, MSVD-QA, ActivityNet-QA; the original's `ClipBertForSequenceClassification` with
 cross-entropy.
 """
@@ -11,12 +11,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.losses import cross_entropy
-from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
+from clipbert_jax.tasks.task import AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,6 @@ class OpenEndedQA(AnswerTask):
         """Return 1 at real questions [b n] whose answer is in the vocabulary."""
         is_answered = batch.is_real_text & (jnp.asarray(batch.labels) >= 0)
         return {"ce": is_answered.astype(jnp.float32)}
-
-    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
-        """Return the probability of each answer [b n a]; they add up to 1."""
-        return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
 
     def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the log odds of one answer against all others."""

@@ -1,6 +1,6 @@
 """Pretraining on captions: masked language modelling, and does this text describe this image or video?
 
-After the model and the consensus, before the train step. Paper section 3.3; the original's
+Paper section 3.3; the original's
 `ClipBertForPreTraining` and `run_pretrain.py`, which know images only.
 """
 

@@ -1,7 +1,7 @@
 """Text-video retrieval: does this text describe this video?
 
 Each video comes with texts that match it (label 1) and texts of other videos that do not (label 0).
-After the model and the consensus, before the train step. Paper section 4; the original's
+Paper section 4; the original's
 `ClipBertForVideoTextRetrieval` and `src/tasks/run_video_retrieval.py`.
 """
 

@@ -1,7 +1,7 @@
 """The contract of a task: all that the rest of the code asks of it.
 
 A task is a frozen dataclass of settings in a file of its own. The train step minimises its losses;
-evaluation, prediction and probing read its answers. No other file needs to know its class.
+evaluation, prediction and probing read its answers. Few other files look at its class.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ ProbeUnit = Literal["log_odds", "logit", "number"]
 texts have a meaning."""
 
 
+_DECISIONS = ("example_form", "answer_form", "evaluations", "probe_question", "output_meaning")
+"""Class variables without a default, which a task with a name must set."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """Settings of a task, its losses, and the meaning of its scores."""
@@ -67,6 +71,12 @@ class Task(abc.ABC):
     """Name of the output of `predict` in an exported program."""
     output_meaning: ClassVar[str]
     """Meaning of that output; `{task}` stands for the task."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        missing = [name for name in _DECISIONS if not hasattr(cls, name)]
+        if hasattr(cls, "name") and missing:
+            raise TypeError(f"the task {cls.__name__} lacks {', '.join(missing)}")
 
     @property
     @abc.abstractmethod
@@ -164,6 +174,14 @@ class AnswerTask(Task):
     def answer_logits(self, scores: Scores) -> Float[Array, "b n a"]:
         """Pool the clips and return a logit for each answer: the highest is the answer."""
         return pool_clips(scores, self.consensus)
+
+    def answer_probabilities(self, logits: Float[Array, "*rows a"]) -> Float[Array, "*rows a"]:
+        """Return the probability of each answer: one of them is right."""
+        return jax.nn.softmax(logits, axis=-1)
+
+    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
+        """Return the probability of each answer [b n a]."""
+        return self.answer_probabilities(self.answer_logits(scores)[..., :num_answers])
 
     def decisions(self, predicted: np.ndarray, is_text: Bool[np.ndarray, "m n"]) -> np.ndarray:
         """Return the best answer to each question."""

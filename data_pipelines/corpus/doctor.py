@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.video_source import VideoSource
 from data_pipelines.decoding.decode import read_frames
@@ -239,7 +240,7 @@ def write_table(findings: Iterable[Diagnosis], path: Path) -> None:
     else:
         lines = [list(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
         text = "".join("\t".join(line) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def _cell(value: Any) -> str:

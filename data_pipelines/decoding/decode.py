@@ -138,7 +138,7 @@ def _stretches(wanted: Int[np.ndarray, " u"], index: FrameIndex) -> list[tuple[i
 
 def _ticks(stream: av.VideoStream, positions: Int[np.ndarray, " v"], index: FrameIndex) -> dict[int, int]:
     """Return the position of each time stamp."""
-    assert stream.time_base is not None  # else `_frame_times` would not have found first_pts
+    assert stream.time_base is not None  # else `examine` would have found no first_pts
     ticks = index.first_pts + np.rint(index.frame_times[positions] / float(stream.time_base)).astype(np.int64)
     return dict(zip(ticks.tolist(), positions.tolist(), strict=True))
 

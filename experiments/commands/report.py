@@ -8,8 +8,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from clipbert_jax.errors import UserError
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
@@ -25,14 +23,12 @@ class Report:
 
     def run(self) -> None:
         """Write the page, and print its path."""
-        from experiments.input_checks import check_out_directory
+        from experiments.input_checks import check_out_file
         from experiments.reports.run_report import write_run_report
         from experiments.reports.run_summary import read_run
 
         out = self.out or self.run_dir / "run-report.html"
-        if out.is_dir():
-            raise UserError(f"--out {out} is a directory: give a file name")
         run = read_run(self.run_dir)
-        check_out_directory("the folder of the page,", out.parent)
+        check_out_file(out, (".html", ".htm"))
         write_run_report(run, out)
         print(out)

@@ -1,4 +1,4 @@
-r"""ActivityNet-QA, open-ended questions. Not in the paper; settings as MSRVTT-QA's but for slower clips.
+r"""ActivityNet-QA, open-ended questions. Not in the paper; the settings of MSRVTT-QA with slower clips.
 
 Command:   clipbert prepare activitynet_qa --videos activitynet_videos --data-dir data/activitynet_qa \
                --vocab bert-base-uncased --train train_q.json train_a.json \

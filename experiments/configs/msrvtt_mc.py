@@ -1,4 +1,4 @@
-r"""MSRVTT-MC with a head trained to choose. The paper asks a retrieval model instead: the last command.
+r"""MSRVTT-MC with a head trained to choose; the paper uses a retrieval model instead.
 
 Command:   clipbert prepare clipbert --task multiple_choice --videos MSRVTT.zip --data-dir data/msrvtt_mc \
                --vocab bert-base-uncased --train train_mc.jsonl --validation val_mc.jsonl \

@@ -1,4 +1,4 @@
-r"""MSVD-QA, open-ended questions. Not in the paper; settings as MSRVTT-QA's but for shorter questions.
+r"""MSVD-QA, open-ended questions. Not in the paper; the settings of MSRVTT-QA with shorter questions.
 
 Command:   clipbert prepare msvd_qa --videos YouTubeClips.tar --data-dir data/msvd_qa \
                --vocab bert-base-uncased --youtube-mapping youtube_mapping.txt --train train_qa.json \

@@ -1,4 +1,4 @@
-r"""TGIF-QA action: what is done so many times? Five options.
+r"""TGIF-QA action: which action happens a given number of times? Five options.
 
 Command:   clipbert prepare tgif_qa --task action --videos gifs --data-dir data/tgif_action \
                --vocab bert-base-uncased --train Train_action_question.csv --test Test_action_question.csv

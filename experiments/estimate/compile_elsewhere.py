@@ -2,7 +2,7 @@
 
     compile_elsewhere(CompileRequest(setting=setting, target="v5e:16x16"), python=".venv-tpu/bin/python")
 
-`estimate.py` calls this. The child is this module too, and needs nothing but JAX and Flax:
+`estimate.py` calls this. The child is this module too, and needs few packages beside JAX and Flax:
 
     python -m experiments.estimate.compile_elsewhere result.json < request.json
 """

@@ -1,4 +1,4 @@
-"""The numbers of an estimate, as JSON values; `estimate_text.py` prints them."""
+"""The numbers of an estimate, as JSON values; `lines.py` prints them."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from clipbert_jax.atomic_files import write_whole
 from clipbert_jax.evaluation.metrics import accuracy_metrics, answer_metrics
 from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
@@ -26,8 +27,6 @@ NUM_ANSWERS = 5
 
 class _AnswerEvaluator(QueryEvaluator):
     """Answers with the entry of the vocabulary that has the highest logit."""
-
-    are_probabilities_exclusive = True
 
     def __init__(self, task: AnswerTask, questions: Sequence[Any], options: TextOptions) -> None:
         self._task = task
@@ -44,9 +43,9 @@ class _AnswerEvaluator(QueryEvaluator):
         pooled = self._logits(output.scores)[:, 0]
         of_clips = by_clip(self._logits, output.scores)[:, :, 0]
         probabilities, answers = jax.lax.top_k(
-            self._probabilities(pooled), min(NUM_ANSWERS, len(self.answers))
+            self._task.answer_probabilities(pooled), min(NUM_ANSWERS, len(self.answers))
         )
-        clip_probabilities = self._probabilities(of_clips)
+        clip_probabilities = self._task.answer_probabilities(of_clips)
         return {
             "answers": answers,
             "probabilities": probabilities,
@@ -60,9 +59,6 @@ class _AnswerEvaluator(QueryEvaluator):
     def _logits(self, scores: jax.Array) -> jax.Array:
         """Return logits of the vocabulary; further outputs of the head mean nothing."""
         return self._task.answer_logits(scores)[..., : len(self.answers)]
-
-    def _probabilities(self, logits: jax.Array) -> jax.Array:
-        return jax.nn.softmax(logits) if self.are_probabilities_exclusive else jax.nn.sigmoid(logits)
 
     def predictions(self, reduced: Reduced) -> Iterator[dict[str, Any]]:
         """Yield the best answers, and the answer of each clip alone."""
@@ -132,7 +128,6 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
     """Answers have scores from people; without scores, only a submission is written."""
 
     record_kind = SoftQuestion
-    are_probabilities_exclusive = False
 
     def __init__(self, task: AnswerTask, questions: Sequence[SoftQuestion], options: TextOptions) -> None:
         super().__init__(task, questions, options)
@@ -200,5 +195,5 @@ class SoftQuestionEvaluator(_AnswerEvaluator):
             }
             for question, answer in zip(self.records, reduced["answers"][:, 0], strict=True)
         ]
-        path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(answers) + "\n")
         return [path]

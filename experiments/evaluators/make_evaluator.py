@@ -50,4 +50,6 @@ def make_evaluator(
     records = read_records(data_dir, evaluator.record_kind, split)
     if not records:
         raise UserError(f"{records_path(data_dir, evaluator.record_kind, split)} is empty: nothing to score")
-    return evaluator(task, records, options)
+    made = evaluator(task, records, options)
+    made.one_clip = task.one_clip
+    return made

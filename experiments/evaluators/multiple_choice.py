@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -14,14 +14,11 @@ from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.models.clipbert import ClipBertOutput
 from data_pipelines.annotations.records import MultipleChoice
 from data_pipelines.examples import option_texts
-from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, pooled_and_by_clip
 
 
 class ChoiceTask(Protocol):
     """A task that can choose between texts."""
-
-    one_clip: ClassVar[Literal["start", "middle"]]
 
     def choice_logits(self, scores: jax.Array) -> jax.Array:
         """Pool scores [b k n a] over the clips and return a logit for each text [b n]."""
@@ -35,7 +32,6 @@ class MultipleChoiceEvaluator(QueryEvaluator):
 
     def __init__(self, task: ChoiceTask, questions: Sequence[MultipleChoice], options: TextOptions) -> None:
         self._task = task
-        self.one_clip: OneClip = task.one_clip
         num_options = max(len(question.options) for question in questions)
         encoded = [options.encode(option_texts(question), num_options) for question in questions]
         ids, masks = zip(*encoded, strict=True)

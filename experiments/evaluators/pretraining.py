@@ -21,7 +21,6 @@ from clipbert_jax.tasks.pretraining import Pretraining
 from data_pipelines.annotations.records import Caption
 from data_pipelines.masking import MaskingVocabulary, mask_tokens
 from data_pipelines.negatives import check_negatives, draw_negative
-from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.evaluator import QueryEvaluator, TextOptions, by_clip
 
 
@@ -30,7 +29,6 @@ class PretrainingEvaluator(QueryEvaluator):
 
     record_kind = Caption
     headline = "mean_accuracy"
-    one_clip: OneClip = "middle"
 
     def __init__(self, task: Pretraining, captions: Sequence[Caption], options: TextOptions) -> None:
         check_negatives(captions)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from clipbert_jax.atomic_files import replacing
 from clipbert_jax.evaluation.bootstrap import bootstrap_intervals
 from clipbert_jax.evaluation.metrics import original_ranks_both_ways, rank_metrics, ranks_both_ways
 from clipbert_jax.evaluation.score import OnProgress, Reduced, Videos, score_batches
@@ -16,7 +17,6 @@ from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.models.clipbert import ClipBertOutput
 from clipbert_jax.tasks.task import MatchTask
 from data_pipelines.annotations.records import Caption
-from data_pipelines.original_sampling import OneClip
 from experiments.evaluators.best_videos import BestVideos
 from experiments.evaluators.evaluator import Evaluation, Evaluator, TextOptions, pooled_and_by_clip
 
@@ -29,7 +29,6 @@ class RetrievalEvaluator(Evaluator):
 
     record_kind = Caption
     headline = "text_to_video/mean_recall"
-    one_clip: OneClip = "middle"
 
     def __init__(self, task: MatchTask, captions: Sequence[Caption], options: TextOptions) -> None:
         super().__init__(captions)
@@ -129,14 +128,15 @@ class RetrievalEvaluator(Evaluator):
     def write_extras(self, folder: Path, name: str, reduced: Reduced) -> list[Path]:
         """Write the similarity matrix with the names of its rows and columns (NumPy .npz)."""
         path = folder / f"scores-{name}.npz"
-        np.savez_compressed(
-            path,
-            match_logits=reduced["logits"],
-            video_ids=np.array(self.video_ids),
-            caption_ids=np.array([caption.id for caption in self.records]),
-            captions=np.array([caption.text for caption in self.records]),
-            video_of_caption=self.video,
-        )
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                match_logits=reduced["logits"],
+                video_ids=np.array(self.video_ids),
+                caption_ids=np.array([caption.id for caption in self.records]),
+                captions=np.array([caption.text for caption in self.records]),
+                video_of_caption=self.video,
+            )
         return [path]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 from matplotlib.figure import Figure
 
+from clipbert_jax.atomic_files import write_whole
 from experiments.findings.conditions import FINDINGS, Finding, FindingsScale
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -95,8 +96,8 @@ def write_reports(results: Results, scale: FindingsScale, out: Path) -> list[Pat
     }
     paths = {name: out / f"findings.{name}" for name in ("json", "md")}
     document = {"verdicts": judged, "runs": summary, **facts}
-    paths["json"].write_text(json.dumps(document, indent=2) + "\n")
-    paths["md"].write_text("\n".join(markdown(summary, judged, facts)) + "\n")
+    write_whole(paths["json"], json.dumps(document, indent=2) + "\n")
+    write_whole(paths["md"], "\n".join(markdown(summary, judged, facts)) + "\n")
     plots = [draw(finding, summary, out) for finding in FINDINGS]
     return [*paths.values(), *plots]
 

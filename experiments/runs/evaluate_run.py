@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from clipbert_jax.atomic_files import replacing
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.score import Reduced
 from clipbert_jax.renames import present_names
@@ -126,7 +127,7 @@ def _write_details(
     """Write a line for every question or caption, and the extras of the task; return the paths."""
     name = f"{stem}-{num_clips}-clips"
     path = out / f"predictions-{name}.jsonl"
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for prediction in evaluator.predictions(reduced):
             file.write(json_format.dumps(prediction, ensure_ascii=False) + "\n")
     return [path, *evaluator.write_extras(out, name, reduced)]

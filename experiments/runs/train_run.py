@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from clipbert_jax.atomic_files import remove_unfinished
 from clipbert_jax.models.clipbert import ClipBert
 from clipbert_jax.pretrained.directory import Vocabulary
 from clipbert_jax.training.callbacks import Callback
@@ -134,6 +135,7 @@ def _claim(
     def claim_workdir() -> None:
         check_claim(workdir, resolved, free=FREE_FIELDS)  # the lock is a file in the directory too
         lock.acquire()
+        remove_unfinished(workdir)
         claim(workdir, resolved, free=FREE_FIELDS)
         tokenizer = experiment.data.load_tokenizer()
         Vocabulary(

@@ -6,30 +6,24 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from clipbert_jax.batch import Batch
 from clipbert_jax.models.clipbert import ClipBertOutput
-from clipbert_jax.models.consensus import Consensus
-from clipbert_jax.tasks.task import Answers, AnswerTask, Losses, Scores
+from clipbert_jax.tasks.task import AnswerTask, Losses, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HingeQA(AnswerTask):
     """Learns to answer with one entry of an answer vocabulary."""
 
-    consensus: Consensus = "mean"
-    """Rule that pools the scores of the clips."""
     margin: float = 1.0
     """Wanted lead of the right answer."""
-    num_answers: int = 0
-    """Number of outputs of the head; 0 takes the size of the data's answer vocabulary."""
-    num_questions: int = 1
-    """Largest number of questions about one video in a batch."""
 
     name = "hinge_qa"
     example_form = "open_questions"
     evaluations = ("open_ended_qa",)
+    probe_unit = "logit"
 
     def losses(self, output: ClipBertOutput, batch: Batch) -> Losses:
         """Return how far the lead of the right answer is below the margin [b n]."""
@@ -37,12 +31,9 @@ class HingeQA(AnswerTask):
         return {"hinge": jax.nn.relu(self.margin - _lead(logits, labels))}
 
     def loss_weights(self, batch: Batch) -> Losses:
-        """Return 1 at real questions [b n]."""
-        return {"hinge": batch.is_real_text.astype(jnp.float32)}
-
-    def predict(self, scores: Scores, is_text: Bool[Array, "b n"], num_answers: int) -> Answers:
-        """Return the probability of each answer [b n a]."""
-        return jax.nn.softmax(self.answer_logits(scores)[..., :num_answers], axis=-1)
+        """Return 1 at real questions whose answer is in the vocabulary [b n]."""
+        is_known = jnp.asarray(batch.labels) >= 0
+        return {"hinge": (batch.is_real_text & is_known).astype(jnp.float32)}
 
     def probe_score(self, scores: Scores, answer: int, num_answers: int) -> Float[Array, "b n"]:
         """Return the lead of an answer."""
