@@ -105,12 +105,11 @@ def _png_with_a_clear_colour(image: Image.Image, data: bytes) -> UInt8[np.ndarra
         alpha = np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)
         return np.dstack([_rgb(image), alpha])
     if image.mode == "RGB" and depth == 16:
+        # Pillow drops the lower bytes before it compares.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
-            raise UnreadableVideo("(bytes)", "its PNG picture cannot be decoded (damaged or truncated)")
-        return np.right_shift(pixels[..., [2, 1, 0, 3]], 8, dtype=np.uint16, casting="unsafe").astype(
-            np.uint8
-        )
+        if pixels is None:
+            raise ValueError("damaged or truncated")
+        return (cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA).astype(np.uint16) >> 8).astype(np.uint8)
     if image.mode == "L":
         image.info["transparency"] = clear * 255 // (2**depth - 1)
     return np.asarray(image.convert("RGBA"))

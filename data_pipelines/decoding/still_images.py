@@ -1,7 +1,8 @@
-"""Reads images, and animated WebP and AVIF, through Pillow; `examine` and `decode` call it.
+"""Reads images, and the animations that FFmpeg does not show rightly; `examine` and `decode` call it.
 
-An image is a video of one frame. FFmpeg decodes animated GIF and PNG as videos, to the exact colours, and
-sequences of HEIC; OpenCV decodes the pixels of JPEGs, three times as fast as Pillow (docs/adr/0022).
+An image is a video of one frame. Pillow reads it, but OpenCV decodes the pixels of JPEGs, thrice as fast, and of
+animated PNGs with less than 8 bits, which Pillow blends wrongly and FFmpeg puts at wrong places. All other
+animated PNGs, GIFs and sequences of HEIC are videos for FFmpeg (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from data_pipelines.decoding.picture_pixels import hdr_transfer, orientation, rgb_pixels, upright
-from data_pipelines.decoding.pixels import PQ
+from data_pipelines.decoding.pixels import PQ, over_white
 from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures are decoded in parallel
@@ -40,34 +41,37 @@ _STARTS = {
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "jpeg": JpegImageFile,
     "png": PngImageFile,
+    "apng": PngImageFile,
     "bmp": BmpImageFile,
     "tiff": TiffImageFile,
     "webp": WebPImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
 }
+_PNG_DEPTH = 24
+"""Place in a PNG of the number of bits."""
 _BMP_HEADER = 14
-"""Place in a BMP file, behind that of its pixels."""
+"""Place in a BMP of its second header, right behind the place of its pixels."""
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"mif1", b"msf1"}
 """Brands of pictures, and of sequences of pictures, in any codec."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"avci", *_HEIF_BRANDS}
 _HEIC_SEQUENCE_BRANDS = {b"hevc", b"hevx", b"hevm", b"hevs", b"avcs", b"msf1"}
-_ANIMATED_KINDS = ("webp", "avif")
+_ANIMATED_KINDS = ("apng", "webp", "avif")
+_PORTION_BYTES = 2**26
+"""Size of the frames that OpenCV decodes at a time."""
 _DEFAULT_DELAY = 100
-"""Milliseconds for which a frame without delay is shown in an animation, as in browsers."""
-_SHORTEST_DELAY = {"webp": 11, "avif": 1}
-"""Least delay that is taken as it is. Browsers, and FFmpeg for GIF, do not believe 10 ms; AVIF is a video."""
+"""Milliseconds for which a frame without delay is shown in an animation, as in GIFs and in browsers."""
 
 
 def picture_kind(data: bytes) -> str | None:
-    """Return `jpeg`, `png`, `bmp`, `tiff`, `webp`, `avif` or `heic`; None if FFmpeg decodes it."""
+    """Return `jpeg`, `png`, `apng`, `bmp`, `tiff`, `webp`, `avif` or `heic`; None if FFmpeg decodes it."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     if data[4:8] == b"ftyp":
         return _kind_of_brands(data)
     kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
     if kind == "png" and b"acTL" in data[: data.find(b"IDAT")]:
-        return None  # animated
+        return "apng" if data[_PNG_DEPTH] < 8 else None
     return kind
 
 
@@ -90,7 +94,7 @@ def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
     """
     kind = picture_kind(data) or ""
     with _opened(data, kind) as image:
-        height, width = _pixels(image, data, kind).shape[:2]
+        height, width = next(_frames(image, data, kind, [0])).shape[:2]
         times, duration = _load_all(image, kind)
         notes = _notes(image, data, kind)
     index = FrameIndex(
@@ -122,19 +126,15 @@ def read_picture(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.
       UnreadableVideo: the image does not decode, or it lacks a wanted frame.
     """
     kind = picture_kind(data) or ""
-    frames: dict[int, np.ndarray] = {}
+    wanted, places = np.unique(frame_indices, return_inverse=True)
     with _opened(data, kind) as image:
-        wanted = np.unique(frame_indices).tolist()
-        missing = [position for position in wanted if position >= _num_frames(image, kind)]
+        missing = wanted[wanted >= _num_frames(image, kind)].tolist()
         if missing:
             raise UnreadableVideo("(bytes)", f"frames {missing} of its index cannot be decoded")
-        for position in wanted:
-            if kind in _ANIMATED_KINDS:
-                image.seek(position)
-            frames[position] = _pixels(image, data, kind)
-    if len(frame_indices) == 1:
-        return frames[int(frame_indices[0])][None]  # without a copy
-    return np.stack([frames[int(position)] for position in frame_indices])
+        frames = list(_frames(image, data, kind, wanted.tolist()))
+    if len(frames) == len(places) == 1:
+        return frames[0][None]  # without a copy
+    return np.stack(frames)[places]
 
 
 @contextlib.contextmanager
@@ -187,11 +187,29 @@ def _with_whole_header(data: bytes) -> bytes:
 
 def _num_frames(image: ImageFile.ImageFile, kind: str) -> int:
     """Return the number of frames; further pages, sizes and views of a still image are none."""
-    return getattr(image, "n_frames", 1) if kind in _ANIMATED_KINDS else 1
+    return getattr(image, "n_frames", 1) - _first_frame(image) if kind in _ANIMATED_KINDS else 1
 
 
-def _pixels(image: ImageFile.ImageFile, data: bytes, kind: str) -> UInt8[np.ndarray, "h w 3"]:
-    if kind != "jpeg" or image.mode == "CMYK":
+def _first_frame(image: ImageFile.ImageFile) -> int:
+    """Return 1 for an animated PNG that has another picture for programs that cannot show animations."""
+    return int(getattr(image, "default_image", False))
+
+
+def _frames(
+    image: ImageFile.ImageFile, data: bytes, kind: str, wanted: list[int]
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Yield the frames at wanted positions, which rise."""
+    if kind == "apng" and getattr(image, "is_animated", False):
+        yield from _animated_png(image, data, wanted)
+        return
+    for position in wanted:
+        if kind in _ANIMATED_KINDS:
+            image.seek(position)
+        yield _jpeg(image, data) if kind == "jpeg" else rgb_pixels(image, data)
+
+
+def _jpeg(image: ImageFile.ImageFile, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    if image.mode == "CMYK":
         return rgb_pixels(image, data)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -199,26 +217,52 @@ def _pixels(image: ImageFile.ImageFile, data: bytes, kind: str) -> UInt8[np.ndar
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # which says nothing about the file
             raise MemoryError(error.err) from error
-        pixels = None
+        raise
     if pixels is None:
         raise ValueError("damaged or truncated")
     return upright(pixels, orientation(image))
 
 
+def _animated_png(
+    image: ImageFile.ImageFile, data: bytes, wanted: list[int]
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    if "transparency" in image.info and image.mode != "P":
+        raise ValueError("one of its few grey levels is clear; save it with 8 bits")  # OpenCV ignores that
+    turn = orientation(image)
+    portion = max(1, _PORTION_BYTES // (4 * image.width * image.height))
+    for start in range(wanted[0], wanted[-1] + 1, portion):
+        count = min(portion, wanted[-1] + 1 - start)
+        is_read, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8), start, count)
+        if not is_read or animation is None or len(animation.frames) < count:
+            raise ValueError("damaged or truncated")
+        for position in range(start, start + count):
+            if position in wanted:
+                yield upright(_rgb_of_bgr(np.asarray(animation.frames[position - start])), turn)
+
+
+def _rgb_of_bgr(pixels: UInt8[np.ndarray, ...]) -> UInt8[np.ndarray, "h w 3"]:
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 4:
+        return over_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
 def _load_all(image: ImageFile.ImageFile, kind: str) -> tuple[Float[np.ndarray, " f"], float]:
     """Decode every frame; return when each begins and when the last one ends, in seconds."""
-    num_frames = _num_frames(image, kind)
-    begins, delay = [], 0
-    for position in range(num_frames):
+    num_frames, first = _num_frames(image, kind), _first_frame(image)
+    begins, delays = [], []
+    for position in range(first, first + num_frames):
         if kind in _ANIMATED_KINDS:
             image.seek(position)
         image.load()
         begins.append(image.info.get("timestamp", 0))
-        delay = image.info.get("duration", 0)
+        delays.append(image.info.get("duration", 0))
     if num_frames == 1:  # Pillow gives a still AVIF a second
-        return np.zeros(1), delay / 1000 if kind == "webp" else 0.0
-    delays = np.diff(begins, append=begins[-1] + delay)
-    ends = np.cumsum(np.where(delays < _SHORTEST_DELAY[kind], _DEFAULT_DELAY, delays)) / 1000
+        return np.zeros(1), 0.0 if kind == "avif" else float(delays[0]) / 1000
+    if kind == "avif":  # whose delays are rounded
+        delays = np.diff(begins, append=begins[-1] + delays[-1]).tolist()
+    ends = np.cumsum([delay if delay > 0 else _DEFAULT_DELAY for delay in delays]) / 1000
     return np.concatenate([[0.0], ends[:-1]]), float(ends[-1])
 
 
