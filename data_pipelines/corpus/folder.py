@@ -32,6 +32,7 @@ from data_pipelines.tokenizer import build_vocab, load_tokenizer, write_vocab
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".apng", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
     ".webm", ".webp", ".wmv",
+    ".avif", ".heic", ".heif",
     ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
 })
 # fmt: on

@@ -1,8 +1,8 @@
 """Reads images, and the animations that FFmpeg does not show rightly; `examine` and `decode` call it.
 
-An image is a video of one frame. Pillow reads it, but OpenCV decodes the pixels of JPEGs, thrice as fast, and of
-animated PNGs with less than 8 bits, which Pillow blends wrongly and FFmpeg puts at wrong places. All other
-animated PNGs, GIFs and sequences of HEIC are videos for FFmpeg (docs/adr/0022).
+An image is a video of one frame. Pillow reads it, but OpenCV decodes the pixels of JPEGs, at three times the
+speed, and of animated PNGs with less than 8 bits, which Pillow blends wrongly and FFmpeg puts at wrong places.
+All other animated PNGs, GIFs and sequences of HEIC are videos for FFmpeg (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def picture_kind(data: bytes) -> str | None:
         return _kind_of_brands(data)
     kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
     if kind == "png" and b"acTL" in data[: data.find(b"IDAT")]:
-        return "apng" if data[_PNG_DEPTH] < 8 else None
+        return "apng" if data[_PNG_DEPTH : _PNG_DEPTH + 1] < b"\x08" else None
     return kind
 
 

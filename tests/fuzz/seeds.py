@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from PIL import Image
 
 from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
 
@@ -48,6 +50,11 @@ def make_seeds() -> dict[str, bytes]:
         "image.jpg": encode_jpeg(_pixels(3), 90),
         "image.png": cv2.imencode(".png", _pixels(3))[1].tobytes(),
         "image.webp": cv2.imencode(".webp", _pixels(3))[1].tobytes(),
+        "image.tiff": _saved("TIFF", 1, compression="tiff_lzw"),
+        "image.bmp": cv2.imencode(".bmp", _pixels(3))[1].tobytes(),
+        "image.avif": _saved("AVIF", 1),
+        "animated.avif": _saved("AVIF", 6, duration=100),
+        "few_colours.apng": _saved("PNG", 6, mode="P", duration=100),
         "frames.jpegs": pack_jpegs([encode_jpeg(_pixels(i), 90) for i in range(4)], np.arange(4), (64, 48)),
     }
 
@@ -57,6 +64,15 @@ def _pixels(number: int) -> np.ndarray:
     return np.stack([(rows * 5 + number * 9) % 256, columns * 4, (rows * columns + number) % 256], -1).astype(
         np.uint8
     )
+
+
+def _saved(kind: str, num_frames: int, *, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    first, *others = [
+        Image.fromarray(_pixels(number)).quantize(16).convert(mode) for number in range(num_frames)
+    ]
+    first.save(file, kind, save_all=num_frames > 1, append_images=others, **options)
+    return file.getvalue()
 
 
 def _encode(

@@ -83,7 +83,7 @@ HOPELESS = {
     "jpeg without frame": b"\xff\xd8" + b"\xff\xe0\0\x04ab" * 3,
     "jpeg that ends": b"\xff\xd8\xff\xc0\0",
     "png that ends": b"\x89PNG\r\n\x1a\n",
-    "animated png that ends": b"\x89PNG\r\n\x1a\nacTL",
+    "animated png that ends": b"\x89PNG\r\n\x1a\nacTL\0",
     "bitmap of an unknown kind": b"BM" + bytes(40),
     "avif of nothing": box(b"ftyp", b"avif", bytes(4), b"avif"),
 }
