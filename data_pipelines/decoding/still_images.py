@@ -1,8 +1,8 @@
 """Reads images, and the animations that FFmpeg does not show rightly; `examine` and `decode` call it.
 
 An image is a video of one frame. Pillow reads it, but OpenCV decodes the pixels of JPEGs, at three times the
-speed, and of animated PNGs with less than 8 bits, which Pillow blends wrongly and FFmpeg puts at wrong places.
-All other animated PNGs, GIFs and sequences of HEIC are videos for FFmpeg (docs/adr/0022).
+speed, and of animated PNGs with less than 8 bits, which Pillow blends wrongly and FFmpeg misplaces. All other
+animated PNGs, GIFs and sequences of HEIC are videos for FFmpeg (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -126,15 +126,16 @@ def read_picture(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.
       UnreadableVideo: the image does not decode, or it lacks a wanted frame.
     """
     kind = picture_kind(data) or ""
-    wanted, places = np.unique(frame_indices, return_inverse=True)
+    positions = np.asarray(frame_indices).tolist()
+    wanted = sorted(set(positions))
     with _opened(data, kind) as image:
-        missing = wanted[wanted >= _num_frames(image, kind)].tolist()
+        missing = [position for position in wanted if position >= _num_frames(image, kind)]
         if missing:
             raise UnreadableVideo("(bytes)", f"frames {missing} of its index cannot be decoded")
-        frames = list(_frames(image, data, kind, wanted.tolist()))
-    if len(frames) == len(places) == 1:
-        return frames[0][None]  # without a copy
-    return np.stack(frames)[places]
+        frames = dict(zip(wanted, _frames(image, data, kind, wanted), strict=True))
+    if len(positions) == 1:
+        return frames[positions[0]][None]  # without a copy
+    return np.stack([frames[position] for position in positions])
 
 
 @contextlib.contextmanager
