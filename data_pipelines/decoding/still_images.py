@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import AvifImagePlugin, Image, ImageFile
+from PIL import AvifImagePlugin, Image, ImageFile, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -28,6 +28,7 @@ from data_pipelines.decoding.pixels import PQ, over_white
 from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures are decoded in parallel
+TiffImagePlugin.READ_LIBTIFF = True  # its own reader of plain pixels is wrong about those in YCbCr
 
 _STARTS = {
     b"\xff\xd8\xff": "jpeg",

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import struct
 import sys
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine, examine_video
+from data_pipelines.decoding.pixels import RgbConverter
 from data_pipelines.decoding.still_images import picture_kind
 from tests.data_pipelines.decoding.made_pictures import bmp, box, png, shown, tiff
 
@@ -110,6 +113,55 @@ def test_images_that_end_early_are_unreadable(extension):
     data = encode(extension, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     health = examine(data[: len(data) - 200]).health
     assert (health.verdict, "cannot be decoded" in health.reason) == ("unreadable", True)
+
+
+def encoded_by_ffmpeg(codec: str, pixel_format: str, **options: str) -> bytes:
+    rows, columns = np.mgrid[:48, :64]
+    rgba = np.stack([columns * 4, rows * 5, (rows + columns) * 2, 255 - columns * 3], -1).astype(np.uint8)
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = 64, 48, pixel_format
+    context.time_base, context.options = Fraction(1, 25), options
+    frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format=pixel_format)
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+TIFF_KINDS = [
+    "rgb24",
+    "rgba",
+    "ya8",
+    "rgb48le",
+    "rgba64le",
+    "gray16le",
+    "monow",
+    "yuv420p",
+    "yuv422p",
+    "yuv444p",
+]
+OF_FFMPEG = [
+    *(
+        ("png", kind, {})
+        for kind in ["rgb24", "rgba", "gray", "ya8", "rgb48be", "rgba64be", "ya16be", "monob"]
+    ),
+    *(("tiff", kind, {"compression_algo": "raw"}) for kind in TIFF_KINDS),
+    *(("tiff", kind, {"compression_algo": "lzw"}) for kind in TIFF_KINDS),
+    *(("bmp", kind, {}) for kind in ["bgr24", "rgb565le", "rgb555le", "gray", "monob"]),
+    *(("mjpeg", kind, {}) for kind in ["yuvj420p", "yuvj422p", "yuvj444p"]),
+    *(("libwebp", kind, {}) for kind in ["bgra", "yuv420p", "yuva420p"]),
+]
+
+
+@pytest.mark.parametrize(("codec", "pixel_format", "options"), OF_FFMPEG)
+def test_pictures_look_as_ffmpeg_shows_them(codec, pixel_format, options):
+    data = encoded_by_ffmpeg(codec, pixel_format, **options)
+    with av.open(io.BytesIO(data)) as container:
+        frame = next(container.decode(video=0))
+    expected = RgbConverter((64, 48), 0)(frame).astype(int)
+    difference = np.abs(shown(data)[0] - expected)
+    # Upper bytes are not rounded; chroma of few samples is interpolated in other ways.
+    is_lossy = "yuv" in pixel_format or codec == "libwebp"
+    assert difference.max() <= (8 if is_lossy else 1)
+    assert difference.mean() <= (1.7 if is_lossy else 0.5)
 
 
 def test_other_pages_are_noted():
