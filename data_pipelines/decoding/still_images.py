@@ -95,6 +95,8 @@ def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
     """
     kind = picture_kind(data) or ""
     with _opened(data, kind) as image:
+        image.verify()  # the check sums of a PNG, at which a decoder does not look
+    with _opened(data, kind) as image:
         height, width = next(_frames(image, data, kind, [0])).shape[:2]
         times, duration = _load_all(image, kind)
         notes = _notes(image, data, kind)

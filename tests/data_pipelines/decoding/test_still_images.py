@@ -126,23 +126,10 @@ def encoded_by_ffmpeg(codec: str, pixel_format: str, **options: str) -> bytes:
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
 
-TIFF_KINDS = [
-    "rgb24",
-    "rgba",
-    "ya8",
-    "rgb48le",
-    "rgba64le",
-    "gray16le",
-    "monow",
-    "yuv420p",
-    "yuv422p",
-    "yuv444p",
-]
+PLAIN = ["rgb24", "rgba", "ya8"]
+TIFF_KINDS = [*PLAIN, "rgb48le", "rgba64le", "gray16le", "monow", "yuv420p", "yuv422p", "yuv444p"]
 OF_FFMPEG = [
-    *(
-        ("png", kind, {})
-        for kind in ["rgb24", "rgba", "gray", "ya8", "rgb48be", "rgba64be", "ya16be", "monob"]
-    ),
+    *(("png", kind, {}) for kind in [*PLAIN, "gray", "rgb48be", "rgba64be", "ya16be", "monob"]),
     *(("tiff", kind, {"compression_algo": "raw"}) for kind in TIFF_KINDS),
     *(("tiff", kind, {"compression_algo": "lzw"}) for kind in TIFF_KINDS),
     *(("bmp", kind, {}) for kind in ["bgr24", "rgb565le", "rgb555le", "gray", "monob"]),
@@ -162,6 +149,13 @@ def test_pictures_look_as_ffmpeg_shows_them(codec, pixel_format, options):
     is_lossy = "yuv" in pixel_format or codec == "libwebp"
     assert difference.max() <= (8 if is_lossy else 1)
     assert difference.mean() <= (1.7 if is_lossy else 0.5)
+
+
+def test_a_png_whose_pixels_do_not_fit_their_check_sum_is_unreadable():
+    sound = encode(".png")
+    check_sum = len(sound) - 16
+    health = examine(sound[:check_sum] + bytes(4) + sound[check_sum + 4 :]).health
+    assert (health.verdict, "checksum" in health.reason) == ("unreadable", True)
 
 
 def test_other_pages_are_noted():
