@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from clipbert_jax.errors import UserError
 from data_pipelines.data_config import DataConfig
 from data_pipelines.decoding.decode import read_frames
-from data_pipelines.decoding.video import UnreadableVideo, Video
+from data_pipelines.decoding.video import FrameIndex, UnreadableVideo, Video, as_stored
 from data_pipelines.original_sampling import OneClip
 from data_pipelines.sampling import ChosenFrames, Sampling, choose_frames
 from data_pipelines.transforms import resize_and_pad, resized_hw
@@ -71,11 +71,13 @@ def sample_clips(
     chosen = _choose(video, config, num_clips, sampling, one_clip, rng)
     wanted, places = np.unique(chosen.indices, return_inverse=True)
     places = places.reshape(chosen.indices.shape)
-    frames, shown = _decode(video, wanted, config, shown_size)
+    # The original neither stretches nor deinterlaces.
+    index = as_stored(video.index) if config.sampling_rule == "original" else video.index
+    frames, shown = _decode(video, index, wanted, config, shown_size)
     return VideoClips(
         name=video.video_id,
-        width=video.index.width,
-        height=video.index.height,
+        width=index.width,
+        height=index.height,
         duration=video.index.duration,
         chosen=chosen,
         frames=frames[places],
@@ -112,12 +114,12 @@ def _choose(
 
 
 def _decode(
-    video: Video, wanted: Int[np.ndarray, " u"], config: DataConfig, shown_size: int
+    video: Video, index: FrameIndex, wanted: Int[np.ndarray, " u"], config: DataConfig, shown_size: int
 ) -> tuple[UInt8[np.ndarray, "u s s 3"], UInt8[np.ndarray, "u h w 3"]]:
     """Return frames for the model and for people; errors name the video."""
-    height, width = video.index.height, video.index.width
+    height, width = index.height, index.width
     try:
-        decoded = read_frames(video.data, wanted, video.index)
+        decoded = read_frames(video.data, wanted, index)
         frames, shown = resize_and_pad(decoded, config.size), np.zeros((len(wanted), 0, 0, 3), np.uint8)
         if shown_size:
             shown_height, shown_width = resized_hw(height, width, shown_size)

@@ -19,6 +19,16 @@ MAX_CLIPS = 64
 """Largest number of clips of one video, which are decoded and encoded together. The paper stops at 16."""
 
 
+def check_decode_timeout(seconds: float | None) -> None:
+    """Refuse a time limit of less than a second.
+
+    Raises:
+      UserError: the limit is out of range.
+    """
+    if seconds is not None:
+        check_range("--decode-timeout", seconds, 1)
+
+
 def check_out_file(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse an --out file that could not be written at the end of the work.
 

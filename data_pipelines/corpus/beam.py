@@ -21,13 +21,13 @@ from typing import Any
 from clipbert_jax.errors import UserError
 from data_pipelines.corpus.remote_folder import import_beam
 from data_pipelines.corpus.shards import ShardedWork, build_shard, shard_name
-from data_pipelines.workers.isolation import Isolated
+from data_pipelines.workers.isolation import Isolated, TimeLimit
 
 
 def build_on_beam(
     work: ShardedWork,
     function: Callable[[Any], Any],
-    timeout_seconds: Callable[[Any], float] | float,
+    time_limit: Callable[[Any], TimeLimit] | float,
     arguments: Sequence[str],
     data_dir_parent: str | None = None,
 ) -> None:
@@ -36,7 +36,7 @@ def build_on_beam(
     Args:
       work: the shards; this process and the workers must both reach its folder.
       function: turns an item into a CorpusEntry or a Failure, in a process of its own.
-      timeout_seconds: time limit of one item, or a function that returns it.
+      time_limit: seconds for one item, or a function that returns its limit.
       arguments: arguments of the pipeline, such as `--runner=FlinkRunner`.
       data_dir_parent: the workers' path or URI of the folder that the data directory is in.
 
@@ -54,7 +54,7 @@ def build_on_beam(
     if not shards:
         return
     options = PipelineOptions(list(arguments), save_main_session=False)
-    build = functools.partial(build_shard_at, destination, function=function, timeout_seconds=timeout_seconds)
+    build = functools.partial(build_shard_at, destination, function=function, time_limit=time_limit)
     try:
         with beam.Pipeline(options=options) as pipeline:
             _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(build)
@@ -75,16 +75,14 @@ def build_shard_at(
     shard: tuple[int, list[Any]],
     *,
     function: Callable[[Any], Any],
-    timeout_seconds: Callable[[Any], float] | float,
+    time_limit: Callable[[Any], TimeLimit] | float,
 ) -> int:
     """Build one shard on this machine's disk, copy it to its destination, and return its number."""
     from apache_beam.io.filesystems import FileSystems
 
     number, items = shard
     with tempfile.TemporaryDirectory() as folder, Isolated(1) as isolated:
-        build_shard(
-            Path(folder), number, items, isolated.map(function, items, timeout_seconds=timeout_seconds)
-        )
+        build_shard(Path(folder), number, items, isolated.map(function, items, time_limit=time_limit))
         for suffix in (".array_record", ".json"):  # the journal last: it says that the shard is finished
             name = f"{shard_name(number)}{suffix}"
             copy = FileSystems.join(destination, f"{name}.copy")

@@ -81,6 +81,8 @@ class VideoCorpus(tfds.core.GeneratorBasedBuilder):
                     "height": integer,
                     "rotation": integer,
                     "is_reflected": tfds.features.Scalar(np.bool_),
+                    "pixel_aspect": binary(np.float64),
+                    "is_interlaced": tfds.features.Scalar(np.bool_),
                     "health": tfds.features.Text(doc="JSON: what a full decode of the original found."),
                     "storage": tfds.features.Text(doc="JSON: the form, and what it did to frame times."),
                     "source_name": tfds.features.Text(doc="Name of the original file in its source."),

@@ -19,7 +19,7 @@ from data_pipelines.decoding.examine import examine
 from data_pipelines.decoding.jpeg_frames import is_jpeg_frames
 from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video
 from data_pipelines.terminal_text import printable
-from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.workers.isolation import Failure, Isolated, file_time_limit
 
 if TYPE_CHECKING:
     from data_pipelines.corpus.reader import Corpus
@@ -92,15 +92,28 @@ class OneFile:
         return self.path.read_bytes()
 
 
-def examine_source(source: VideoSource, *, num_workers: int) -> Iterator[Diagnosis]:
-    """Yield a diagnosis of each file of a source, in order, whatever the files do to a decoder."""
+def examine_source(
+    source: VideoSource, *, num_workers: int, decode_timeout: float | None = None
+) -> Iterator[Diagnosis]:
+    """Yield a diagnosis of each file of a source, in order, whatever the files do to a decoder.
+
+    Args:
+      source: the files.
+      num_workers: number of processes that decode.
+      decode_timeout: time limit for one file in seconds; None sets it by its size and its frames.
+    """
     items = ((source, name) for name in source.names)
-    return _examined(_examine_file, items, lambda item: (item[1], source.size(item[1])), num_workers)
+    return _examined(
+        _examine_file, items, lambda item: (item[1], source.size(item[1])), num_workers, decode_timeout
+    )
 
 
-def examine_corpus(corpus: Corpus, *, num_workers: int) -> Iterator[Diagnosis]:
+def examine_corpus(
+    corpus: Corpus, *, num_workers: int, decode_timeout: float | None = None
+) -> Iterator[Diagnosis]:
     """Yield a diagnosis of each stored video; a video in a damaged shard is unreadable."""
-    return examine_records((_read(corpus, video_id) for video_id in corpus.ids), num_workers=num_workers)
+    videos = (_read(corpus, video_id) for video_id in corpus.ids)
+    return examine_records(videos, num_workers=num_workers, decode_timeout=decode_timeout)
 
 
 def _read(corpus: Corpus, video_id: str) -> Video | UnreadableVideo:
@@ -110,12 +123,14 @@ def _read(corpus: Corpus, video_id: str) -> Video | UnreadableVideo:
         return error
 
 
-def examine_records(videos: Iterable[Video | UnreadableVideo], *, num_workers: int) -> Iterator[Diagnosis]:
+def examine_records(
+    videos: Iterable[Video | UnreadableVideo], *, num_workers: int, decode_timeout: float | None = None
+) -> Iterator[Diagnosis]:
     """Yield a diagnosis of each stored video: whether it decodes and agrees with its stored index.
 
     An error in `videos` stands for a video that could not be read.
     """
-    return _examined(examine_record, videos, _name_and_size, num_workers)
+    return _examined(examine_record, videos, _name_and_size, num_workers, decode_timeout)
 
 
 def _name_and_size(video: Video | UnreadableVideo) -> tuple[str, int]:
@@ -127,6 +142,7 @@ def _examined(
     items: Iterable[Any],
     name_and_size: Callable[[Any], tuple[str, int]],
     num_workers: int,
+    decode_timeout: float | None,
 ) -> Iterator[Diagnosis]:
     """Yield the function's result for each item; an item that ends its worker is unreadable."""
     taken: collections.deque[tuple[str, int]] = collections.deque()
@@ -138,7 +154,7 @@ def _examined(
 
     with Isolated(num_workers) as isolated:
         for result in isolated.map(
-            function, noted(), timeout_seconds=lambda item: time_limit_seconds(name_and_size(item)[1])
+            function, noted(), time_limit=lambda item: file_time_limit(name_and_size(item)[1], decode_timeout)
         ):
             name, num_bytes = taken.popleft()
             yield _failed(name, num_bytes, result.reason) if isinstance(result, Failure) else result

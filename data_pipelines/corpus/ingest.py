@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +26,7 @@ from data_pipelines.corpus.storage import Original, StorageForm, duration_in_wor
 from data_pipelines.decoding.examine import examine_video
 from data_pipelines.decoding.video import UnreadableVideo
 from data_pipelines.transforms import check_aspect_ratio
-from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.workers.isolation import Failure, Isolated, TimeLimit, file_time_limit
 
 NUM_SHOWN = 20
 """Number of bad videos that a report names; a file lists all of them."""
@@ -45,6 +46,8 @@ class IngestOptions:
     storage: StorageForm = Original()
     on_error: Literal["skip", "error"] = "skip"
     """Effect of a bad video: leave it out and list it, or stop the build."""
+    decode_timeout: float | None = None
+    """Time limit for one video in seconds; None sets it by its size and its frames."""
     num_workers: int = 2
     """Number of processes; with 0 this process does the work, and a bad video may crash it."""
     beam: tuple[str, ...] | None = None
@@ -125,7 +128,8 @@ def ingest(
         for video_id, name in sorted(wanted.items())
     ]
     facts = [repr(options.storage), *(f"{f.video_id}\t{f.name}\t{f.num_bytes}" for f in files)]
-    report = build_shards(data_dir, entry_of_file, files, facts, options, _time_limit, on_progress)
+    time_limit = functools.partial(_time_limit, seconds=options.decode_timeout)
+    report = build_shards(data_dir, entry_of_file, files, facts, options, time_limit, on_progress)
     if report.unreadable:
         rows = "".join(f"{video_id}\t{reason}\n" for video_id, reason in report.unreadable)
         (data_dir / "unreadable.tsv").write_text(f"video_id\treason\n{rows}", encoding="utf-8")
@@ -138,7 +142,7 @@ def build_shards(
     items: Sequence[Any],
     facts: Sequence[str],
     options: IngestOptions,
-    timeout_seconds: Callable[[Any], float] | float,
+    time_limit: Callable[[Any], TimeLimit] | float,
     on_progress: OnProgress = silently,
 ) -> IngestReport:
     """Turn items into corpus entries in worker processes, and write the dataset.
@@ -149,7 +153,7 @@ def build_shards(
       items: objects with a `video_id`, in the order of the corpus.
       facts: everything that the result depends on, which identifies an earlier run.
       options: options for storing.
-      timeout_seconds: time limit of one item, or a function that returns it.
+      time_limit: seconds for one item, or a function that returns its limit.
       on_progress: called with the number of videos done so far.
 
     Raises:
@@ -173,9 +177,9 @@ def build_shards(
         if options.beam is not None:
             from data_pipelines.corpus.beam import build_on_beam  # late: an extra
 
-            build_on_beam(work, function, timeout_seconds, options.beam, options.beam_dir)
+            build_on_beam(work, function, time_limit, options.beam, options.beam_dir)
         else:
-            with _outcomes(function, todo, options, timeout_seconds) as outcomes:
+            with _outcomes(function, todo, options, time_limit) as outcomes:
                 for number in unfinished:
                     work.write(number, outcomes, note)
         total = work.finish()
@@ -190,13 +194,13 @@ def _outcomes(
     function: Callable[[Any], Any],
     items: Sequence[Any],
     options: IngestOptions,
-    timeout_seconds: Callable[[Any], float] | float,
+    time_limit: Callable[[Any], TimeLimit] | float,
 ) -> Iterator[Iterator[Any]]:
     if options.num_workers == 0:
         yield map(function, items)
         return
     with Isolated(options.num_workers) as isolated:
-        yield isolated.map(function, items, timeout_seconds=timeout_seconds)
+        yield isolated.map(function, items, time_limit=time_limit)
 
 
 def entry_of_file(file: _File) -> CorpusEntry | Failure:
@@ -214,13 +218,14 @@ def entry_of_file(file: _File) -> CorpusEntry | Failure:
     return CorpusEntry(video=stored, source_name=file.name, source_sha256=checksum)
 
 
-def _time_limit(file: _File) -> float:
-    """Return the time limit of a file in seconds.
-
-    Encoding takes many times as long as decoding, above all if few bytes make many frames.
-    """
-    limit = time_limit_seconds(file.num_bytes)
-    return max(60.0, limit) if isinstance(file.form, Original) else max(600.0, 10.0 * limit)
+def _time_limit(file: _File, seconds: float | None) -> TimeLimit:
+    """Return the time limit of a file; encoding takes many times as long as decoding."""
+    limit = file_time_limit(file.num_bytes, seconds)
+    if seconds is not None:
+        return limit
+    is_encoded = not isinstance(file.form, Original)
+    seconds = max(600.0, 10.0 * limit.seconds) if is_encoded else max(60.0, limit.seconds)
+    return dataclasses.replace(limit, seconds=seconds)
 
 
 @contextlib.contextmanager

@@ -119,6 +119,11 @@ def _decode(video_id: str, record: bytes) -> Video:
     def integer(name: str) -> int:
         return feature[name].int64_list.value[0]
 
+    # Data prepared by earlier versions lack these, and stay as they were.
+    added: dict[str, Any] = {}
+    if "pixel_aspect" in feature:
+        added["pixel_aspect"] = float(np.frombuffer(binary("pixel_aspect"), np.float64)[0])
+        added["is_interlaced"] = bool(integer("is_interlaced"))
     index = FrameIndex(
         frame_times=np.frombuffer(binary("frame_times"), np.float64),
         key_frames=np.frombuffer(binary("key_frames"), np.int64),
@@ -128,6 +133,7 @@ def _decode(video_id: str, record: bytes) -> Video:
         height=integer("height"),
         rotation=integer("rotation"),
         is_reflected=bool(integer("is_reflected")),
+        **added,
     )
     return Video(video_id=video_id, data=binary("data"), index=index, health=_health(binary("health")))
 

@@ -26,6 +26,7 @@ from data_pipelines.corpus.builder import (
 )
 from data_pipelines.corpus.entry import CorpusEntry
 from data_pipelines.corpus.reader import FORMAT_VERSION
+from data_pipelines.decoding.video import FrameIndex
 from data_pipelines.workers.isolation import Failure
 
 MIN_VIDEOS_PER_SHARD = 32
@@ -113,7 +114,8 @@ class ShardedWork:
         remove_unfinished(self.work_dir)
         self.shards = plan_shards(items)
         # Journals of another version cannot be continued.
-        lines = [FORMAT_VERSION, *(field.name for field in dataclasses.fields(Journal)), *facts]
+        fields = (*dataclasses.fields(Journal), *dataclasses.fields(FrameIndex))
+        lines = [FORMAT_VERSION, *(field.name for field in fields), *facts]
         digest = hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
         plan = self.work_dir / "plan.json"
         text = json.dumps({"digest": digest, "num_shards": len(self.shards)})

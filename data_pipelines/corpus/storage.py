@@ -220,6 +220,8 @@ def _encode_jpegs(video: Video, form: Frames) -> tuple[bytes, FrameIndex, float]
         height=height,
         rotation=0,
         is_reflected=False,
+        pixel_aspect=1.0,
+        is_interlaced=False,
     )
     shift = float(np.abs(times[first] - index.frame_times[distinct]).max())
     return pack_jpegs(jpegs, places, (width, height)), new_index, shift

@@ -8,32 +8,20 @@ fails.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from jaxtyping import Int, UInt8
 
 from data_pipelines.decoding.jpeg_frames import is_jpeg_frames, read_jpegs
 from data_pipelines.decoding.pixels import RgbConverter
 from data_pipelines.decoding.still_images import picture_kind, read_picture
-from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, UnreadableVideo
-
-DAMAGE = (av.FFmpegError, OverflowError)
-"""Errors that PyAV raises for damaged content."""
-
-_NOTHING_ELSE = {"protocol_whitelist": "none", "default_fps": "10"}
-"""Options that keep a file from opening others: FFmpeg would open files and ports that its text names.
-Frames without a delay of an animated PNG last a tenth of a second, as in GIFs."""
-
-TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""Options for files whose metadata are not UTF-8: PyAV 18 refuses them by default, 19 does not."""
+from data_pipelines.decoding.streams import DAMAGE, decoded, demuxed, error_reason, open_video
+from data_pipelines.decoding.video import UNKNOWN_PTS, FrameIndex, UnreadableVideo
+from data_pipelines.decoding.work import WORK
 
 
 def read_frames(
@@ -56,8 +44,12 @@ def read_frames(
     frame_indices = np.asarray(frame_indices)
     wanted = np.unique(frame_indices)
     width, height = index.width, index.height
-    stored_size = (height, width) if index.rotation % 180 else (width, height)
-    to_rgb = RgbConverter(stored_size, index.rotation, is_reflected=index.is_reflected)
+    to_rgb = RgbConverter(
+        (height, width) if index.rotation % 180 else (width, height),
+        index.rotation,
+        is_reflected=index.is_reflected,
+        deinterlaces=index.is_interlaced,
+    )
     frames = np.empty((len(frame_indices), height, width, 3), np.uint8)
     missing = set(wanted.tolist())
     try:
@@ -79,60 +71,6 @@ MIN_JUMP = 500
 _SKIPPING_DECODERS = ("h264", "mpeg4", "mpeg2video")
 """Decoders that skip exactly the frames that no other frame refers to. HEVC layers may refer to them;
 the AV1 decoder applies its first setting to all frames."""
-
-
-@contextlib.contextmanager
-def open_video(data: bytes) -> Iterator[tuple[InputContainer, av.VideoStream, av.VideoCodecContext]]:
-    """Open a file to decode its first video stream in one thread; cover art counts only if it is alone.
-
-    Raises:
-      ValueError: the file has no video stream, or its frames exceed `MAX_PIXELS`.
-    """
-    with av.open(io.BytesIO(data), "r", container_options=_NOTHING_ELSE, **TOLERANT) as container:
-        if not container.streams.video:
-            raise ValueError("it has no video stream")
-        stream = min(container.streams.video, key=lambda s: bool(s.disposition & Disposition.attached_pic))
-        codec = _decoder(stream)
-        if codec.width * codec.height > MAX_PIXELS:
-            raise ValueError(
-                f"its frames of {codec.width}x{codec.height} pixels are more than {MAX_PIXELS:,}"
-            )
-        codec.thread_count = 1
-        codec.options = {"max_pixels": str(MAX_PIXELS)}
-        yield container, stream, codec
-
-
-def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
-    if stream.codec_context is None:
-        raise ValueError("its codec is not known")
-    # FFmpeg's own decoders of VP8 and VP9 drop alpha.
-    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
-    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
-        return stream.codec_context
-    codec = av.CodecContext.create(name, "r")
-    assert isinstance(codec, av.VideoCodecContext)
-    codec.width, codec.height = stream.codec_context.width, stream.codec_context.height
-    return codec
-
-
-def decoded(
-    container: InputContainer, stream: av.VideoStream, codec: av.VideoCodecContext
-) -> Iterator[av.VideoFrame]:
-    """Yield the frames in display order, without packets that do not decode."""
-    with demuxed(container, stream) as packets:
-        for packet in packets:
-            try:
-                yield from codec.decode(packet)
-            except DAMAGE:
-                continue
-
-
-@contextlib.contextmanager
-def demuxed(container: InputContainer, stream: av.VideoStream) -> Iterator[Iterator[av.Packet]]:
-    """Yield the packets of a stream; only closing the generator frees a packet (156 bytes) of PyAV."""
-    generator: Any = container.demux(stream)
-    with contextlib.closing(generator) as packets:
-        yield packets
 
 
 def wanted_frames(
@@ -248,6 +186,7 @@ def _decode(
             if can_skip and skips != (packet.pts not in position_of):
                 skips = not skips
                 codec.skip_frame = "NONREF" if skips else "DEFAULT"
+            WORK.advance(codec.width * codec.height)
             try:
                 yield from _keep(codec.decode(packet), position_of)
             except DAMAGE:
@@ -276,10 +215,3 @@ def _spans(
 
 def _keep(frames: list[av.VideoFrame], position_of: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
     return ((position_of[frame.pts], frame) for frame in frames if frame.pts in position_of)
-
-
-def error_reason(error: Exception) -> str:
-    """Return the text of an error, understandable for a user."""
-    if isinstance(error, av.FFmpegError) and error.strerror:
-        return f"{error.strerror[0].lower()}{error.strerror[1:]} (damaged, truncated, or not a video)"
-    return str(error)

@@ -7,18 +7,27 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from data_pipelines.decoding.decode import DAMAGE, MIN_JUMP, error_reason, wanted_frames
+from data_pipelines.decoding.containers import is_encrypted
+from data_pipelines.decoding.decode import MIN_JUMP, wanted_frames
 from data_pipelines.decoding.full_decode import FullDecode, checksum, decode_everything
 from data_pipelines.decoding.still_images import examine_picture, picture_kind
-from data_pipelines.decoding.video import UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo, Video
+from data_pipelines.decoding.streams import DAMAGE, error_reason
+from data_pipelines.decoding.time_stamps import first_of_rising, rising_times
+from data_pipelines.decoding.video import (
+    MAX_PIXELS,
+    UNKNOWN_PTS,
+    FrameIndex,
+    Health,
+    UnreadableVideo,
+    Video,
+    square_size,
+)
 
 _NUM_TRIED = 150
 """Number of frames, spread over a file, on which random access is tried; as many near its key frames."""
@@ -73,28 +82,9 @@ def examine(data: bytes) -> Examination:
     return Examination(index=None, health=Health(verdict="unreadable", reason=reason))
 
 
-def _is_encrypted(data: bytes) -> bool:
-    """Tell whether the file is an MP4 with common encryption."""
-    headers = b"".join(box for kind, box in _boxes(data) if kind in (b"moov", b"moof"))
-    return any(mark in headers for mark in (b"encv", b"pssh", b"tenc"))
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the outermost boxes of an MP4, up to the first damage."""
-    place = 0
-    while data[4:8] in (b"ftyp", b"styp") and place + 8 <= len(data):
-        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        if size == 1:
-            size = int.from_bytes(data[place + 8 : place + 16], "big")
-        size = size if size >= 8 else len(data) - place  # 0: up to the end
-        if kind in (b"moov", b"moof"):
-            yield kind, data[place : place + size]
-        place += size
-
-
 def _why_not_opened(data: bytes, error: Exception) -> str:
     """Return the reason why FFmpeg cannot open a file."""
-    if _is_encrypted(data):
+    if is_encrypted(data):
         return "it is encrypted"
     if data[4:8] != b"ftyp" or not isinstance(error, av.FFmpegError):
         return error_reason(error)
@@ -108,24 +98,31 @@ def _examine_video(data: bytes) -> Examination:
     full = decode_everything(data)
     if not full.pts:
         raise ValueError(_why_no_frame(full))
-    times, first_pts = _frame_times(full)
+    times, time_notes = rising_times(full.pts, full.dts, time_base=full.time_base, rate=full.rate)
+    first_pts = first_of_rising(full.pts) if full.time_base else None
     steps = np.diff(times)
-    frame_seconds = float(np.median(steps)) if len(steps) else 0.0
-    width, height = full.size[::-1] if full.rotation % 180 else full.size
+    frame_seconds = float(np.median(steps)) if len(steps) else 1 / full.rate
+    width, height = square_size(full.size, full.pixel_aspect)
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"its frames of {width}x{height} pixels are more than {MAX_PIXELS:,}")
+    if full.rotation % 180:
+        width, height = height, width
     index = FrameIndex(
         frame_times=times,
         key_frames=np.asarray(full.key_frames or [0], np.int64),
-        first_pts=first_pts,
+        first_pts=UNKNOWN_PTS if first_pts is None else first_pts,
         width=width,
         height=height,
         rotation=full.rotation,
         is_reflected=full.is_reflected,
-        duration=float(times[-1]) + frame_seconds,
+        duration=float(times[-1]) + (full.last_seconds or frame_seconds),
+        pixel_aspect=full.pixel_aspect,
+        is_interlaced=full.is_interlaced,
     )
     reason = _reason(full)
-    if first_pts != UNKNOWN_PTS and (reason or not _can_seek(data, index, full.checksums)):
+    if first_pts is not None and (reason or not _can_seek(data, index, full.checksums)):
         index = dataclasses.replace(index, first_pts=UNKNOWN_PTS, key_frames=np.zeros(1, np.int64))
-    notes = full.notes
+    notes = full.notes + time_notes
     if index.first_pts == UNKNOWN_PTS and len(times) > 1 and not reason:
         notes += ("random access fails: decoded from its start",)
     health = Health(
@@ -157,10 +154,9 @@ def _why_no_frame(full: FullDecode) -> str:
 def _reason(full: FullDecode) -> str:
     """Return the reason why the video is damaged, or an empty string."""
     count = len(full.pts)
-    if full.num_lost_packets or count < full.num_declared_frames - max(2, full.num_declared_frames // 20):
-        why = "damaged" if full.num_packets >= full.num_declared_frames else "truncated"
-        return f"only {count} of {full.num_declared_frames} frames can be decoded; the file is {why}"
-    if full.is_cut_off:
+    if full.num_lost_packets and full.num_declared_frames:
+        return f"only {count} of {full.num_declared_frames} frames can be decoded; the file is truncated"
+    if full.is_cut_off or full.num_lost_packets:
         seconds = f" of a video of {full.declared_seconds:.4g} s" if full.declared_seconds else ""
         return f"only {count} frames{seconds} are there; the file is truncated"
     if full.failure:
@@ -168,15 +164,6 @@ def _reason(full: FullDecode) -> str:
     if full.damaged_ticks:
         return f"it does not decode cleanly at {len(full.damaged_ticks)} places (damaged, truncated)"
     return ""
-
-
-def _frame_times(full: FullDecode) -> tuple[Float[np.ndarray, " f"], int]:
-    """Return seconds after the first frame, and the first time stamp if all exist and rise."""
-    known = [tick for tick in full.pts if tick is not None]
-    if len(known) == len(full.pts) and full.time_base and all(a < b for a, b in itertools.pairwise(known)):
-        ticks = np.asarray(known, np.int64)
-        return (ticks - ticks[0]) * full.time_base, int(ticks[0])
-    return np.arange(len(full.pts)) / full.rate, UNKNOWN_PTS
 
 
 def _damaged_ranges(full: FullDecode, index: FrameIndex) -> tuple[tuple[float, float], ...]:

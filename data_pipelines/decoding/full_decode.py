@@ -8,11 +8,13 @@ import zlib
 from collections.abc import Iterator
 
 import av
-import numpy as np
 from av.container import InputContainer
 
-from data_pipelines.decoding.decode import DAMAGE, error_reason, open_video
+from data_pipelines.decoding.containers import is_cut_off, last_frame_seconds, num_lost_packets
 from data_pipelines.decoding.pixels import HLG, PQ, RgbConverter, has_alpha
+from data_pipelines.decoding.streams import DAMAGE, error_reason, open_video, orientation, pixel_aspect
+from data_pipelines.decoding.video import square_size
+from data_pipelines.decoding.work import WORK
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,6 +38,7 @@ class FullDecode:
     failure: str = ""
     """Reason why the container could not be read to its end."""
     pts: list[int | None] = dataclasses.field(default_factory=list)
+    dts: list[int | None] = dataclasses.field(default_factory=list)
     key_frames: list[int] = dataclasses.field(default_factory=list)
     checksums: list[int] = dataclasses.field(default_factory=list)
     damaged_ticks: list[int] = dataclasses.field(default_factory=list)
@@ -44,6 +47,14 @@ class FullDecode:
     pixel_format: str = ""
     rotation: int = 0
     is_reflected: bool = False
+    pixel_aspect: float = 1.0
+    is_interlaced: bool = False
+    last_seconds: float = 0.0
+    """Time for which the last frame is shown; 0 if the file does not say."""
+    longest_packet: int = 0
+    """Longest duration of a packet in ticks."""
+    leading_before: int | None = None
+    """Tick of the first key frame, until a packet is shown after it."""
     start_time: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -55,10 +66,29 @@ class FullDecode:
             self.notes += (SIZE_NOTE,)
         if frame.key_frame:
             self.key_frames.append(len(self.pts))
+        if frame.interlaced_frame and not self.is_interlaced:
+            self.is_interlaced = True
+            self.notes += (INTERLACED_NOTE,)
+        # One tick is what FFmpeg takes if a file has no rate.
+        self.last_seconds = frame.duration * self.time_base if (frame.duration or 0) > 1 else 0.0
         if frame.is_corrupt and frame.pts is not None:
             self.damaged_ticks.append(frame.pts)
         self.pts.append(frame.pts)
+        self.dts.append(frame.dts)
         self.checksums.append(checksum(frame))
+
+    def is_leading(self, packet: av.Packet) -> bool:
+        """Tell whether a packet is shown before the first key frame, although it follows it in the file.
+
+        It refers to frames before an open key frame, which are not there where a file was cut.
+        """
+        if self.num_packets == 1 and packet.is_keyframe:
+            self.leading_before = packet.pts
+            return False
+        key_tick, tick = self.leading_before, packet.pts
+        if key_tick is None or self.num_packets > _MAX_REORDERED or (tick is not None and tick >= key_tick):
+            self.leading_before = None
+        return self.leading_before is not None
 
     def _add_first(self, frame: av.VideoFrame) -> None:
         self.size = (frame.width, frame.height)
@@ -72,13 +102,23 @@ class FullDecode:
             f"{depth}-bit" if depth > 8 else None,
             "alpha, over white" if has_alpha(frame) else None,
         ]
-        notes += ["mirrored" if self.is_reflected else None]
+        notes += ["mirrored" if self.is_reflected else None, self._shape_note()]
         self.notes += tuple(note for note in notes if note)
+
+    def _shape_note(self) -> str | None:
+        shown = square_size(self.size, self.pixel_aspect)
+        if shown == self.size:
+            return None
+        (width, height), (shown_width, shown_height) = self.size, shown
+        return f"pixels are not square: {width}x{height} shown as {shown_width}x{shown_height}"
 
 
 _PLAIN_FORMATS = ("yuv420p", "yuvj420p", "yuv420p10le")
 """Formats whose planes PyAV returns without conversion if the sides are even."""
+_MAX_REORDERED = 32
+"""Number of packets within which a picture may be shown before a key frame that it follows in the file."""
 SIZE_NOTE = "the frame size changes"
+INTERLACED_NOTE = "interlaced, shown without the second field"
 
 
 def decode_everything(data: bytes) -> FullDecode:
@@ -97,27 +137,17 @@ def decode_everything(data: bytes) -> FullDecode:
             has_duration=bool(stream.duration or container.duration),
             declared_seconds=float((stream.duration or 0) * (stream.time_base or 0))
             or (container.duration or 0) / av.time_base,
-            is_cut_off=_is_cut_off(data),
+            is_cut_off=is_cut_off(data),
+            pixel_aspect=pixel_aspect(stream),
         )
-        # MP4's table of contents lists the packets that follow, with edit lists applied.
-        is_listed = "mp4" in full.container and stream.frames > 0
-        num_listed = min(stream.frames, len(stream.index_entries)) if is_listed else 0
         with _errors() as errors:
             for packet in _packets(container, stream, full):
                 _decode(packet, codec, full, errors)
-        full.num_lost_packets = max(0, num_listed - full.num_packets)
+        full.num_lost_packets = num_lost_packets(container, stream, len(data))
+        if full.pts and full.pts[-1] is not None and not (full.num_lost_packets or full.is_cut_off):
+            declared = last_frame_seconds(container, stream, full.pts[-1], full.longest_packet)
+            full.last_seconds = declared or full.last_seconds
         return full
-
-
-def _is_cut_off(data: bytes) -> bool:
-    """Tell whether a Matroska or WebM file ends before its segment does."""
-    begin = data.find(b"\x18\x53\x80\x67", 0, 4096) + 4  # the segment's id; its size follows
-    if data[:4] != b"\x1a\x45\xdf\xa3" or begin < 4 or begin >= len(data) or not data[begin]:
-        return False
-    length = 9 - data[begin].bit_length()
-    size = int.from_bytes(data[begin : begin + length], "big") & ((1 << 7 * length) - 1)
-    is_known = size != (1 << 7 * length) - 1  # a live recording has none
-    return is_known and begin + length + size > len(data)
 
 
 def _packets(container: InputContainer, stream: av.VideoStream, full: FullDecode) -> Iterator[av.Packet]:
@@ -129,7 +159,10 @@ def _packets(container: InputContainer, stream: av.VideoStream, full: FullDecode
 
 def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, errors: list) -> None:
     errors.clear()
+    WORK.advance(codec.width * codec.height)
     full.num_packets += bool(packet.size)
+    is_leading = full.is_leading(packet)
+    full.longest_packet = max(full.longest_packet, packet.duration or 0)
     # In a transport stream the mark only means that a counter jumped, as where two files were joined.
     is_damaged = packet.is_corrupt and full.container != "mpegts"
     try:
@@ -139,7 +172,7 @@ def _decode(packet: av.Packet, codec: av.VideoCodecContext, full: FullDecode, er
         is_damaged = True
     is_damaged |= any(level <= av.logging.ERROR for level, _, _ in errors)
     tick = packet.pts if packet.pts is not None else packet.dts
-    if is_damaged:
+    if is_damaged and not is_leading:
         full.damaged_ticks.append(tick if tick is not None else (full.pts[-1] or 0 if full.pts else 0))
 
 
@@ -155,19 +188,6 @@ def _errors() -> Iterator[list[tuple[int, str, str]]]:
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skips)
-
-
-def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Return the counter-clockwise rotation of a frame in degrees, and whether to mirror it afterwards."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5].astype(float)
-    is_reflected = a * d - b * c < 0
-    if is_reflected:
-        a = -a  # mirrored back, left to right
-    degrees = -np.degrees(np.arctan2(b, a))
-    return round(degrees / 90) * 90 % 360, bool(is_reflected)
 
 
 def checksum(frame: av.VideoFrame) -> int:

@@ -16,6 +16,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8, UInt16
 
+from data_pipelines.decoding.deinterlace import deinterlaced
+
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR, as ITU-T H.273 numbers them."""
 REFERENCE_WHITE, PEAK = 203.0, 1000.0
@@ -34,21 +36,32 @@ class RgbConverter:
     """Converts frames to RGB arrays of one size, turned and mirrored for display.
 
     A stream may change its size, so that of its first frame counts for all.
+
+    Args:
+      size: width and height in square pixels before the rotation.
+      rotation: counter-clockwise, in degrees.
+      is_reflected: whether frames are mirrored after the rotation.
+      deinterlaces: whether the second field of interlaced frames is replaced.
     """
 
-    def __init__(self, stored_size: tuple[int, int], rotation: int, *, is_reflected: bool = False):
+    def __init__(
+        self, size: tuple[int, int], rotation: int, *, is_reflected: bool = False, deinterlaces: bool = False
+    ):
         self._reformatter = VideoReformatter()
-        self._width, self._height = stored_size
+        self._width, self._height = size
         self._quarter_turns = rotation // 90
         self._is_reflected = is_reflected
+        self._deinterlaces = deinterlaces
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-        pixels = self._as_stored(frame)
+        if self._deinterlaces and frame.interlaced_frame:
+            frame = deinterlaced(frame)
+        pixels = self._rgb(frame)
         if self._quarter_turns:
             pixels = np.rot90(pixels, self._quarter_turns)
         return pixels[:, ::-1] if self._is_reflected else pixels
 
-    def _as_stored(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "sh sw 3"]:
+    def _rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "sh sw 3"]:
         if frame.color_trc in (PQ, HLG):
             return tone_map(self._reformat(frame, "rgb48le"), frame.color_trc)
         if has_alpha(frame):

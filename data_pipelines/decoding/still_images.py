@@ -26,6 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from data_pipelines.decoding.picture_pixels import hdr_transfer, orientation, rgb_pixels, upright
 from data_pipelines.decoding.pixels import PQ, over_white
 from data_pipelines.decoding.video import MAX_PIXELS, UNKNOWN_PTS, FrameIndex, Health, UnreadableVideo
+from data_pipelines.decoding.work import WORK
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # pictures are decoded in parallel
 TiffImagePlugin.READ_LIBTIFF = True  # its own reader of plain pixels is wrong about those in YCbCr
@@ -260,6 +261,7 @@ def _load_all(image: ImageFile.ImageFile, kind: str) -> tuple[Float[np.ndarray, 
         if kind in _ANIMATED_KINDS:
             image.seek(position)
         image.load()
+        WORK.advance(image.width * image.height)
         begins.append(image.info.get("timestamp", 0))
         delays.append(image.info.get("duration", 0))
     if num_frames == 1:  # Pillow gives a still AVIF a second

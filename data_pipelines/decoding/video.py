@@ -44,7 +44,7 @@ class FrameIndex:
     first_pts: int
     """Time stamp of the first frame in the units of the stream."""
     width: int
-    """Width in pixels as displayed, after `rotation`."""
+    """Width in square pixels as displayed, after `rotation`."""
     height: int
     rotation: int
     """Counter-clockwise rotation of stored frames for display, in degrees: 0, 90, 180 or 270."""
@@ -52,6 +52,26 @@ class FrameIndex:
     """Whether stored frames are also mirrored, left to right, after the rotation."""
     duration: float
     """Seconds from the first frame to the end of the last one."""
+    pixel_aspect: float = 1.0
+    """Width of a stored pixel divided by its height; frames are stretched until pixels are square."""
+    is_interlaced: bool = False
+    """Whether frames hold two fields, of which the second is replaced by an interpolation of the first."""
+
+
+def square_size(stored_size: tuple[int, int], pixel_aspect: float) -> tuple[int, int]:
+    """Return width and height in square pixels; the side that is too short grows, so no pixel is lost."""
+    width, height = stored_size
+    if pixel_aspect >= 1:
+        return round(width * pixel_aspect), height
+    return width, round(height / pixel_aspect)
+
+
+def as_stored(index: FrameIndex) -> FrameIndex:
+    """Return the index of the same frames with the pixels of the file, neither stretched nor deinterlaced."""
+    aspect = 1 / index.pixel_aspect if index.rotation % 180 else index.pixel_aspect
+    width = round(index.width / aspect) if aspect > 1 else index.width
+    height = round(index.height * aspect) if aspect < 1 else index.height
+    return dataclasses.replace(index, width=width, height=height, pixel_aspect=1.0, is_interlaced=False)
 
 
 Verdict = Literal["ok", "damaged", "unreadable"]

@@ -17,10 +17,20 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from data_pipelines.decoding.work import WORK
+
 
 @dataclasses.dataclass(frozen=True)
 class Started:
     """The worker has received its item, and the clock starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Advanced:
+    """The function goes on."""
+
+    num_pixels: int
+    """Number of pixels to decode, as far as is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +46,7 @@ class OutOfMemory:
     """The item does not fit into memory, or the function raised MemoryError."""
 
 
-Message = Started | Done | OutOfMemory
+Message = Started | Advanced | Done | OutOfMemory
 
 
 def serve(file_descriptor: int, memory_limit_gib: float) -> None:
@@ -47,6 +57,7 @@ def serve(file_descriptor: int, memory_limit_gib: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(file_descriptor)
     threading.Thread(target=_end_with_parent, args=(file_descriptor,), daemon=True).start()
+    WORK.on_progress = lambda num_pixels: connection.send(Advanced(num_pixels))
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         while True:
             try:
@@ -55,6 +66,7 @@ def serve(file_descriptor: int, memory_limit_gib: float) -> None:
                 connection.send(OutOfMemory())
                 return
             _silence()
+            WORK.begin()
             connection.send(Started())
             _send(connection, _outcome(function, item))
 

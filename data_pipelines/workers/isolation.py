@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Pipe, wait
 from typing import Any, Generic, TypeVar
 
-from data_pipelines.workers.isolated_worker import Done, Message, OutOfMemory, Started, serve
+from data_pipelines.workers.isolated_worker import Advanced, Done, Message, OutOfMemory, Started, serve
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +32,12 @@ _START_SECONDS = 120.0
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
 """Signals that do not come from a decoder: the machine ran out of memory, or a user ended the process."""
+
+_STUCK_SECONDS = 60.0
+"""Time without a decoded frame after which a decoder counts as stuck, if the limit follows the work."""
+
+_PIXELS_PER_SECOND = 1e6
+"""Slowest accepted decoding: half a frame of full HD."""
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Workers share the cores, and threads of many cores would use up the memory limit."""
@@ -46,12 +52,28 @@ class Failure:
     """Whether the machine may be the cause, and not the item, so that another attempt may succeed."""
 
 
-def time_limit_seconds(num_bytes: int) -> float:
-    """Return the time limit for examining a file, by its size, because headers may lie.
+@dataclasses.dataclass(frozen=True)
+class TimeLimit:
+    """The time limit of one item."""
 
-    Ten seconds a megabyte is slow even for 4K.
+    seconds: float
+    follows_work: bool = False
+    """Whether an item may take longer while its decoder goes on, at the pace of `_PIXELS_PER_SECOND`."""
+
+
+def file_time_limit(num_bytes: int, seconds: float | None = None) -> TimeLimit:
+    """Return the time limit for examining a file.
+
+    By its size it is ten seconds a megabyte, slow even for 4K. A screen recording has many frames in few
+    bytes, so the limit also follows the frames.
+
+    Args:
+      num_bytes: size of the file.
+      seconds: the limit that a user has set; None sets it by the work.
     """
-    return max(20.0, num_bytes / 1e5)
+    if seconds is not None:
+        return TimeLimit(seconds)
+    return TimeLimit(max(20.0, num_bytes / 1e5), follows_work=True)
 
 
 class Isolated:
@@ -81,7 +103,7 @@ class Isolated:
         function: Callable[[Item], Result],
         items: Iterable[Item],
         *,
-        timeout_seconds: Callable[[Item], float] | float,
+        time_limit: Callable[[Item], TimeLimit] | float,
     ) -> Iterator[Result | Failure]:
         """Yield the function's result for each item, in order, or a Failure for that item alone.
 
@@ -93,7 +115,7 @@ class Isolated:
         Args:
           function: a module's function, which a worker can import; it reports bad content in its result.
           items: small objects that can be pickled, such as names rather than bytes.
-          timeout_seconds: time limit from the start of an item, or a function that returns it for an item.
+          time_limit: seconds from the start of an item, or a function that returns the limit of an item.
 
         Raises:
           Exception: the function's error, when its item's turn comes; the worker's traceback is a note.
@@ -108,8 +130,8 @@ class Isolated:
         try:
             while True:
                 for item in itertools.islice(source, 2 * self._num_workers - len(ahead)):
-                    seconds = timeout_seconds(item) if callable(timeout_seconds) else timeout_seconds
-                    task = _IsolatedCall(item, seconds)
+                    limit = time_limit(item) if callable(time_limit) else TimeLimit(time_limit)
+                    task = _IsolatedCall(item, limit)
                     ahead.append(task)
                     waiting.append(task)
                 if not ahead:
@@ -145,8 +167,10 @@ class Isolated:
             else:
                 continue
             if isinstance(outcome, Started):
-                worker.deadline = time.monotonic() + task.seconds
                 worker.has_started = True
+                worker.deadline = task.begin()
+            elif isinstance(outcome, Advanced):
+                worker.deadline = task.extended(worker.deadline, outcome.num_pixels)
             elif self._finish(worker, task, outcome):
                 again.append(task)
         return again
@@ -164,7 +188,7 @@ class Isolated:
         if not worker.has_started and not worker.num_done and not isinstance(outcome, OutOfMemory):
             raise RuntimeError(f"a worker process did not start (exit code {exit_code})")
         if isinstance(outcome, _Late):
-            failure = Failure(f"took longer than {task.seconds:g} s", may_pass=True)
+            failure = Failure(task.why_late(), may_pass=True)
         elif worker.num_done:
             return True
         elif isinstance(outcome, OutOfMemory):
@@ -203,12 +227,36 @@ _Outcome = Message | _Late | _Crashed
 
 
 class _IsolatedCall(Generic[Item]):
-    def __init__(self, item: Item, seconds: float):
+    def __init__(self, item: Item, limit: TimeLimit):
         self.item = item
-        self.seconds = seconds
+        self._limit = limit
+        self._started = 0.0
+        self._allowed_seconds = limit.seconds
+        self._is_stuck = False
         self.is_done = False
         self.num_killed = 0
         self._outcome = Done(None)
+
+    def begin(self) -> float:
+        """Start the clock; return the deadline."""
+        self._started = time.monotonic()
+        return self._started + self._limit.seconds
+
+    def extended(self, deadline: float, num_pixels: int) -> float:
+        """Return the deadline after a sign of progress, by the number of pixels that the item has."""
+        if not self._limit.follows_work:
+            return deadline
+        self._allowed_seconds = max(self._limit.seconds, num_pixels / _PIXELS_PER_SECOND)
+        allowed, if_stuck = self._started + self._allowed_seconds, time.monotonic() + _STUCK_SECONDS
+        self._is_stuck = if_stuck < allowed
+        return max(self._started + self._limit.seconds, min(if_stuck, allowed))
+
+    def why_late(self) -> str:
+        """Return the reason for the failure of an item that exceeded its deadline."""
+        if self._is_stuck:
+            return f"its decoder is stuck: no frame came for {_STUCK_SECONDS:g} s"
+        remedy = "; allow more with --decode-timeout" if self._limit.follows_work else ""
+        return f"took longer than {self._allowed_seconds:g} s{remedy}"
 
     def finish(self, outcome: Done) -> None:
         self._outcome, self.is_done = outcome, True

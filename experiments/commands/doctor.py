@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from experiments.input_checks import check_out_file, check_range
+from experiments.input_checks import check_decode_timeout, check_out_file, check_range
 
 if TYPE_CHECKING:
     from data_pipelines.corpus.doctor import Diagnosis
@@ -31,6 +31,8 @@ class Doctor:
     In the printed table `turn` is the rotation in degrees (m: mirrored), `took` the seconds it took."""
     num_workers: int = 2
     """Number of processes that decode."""
+    decode_timeout: float | None = None
+    """Time limit for one video, in seconds; default: by its size and its frames."""
 
     def run(self) -> None:
         """Examine, print, write."""
@@ -38,9 +40,10 @@ class Doctor:
         from experiments.reports.doctor_table import header, line, summary, terminal_width
 
         check_range("--num-workers", self.num_workers, 0)
+        check_decode_timeout(self.decode_timeout)
         if self.out is not None:
             check_out_file(self.out, (".tsv", ".json"))
-        examined = _examined(self.path, self.num_workers)
+        examined = _examined(self.path, self.num_workers, self.decode_timeout)
         findings = []
         width = terminal_width()
         print(header(width))
@@ -55,7 +58,7 @@ class Doctor:
             sys.exit(1)
 
 
-def _examined(path: Path, num_workers: int) -> Iterator[Diagnosis]:
+def _examined(path: Path, num_workers: int, decode_timeout: float | None) -> Iterator[Diagnosis]:
     from data_pipelines.corpus.doctor import OneFile, examine_corpus, examine_source
     from data_pipelines.corpus.sources import open_source
 
@@ -63,9 +66,9 @@ def _examined(path: Path, num_workers: int) -> Iterator[Diagnosis]:
         from data_pipelines.corpus.reader import open_corpus  # late: brings TFDS
 
         corpus = open_corpus(path)
-        return examine_corpus(corpus, num_workers=num_workers)
+        return examine_corpus(corpus, num_workers=num_workers, decode_timeout=decode_timeout)
     if not path.exists():
         raise UserError(f"there is nothing at {path}; give a file, folder, archive, list or data directory")
     is_collection = path.is_dir() or path.name.lower().endswith(COLLECTION_SUFFIXES)
     source = open_source(path) if is_collection else OneFile(path)
-    return examine_source(source, num_workers=num_workers)
+    return examine_source(source, num_workers=num_workers, decode_timeout=decode_timeout)

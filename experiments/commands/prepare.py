@@ -40,7 +40,7 @@ from data_pipelines.corpus.storage import Compact, Frames, Original, StorageForm
 from data_pipelines.synthetic.image_corpus import prepare_synthetic_images
 from data_pipelines.synthetic.texts import Level
 from data_pipelines.synthetic.video_corpus import prepare_synthetic_videos
-from experiments.input_checks import check_range
+from experiments.input_checks import check_decode_timeout, check_range
 from experiments.runtime.progress import Progress, say
 
 AnyDataset = TypeVar("AnyDataset", bound=Dataset)
@@ -128,6 +128,8 @@ class StoreOptions:
     """Accepted fraction of missing or unreadable videos; above it the exit code is 1."""
     num_workers: int = 2
     """Number of processes that check and store videos."""
+    decode_timeout: float | None = None
+    """Time limit for one video, in seconds; default: by its size and its frames."""
     beam: str | None = None
     """Options of an Apache Beam pipeline that does the work, in quotes, such as "--runner=FlinkRunner"."""
     beam_dir: str | None = None
@@ -142,10 +144,12 @@ class StoreOptions:
         """
         check_range("--num-workers", self.num_workers, 0)
         check_range("--max-bad-share", self.max_bad_share, 0, 1)
+        check_decode_timeout(self.decode_timeout)
         return IngestOptions(
             storage=self.storage_form,
             on_error=self.on_error,
             num_workers=self.num_workers,
+            decode_timeout=self.decode_timeout,
             beam=None if self.beam is None else tuple(shlex.split(self.beam)),
             beam_dir=self.beam_dir,
         )

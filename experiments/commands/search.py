@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
 from data_pipelines.terminal_text import printable
-from experiments.input_checks import MAX_CLIPS, check_out_file, check_range, check_utf8
+from experiments.input_checks import MAX_CLIPS, check_decode_timeout, check_out_file, check_range, check_utf8
 
 if TYPE_CHECKING:
     from experiments.search.index import Index
@@ -55,6 +55,8 @@ class Search:
     """Number of processes that decode; default: one per core."""
     worker_memory_gib: float = 4.0
     """Memory limit of each process, which must hold a whole file."""
+    decode_timeout: float | None = None
+    """Time limit for one video, in seconds; default: by its size and its frames."""
     batch_size: int = 8
     """Number of videos encoded at once; changes only the speed."""
     retry: bool = False
@@ -105,6 +107,7 @@ class Search:
         check_range("--num-clips", self.num_clips, 1, MAX_CLIPS)
         check_range("--batch-size", self.batch_size, 1)
         check_range("--worker-memory-gib", self.worker_memory_gib, 0.5)
+        check_decode_timeout(self.decode_timeout)
         if self.num_workers is not None:
             check_range("--num-workers", self.num_workers, 0)
         check_utf8(self.texts)
@@ -124,6 +127,7 @@ class Search:
             num_clips=self.num_clips,
             num_workers=num_usable_cores() if self.num_workers is None else self.num_workers,
             worker_memory_gib=self.worker_memory_gib,
+            decode_timeout=self.decode_timeout,
             batch_size=self.batch_size,
             retry=self.retry,
         )

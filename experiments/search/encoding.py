@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from data_pipelines.clips import VideoClips
-from data_pipelines.workers.isolation import Failure, Isolated, time_limit_seconds
+from data_pipelines.workers.isolation import Failure, Isolated, file_time_limit
 from experiments.search.manifest import ManifestEntry
 from experiments.search.options import IndexOptions
 from experiments.search.reading import ClipRequest, Unreadable, read_clips
@@ -137,7 +137,9 @@ def _read_all(
         return
     with Isolated(options.num_workers, memory_limit_gib=options.worker_memory_gib) as isolated:
         yield from isolated.map(
-            read_clips, requests, timeout_seconds=lambda request: time_limit_seconds(request.state.size)
+            read_clips,
+            requests,
+            time_limit=lambda request: file_time_limit(request.state.size, options.decode_timeout),
         )
 
 

@@ -18,6 +18,8 @@ class IndexOptions:
     """Number of processes that decode; 0 decodes in this process, which a broken file can then crash."""
     worker_memory_gib: float = 4.0
     """Memory limit of a worker, which must hold the whole file and some frames."""
+    decode_timeout: float | None = None
+    """Time limit for one video in seconds; None sets it by its size and its frames."""
     batch_size: int = 8
     """Largest number of videos that are encoded at once."""
     memory_bytes: int = 2 << 30

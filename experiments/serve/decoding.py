@@ -14,11 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_pipelines.clips import VideoClips
-from data_pipelines.decoding.decode import DAMAGE, open_video
-from data_pipelines.decoding.full_decode import orientation
 from data_pipelines.decoding.pixels import RgbConverter
 from data_pipelines.decoding.still_images import picture_kind, read_picture
-from data_pipelines.decoding.video import UnreadableVideo
+from data_pipelines.decoding.streams import DAMAGE, open_video, orientation, pixel_aspect
+from data_pipelines.decoding.video import UnreadableVideo, square_size
 from data_pipelines.terminal_text import printable
 from data_pipelines.workers.isolation import Failure, Isolated
 from experiments.reports.page import SHOWN_SIZE, jpeg_bytes
@@ -60,7 +59,7 @@ class ClipReader:
         return known
 
     def _read(self, request: ClipRequest) -> VideoClips:
-        (outcome,) = self._isolated.map(read_clips, [request], timeout_seconds=self._seconds)
+        (outcome,) = self._isolated.map(read_clips, [request], time_limit=self._seconds)
         if isinstance(outcome, Failure | Unreadable):
             may_pass = isinstance(outcome, Failure) and outcome.may_pass
             kind = RequestRefused if may_pass else BrokenVideo
@@ -92,7 +91,7 @@ class Thumbnails:
             return self._known[key]
 
     def _made(self, path: Path) -> bytes | None:
-        (outcome,) = self._isolated.map(thumbnail, [path], timeout_seconds=_THUMBNAIL_SECONDS)
+        (outcome,) = self._isolated.map(thumbnail, [path], time_limit=_THUMBNAIL_SECONDS)
         return None if isinstance(outcome, Failure) else outcome
 
     def close(self) -> None:
@@ -117,5 +116,6 @@ def _some_frame(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
             container.seek(container.duration // 4)
         frame = next(container.decode(stream))
         rotation, is_reflected = orientation(frame)
-        to_rgb = RgbConverter((frame.width, frame.height), rotation, is_reflected=is_reflected)
+        size = square_size((frame.width, frame.height), pixel_aspect(stream))
+        to_rgb = RgbConverter(size, rotation, is_reflected=is_reflected, deinterlaces=True)
         return to_rgb(frame)

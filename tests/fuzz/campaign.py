@@ -69,7 +69,7 @@ def run_campaign(numbers: range, *, seed: int, num_workers: int, seconds_between
     next_line = begin + seconds_between
     # Made twice from the same numbers, to keep no more than a few in memory.
     with Isolated(num_workers) as isolated:
-        results = isolated.map(attack, mutants(numbers, seed), timeout_seconds=LIMIT_SECONDS)
+        results = isolated.map(attack, mutants(numbers, seed), time_limit=LIMIT_SECONDS)
         for mutant, result in zip(mutants(numbers, seed), results, strict=True):
             report.add(mutant, result)
             if time.monotonic() > next_line:

@@ -191,7 +191,7 @@ def run_campaign(kinds: list[str], numbers: range, *, seed: int, num_workers: in
     ):
         # Made twice from the same numbers, to keep no more than a few in memory.
         broken = (mutants(kinds, numbers, seed, Path(folder)) for _ in range(2))
-        results = isolated.map(attack, next(broken), timeout_seconds=LIMIT_SECONDS)
+        results = isolated.map(attack, next(broken), time_limit=LIMIT_SECONDS)
         for mutant, result in zip(next(broken), results, strict=True):
             report.add(mutant, result)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,11 +27,26 @@ def saved(kind: str, delays: list[int] = DELAYS, **options) -> bytes:
     return file.getvalue()
 
 
+def encoded(container: str) -> bytes:
+    """Return the animation as a video whose last packet says how long its frame is shown."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream("libx264", rate=10, options={"bf": "0", "crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in FRAMES]
+        packets = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+        packets[-1].duration = int(4 / packets[-1].time_base)
+        output.mux(packets)
+    return file.getvalue()
+
+
 ANIMATIONS = {
     "gif": lambda delays: saved("GIF", delays, loop=0),
     "apng": lambda delays: saved("PNG", delays),
     "webp": lambda delays: saved("WEBP", delays, lossless=True),
     "avif": lambda delays: saved("AVIF", delays, quality=95),
+    "mp4": lambda _: encoded("mp4"),
+    "mkv": lambda _: encoded("matroska"),
 }
 
 
