@@ -24,7 +24,7 @@ from tyro.conf import subcommand
 from clipbert_jax.errors import CONTINUE_EXIT_CODE, UserError, explain_full_device, is_temporary
 from data_pipelines.terminal_text import printable_lines
 from experiments.input_checks import suggestion
-from experiments.old_names import OF_EXPERIMENTS, replace_old_names
+from experiments.old_names import OF_EXPERIMENTS, OLD_EXPERIMENTS, replace_old_names
 
 COMMANDS = {
     "prepare": "experiments.commands.prepare:PrepareCommand",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 after a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with errors_as_sentences():
-        arguments, replaced = replace_old_names(arguments)
+        arguments, replaced = _with_present_names(arguments)
         for old, new in replaced.items():
             print(f"clipbert: {old} is now called {new}", file=sys.stderr)
         check_experiment_name(arguments)
@@ -144,6 +144,17 @@ def _place_of_experiment(arguments: Sequence[str]) -> int | None:
     # A run directory may have such a name too.
     after_no_option = [place for place in places if not arguments[place - 1].startswith("-")]
     return next(iter([*after_no_option, *places]), None)
+
+
+def _with_present_names(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Replace old names, also that of an experiment after an option without a value."""
+    present, replaced = replace_old_names(arguments)
+    place = next((place for place, word in enumerate(present) if word in OLD_EXPERIMENTS), None)
+    is_of_experiment = bool(present) and present[0] in OF_EXPERIMENTS
+    if place is not None and is_of_experiment and _place_of_experiment(present) is None:
+        old, new = present[place], OLD_EXPERIMENTS[present[place]]
+        return [*present[:place], new, *present[place + 1 :]], {**replaced, old: new}
+    return present, replaced
 
 
 @contextlib.contextmanager

@@ -52,22 +52,8 @@ def replace_old_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, st
             present.append(f"{new_option}{equals}{_present_value(arguments[0], option, value)}")
         else:
             present.append(_present_value(arguments[0], before, word))
-    if arguments and arguments[0] in OF_EXPERIMENTS:
-        present = _with_experiment(present)
     replaced = {old: new for old, new in zip(arguments, present, strict=True) if old != new}
     return present, replaced
-
-
-def _with_experiment(words: list[str]) -> list[str]:
-    """Replace an old experiment's name after an option without a value, if no other word is a name."""
-    place = next((place for place, word in enumerate(words) if word in OLD_EXPERIMENTS), None)
-    if place is None:
-        return words
-    from experiments.configs import EXPERIMENTS
-
-    if any(word in EXPERIMENTS for word in words):
-        return words
-    return [*words[:place], OLD_EXPERIMENTS[words[place]], *words[place + 1 :]]
 
 
 def _present_value(command: str, option: str, value: str) -> str:

@@ -325,5 +325,5 @@ def write_summary(data_dir: Path, **facts: Any) -> None:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("av", "opencv-python-headless", "tensorflow-datasets", "array_record")
+    packages = ("av", "opencv-python-headless", "pillow", "tensorflow-datasets", "array_record")
     return {name: importlib.metadata.version(name) for name in packages}

@@ -21,6 +21,8 @@ _STARTS = (
     b"\xff\xd8\xff",  # JPEG
     b"II*\0",
     b"MM\0*",
+    b"II+\0",  # BigTIFF
+    b"MM\0+",
 )
 _AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"styp", b"moof")

@@ -19,8 +19,9 @@ from data_pipelines.decoding.work import WORK
 DAMAGE = (av.FFmpegError, OverflowError)
 """Errors that PyAV raises for damaged content."""
 
-_NOTHING_ELSE = {"protocol_whitelist": "none"}
-"""Options that keep a file from opening others: FFmpeg would open files and ports that its text names."""
+_NOTHING_ELSE = {"protocol_whitelist": "none", "default_fps": "10"}
+"""Options that keep a file from opening others: FFmpeg would open files and ports that its text names.
+Frames without a delay of an animated PNG last a tenth of a second, as in GIFs."""
 
 _TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options for files whose metadata are not UTF-8: PyAV 18 refuses them by default, 19 does not."""

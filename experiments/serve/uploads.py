@@ -32,6 +32,8 @@ _STARTS = (
     b"BM",
     b"II*\0",
     b"MM\0*",  # TIFF
+    b"II+\0",
+    b"MM\0+",
     b"OggS",
     b"FLV",
     b"\0\0\x01",  # MPEG

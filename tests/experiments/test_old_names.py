@@ -71,3 +71,10 @@ def test_a_run_with_old_names_goes_on_and_is_used(run_dir, data_dir, tmp_path, c
     (run / "results.json").write_text(json.dumps(results))
     main(["evaluate", str(run), "--num-clips", "2"])
     assert json.loads((run / "results.json").read_text())["metrics"].keys() == {"1", "2"}
+
+
+def test_an_old_experiment_after_an_option_without_a_value_is_replaced(tmp_path, capsys):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(SystemExit):
+        main(["train", "--profile", "vqa/v2_paper", "--data-dir", nowhere, "--workdir", nowhere])
+    assert "vqa/v2_paper is now called vqa/v2_corrected" in capsys.readouterr().err

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from PIL import Image
 
 from data_pipelines.decoding.jpeg_frames import encode_jpeg, pack_jpegs
+from tests.data_pipelines.decoding.made_pictures import animated_png
 
 _X264 = {"preset": "ultrafast", "x264-params": "threads=1"}
 _B_FRAMES = {"preset": "veryfast", "x264-params": "threads=1:bframes=3:keyint=6"}
@@ -48,6 +51,11 @@ def make_seeds() -> dict[str, bytes]:
         "image.jpg": encode_jpeg(_pixels(3), 90),
         "image.png": cv2.imencode(".png", _pixels(3))[1].tobytes(),
         "image.webp": cv2.imencode(".webp", _pixels(3))[1].tobytes(),
+        "image.tiff": _saved("TIFF", 1, compression="tiff_lzw"),
+        "image.bmp": cv2.imencode(".bmp", _pixels(3))[1].tobytes(),
+        "image.avif": _saved("AVIF", 1),
+        "animated.avif": _saved("AVIF", 6, duration=100),
+        "few_colours.apng": _apng_of_few_colours(),
         "frames.jpegs": pack_jpegs([encode_jpeg(_pixels(i), 90) for i in range(4)], np.arange(4), (64, 48)),
     }
 
@@ -57,6 +65,19 @@ def _pixels(number: int) -> np.ndarray:
     return np.stack([(rows * 5 + number * 9) % 256, columns * 4, (rows * columns + number) % 256], -1).astype(
         np.uint8
     )
+
+
+def _saved(kind: str, num_frames: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    first, *others = [Image.fromarray(_pixels(number)) for number in range(num_frames)]
+    first.save(file, kind, save_all=num_frames > 1, append_images=others, **options)
+    return file.getvalue()
+
+
+def _apng_of_few_colours() -> bytes:
+    rows = [bytes([5 * row % 256] * 32) for row in range(48)]
+    parts = [((0, 0, 64, 48), rows), ((9, 9, 20, 20), [row[:10] for row in rows[:20]])]
+    return animated_png((64, 48), 4, 3, parts * 3, (b"PLTE", bytes(range(48))), (b"tRNS", b"\x80"))
 
 
 def _encode(
