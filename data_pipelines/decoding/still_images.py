@@ -49,6 +49,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "webp": WebPImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
 }
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _PNG_DEPTH = 24
 """Place in a PNG of the number of bits."""
 _BMP_HEADER = 14
@@ -97,6 +98,8 @@ def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
     kind = picture_kind(data) or ""
     with _opened(data, kind) as image:
         image.verify()  # the check sums of a PNG, at which a decoder does not look
+    if kind == "jpeg" and _lacks_only_its_end(data):
+        data += _JPEG_END
     with _opened(data, kind) as image:
         height, width = next(_frames(image, data, kind, [0])).shape[:2]
         times, duration = _load_all(image, kind)
@@ -121,6 +124,20 @@ def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
         notes=notes,
     )
     return index, health
+
+
+def _lacks_only_its_end(data: bytes) -> bool:
+    """Tell whether a JPEG has all pixels and no mark of its end, at which viewers do not look.
+
+    If it has, its pixels are the same whatever follows.
+    """
+    if data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN):
+        return False
+    pixels, others = (
+        cv2.imdecode(np.frombuffer(data + rest + _JPEG_END, np.uint8), cv2.IMREAD_COLOR)
+        for rest in (b"", b"\x55\xaa\x35\x6b" * 64)
+    )
+    return pixels is not None and others is not None and np.array_equal(pixels, others)
 
 
 def read_picture(data: bytes, frame_indices: Int[np.ndarray, " m"]) -> UInt8[np.ndarray, "m h w 3"]:

@@ -14,7 +14,7 @@ from PIL import Image
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine, examine_video
 from data_pipelines.decoding.pixels import RgbConverter
-from data_pipelines.decoding.still_images import picture_kind
+from data_pipelines.decoding.still_images import picture_kind, read_picture
 from tests.data_pipelines.decoding.made_pictures import bmp, box, png, shown, tiff
 
 PIXELS = np.zeros((20, 30, 3), np.uint8)
@@ -192,6 +192,20 @@ def test_a_heic_picture_without_its_reader_says_what_to_install(monkeypatch):
     health = examine(box(b"ftyp", b"heic", bytes(4), b"mif1")).health
     assert health.verdict == "unreadable"
     assert "pip install 'clipbert_jax[heic]'" in health.reason
+
+
+def test_a_jpeg_without_the_mark_of_its_end_is_whole():
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (64, 96, 3), np.uint8)).save(file, "JPEG")
+    whole = file.getvalue()
+    assert whole.endswith(b"\xff\xd9")
+    assert examine(whole[:-2]).health.verdict == "ok"
+    np.testing.assert_array_equal(
+        read_picture(whole[:-2], np.zeros(1, int)), read_picture(whole, np.zeros(1, int))
+    )
+    for missing in (3, 4, 20, 300):
+        assert examine(whole[:-missing]).health.verdict == "unreadable"
 
 
 def test_a_picture_that_memory_does_not_suffice_for_is_not_called_damaged(monkeypatch):
