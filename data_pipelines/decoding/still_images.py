@@ -126,12 +126,16 @@ def examine_picture(data: bytes) -> tuple[FrameIndex, Health]:
     return index, health
 
 
+def _has_end(jpeg: bytes) -> bool:
+    return jpeg.rfind(_JPEG_END) > jpeg.rfind(_JPEG_SCAN)
+
+
 def _lacks_only_its_end(data: bytes) -> bool:
     """Tell whether a JPEG has all pixels and no mark of its end, at which viewers do not look.
 
     If it has, its pixels are the same whatever follows.
     """
-    if data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN):
+    if _has_end(data):
         return False
     pixels, others = (
         cv2.imdecode(np.frombuffer(data + rest + _JPEG_END, np.uint8), cv2.IMREAD_COLOR)
@@ -235,7 +239,8 @@ def _jpeg(image: ImageFile.ImageFile, data: bytes) -> UInt8[np.ndarray, "h w 3"]
         return rgb_pixels(image, data)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        whole = data if _has_end(data) else data + _JPEG_END
+        pixels = cv2.imdecode(np.frombuffer(whole, np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # which says nothing about the file
             raise MemoryError(error.err) from error
