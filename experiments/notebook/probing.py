@@ -25,7 +25,6 @@ from data_pipelines.tokenizer import Tokenizer
 from experiments.notebook.figures import maps_figure
 from experiments.notebook.run import NUM_CLIPS
 from experiments.pointing.maps import MEAN, MapName, Maps, Points, ablation_losses
-from experiments.pointing.run import trained_model
 from experiments.pointing.videos import PointingVideo, pointing_videos
 from experiments.runs.evaluate_run import evaluate
 from experiments.runs.load_run import Run
@@ -56,7 +55,7 @@ def sampled_times(
 
 def probed(run: Run, *, num_videos: int) -> tuple[ModelProbe, list[PointingVideo]]:
     """Return the probe of a run's model, and the first videos of its test split."""
-    probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
+    probe = ModelProbe(run.model(), ProbeScore(run.experiment.task))
     data = run.experiment.data
     grid = probe.grid(np.zeros((1, data.num_frames, data.size, data.size, 3), np.uint8))
     videos = pointing_videos(

@@ -20,7 +20,6 @@ from data_pipelines.data_config import DataConfig
 from data_pipelines.synthetic.drawing import COLOURS, OBJECTS
 from data_pipelines.synthetic.image import ImagePlan, make_image
 from data_pipelines.synthetic.texts import all_events, draw_events, event_text
-from experiments.pointing.run import trained_model
 from experiments.runs.load_run import Run
 
 NEUTRAL_TEXT = "look"
@@ -106,7 +105,7 @@ def mean_match_by_object(
     run: Run, images: ShownImages, text: str, objects: Sequence[str]
 ) -> dict[str, float]:
     """Return the mean log odds of a match between a text and images of each object."""
-    probe = ModelProbe(trained_model(run), ProbeScore(run.experiment.task))
+    probe = ModelProbe(run.model(), ProbeScore(run.experiment.task))
     ids, mask = run.encode_texts([text])
     matches = {}
     for shown in objects:

@@ -24,7 +24,6 @@ import tyro
 from tyro.conf import Positional, arg
 
 from clipbert_jax.errors import UserError
-from clipbert_jax.models.clipbert import ClipBert, model_shapes
 from clipbert_jax.probing.model_probe import ModelProbe
 from clipbert_jax.probing.probe_score import ProbeScore
 from experiments.experiment import make_model
@@ -93,7 +92,7 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
             "that matches texts: give a model of retrieval, such as runs/demo"
         )
     probe_score = ProbeScore(task)
-    trained = ModelProbe(trained_model(run), probe_score)
+    trained = ModelProbe(run.model(), probe_score)
     train = dataclasses.replace(run.experiment.train, seed=game.seed)
     untrained = ModelProbe(make_model(dataclasses.replace(run.experiment, train=train)), probe_score)
     size, num_frames = run.experiment.data.size, run.experiment.data.num_frames
@@ -132,11 +131,6 @@ def pointing(run: Run, game: Game) -> dict[str, Any]:
         "num_videos": len(videos),
         "share_of_cases_without_a_cell": float((points.chances == 0).mean()),
     }
-
-
-def trained_model(run: Run) -> ClipBert:
-    """Return the model of a run."""
-    return model_shapes(run.experiment.model, run.experiment.task.head)[0].merge(run.scorer.parameters)
 
 
 def without_looking(points: Points, *, seed: int) -> dict[str, Any]:

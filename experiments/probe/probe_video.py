@@ -17,7 +17,6 @@ from jaxtyping import Float, UInt8
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
 from clipbert_jax.evaluation.text_buckets import text_lengths, texts_by_bucket
-from clipbert_jax.models.clipbert import model_shapes
 from clipbert_jax.models.pixel_encoder import pixels_per_cell
 from clipbert_jax.probing import attention_maps
 from clipbert_jax.probing.ablation import (
@@ -107,10 +106,7 @@ _PROBES: weakref.WeakKeyDictionary[Scorer, ModelProbe] = weakref.WeakKeyDictiona
 
 def _model_probe(run: Run, probe_score: ProbeScore, on_progress: OnProgress = lambda num: None) -> ModelProbe:
     if run.scorer not in _PROBES:
-        parameters = {name: jnp.asarray(array) for name, array in run.scorer.parameters.items()}
-        _PROBES[run.scorer] = ModelProbe(
-            model_shapes(run.experiment.model, run.experiment.task.head)[0].merge(parameters), probe_score
-        )
+        _PROBES[run.scorer] = ModelProbe(run.model(), probe_score)
     return _PROBES[run.scorer].of(probe_score, on_progress=on_progress)
 
 

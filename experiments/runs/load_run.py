@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
 from clipbert_jax.errors import UserError
 from clipbert_jax.evaluation.scorer import Scorer
+from clipbert_jax.models.clipbert import ClipBert, model_shapes
 from clipbert_jax.pretrained.directory import CONFIG
 from clipbert_jax.pretrained.load import load
 from clipbert_jax.training.run_directory import list_differences
@@ -44,6 +46,11 @@ class Run:
             max_length=self.experiment.data.max_text_length,
             answers=self.answers,
         )
+
+    def model(self) -> ClipBert:
+        """Return the model as a Flax NNX module, with attention and hidden states to look at."""
+        shapes = model_shapes(self.experiment.model, self.experiment.task.head)[0]
+        return shapes.merge({name: jnp.asarray(array) for name, array in self.scorer.parameters.items()})
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
         """Return ids and mask [n l] of texts."""

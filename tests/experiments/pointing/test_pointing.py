@@ -223,7 +223,7 @@ def test_the_table_of_the_notebook_has_the_controls():
 
 def test_maps_of_other_videos_are_held_against_the_losses_of_this_one(videos, data_dir):
     run = untrained_run("retrieval", data_dir)
-    probe = ModelProbe(pointing.trained_model(run), ProbeScore(run.experiment.task))
+    probe = ModelProbe(run.model(), ProbeScore(run.experiment.task))
     first, second = [video for video in videos if video.picture == videos[0].picture][:2]
     alone = next(video for video in videos if video.picture != videos[0].picture)
     grid = probe.grid(first.frames)
