@@ -6,6 +6,7 @@ runs, checkpoints and models to load and to go on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,12 +40,10 @@ ADDED: dict[Path, Any] = {
 def present_names(config: Any) -> Any:
     """Return a saved config, as JSON values, with present names in the place of old ones, and new fields."""
     config = _renamed(config, (), FIELDS, VALUES)
-    for (*parents, field), value in ADDED.items():
-        part = config
-        for parent in parents:
-            part = part.get(parent) if isinstance(part, Mapping) else None
-        if isinstance(part, dict):
-            part.setdefault(field, value)
+    for path, value in ADDED.items():
+        part = _parent(config, path)
+        if part is not None:
+            part.setdefault(path[-1], copy.copy(value))
     return config
 
 
@@ -52,7 +51,19 @@ def first_names(config: Any) -> Any:
     """Return a config with the oldest names, for fingerprints: those must outlive a renaming."""
     fields = {(*path[:-1], new): path[-1] for path, new in FIELDS.items()}
     values = {path: {new: old for old, new in names.items()} for path, names in VALUES.items()}
-    return _renamed(config, (), fields, values)
+    config = _renamed(config, (), fields, values)
+    for path, value in ADDED.items():
+        part = _parent(config, path)
+        if part is not None and part.get(path[-1]) == value:
+            del part[path[-1]]
+    return config
+
+
+def _parent(config: Any, path: Path) -> dict[str, Any] | None:
+    """Return the part of a config that has, or lacks, the last field of a path; None without such a part."""
+    for name in path[:-1]:
+        config = config.get(name) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else None
 
 
 def _renamed(

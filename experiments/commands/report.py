@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from clipbert_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
@@ -23,12 +25,14 @@ class Report:
 
     def run(self) -> None:
         """Write the page, and print its path."""
-        from experiments.input_checks import check_out_file
+        from experiments.input_checks import check_out_directory
         from experiments.reports.run_report import write_run_report
         from experiments.reports.run_summary import read_run
 
         out = self.out or self.run_dir / "run-report.html"
+        if out.is_dir():
+            raise UserError(f"--out {out} is a directory: give a file name")
         run = read_run(self.run_dir)
-        check_out_file(out, (".html", ".htm"))
+        check_out_directory("the folder of the page,", out.parent)
         write_run_report(run, out)
         print(out)

@@ -1,6 +1,6 @@
 """Configs with names of earlier versions."""
 
-from clipbert_jax.renames import FIELDS, VALUES, first_names, present_names
+from clipbert_jax.renames import ADDED, FIELDS, VALUES, first_names, present_names
 
 OLD = {
     "data": {"sampling_rule": "ours", "vocab": "released", "mixture": [["ours", 1.0]]},
@@ -14,7 +14,7 @@ def test_old_values_become_present_ones_and_nothing_else_changes():
     assert present_names(OLD) == {
         "data": {"sampling_rule": "corrected", "vocab": "released", "mixture": [["ours", 1.0]]},
         "task": {"name": "retrieval", "ranking_rule": "original"},
-        "optimizer": {"schedule_rule": "original"},
+        "optimizer": {"schedule_rule": "original", "head_multiplier": 1.0, "pixel_encoder_milestones": []},
         "data_sha256": "ours",
     }
     assert present_names(present_names(OLD)) == present_names(OLD)
@@ -30,7 +30,19 @@ def test_every_row_is_undone():
         assert present_names(nested(path, 1)) == nested((*path[:-1], name), 1)
     for path, names in VALUES.items():
         for old, new in names.items():
-            assert present_names(nested(path, old)) == nested(path, new)
+            assert _value(present_names(nested(path, old)), path) == new
+    for path, value in ADDED.items():
+        without = nested(path[:-1], {})
+        assert _value(present_names(without), path) == value
+        assert first_names(present_names(without)) == without
+        assert _value(present_names(nested(path, "given")), path) == "given"
+        assert _value(first_names(nested(path, "given")), path) == "given"
+
+
+def _value(config, path):
+    for key in path:
+        config = config[key]
+    return config
 
 
 def test_what_is_not_a_config_stays():

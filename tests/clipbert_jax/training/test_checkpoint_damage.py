@@ -1,7 +1,9 @@
 """A checkpoint whose files are damaged is refused in a sentence that names it, whichever file it is."""
 
+import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,6 +30,15 @@ def state() -> TrainState:
         opt_state={"mean": {"weight": weight}},
         ema={"weight": 2 * weight},
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def completed(saved) -> Iterator[None]:
+    """Wait until what a failed read began has ended, or another file's tests would be told of it."""
+    yield
+    load(saved)
+    restore(saved)
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
