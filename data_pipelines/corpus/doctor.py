@@ -18,7 +18,7 @@ from data_pipelines.corpus.video_source import VideoSource
 from data_pipelines.decoding.decode import read_frames
 from data_pipelines.decoding.examine import examine
 from data_pipelines.decoding.jpeg_frames import is_jpeg_frames
-from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video
+from data_pipelines.decoding.video import FrameIndex, Health, UnreadableVideo, Video, as_stored
 from data_pipelines.terminal_text import printable
 from data_pipelines.workers.isolation import Failure, Isolated, file_time_limit
 
@@ -185,6 +185,8 @@ def examine_record(video: Video | UnreadableVideo) -> Diagnosis:
         problem = examination.health.reason
         if examination.index is not None and examination.health.verdict == video.health.verdict:
             different = _differences(examination.index, video.index)
+            if different:  # data prepared by earlier versions have the shape that is stored
+                different = _differences(as_stored(examination.index), video.index)
             problem = f"its bytes and its stored {', '.join(different)} differ" if different else ""
     health = video.health
     if problem:

@@ -105,7 +105,7 @@ def pixel_aspect(stream: av.VideoStream) -> float:
     """Return the width of a pixel divided by its height, as a player takes it."""
     ratio = stream.sample_aspect_ratio
     # Animated pictures hold dots per inch at this place; no viewer stretches them.
-    if not ratio or stream.codec_context.name in _PICTURE_CODECS:
+    if not ratio or stream.codec_context.name in ("gif", "apng", "png"):
         return 1.0
     return float(ratio) if 1 / _MAX_PIXEL_ASPECT <= ratio <= _MAX_PIXEL_ASPECT else 1.0
 

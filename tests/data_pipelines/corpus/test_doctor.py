@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -19,7 +21,8 @@ from data_pipelines.corpus.doctor import (
 )
 from data_pipelines.corpus.storage import Compact, Frames, store
 from data_pipelines.decoding.examine import examine_video
-from data_pipelines.decoding.video import Health, Video
+from data_pipelines.decoding.video import Health, Video, as_stored
+from tests.data_pipelines.decoding.numbered_video import numbered_video
 
 NASTY = [
     "a\nb.mp4",
@@ -144,3 +147,15 @@ def test_finding_of_an_image(encode_video) -> None:
     findings = list(examine_source(Shelf({"one.mp4": encode_video(num_frames=1)}), num_workers=1))
     assert findings[0].health.num_frames == 1
     assert np.isfinite(findings[0].duration)
+
+
+def test_a_record_of_an_earlier_version_has_the_shape_that_is_stored() -> None:
+    def set_up(stream: av.VideoStream) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+
+    video = examine_video(numbered_video(range(3), set_up=set_up), video_id="v")
+    assert video.index.width == 128
+    old = dataclasses.replace(video, index=as_stored(video.index))
+    assert examine_record(old).health.verdict == "ok"
+    wrong = dataclasses.replace(video, index=dataclasses.replace(old.index, width=66))
+    assert examine_record(wrong).health.verdict == "damaged"
